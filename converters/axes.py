@@ -1,0 +1,359 @@
+"""What the dimensions of a traced value range over, found by unification.
+
+Every dimension is a product of *atoms*, index sets on which one permutation acts; concatenation
+adds sums of such products. Operations equate dimensions (an addition joins both sides), split them
+(a reshape into heads and units), or fix them (an operation that tells positions apart). What is
+left free at the end may be permuted.
+
+An atom made by splitting may have a permutation of its own for every index of its sibling: it is
+*within* it. That freedom is lost wherever a value has the child without the parent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+Axis: TypeAlias = "tuple[Atom | Sum, ...]"
+
+
+class Atom:
+    """An index set; a variable of the unification.
+
+    Attributes:
+        size: number of indices.
+        fixed: why its indices may not move; None while they may.
+        position: whether its indices are places of a feature map, not neurons.
+        roles: subset of {"input", "output"}.
+        within: atoms it may depend on, if every value that has it has them too.
+        siblings: atoms that it was split from; together they number what was one index set.
+        binding: the axis it turned out to be; None while it is a root.
+    """
+
+    def __init__(self, size: int, fixed: str | None = None) -> None:
+        self.size = size
+        self.fixed = fixed
+        self.position = False
+        self.roles: set[str] = set()
+        self.within: set[Atom] = set()
+        self.siblings: set[Atom] = set()
+        self.binding: Axis | None = None
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Disjoint union of axes: the dimension of a concatenation."""
+
+    terms: tuple[Axis, ...]
+
+    @property
+    def size(self) -> int:
+        """Total number of indices."""
+        return sum(size_of(term) for term in self.terms)
+
+
+def size_of(axis: Axis) -> int:
+    """Number of indices of an axis."""
+    return math.prod(factor.size for factor in axis)
+
+
+def resolve(axis: Axis) -> Axis:
+    """The axis in terms of root atoms, nested products flattened."""
+    result: list[Atom | Sum] = []
+    for factor in axis:
+        if isinstance(factor, Sum):
+            result.append(_resolve_sum(factor))
+        elif factor.binding is None:
+            result.append(factor)
+        else:
+            result.extend(resolve(factor.binding))
+    return tuple(result)
+
+
+def _resolve_sum(factor: Sum) -> Sum:
+    terms: list[Axis] = []
+    for term in map(resolve, factor.terms):
+        if len(term) == 1 and isinstance(term[0], Sum):
+            terms.extend(term[0].terms)
+        else:
+            terms.append(term)
+    return Sum(tuple(terms))
+
+
+def atoms(axis: Axis) -> Iterator[Atom]:
+    """Root atoms of an axis, in order, sums included."""
+    for factor in resolve(axis):
+        if isinstance(factor, Atom):
+            yield factor
+        else:
+            for term in factor.terms:
+                yield from atoms(term)
+
+
+def fix(axis: Axis, reason: str) -> None:
+    """Forbids permutations of everything the axis ranges over."""
+    for atom in atoms(axis):
+        atom.fixed = atom.fixed or reason
+
+
+def mark_position(axis: Axis) -> None:
+    """Declares the axis places of a feature map."""
+    for atom in atoms(axis):
+        atom.position = True
+
+
+def unify(first: Axis, second: Axis, reason: str) -> None:
+    """Makes two axes of equal size range over the same things in the same order.
+
+    Where their structures cannot be matched, both become fixed.
+
+    Args:
+        first: one axis.
+        second: the other.
+        reason: what to report if they have to be fixed.
+
+    Raises:
+        ValueError: if the sizes differ.
+    """
+    if size_of(first) != size_of(second):
+        raise ValueError(f"{reason}: axes of size {size_of(first)} and {size_of(second)}")
+    left, right = list(resolve(first)), list(resolve(second))
+    if size_of(first) == 1:
+        _unify_ones(left, right)
+        return
+    while left or right:
+        left, right = _drop_ones(left), _drop_ones(right)
+        if not left or not right:
+            return
+        a, b = left[0], right[0]
+        if a.size == b.size:
+            _unify_factors(a, b, reason)
+            left, right = list(resolve(tuple(left[1:]))), list(resolve(tuple(right[1:])))
+            continue
+        longer, shorter = (left, right) if a.size > b.size else (right, left)
+        pieces = _split(longer[0], shorter[0].size, reason)
+        if pieces is None:
+            fix((*left, *right), reason)
+            return
+        longer[:] = [*pieces, *longer[1:]]
+        left, right = list(resolve(tuple(left))), list(resolve(tuple(right)))
+
+
+def _drop_ones(factors: list[Atom | Sum]) -> list[Atom | Sum]:
+    return [factor for factor in factors if factor.size > 1]
+
+
+def _unify_ones(left: list[Atom | Sum], right: list[Atom | Sum]) -> None:
+    first = next((a for a in left if isinstance(a, Atom)), None)
+    second = next((b for b in right if isinstance(b, Atom)), None)
+    if first is not None and second is not None:
+        _merge(first, second)
+
+
+def _unify_factors(a: Atom | Sum, b: Atom | Sum, reason: str) -> None:
+    if isinstance(a, Atom) and isinstance(b, Atom):
+        _merge(a, b)
+    elif isinstance(a, Sum) and isinstance(b, Sum):
+        _unify_sums(list(a.terms), list(b.terms), reason)
+    else:
+        atom, union = (a, b) if isinstance(a, Atom) else (b, a)
+        assert isinstance(atom, Atom)
+        if atom in atoms((union,)):
+            fix((union,), reason)
+        else:
+            _bind(atom, (union,))
+
+
+def _unify_sums(left: list[Axis], right: list[Axis], reason: str) -> None:
+    while left and right:
+        a, b = size_of(left[0]), size_of(right[0])
+        if a == b:
+            unify(left.pop(0), right.pop(0), reason)
+            continue
+        longer, shorter = (left, right) if a > b else (right, left)
+        pieces = cut(longer[0], [min(a, b), abs(a - b)], reason)
+        if pieces is None:
+            fix(tuple(f for term in (*left, *right) for f in term), reason)
+            return
+        longer[:1] = pieces
+        assert shorter
+
+
+def cut(axis: Axis, sizes: list[int], reason: str) -> list[Axis] | None:
+    """Cuts an axis into consecutive parts, as ``split`` and ``chunk`` do.
+
+    Args:
+        axis: the axis; atoms in it are refined into sums where needed.
+        sizes: lengths of the parts; they add up to the axis' size.
+        reason: what to report if something has to be fixed.
+
+    Returns:
+        One axis per part, or None if a part boundary falls inside the rows of a product; the
+        axis is then fixed.
+    """
+    axis = resolve(axis)
+    if len(axis) == 1 and isinstance(axis[0], Sum):
+        return _cut_sum(list(axis[0].terms), sizes, reason)
+    if not axis:
+        return None
+    major, minor = axis[0], axis[1:]
+    inner = size_of(minor)
+    if any(size % inner for size in sizes):
+        fix(axis, reason)
+        return None
+    if isinstance(major, Sum):
+        parts = _cut_sum(list(major.terms), [size // inner for size in sizes], reason)
+    else:
+        pieces = [Atom(size // inner) for size in sizes]
+        for piece in pieces:
+            _inherit(piece, major)
+        parts = [(piece,) for piece in pieces]
+        _bind(major, (Sum(tuple(parts)),))
+    return None if parts is None else [(*part, *minor) for part in parts]
+
+
+def _cut_sum(terms: list[Axis], sizes: list[int], reason: str) -> list[Axis] | None:
+    parts: list[Axis] = []
+    for size in sizes:
+        part: list[Axis] = []
+        while size:
+            head = terms[0]
+            if size_of(head) > size:
+                pieces = cut(head, [size, size_of(head) - size], reason)
+                if pieces is None:
+                    return None
+                terms[:1] = pieces
+                continue
+            part.append(terms.pop(0))
+            size -= size_of(part[-1])
+        parts.append(part[0] if len(part) == 1 else (Sum(tuple(part)),))
+    return parts
+
+
+def regroup(axes: Iterable[Axis], shape: Iterable[int], reason: str) -> list[Axis]:
+    """The axes of a value after ``view``: the same factors, dealt out to new dimensions.
+
+    Args:
+        axes: axes before, major first.
+        shape: sizes after.
+        reason: what to report if something has to be fixed.
+
+    Returns:
+        One axis per new dimension.
+    """
+    queue = [factor for axis in axes for factor in resolve(axis)]
+    everything = tuple(queue)
+    result: list[Axis] = []
+    shape = list(shape)
+    for size in shape:
+        dim: list[Atom | Sum] = []
+        while math.prod(f.size for f in dim) < size:
+            room = size // math.prod(f.size for f in dim)
+            factor = queue.pop(0)
+            if factor.size <= room and room % factor.size == 0:
+                dim.append(factor)
+                continue
+            pieces = _split(factor, room, reason) if factor.size > room else None
+            if pieces is None:
+                fix(everything, reason)
+                return [fixed(size, reason) for size in shape]
+            queue[:0] = resolve(pieces)
+        if size == 1 and queue and queue[0].size == 1:
+            dim.append(queue.pop(0))
+        result.append(tuple(dim) or fixed(1, reason))
+    return result
+
+
+def fixed(size: int, reason: str) -> Axis:
+    """A new axis whose indices may not move."""
+    return (Atom(size, reason),)
+
+
+def _split(factor: Atom | Sum, major: int, reason: str) -> Axis | None:
+    """The factor as (major, rest), or None if that is impossible."""
+    if factor.size % major:
+        return None
+    if isinstance(factor, Sum):
+        parts = factor.terms
+        if len({size_of(part) for part in parts}) > 1:
+            return None
+        for part in parts[1:]:
+            unify(parts[0], part, reason)
+        return (Atom(len(parts), reason), *resolve(parts[0]))
+    outer, inner = Atom(major), Atom(factor.size // major)
+    for child in (outer, inner):
+        _inherit(child, factor)
+    inner.within = {outer} | factor.within
+    _bind(factor, (outer, inner))
+    return (outer, inner)
+
+
+def _inherit(child: Atom, parent: Atom) -> None:
+    child.fixed, child.position = parent.fixed, parent.position
+    child.roles = set(parent.roles)
+    child.within = set(parent.within)
+
+
+def _bind(atom: Atom, axis: Axis) -> None:
+    atom.binding = axis
+    if atom.fixed:
+        fix(axis, atom.fixed)
+    for part in atoms(axis):
+        part.position |= atom.position
+        part.roles |= atom.roles
+
+
+def _merge(a: Atom, b: Atom) -> None:
+    if a is b:
+        return
+    b.binding = (a,)
+    a.fixed = a.fixed or b.fixed
+    a.position |= b.position
+    a.roles |= b.roles
+    a.within |= b.within
+
+
+def _roots(within: set[Atom]) -> set[Atom]:
+    """Root atoms of a dependence; one that became a concatenation is given up."""
+    result: set[Atom] = set()
+    for atom in within:
+        axis = resolve((atom,))
+        if all(isinstance(factor, Atom) for factor in axis):
+            result.update(atoms(axis))
+    return result
+
+
+def settle_dependence(values: Iterable[Sequence[Axis]]) -> None:
+    """Drops every dependence that some value of the graph does not allow.
+
+    Each child in a value must have its parent there exactly once, in its own dimension or else in
+    the whole value: without it, entries could not know which permutation to follow; with several,
+    they could not know which one to ask. What is left must be transitive, or the permutations
+    would not form a group.
+
+    Args:
+        values: the axes of every value of the traced graph.
+    """
+    counted = [[Counter(atoms(axis)) for axis in value] for value in values]
+    everything = {atom for value in counted for dim in value for atom in dim}
+    for atom in everything:
+        atom.within = _roots(atom.within) - {atom}
+    for atom in everything:
+        atom.siblings = atom.siblings | atom.within
+        for parent in atom.within:
+            parent.siblings.add(atom)
+    for value in counted:
+        total = sum(value, Counter())
+        for dim in value:
+            for atom in dim:
+                atom.within = {p for p in atom.within if dim[p] == 1 or total[p] == 1}
+    changed = True
+    while changed:
+        changed = False
+        for atom in everything:
+            kept = {p for p in atom.within if p.fixed or p.within <= atom.within}
+            changed |= kept != atom.within
+            atom.within = kept

@@ -1,0 +1,30 @@
+"""The table of rules: operation name → what it does to axes and units."""
+
+from __future__ import annotations
+
+from ..tracing import Rule
+from . import norm, pointwise, reduce, shape, weights
+
+RULES: dict[str, Rule] = {
+    **weights.RULES,
+    **norm.RULES,
+    **pointwise.RULES,
+    **reduce.RULES,
+    **shape.RULES,
+}
+
+
+def register(operation: str, rule: Rule) -> None:
+    """Adds or replaces the rule of an operation.
+
+    Args:
+        operation: its name as reports print it, without namespace and overload (``"my_op"`` for
+            ``torch.ops.mylib.my_op``).
+        rule: what it does to axes and units.
+    """
+    RULES[operation] = rule
+
+
+def table() -> list[tuple[str, str]]:
+    """Operations and what they permit, for the documentation."""
+    return sorted((name, rule.permits) for name, rule in RULES.items())

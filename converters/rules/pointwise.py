@@ -1,0 +1,175 @@
+"""Operations on single entries: activations, sums and products."""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from gmn.spec import Port
+
+from ..axes import Axis, fixed, size_of, unify
+from ..tracing import Rule, Tracing, Value, arguments, is_inplace, name_of, place_of, shape_of
+from ..units import ONE, Unit
+
+
+def same_axes(trace: Tracing, node: Node) -> Value:
+    """The result ranges over what the first operand ranges over."""
+    return list(trace.axes(node.args[0]))
+
+
+def same_unit(trace: Tracing, node: Node) -> Unit:
+    """The result has the first operand's unit (identity, homogeneous of degree one in ±s)."""
+    return trace.unit(node.args[0])
+
+
+def positive_unit(trace: Tracing, node: Node) -> Unit:
+    """Homogeneous for positive scales: φ(sx) = s φ(x), s > 0."""
+    unit = trace.unit(node.args[0])
+    trace.balance.fix_sign(unit)
+    return unit
+
+
+def odd_unit(trace: Tracing, node: Node) -> Unit:
+    """Odd: φ(−x) = −φ(x)."""
+    unit = trace.unit(node.args[0])
+    trace.balance.fix_magnitude(unit)
+    return unit
+
+
+def even_unit(trace: Tracing, node: Node) -> Unit:
+    """Even: φ(−x) = φ(x)."""
+    unit = trace.unit(node.args[0])
+    trace.balance.fix_magnitude(unit)
+    return _in_place(trace, node, ONE)
+
+
+def absolute_unit(trace: Tracing, node: Node) -> Unit:
+    """Even, and homogeneous for positive scales."""
+    return _in_place(trace, node, Unit(trace.unit(node.args[0]).magnitude, {}))
+
+
+def fixed_unit(trace: Tracing, node: Node) -> Unit:
+    """Commutes with no scale."""
+    for operand in node.all_input_nodes:
+        trace.balance.fix(trace.unit(operand))
+    return ONE
+
+
+def _in_place(trace: Tracing, node: Node, result: Unit) -> Unit:
+    # Later readers may hold the overwritten operand, so both must carry one unit.
+    if is_inplace(node):
+        trace.balance.equal(result, trace.unit(node.args[0]))
+    return result
+
+
+def _hardtanh_unit(trace: Tracing, node: Node) -> Unit:
+    call = arguments(node)
+    symmetric = call["min_val"] == -call["max_val"]
+    return odd_unit(trace, node) if symmetric else fixed_unit(trace, node)
+
+
+def broadcast_axes(trace: Tracing, node: Node) -> Value:
+    """Aligns the operands' axes from the right, as broadcasting does."""
+    shape, reason = shape_of(node), place_of(node) or name_of(node)
+    operands = [trace.axes(operand) for operand in node.all_input_nodes]
+    result: Value = []
+    for position in range(len(shape)):
+        from_right = len(shape) - position
+        axes = [axes[-from_right] for axes in operands if len(axes) >= from_right]
+        result.append(_join([a for a in axes if size_of(a) == shape[position]], shape, reason))
+    for operand in node.all_input_nodes:
+        kind = "gain" if name_of(node) in ("mul", "div") else "shift"
+        ports = _BOTH * len(trace.axes(operand))
+        trace.use(operand, node, kind, ports)
+    return result
+
+
+_BOTH: tuple[Port, ...] = ("both",)
+
+
+def _join(axes: list[Axis], shape: tuple[int, ...], reason: str) -> Axis:
+    if not axes:
+        return fixed(1, reason)
+    for axis in axes[1:]:
+        unify(axes[0], axis, reason)
+    return axes[0]
+
+
+def _sum_units(trace: Tracing, node: Node) -> Unit:
+    first, second = node.args[0], node.args[1]
+    trace.balance.equal(trace.unit(first), trace.unit(second))
+    return trace.unit(first)
+
+
+def _product_units(trace: Tracing, node: Node) -> Unit:
+    return _in_place(trace, node, trace.unit(node.args[0]) * trace.unit(node.args[1]))
+
+
+def _quotient_units(trace: Tracing, node: Node) -> Unit:
+    return _in_place(trace, node, trace.unit(node.args[0]) / trace.unit(node.args[1]))
+
+
+def _power_units(trace: Tracing, node: Node) -> Unit:
+    exponent = node.args[1]
+    if isinstance(exponent, int) or (isinstance(exponent, float) and exponent.is_integer()):
+        return _in_place(trace, node, trace.unit(node.args[0]) ** int(exponent))
+    return fixed_unit(trace, node)
+
+
+def _activation(units, permits: str) -> Rule:  # type: ignore[no-untyped-def]
+    return Rule(same_axes, units, permits, recorded=True)
+
+
+_POSITIVE = _activation(positive_unit, "any permutation; positive scales")
+_ODD = _activation(odd_unit, "any permutation; signs")
+_EVEN = _activation(even_unit, "any permutation; signs, which it removes")
+_PLAIN = _activation(fixed_unit, "any permutation")
+_ARITHMETIC = "permutations that all operands share"
+
+RULES = {
+    **dict.fromkeys(("relu", "leaky_relu"), _POSITIVE),
+    **dict.fromkeys(
+        ("tanh", "sin", "erf", "softsign", "asinh", "atan", "sinh", "sign", "tan", "tanhshrink"),
+        _ODD,
+    ),
+    **dict.fromkeys(("cos", "cosh"), _EVEN),
+    **dict.fromkeys(
+        (
+            *("gelu", "silu", "sigmoid", "softplus", "elu", "celu", "selu", "mish", "hardswish"),
+            *("hardsigmoid", "relu6", "exp", "log", "sqrt", "rsqrt", "log_sigmoid", "threshold"),
+            *("clamp", "clamp_min", "clamp_max", "hardshrink", "softshrink"),
+        ),
+        _PLAIN,
+    ),
+    "abs": _activation(absolute_unit, "any permutation; positive scales; signs, which it removes"),
+    "neg": _activation(same_unit, "any permutation; any scale"),
+    "hardtanh": _activation(_hardtanh_unit, "any permutation; signs if its bounds are symmetric"),
+    "pow": _activation(_power_units, "any permutation; scales, to an integer power"),
+    "add": Rule(broadcast_axes, _sum_units, f"{_ARITHMETIC}; scales they share", recorded=True),
+    "sub": Rule(broadcast_axes, _sum_units, f"{_ARITHMETIC}; scales they share", recorded=True),
+    "mul": Rule(
+        broadcast_axes, _product_units, f"{_ARITHMETIC}; products of scales", recorded=True
+    ),
+    "div": Rule(
+        broadcast_axes, _quotient_units, f"{_ARITHMETIC}; quotients of scales", recorded=True
+    ),
+    **dict.fromkeys(
+        (
+            "dropout",
+            "feature_dropout",
+            "alpha_dropout",
+            "contiguous",
+            "clone",
+            "detach",
+            "alias",
+            "to",
+            "_to_copy",
+            "lift_fresh_copy",
+            "identity",
+        ),
+        Rule(same_axes, same_unit, "everything"),
+    ),
+    **dict.fromkeys(
+        ("softmax", "log_softmax"),
+        Rule(same_axes, fixed_unit, "any permutation", recorded=True),
+    ),
+}

@@ -1,0 +1,77 @@
+"""Pooling and reductions."""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from ..axes import fix, fixed, mark_position
+from ..tracing import Rule, Tracing, Value, arguments, atoms_of, name_of
+from ..units import Unit
+from .weights import feature_map
+
+
+def _spatial(node: Node) -> int:
+    return int(name_of(node).removesuffix("_with_indices")[-2])
+
+
+def _pool_axes(trace: Tracing, node: Node) -> Value | list[Value]:
+    features, spatial = trace.axes(node.args[0]), _spatial(node)
+    for axis in features[-spatial:]:
+        fix(axis, "pooling tells positions apart")
+        mark_position(axis)
+    result = [*features[:-spatial], *feature_map(node, spatial)]
+    return [result, result] if isinstance(node.meta["val"], tuple) else result
+
+
+def _average_units(trace: Tracing, node: Node) -> Unit:
+    kept = trace.axes(node.args[0])[: -_spatial(node)]
+    return trace.balance.restrict(trace.unit(node.args[0]), atoms_of(*kept))
+
+
+def _maximum_units(trace: Tracing, node: Node) -> Unit:
+    unit = _average_units(trace, node)
+    trace.balance.fix_sign(unit)
+    return unit
+
+
+def _reduced(trace: Tracing, node: Node) -> set[int]:
+    rank = len(trace.axes(node.args[0]))
+    dims = arguments(node).get("dim")
+    listed = dims if isinstance(dims, (list, tuple)) else [] if dims is None else [dims]
+    return {dim % rank for dim in listed} or set(range(rank))
+
+
+def _reduction_axes(trace: Tracing, node: Node) -> Value:
+    axes, reduced = trace.axes(node.args[0]), _reduced(trace, node)
+    if arguments(node).get("keepdim"):
+        return [fixed(1, "reduced") if i in reduced else a for i, a in enumerate(axes)]
+    return [axis for i, axis in enumerate(axes) if i not in reduced]
+
+
+def _reduction_units(trace: Tracing, node: Node) -> Unit:
+    axes, reduced = trace.axes(node.args[0]), _reduced(trace, node)
+    kept = [axis for i, axis in enumerate(axes) if i not in reduced]
+    return trace.balance.restrict(trace.unit(node.args[0]), atoms_of(*kept))
+
+
+def _extremum_units(trace: Tracing, node: Node) -> Unit:
+    unit = _reduction_units(trace, node)
+    trace.balance.fix_sign(unit)
+    return unit
+
+
+_CHANNELS = "permutations of channels"
+_AVERAGE = Rule(_pool_axes, _average_units, f"{_CHANNELS}; any scale of them", recorded=True)
+_MAXIMUM = Rule(_pool_axes, _maximum_units, f"{_CHANNELS}; positive scales", recorded=True)
+_SUM = Rule(_reduction_axes, _reduction_units, "any permutation; scales kept", recorded=True)
+_EXTREMUM = Rule(
+    _reduction_axes, _extremum_units, "any permutation; positive scales kept", recorded=True
+)
+RULES = {
+    **{f"{kind}avg_pool{n}d": _AVERAGE for kind in ("", "adaptive_") for n in (1, 2, 3)},
+    **{f"{kind}max_pool{n}d": _MAXIMUM for kind in ("", "adaptive_") for n in (1, 2, 3)},
+    "mean": _SUM,
+    "sum": _SUM,
+    "amax": _EXTREMUM,
+    "amin": _EXTREMUM,
+}

@@ -1,0 +1,61 @@
+"""Operations that move or merge dimensions without touching entries."""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from ..axes import fix, fixed, mark_position, regroup
+from ..tracing import Rule, Tracing, Value, arguments, place_of, shape_of
+from ..units import Unit
+from .pointwise import same_unit
+
+
+def _view_axes(trace: Tracing, node: Node) -> Value:
+    return regroup(trace.axes(node.args[0]), shape_of(node), place_of(node))
+
+
+def _permute_axes(trace: Tracing, node: Node) -> Value:
+    axes = trace.axes(node.args[0])
+    return [axes[dim] for dim in arguments(node)["dims"]]
+
+
+def _transpose_axes(trace: Tracing, node: Node) -> Value:
+    axes, call = list(trace.axes(node.args[0])), arguments(node)
+    first, second = call.get("dim0", 0), call.get("dim1", -1)
+    axes[first], axes[second] = axes[second], axes[first]
+    return axes
+
+
+def _pad_axes(trace: Tracing, node: Node) -> Value:
+    before, after = trace.axes(node.args[0]), shape_of(node)
+    result = list(before)
+    amounts = arguments(node)["pad"]
+    for pair in range(len(amounts) // 2):
+        if amounts[2 * pair] or amounts[2 * pair + 1]:
+            dim = len(before) - 1 - pair
+            result[dim] = fixed(after[dim], "padding tells positions apart")
+            fix(before[dim], "padding tells positions apart")
+            for axis in (before[dim], result[dim]):
+                mark_position(axis)
+    return result
+
+
+def _pad_units(trace: Tracing, node: Node) -> Unit:
+    if arguments(node).get("value"):
+        trace.balance.fix(trace.unit(node.args[0]))
+    return trace.unit(node.args[0])
+
+
+_VIEW = Rule(_view_axes, same_unit, "permutations of whole factors of the dimensions")
+RULES = {
+    **dict.fromkeys(
+        ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze"), _VIEW
+    ),
+    "permute": Rule(_permute_axes, same_unit, "everything"),
+    "transpose": Rule(_transpose_axes, same_unit, "everything"),
+    "t": Rule(_transpose_axes, same_unit, "everything"),
+    "pad": Rule(_pad_axes, _pad_units, "permutations of unpadded dimensions", recorded=True),
+    "constant_pad_nd": Rule(
+        _pad_axes, _pad_units, "permutations of unpadded dimensions", recorded=True
+    ),
+}

@@ -1,0 +1,109 @@
+"""Operations that mix neurons through a weight tensor: linear maps and convolutions."""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from gmn.spec import Port
+
+from ..axes import Axis, fix, fixed, mark_position, regroup, size_of, unify
+from ..tracing import Rule, Tracing, Value, arguments, atoms_of, place_of, shape_of
+from ..units import Unit
+from .pointwise import fixed_unit
+
+
+def _linear_axes(trace: Tracing, node: Node) -> Value:
+    call = arguments(node)
+    features, weight = trace.axes(call["input"]), trace.axes(call["weight"])
+    unify(features[-1], weight[-1], place_of(node))
+    ports: tuple[Port, ...] = ("target", "source") if len(weight) == 2 else ("source",)
+    trace.use(call["weight"], node, "weight", ports)
+    if len(weight) == 1:
+        return features[:-1]
+    _bias_axes(trace, node, call["bias"], weight[0])
+    return [*features[:-1], weight[0]]
+
+
+def _matmul_axes(trace: Tracing, node: Node) -> Value | None:
+    features, weight = trace.axes(node.args[0]), trace.axes(node.args[1])
+    if trace.parameter_name(node.args[1]) is None or len(weight) != 2:
+        return None
+    unify(features[-1], weight[0], place_of(node))
+    trace.use(node.args[1], node, "weight", ("source", "target"))
+    return [*features[:-1], weight[1]]
+
+
+def _bias_axes(trace: Tracing, node: Node, bias: object, channels: Axis) -> None:
+    if bias is not None:
+        unify(trace.axes(bias)[0], channels, place_of(node))
+        trace.use(bias, node, "bias", ("both",))
+
+
+def _conv_axes(trace: Tracing, node: Node) -> Value:
+    call = arguments(node)
+    features, weight = trace.axes(call["input"]), trace.axes(call["weight"])
+    spatial = len(weight) - 2
+    channel = len(features) - spatial - 1
+    for axis in (*features[channel + 1 :], *weight[2:]):
+        fix(axis, "a convolution tells positions apart")
+        mark_position(axis)
+    shared = _conv_channels(features[channel], weight, call["groups"], place_of(node))
+    steps = (1.0, 1.0, *(float(d) for d in call["dilation"]))
+    taps: tuple[Port, ...] = ("tap",) * spatial
+    trace.use(call["weight"], node, "weight", ("target", "source", *taps), shared, steps)
+    _bias_axes(trace, node, call["bias"], weight[0])
+    return [*features[:channel], weight[0], *feature_map(node, spatial)]
+
+
+def _conv_channels(channels: Axis, weight: Value, groups: int, place: str) -> Axis:
+    """Joins input channels and weight; returns what both ends of a grouped kernel share."""
+    if groups == 1:
+        unify(channels, weight[1], place)
+        return ()
+    per_group = size_of(channels) // groups
+    group, member = regroup([channels], (groups, per_group), place)
+    rows, _ = regroup([weight[0]], (groups, size_of(weight[0]) // groups), place)
+    unify(rows, group, place)
+    if per_group > 1:
+        unify(weight[1], member, place)
+    return group
+
+
+def feature_map(node: Node, spatial: int) -> list[Axis]:
+    """Axes of the places of a new feature map."""
+    axes = [fixed(size, "places of a feature map") for size in shape_of(node)[-spatial:]]
+    for axis in axes:
+        mark_position(axis)
+    return axes
+
+
+def _contraction_units(trace: Tracing, node: Node) -> Unit:
+    """``y = Wx + b``: [W] is [y] over [x], and [b] is [y]."""
+    features, weight, *bias = node.args
+    use = trace.find_use(node, weight)
+    if use is None:
+        return fixed_unit(trace, node)
+    value, axes = trace.unit(features), trace.axes(weight)
+    places = use.ports.count("tap")
+    if places:
+        value = trace.balance.restrict(value, atoms_of(*trace.axes(features)[:-places]))
+    columns = [axis for axis, port in zip(axes, use.ports, strict=True) if port == "source"]
+    inside, outside = trace.balance.split(value, atoms_of(*columns, use.shared))
+    trace.balance.fix(inside * trace.scale(use.parameter, "source"))
+    result = outside
+    if "target" in use.ports:
+        result = outside * trace.scale(use.parameter, "target")
+    if bias and bias[0] is not None:
+        trace.balance.equal(trace.unit(bias[0]), result)
+    return result
+
+
+_CONTRACTION = "permutations and scalings of the rows; those of the columns follow the input"
+RULES = {
+    "linear": Rule(_linear_axes, _contraction_units, _CONTRACTION),
+    "matmul": Rule(_matmul_axes, _contraction_units, f"with a parameter matrix: {_CONTRACTION}"),
+    "mm": Rule(_matmul_axes, _contraction_units, f"with a parameter matrix: {_CONTRACTION}"),
+    "conv1d": Rule(_conv_axes, _contraction_units, _CONTRACTION),
+    "conv2d": Rule(_conv_axes, _contraction_units, _CONTRACTION),
+    "conv3d": Rule(_conv_axes, _contraction_units, _CONTRACTION),
+}

@@ -1,0 +1,284 @@
+"""From a module to its GraphSpec, through ``torch.export``."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+
+import gmn
+from gmn.spec import GraphSpec, StateEntry
+
+from .axes import Atom, Axis, atoms, fix, fixed, settle_dependence
+from .build import build_spec
+from .rules import RULES
+from .rules.norm import STATISTICS
+from .tracing import (
+    TraceError,
+    Tracing,
+    Use,
+    Value,
+    arguments,
+    is_inplace,
+    name_of,
+    operation_of,
+    place_of,
+)
+from .units import ONE
+
+
+def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> GraphSpec:
+    """Finds the parameter graph and the symmetries of a module.
+
+    The module is exported in evaluation mode; its weights are not read. Operations without a rule
+    make the axes they touch ordered and are listed in ``spec.unknown``.
+
+    Args:
+        model: the network.
+        example_inputs: positional inputs, as for ``torch.export.export``.
+
+    Returns:
+        The spec; it describes every state dict of this architecture.
+
+    Raises:
+        TraceError: if ``torch.export`` cannot follow the module.
+
+    Example:
+        >>> import torch, converters
+        >>> import torch.nn as nn
+        >>> model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+        >>> [nodes.name for nodes in converters.trace(model, (torch.zeros(1, 2),)).node_sets]
+        ['input', '0', '2']
+    """
+    entries = _state_entries(model)
+    program = _export(model, example_inputs)
+    result = Tracing()
+    unknown = _run_axes(result, program, {e.name: e.tied_to or e.name for e in entries})
+    _add_unused(result, entries)
+    settle_dependence(_tensors(result))
+    _run_units(result, program)
+    return build_spec(result, entries, unknown)
+
+
+def to_graph(model: nn.Module, example_inputs: tuple[Any, ...]) -> gmn.ParameterGraph:
+    """The parameter graph of one module: a batch of one network that views its weights.
+
+    Args:
+        model: the network.
+        example_inputs: positional inputs, as for ``torch.export.export``.
+
+    Raises:
+        TraceError: if ``torch.export`` cannot follow the module.
+        gmn.StateDictError: if a weight is NaN or infinite.
+    """
+    return gmn.ParameterGraph.from_state_dicts(trace(model, example_inputs), [model.state_dict()])
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Puts the module in evaluation mode for a while, and every part back as it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _export(model: nn.Module, example_inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
+    if not isinstance(example_inputs, tuple):
+        raise TraceError(
+            f"example_inputs is a {type(example_inputs).__name__}; pass a tuple of the module's "
+            "positional inputs, such as (torch.zeros(1, 3, 32, 32),)"
+        )
+    try:
+        with evaluation(model), torch.no_grad():
+            return torch.export.export(model, example_inputs, strict=False)
+    except Exception as error:
+        first = str(error).strip().splitlines()[:1]
+        raise TraceError(
+            f"{type(model).__name__}: torch.export cannot follow it: {type(error).__name__}: "
+            f"{first[0] if first else ''}. Check that the module runs on the example inputs and "
+            "that its control flow does not depend on their values."
+        ) from error
+
+
+def _state_entries(model: nn.Module) -> list[StateEntry]:
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    owner: dict[int, str] = {}
+    entries = []
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, Tensor):
+            raise TraceError(
+                f"{name}: the state dict holds a {type(tensor).__name__}, not a tensor"
+            )
+        first = owner.setdefault(id(tensor), name)
+        entries.append(
+            StateEntry(
+                name,
+                tuple(tensor.shape),
+                name in parameters,
+                tensor.is_floating_point(),
+                None if first == name else first,
+            )
+        )
+    return entries
+
+
+# --- axes ---------------------------------------------------------------------------------------
+
+
+def _run_axes(
+    result: Tracing, program: torch.export.ExportedProgram, owners: Mapping[str, str]
+) -> list[str]:
+    """States every operation's axes; returns the reports on unknown operations."""
+    inputs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    unknown: list[str] = []
+    for node in program.graph.nodes:
+        result.depth[node] = max((result.depth[i] for i in node.all_input_nodes), default=0)
+        if node.op == "placeholder":
+            _enter(result, node, inputs[node.name], owners)
+        elif node.op == "output":
+            _leave(result, node)
+        elif node.op == "call_function":
+            report = _apply(result, node)
+            unknown += [report] if report and report not in unknown else []
+        else:
+            result.values[node] = []
+    return unknown
+
+
+def _enter(result: Tracing, node: Node, spec: Any, owners: Mapping[str, str]) -> None:
+    shape = _shape(node)
+    is_parameter = spec.kind == InputKind.PARAMETER
+    if spec.target in owners and (is_parameter or _is_statistic(node)):
+        result.add_parameter(node, owners[spec.target], shape)
+        return
+    axes = [fixed(size, "an input" if spec.target is None else "a constant") for size in shape]
+    if spec.kind == InputKind.USER_INPUT:
+        for axis in axes:
+            for atom in axis:
+                assert isinstance(atom, Atom)
+                atom.roles.add("input")
+    result.values[node] = axes
+
+
+def _shape(node: Node) -> tuple[int, ...]:
+    return tuple(int(size) for size in getattr(node.meta.get("val"), "shape", ()))
+
+
+def _is_statistic(node: Node) -> bool:
+    """Whether every reader takes the buffer as a statistic of its features."""
+    return bool(node.users) and all(
+        any(arguments(user).get(name) is node for name in STATISTICS.get(name_of(user), ()))
+        for user in node.users
+        if user.op == "call_function"
+    )
+
+
+def _leave(result: Tracing, node: Node) -> None:
+    for operand in node.all_input_nodes:
+        for axis in _axes_in(result.values[operand]):
+            fix(axis, "an output")
+            for atom in atoms(axis):
+                atom.roles.add("output")
+
+
+def _apply(result: Tracing, node: Node) -> str | None:
+    if node.target is operator.getitem:
+        value = result.values[node.args[0]]  # type: ignore[index]
+        result.values[node] = value[node.args[1]] if value else []
+        return None
+    rule, before = RULES.get(name_of(node)), len(result.uses)
+    axes = rule.axes(result, node) if rule is not None else None
+    if rule is None or axes is None:
+        place = place_of(node) or "model"
+        result.values[node] = result.opaque(node, f"{place}: {name_of(node)} has no rule")
+        return (
+            f"{place}: {node.target} has no rule; its axes stay ordered. "
+            "Add one with converters.register"
+        )
+    result.values[node] = axes
+    if any(use.kind == "weight" for use in result.uses[before:]):
+        result.depth[node] += 1
+    if rule.recorded and len(result.uses) == before:
+        result.operations.append((operation_of(node), node))
+    return None
+
+
+def _add_unused(result: Tracing, entries: list[StateEntry]) -> None:
+    """Parameters that no operation reads as edges become edges between ordered neurons."""
+    used = {use.parameter for use in result.uses}
+    graph = torch.fx.Graph()
+    for entry in entries:
+        if entry.tied_to or entry.name in used or not (entry.parameter and entry.floating):
+            continue
+        if entry.name not in result.parameters:
+            result.parameters[entry.name] = [fixed(size, "unused") for size in entry.shape]
+        for axis in result.parameters[entry.name]:
+            fix(axis, "not read as edges")
+        rank = len(entry.shape)
+        ports: Any = ("target", "source")[:rank] + ("tap",) * (rank - 2)
+        node = graph.placeholder("unused")
+        result.depth[node] = 0
+        operation = gmn.spec.Operation("unused")
+        ports = ("both",) if rank == 1 else ports
+        result.uses.append(Use(entry.name, "weight", node, operation, ports))
+
+
+def _tensors(result: Tracing) -> list[Value]:
+    values = [list(axes) for axes in result.parameters.values()]
+    for value in result.values.values():
+        parts = value if value and isinstance(value[0], list) else [value]
+        values.extend(parts)
+    return values
+
+
+def _axes_in(value: Any) -> list[Axis]:
+    if value and isinstance(value[0], list):
+        return [axis for part in value for axis in _axes_in(part)]
+    return list(value)
+
+
+# --- units --------------------------------------------------------------------------------------
+
+
+def _run_units(result: Tracing, program: torch.export.ExportedProgram) -> None:
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            rule = RULES.get(name_of(node))
+            if node.target is operator.getitem:
+                unit = result.unit(node.args[0])
+            elif rule is None:
+                unit = ONE
+                _fix_operands(result, node)
+            else:
+                unit = rule.units(result, node)
+                if is_inplace(node):
+                    result.balance.equal(unit, result.unit(node.args[0]))
+            result.set_unit(node, unit)
+        elif node.op == "output":
+            _fix_operands(result, node)
+    _fix_mixed_uses(result)
+
+
+def _fix_operands(result: Tracing, node: Node) -> None:
+    for operand in node.all_input_nodes:
+        result.balance.fix(result.unit(operand))
+
+
+def _fix_mixed_uses(result: Tracing) -> None:
+    """A parameter that serves as edges in two ways has no unit that fits both."""
+    ports: dict[str, set[tuple[str, ...]]] = {}
+    for use in result.uses:
+        ports.setdefault(use.parameter, set()).add(use.ports)
+    for unknown in result.scales():
+        if unknown.parameter is not None and len(ports.get(unknown.parameter, ())) > 1:
+            result.balance.fix(result.scale(unknown.parameter, unknown.port))

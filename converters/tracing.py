@@ -1,0 +1,248 @@
+"""The state of one trace: what every value of the exported graph ranges over, and its unit.
+
+A rule sees a :class:`Tracing` twice: first to state what its operation does to axes, then, once all
+axes are known, what it does to units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from gmn.spec import Operation, Port
+
+from . import units
+from .axes import Atom, Axis, Sum, atoms, fix, fixed, resolve
+from .units import ONE, Balance, Unit, Unknown
+
+Value = list[Axis]
+
+# Arguments that change how an operation runs, not what it computes.
+_SILENT = {"training", "momentum", "cudnn_enabled", "use_input_stats", "inplace", "train"}
+
+
+class TraceError(ValueError):
+    """A module cannot be traced; the message says where and what to do."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a parameter as edges.
+
+    Attributes:
+        parameter: its first name in the state dict.
+        kind: what the values do, see :class:`gmn.spec.EdgeSet`.
+        node: the operation that reads it.
+        operation: the same as data.
+        ports: for every dimension of the tensor, which end of the edge it indexes.
+        shared: the part of the target that also indexes the source (the groups of a convolution).
+        steps: distance between neighbours, for every dimension.
+    """
+
+    parameter: str
+    kind: str
+    node: Node
+    operation: Operation
+    ports: tuple[Port, ...]
+    shared: Axis = ()
+    steps: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one operation does to axes and to units.
+
+    Attributes:
+        axes: returns the axes of the result, after stating what the operands have in common; None
+            if it cannot say, which makes them ordered.
+        units: returns the unit of the result, after stating what the operands' units must be.
+        permits: the permutations and scalings that pass through, in words.
+        recorded: whether it is an operation on neurons that the spec should mention.
+    """
+
+    axes: Callable[[Tracing, Node], Any]
+    units: Callable[[Tracing, Node], Unit]
+    permits: str
+    recorded: bool = False
+
+
+class Tracing:
+    """Axes, units and parameter uses of an exported graph.
+
+    Attributes:
+        values: axes of every tensor, by graph node; lists of them for several results.
+        parameters: axes of every parameter and statistic, by state-dict name.
+        uses: parameters used as edges, in execution order.
+        operations: parameter-free operations on neurons, in execution order.
+        depth: number of weight layers up to each node.
+        balance: the equations between units.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[Node, Any] = {}
+        self.parameters: dict[str, Value] = {}
+        self.uses: list[Use] = []
+        self.operations: list[tuple[Operation, Node]] = []
+        self.depth: dict[Node, int] = {}
+        self.balance = Balance()
+        self._names: dict[Node, str] = {}
+        self._units: dict[Node, Unit] = {}
+        self._scales: dict[tuple[str, str], Unknown] = {}
+        self.offsets: dict[str, float] = {}
+
+    # --- axes -----------------------------------------------------------------------------------
+
+    def add_parameter(self, node: Node, name: str, shape: Sequence[int]) -> None:
+        """Enters a parameter placeholder; tied placeholders share their axes."""
+        if name not in self.parameters:
+            self.parameters[name] = [(Atom(size),) for size in shape]
+        self._names[node] = name
+        self.values[node] = self.parameters[name]
+
+    def axes(self, value: object) -> Value:
+        """Axes of an operand; numbers have none."""
+        return self.values[value] if isinstance(value, Node) else []
+
+    def parameter_name(self, value: object) -> str | None:
+        """State-dict name of an operand that is itself a parameter."""
+        return self._names.get(value) if isinstance(value, Node) else None
+
+    def use(
+        self,
+        value: object,
+        node: Node,
+        kind: str,
+        ports: tuple[Port, ...],
+        shared: Axis = (),
+        steps: tuple[float, ...] = (),
+    ) -> None:
+        """Records that ``node`` uses a parameter as edges; other operands are ignored."""
+        name = self.parameter_name(value)
+        if name is not None:
+            self.uses.append(Use(name, kind, node, operation_of(node), ports, shared, steps))
+
+    def opaque(self, node: Node, reason: str) -> Any:
+        """Axes of an operation that tells all positions apart."""
+        for operand in node.all_input_nodes:
+            for axis in _flat(self.values.get(operand, [])):
+                fix(axis, reason)
+        return _fresh(node.meta.get("val"), reason)
+
+    # --- units ----------------------------------------------------------------------------------
+
+    def unit(self, value: object) -> Unit:
+        """Unit of an operand; numbers and inputs have unit 1."""
+        if not isinstance(value, Node):
+            return ONE
+        name = self.parameter_name(value)
+        return self._units.get(value, ONE) if name is None else self.scale(name, "both")
+
+    def set_unit(self, node: Node, unit: Unit) -> None:
+        """Sets the unit of a result."""
+        self._units[node] = unit
+
+    def scale(self, name: str, port: str) -> Unit:
+        """The unknown scale of one end of a parameter, as a unit."""
+        if (name, port) not in self._scales:
+            over = self._scale_atoms(name, port)
+            if over is None:
+                return ONE
+            self._scales[name, port] = Unknown(over, name, port)
+        return units.of(self._scales[name, port])
+
+    def _scale_atoms(self, name: str, port: str) -> frozenset[Atom] | None:
+        axes = self.parameters[name]
+        if any(isinstance(f, Sum) for axis in axes for f in resolve(axis)):
+            return None
+        if port == "both":
+            return atoms_of(*axes)
+        use = next(use for use in self.uses if use.parameter == name and port in use.ports)
+        own = [axis for p, axis in zip(use.ports, axes, strict=True) if p == port]
+        return atoms_of(*own, *([use.shared] if port == "source" else []))
+
+    def scales(self) -> list[Unknown]:
+        """All unknown scales of parameters, in the order of their first use."""
+        return list(self._scales.values())
+
+    def find_use(self, node: Node, value: object) -> Use | None:
+        """How ``node`` uses an operand as edges, if it does."""
+        name = self.parameter_name(value)
+        return next((u for u in self.uses if u.node is node and u.parameter == name), None)
+
+
+def _flat(value: Any) -> list[Axis]:
+    """All axes of a value or of a nested sequence of values."""
+    if value and isinstance(value[0], list):
+        return [axis for part in value for axis in _flat(part)]
+    return list(value)
+
+
+def _fresh(meta: Any, reason: str) -> Any:
+    if isinstance(meta, torch.Tensor):
+        return [fixed(int(size), reason) for size in meta.shape]
+    if isinstance(meta, (list, tuple)):
+        return [_fresh(part, reason) for part in meta]
+    return []
+
+
+def atoms_of(*axes: Axis) -> frozenset[Atom]:
+    """What units can vary over along these axes: their atoms of more than one index."""
+    return frozenset(atom for axis in axes for atom in atoms(axis) if atom.size > 1)
+
+
+def shape_of(node: Node) -> tuple[int, ...]:
+    """Shape of the node's tensor, or of its first one, in the example run."""
+    value = node.meta["val"]
+    first = value[0] if isinstance(value, (list, tuple)) else value
+    return tuple(int(size) for size in first.shape)
+
+
+def place_of(node: Node) -> str:
+    """Dotted path of the module that runs the operation; empty for the model itself."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def name_of(node: Node) -> str:
+    """Name of the operation, without namespace, overload and in-place underscore."""
+    target = node.target
+    name = getattr(target, "_opname", None) or getattr(target, "__name__", str(target))
+    return str(name).rstrip("_") if not str(name).startswith("_") else str(name)
+
+
+def is_inplace(node: Node) -> bool:
+    """Whether the operation overwrites its first operand."""
+    name = str(getattr(node.target, "_opname", ""))
+    return name.endswith("_") and not name.startswith("_")
+
+
+def arguments(node: Node) -> dict[str, Any]:
+    """Arguments of the operation by name, defaults included."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    result = {}
+    for position, argument in enumerate(schema.arguments):
+        if position < len(node.args):
+            result[argument.name] = node.args[position]
+        elif argument.name in node.kwargs:
+            result[argument.name] = node.kwargs[argument.name]
+        elif argument.has_default_value():
+            result[argument.name] = argument.default_value
+    return result
+
+
+def operation_of(node: Node) -> Operation:
+    """The operation as data: its name and the numbers among its arguments."""
+    name, found = name_of(node), []
+    for key, value in arguments(node).items():
+        if key in _SILENT:
+            continue
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        if isinstance(value, str) and value != "none":
+            name = f"{name}_{value}"
+        elif numbers and all(isinstance(v, (int, float)) for v in numbers):
+            found.append((key, tuple(float(v) for v in numbers)))
+    return Operation(name, tuple(sorted(found)))

@@ -1,0 +1,191 @@
+"""Scale symmetry as dimensional analysis (design: give every neuron a unit, balance the equations).
+
+A value's unit is a product of powers of unknown scales, one unknown per parameter and end. Powers
+of magnitudes are rational, powers of signs count modulo 2, so there are two homogeneous linear
+systems. What remains free after all operations have stated their equations is a scale symmetry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from .axes import Atom
+
+
+@dataclass(frozen=True, eq=False)
+class Unknown:
+    """One unknown scale for every index of its atoms.
+
+    Attributes:
+        atoms: what it varies over.
+        parameter: the parameter it scales, if it belongs to one.
+        port: the end of the parameter that it belongs to.
+    """
+
+    atoms: frozenset[Atom]
+    parameter: str | None = None
+    port: str = ""
+
+
+Powers = Mapping[Unknown, Fraction]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit of a value: powers of unknown scales, for magnitudes and for signs."""
+
+    magnitude: Powers = field(default_factory=dict)
+    sign: Powers = field(default_factory=dict)
+
+    def __mul__(self, other: Unit) -> Unit:
+        return Unit(_add(self.magnitude, other.magnitude, 1), _add(self.sign, other.sign, 1))
+
+    def __truediv__(self, other: Unit) -> Unit:
+        return Unit(_add(self.magnitude, other.magnitude, -1), _add(self.sign, other.sign, -1))
+
+    def __pow__(self, exponent: int) -> Unit:
+        return Unit(
+            {u: power * exponent for u, power in self.magnitude.items()},
+            {u: power * exponent for u, power in self.sign.items()},
+        )
+
+    def unknowns(self) -> set[Unknown]:
+        """The unknowns that occur."""
+        return {*self.magnitude, *self.sign}
+
+
+ONE = Unit()
+
+
+def of(unknown: Unknown) -> Unit:
+    """The unit that is one unknown itself."""
+    return Unit({unknown: Fraction(1)}, {unknown: Fraction(1)})
+
+
+def _add(first: Powers, second: Powers, factor: int) -> Powers:
+    result = dict(first)
+    for unknown, power in second.items():
+        result[unknown] = result.get(unknown, Fraction(0)) + factor * power
+    return result
+
+
+class System:
+    """Homogeneous linear equations in unknowns, solved as they come.
+
+    Args:
+        modulus: 2 for signs, None for magnitudes.
+    """
+
+    def __init__(self, modulus: int | None = None) -> None:
+        self._modulus = modulus
+        self._solved: dict[Unknown, Powers] = {}
+
+    def reduce(self, powers: Powers) -> dict[Unknown, Fraction]:
+        """The powers in terms of unknowns that are still free."""
+        result: dict[Unknown, Fraction] = {}
+        stack = list(powers.items())
+        while stack:
+            unknown, power = stack.pop()
+            if unknown in self._solved:
+                stack.extend((u, p * power) for u, p in self._solved[unknown].items())
+            else:
+                result[unknown] = result.get(unknown, Fraction(0)) + power
+        if self._modulus is not None:
+            result = {u: p % self._modulus for u, p in result.items()}
+        return {u: p for u, p in result.items() if p}
+
+    def require(self, powers: Powers) -> None:
+        """Adds the equation: the product of these powers is 1 at every index.
+
+        It is solved for an unknown that varies over everything the others vary over. Where there
+        is none, all of them are set to 1, which can lose symmetries but never invents one.
+        """
+        powers = self.reduce(powers)
+        if not powers:
+            return
+        everything = frozenset(atom for unknown in powers for atom in unknown.atoms)
+        pivots = [u for u in powers if u.atoms == everything and self._invertible(powers[u])]
+        if not pivots:
+            for unknown in powers:
+                self._solved[unknown] = {}
+            return
+        pivot = max(enumerate(pivots), key=lambda item: (item[1].parameter is None, item[0]))[1]
+        self._solved[pivot] = {u: -p / powers[pivot] for u, p in powers.items() if u is not pivot}
+
+    def _invertible(self, power: Fraction) -> bool:
+        return power != 0 and (self._modulus is None or power % self._modulus == 1)
+
+
+class Balance:
+    """The two systems of one network, and the statements that operations make about units."""
+
+    def __init__(self) -> None:
+        self._magnitudes = System()
+        self._signs = System(modulus=2)
+
+    def equal(self, first: Unit, second: Unit) -> None:
+        """Both values carry the same unit, as the terms of a sum must."""
+        quotient = first / second
+        self._magnitudes.require(quotient.magnitude)
+        self._signs.require(quotient.sign)
+
+    def fix_magnitude(self, unit: Unit) -> None:
+        """The magnitude may not change, as before tanh."""
+        self._magnitudes.require(unit.magnitude)
+
+    def fix_sign(self, unit: Unit) -> None:
+        """The sign may not change, as before ReLU."""
+        self._signs.require(unit.sign)
+
+    def fix(self, unit: Unit) -> None:
+        """Nothing may change, as before GELU."""
+        self.equal(unit, ONE)
+
+    def restrict(self, unit: Unit, allowed: frozenset[Atom]) -> Unit:
+        """The unit may vary over ``allowed`` only; returns it in unknowns that do."""
+        current = self._reduced(unit)
+        for unknown in current.unknowns():
+            if not unknown.atoms <= allowed:
+                replacement = of(Unknown(unknown.atoms & allowed))
+                self.equal(of(unknown), replacement)
+        return self._reduced(unit)
+
+    def _reduced(self, unit: Unit) -> Unit:
+        return Unit(self._magnitudes.reduce(unit.magnitude), self._signs.reduce(unit.sign))
+
+    def split(self, unit: Unit, atoms: frozenset[Atom]) -> tuple[Unit, Unit]:
+        """The parts of a unit that vary over ``atoms`` and that do not."""
+        for unknown in self._reduced(unit).unknowns():
+            if unknown.atoms & atoms and not unknown.atoms <= atoms:
+                self.restrict(of(unknown), atoms)
+        unit = self._reduced(unit)
+        inside = _only(unit, lambda unknown: unknown.atoms <= atoms)
+        return inside, unit / inside
+
+    def solutions(
+        self, unknowns: Iterable[Unknown]
+    ) -> dict[str, dict[Unknown, dict[Unknown, Fraction]]]:
+        """The free scales and what follows them.
+
+        Returns:
+            For ``"positive"`` and ``"sign"``: by free unknown, the power with which each of the
+            given unknowns follows it.
+        """
+        result: dict[str, dict[Unknown, dict[Unknown, Fraction]]] = {}
+        unknowns = list(unknowns)
+        for domain, system in (("positive", self._magnitudes), ("sign", self._signs)):
+            found: dict[Unknown, dict[Unknown, Fraction]] = {}
+            for unknown in unknowns:
+                for free, power in system.reduce({unknown: Fraction(1)}).items():
+                    found.setdefault(free, {})[unknown] = power
+            result[domain] = found
+        return result
+
+
+def _only(unit: Unit, keep) -> Unit:  # type: ignore[no-untyped-def]
+    return Unit(
+        {u: p for u, p in unit.magnitude.items() if keep(u)},
+        {u: p for u, p in unit.sign.items() if keep(u)},
+    )

@@ -1,0 +1,142 @@
+"""The certificate: proof by experiment that a spec's symmetries preserve the function."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils import _pytree as pytree
+
+from gmn import symmetry
+from gmn.spec import Axis, GraphSpec
+
+from .trace import evaluation, trace
+
+TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What happened to the outputs when weights moved along the group.
+
+    Errors are relative: largest change of any output entry over the largest output entry.
+
+    Attributes:
+        max_error: over random elements of the whole group.
+        trials: number of such elements.
+        errors: by movable axis and by scaling, moving it alone.
+        missed: ordered axes of hidden neurons whose permutation changed nothing: symmetries that
+            the spec does not claim.
+        unknown: operations without a rule.
+        tolerance: errors up to this are rounding.
+    """
+
+    max_error: float
+    trials: int
+    errors: dict[str, float]
+    missed: tuple[str, ...]
+    unknown: tuple[str, ...]
+    tolerance: float = TOLERANCE
+
+    @property
+    def ok(self) -> bool:
+        """Whether every claimed symmetry preserves the function."""
+        return max([self.max_error, *self.errors.values()]) <= self.tolerance
+
+    def to_json(self) -> str:
+        """All fields and ``ok`` as JSON text."""
+        return json.dumps({"ok": self.ok, **asdict(self)})
+
+    def __str__(self) -> str:
+        lines = [
+            f"certificate: {'passed' if self.ok else 'FAILED'}; {self.trials} random elements of "
+            f"the group change outputs by at most {self.max_error:.1e} (relative, float64)"
+        ]
+        width = max(map(len, self.errors), default=0)
+        for name, error in self.errors.items():
+            mark = "" if error <= self.tolerance else "  not a symmetry"
+            lines.append(f"  {name.ljust(width)}  {error:.1e}{mark}")
+        if self.missed:
+            lines.append(f"  ordered, yet free to permute: {', '.join(self.missed)}")
+        lines += [f"  {report}" for report in self.unknown]
+        return "\n".join(lines)
+
+
+def verify(
+    model: nn.Module,
+    example_inputs: tuple[Any, ...],
+    spec: GraphSpec | None = None,
+    trials: int = 8,
+    generator: torch.Generator | None = None,
+) -> Certificate:
+    """Moves the weights of a copy of the module along its group, in float64, and compares outputs.
+
+    Args:
+        model: the network; it is left as it is.
+        example_inputs: positional inputs, as for ``torch.export.export``.
+        spec: its spec; traced if None.
+        trials: number of random elements of the whole group.
+        generator: source of randomness, on the CPU; seeded with 0 if None.
+
+    Raises:
+        TraceError: if there is no spec and ``torch.export`` cannot follow the module.
+        ValueError: if the outputs are not finite.
+    """
+    spec = trace(model, example_inputs) if spec is None else spec
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    with evaluation(model):
+        run = _Run(model, example_inputs)
+        errors = {name: run.error(element) for name, element in _single(spec, generator)}
+        whole = [run.error(symmetry.sample(spec, generator)) for _ in range(trials)]
+        missed = tuple(
+            axis.name
+            for axis in _ordered(spec)
+            if run.error(symmetry.only(spec, axis.name, generator)) <= TOLERANCE
+        )
+    return Certificate(max(whole, default=0.0), trials, errors, missed, spec.unknown)
+
+
+def _single(spec: GraphSpec, generator: torch.Generator) -> Iterator[tuple[str, symmetry.Element]]:
+    axes, scalings = spec.symmetries.permutations, spec.scalings
+    for name in (*(axis.name for axis in axes), *(scaling.name for scaling in scalings)):
+        yield name, symmetry.only(spec, name, generator)
+
+
+def _ordered(spec: GraphSpec) -> Iterator[Axis]:
+    hidden = {n for nodes in spec.node_sets if nodes.role == "ordered" for n in nodes.axes}
+    return (axis for axis in spec.axes if axis.name in hidden and axis.size > 1)
+
+
+class _Run:
+    """A float64 copy of the module, run with other weights."""
+
+    def __init__(self, model: nn.Module, example_inputs: tuple[Any, ...]) -> None:
+        self._model = copy.deepcopy(model).double()
+        self._inputs = pytree.tree_map(_double, example_inputs)
+        self._state = {k: v.detach() for k, v in self._model.state_dict().items()}
+        self._expected = self._outputs(self._state)
+        self._size = max((float(t.abs().max()) for t in self._expected if t.numel()), default=0.0)
+        if not all(bool(t.isfinite().all()) for t in self._expected):
+            raise ValueError("the module's outputs on the example inputs are NaN or infinite")
+
+    def _outputs(self, state: Mapping[str, Tensor]) -> list[Tensor]:
+        with torch.no_grad():
+            result = functional_call(self._model, dict(state), self._inputs, tie_weights=False)
+        return [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
+
+    def error(self, element: symmetry.Element) -> float:
+        """Relative change of the outputs."""
+        moved = self._outputs(element.act(self._state))
+        pairs = zip(moved, self._expected, strict=True)
+        change = max((float((a - b).abs().max()) for a, b in pairs if b.numel()), default=0.0)
+        return change / self._size if self._size else change
+
+
+def _double(value: object) -> object:
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -1,0 +1,69 @@
+"""The readable form of a spec, as plain text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gmn.spec import Axis, EdgeSet, GraphSpec, NodeSet
+
+
+def describe(spec: GraphSpec) -> str:
+    """A table of node sets, edge sets and symmetries."""
+    lines = [
+        f"GraphSpec: {spec.num_parameters:,} parameters in {len(spec.edge_sets)} edge sets, "
+        f"{spec.num_nodes:,} neurons in {len(spec.node_sets)} node sets"
+    ]
+    lines += ["", "node sets", *_columns([_node_row(spec, nodes) for nodes in spec.node_sets])]
+    lines += ["", "edge sets", *_columns([_edge_row(spec, edges) for edges in spec.edge_sets])]
+    if spec.scalings:
+        lines += [
+            "",
+            "scalings",
+            *_columns(
+                [
+                    (s.name, s.domain, "×".join(map(str, s.shape)), ", ".join(map(_term, s.terms)))
+                    for s in spec.scalings
+                ]
+            ),
+        ]
+    if spec.unknown:
+        lines += ["", f"operations without a rule: {', '.join(spec.unknown)}"]
+    return "\n".join(lines)
+
+
+def _node_row(spec: GraphSpec, nodes: NodeSet) -> tuple[str, ...]:
+    group = " × ".join(map(group_name, (spec.axis(name) for name in nodes.axes)))
+    shape = "×".join(map(str, nodes.shape))
+    return nodes.name, shape, nodes.role, group, " ".join(map(str, nodes.operations))
+
+
+def group_name(axis: Axis) -> str:
+    """The axis' permutation group: ``S16``, ``1`` if it may not move, ``(S4 per h)`` if nested."""
+    if not axis.movable or axis.size < 2:
+        return "1"
+    return f"(S{axis.size} per {', '.join(axis.within)})" if axis.within else f"S{axis.size}"
+
+
+def _edge_row(spec: GraphSpec, edges: EdgeSet) -> tuple[str, ...]:
+    ends = f"{edges.target}" if edges.diagonal else f"{edges.source} → {edges.target}"
+    neurons = "×".join(str(dim.size) for dim in edges.dims if dim.port != "tap")
+    taps = "×".join(str(dim.size) for dim in edges.dims if dim.port == "tap")
+    note = "" if spec.is_parameter(edges) else "buffer"
+    note = f"tied to {edges.tied_to}" if edges.tied_to else note
+    shape = f"{neurons or '1'} @ {taps}" if taps else neurons
+    return edges.name, ends, shape, edges.kind, str(edges.operation), note
+
+
+def _term(term: object) -> str:
+    name, exponent = term.edge_set, term.exponent  # type: ignore[attr-defined]
+    return name if exponent == 1 else f"{name}^{exponent:g}"
+
+
+def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+    return [f"  {line.rstrip()}" for line in padded]

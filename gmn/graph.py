@@ -1,0 +1,303 @@
+"""ParameterGraph: the weights of B networks of one architecture, laid out by their GraphSpec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gmn.spec import EdgeSet, GraphSpec, StateEntry
+from gmn.topology import pair_index, tap_order, tap_positions, topology
+
+if TYPE_CHECKING:
+    import networkx
+    from torch_geometric.data import Batch
+
+StateDict = Mapping[str, Tensor]
+
+
+class StateDictError(ValueError):
+    """A state dict does not belong to the spec, or holds values that cannot be used."""
+
+
+class ParameterGraph:
+    """B networks of one architecture: a spec and one stacked tensor per state-dict entry.
+
+    Edges are the parameters; which neurons they join comes from the spec, never from the values,
+    so a weight of zero is still an edge. Indexing selects networks: ``graph[3]`` and ``graph[:8]``
+    are graphs again.
+
+    Attributes:
+        spec: the architecture.
+        values: stacked tensors of shape (B, *entry shape) by state-dict key; tied entries are the
+            same tensor.
+    """
+
+    def __init__(self, spec: GraphSpec, values: Mapping[str, Tensor]) -> None:
+        """Wraps stacked tensors without copying them.
+
+        Args:
+            spec: the architecture.
+            values: one tensor of shape (B, *entry shape) for every untied entry of the state dict.
+
+        Raises:
+            StateDictError: if entries are missing or unexpected, or shapes or types do not fit.
+        """
+        primary = [entry for entry in spec.entries if entry.tied_to is None]
+        _check_names({e.name for e in spec.entries}, {e.name for e in primary}, values.keys(), "")
+        sizes = {values[entry.name].shape[:1] for entry in primary}
+        if len(sizes) > 1:
+            raise StateDictError(f"the entries hold different numbers of networks: {sizes}")
+        for entry in primary:
+            _check_entry(entry, values[entry.name].shape[1:], values[entry.name].dtype, "")
+        self.spec = spec
+        self.values = {e.name: values[e.tied_to or e.name] for e in spec.entries}
+
+    @classmethod
+    def from_state_dicts(cls, spec: GraphSpec, states: Sequence[StateDict]) -> ParameterGraph:
+        """Stacks the state dicts of networks that all have the architecture ``spec``.
+
+        A single state dict is wrapped without copying.
+
+        Args:
+            spec: the architecture, traced once.
+            states: one state dict per network; all values finite.
+
+        Raises:
+            StateDictError: if a state dict has missing or extra keys, other shapes, integer
+                parameters, NaN or infinite values, or tied entries that differ; the message names
+                the network and the key.
+        """
+        if not states:
+            raise StateDictError("no state dicts: a graph holds at least one network")
+        for number, state in enumerate(states):
+            _check_state(spec, state, f"network {number}: ")
+        values = {}
+        for entry in spec.entries:
+            if entry.tied_to is None:
+                values[entry.name] = _stack([state[entry.name] for state in states], entry.name)
+                _check_finite(values[entry.name], entry.name)
+        return cls(spec, values)
+
+    @classmethod
+    def cat(cls, graphs: Sequence[ParameterGraph]) -> ParameterGraph:
+        """Joins graphs of one architecture into one batch.
+
+        Raises:
+            ValueError: if there are none, or their specs differ.
+        """
+        if len({graph.spec for graph in graphs}) != 1:
+            raise ValueError("cat needs at least one graph, all of one spec")
+        spec = graphs[0].spec
+        names = [entry.name for entry in spec.entries if entry.tied_to is None]
+        return cls(spec, {n: torch.cat([graph.values[n] for graph in graphs]) for n in names})
+
+    def __len__(self) -> int:
+        """Number of networks."""
+        return len(next(iter(self.values.values()))) if self.values else 0
+
+    def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> ParameterGraph:
+        """The networks at ``index`` (int, slice, index tensor or mask) as a graph."""
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"network {index} of {len(self)}")
+            index = slice(index, index + 1 or None)
+        return self._map(lambda value: value[index])
+
+    def __iter__(self) -> Iterable[ParameterGraph]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return (
+            f"ParameterGraph({len(self)} networks of {self.spec.num_parameters:,} parameters, "
+            f"{self.dtype}, {self.device})"
+        )
+
+    def _map(self, function) -> ParameterGraph:  # type: ignore[no-untyped-def]
+        names = [entry.name for entry in self.spec.entries if entry.tied_to is None]
+        return ParameterGraph(self.spec, {name: function(self.values[name]) for name in names})
+
+    def _first_floating(self) -> Tensor:
+        for value in self.values.values():
+            if value.is_floating_point():
+                return value
+        return torch.empty(0)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the first floating-point entry."""
+        return self._first_floating().dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the values."""
+        return self._first_floating().device
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> ParameterGraph:
+        """Moves the values; ``dtype`` applies to floating-point entries only."""
+        return self._map(
+            lambda v: v.to(device=device, dtype=dtype if v.is_floating_point() else None)
+        )
+
+    def to_state_dict(self, network: int = 0) -> dict[str, Tensor]:
+        """The state dict of one network: keys, order, types and bits as they came in."""
+        tensors = {id(value): value[network] for value in self.values.values()}
+        return {name: tensors[id(value)] for name, value in self.values.items()}
+
+    def block(self, edges: EdgeSet) -> Tensor:
+        """The values of an edge set: a view of shape (B, *edges.shape)."""
+        return view_block(self.values[edges.parameter], edges)
+
+    def pairs(self, edges: EdgeSet) -> Tensor:
+        """The values of an edge set by neuron pair: shape (B, pairs, taps).
+
+        Pairs are in the order of :func:`gmn.topology.pair_index`.
+        """
+        order = [0, *(1 + position for position in tap_order(edges))]
+        return self.block(edges).permute(order).reshape(len(self), -1, edges.num_taps)
+
+    def replace(self, values: Mapping[str, Tensor]) -> ParameterGraph:
+        """A graph with some entries replaced by stacked tensors of the same shape."""
+        names = [entry.name for entry in self.spec.entries if entry.tied_to is None]
+        return ParameterGraph(self.spec, {n: values.get(n, self.values[n]) for n in names})
+
+    def to_pyg(self) -> Batch:
+        """The networks as a PyG ``Batch`` with one edge per parameter element.
+
+        Each graph has ``edge_index`` (2, E), ``edge_attr`` (E, 1) the parameter, ``edge_set`` (E,)
+        and ``node_set`` (N,) the numbers in the spec, ``tap`` (E, 3) kernel or pixel coordinates.
+        """
+        from torch_geometric.data import Batch, Data
+
+        parts = topology(self.spec)
+        taps = torch.tensor([edges.num_taps for edges in self.spec.edge_sets])
+        repeats = taps[parts.edge_set]
+        positions = [
+            tap_positions(edges).repeat(pair_index(self.spec, edges).shape[1], 1)
+            for edges in self.spec.edge_sets
+        ]
+        structure = {
+            "edge_index": parts.edge_index.repeat_interleave(repeats, dim=1).to(self.device),
+            "edge_set": parts.edge_set.repeat_interleave(repeats).to(self.device),
+            "node_set": parts.node_set.to(self.device),
+            "tap": torch.cat(positions).to(self.device),
+        }
+        values = torch.cat([self.pairs(e).flatten(1) for e in self.spec.edge_sets], dim=1)
+        nodes = self.spec.num_nodes
+        return Batch.from_data_list(
+            [Data(edge_attr=row.unsqueeze(1), num_nodes=nodes, **structure) for row in values]
+        )
+
+    def to_networkx(self, network: int = 0) -> networkx.MultiDiGraph:
+        """One network as a multigraph: a node per neuron, an edge per parameter element.
+
+        Nodes are pairs (node-set name, number) with attribute ``role``; edges have ``weight``,
+        ``edge_set`` and ``tap``.
+        """
+        import networkx
+
+        result = networkx.MultiDiGraph()
+        for nodes in self.spec.node_sets:
+            result.add_nodes_from(((nodes.name, i) for i in range(nodes.size)), role=nodes.role)
+        for edges in self.spec.edge_sets:
+            values = self.pairs(edges)[network].tolist()
+            taps = [tuple(position) for position in tap_positions(edges).tolist()]
+            for (source, target), row in zip(
+                pair_index(self.spec, edges).T.tolist(), values, strict=True
+            ):
+                for tap, weight in zip(taps, row, strict=True):
+                    result.add_edge(
+                        (edges.source, source),
+                        (edges.target, target),
+                        weight=weight,
+                        edge_set=edges.name,
+                        tap=tap,
+                    )
+        return result
+
+
+def view_block(values: Tensor, edges: EdgeSet) -> Tensor:
+    """The part of stacked parameter tensors that an edge set holds, as a view.
+
+    Args:
+        values: shape (B, *parameter shape).
+        edges: the edge set.
+
+    Returns:
+        Tensor of shape (B, *edges.shape).
+    """
+    flat = values.reshape(len(values), -1)
+    if edges.size == flat.shape[1] and _is_contiguous(edges):
+        return flat.reshape(len(values), *edges.shape)
+    inner = flat.stride(1)
+    strides = [dim.stride * inner for dim in edges.dims]
+    start = flat.storage_offset() + edges.offset * inner
+    return flat.as_strided((len(values), *edges.shape), (flat.stride(0), *strides), start)
+
+
+def _is_contiguous(edges: EdgeSet) -> bool:
+    expected = 1
+    for dim in reversed(edges.dims):
+        if dim.size > 1 and dim.stride != expected:
+            return False
+        expected *= dim.size
+    return edges.offset == 0
+
+
+def _stack(tensors: list[Tensor], name: str) -> Tensor:
+    if len({(tensor.dtype, tensor.device) for tensor in tensors}) > 1:
+        raise StateDictError(f"{name}: the networks differ in dtype or device; convert them first")
+    return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tensors)
+
+
+def _check_state(spec: GraphSpec, state: StateDict, who: str) -> None:
+    names = {entry.name for entry in spec.entries}
+    _check_names(names, names, state.keys(), who)
+    for entry in spec.entries:
+        tensor = state[entry.name]
+        _check_entry(entry, tensor.shape, tensor.dtype, who)
+        if entry.tied_to is not None and not _same(tensor, state[entry.tied_to]):
+            raise StateDictError(
+                f"{who}{entry.name} is tied to {entry.tied_to} in this spec, but their values "
+                "differ; trace a module that does not tie them"
+            )
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    return first.data_ptr() == second.data_ptr() or torch.equal(first, second)
+
+
+def _check_names(known: set[str], needed: set[str], found: Iterable[str], who: str) -> None:
+    found = set(found)
+    missing, extra = needed - found, found - known
+    if missing or extra:
+        parts = [
+            f"{word} {', '.join(sorted(names)[:5])}{', ...' if len(names) > 5 else ''}"
+            for word, names in (("missing", missing), ("unexpected", extra))
+            if names
+        ]
+        raise StateDictError(f"{who}not a state dict of this architecture: {'; '.join(parts)}")
+
+
+def _check_entry(entry: StateEntry, shape: Sequence[int], dtype: torch.dtype, who: str) -> None:
+    if tuple(shape) != entry.shape:
+        raise StateDictError(
+            f"{who}{entry.name} has shape {tuple(shape)}, this architecture needs {entry.shape}"
+        )
+    if dtype.is_floating_point != entry.floating:
+        wanted = "floating-point" if entry.floating else "integer or boolean"
+        raise StateDictError(f"{who}{entry.name} is {dtype}, this architecture needs {wanted}")
+
+
+def _check_finite(values: Tensor, name: str) -> None:
+    if not values.is_floating_point() or bool(values.isfinite().all()):
+        return
+    broken = (~values.isfinite()).flatten(1).any(dim=1).nonzero().flatten().tolist()
+    raise StateDictError(
+        f"{name} has NaN or infinite values in network {', '.join(map(str, broken[:5]))}"
+        f"{f' and {len(broken) - 5} more' if len(broken) > 5 else ''}"
+    )

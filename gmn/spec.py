@@ -1,0 +1,387 @@
+"""GraphSpec: the architecture of a network as a value, without its weights.
+
+A spec says which neurons a network has (*node sets*), which parameter connects which neurons
+(*edge sets*), and which transformations of the parameters leave the network's function unchanged
+(*symmetries*). It is traced once per architecture and then applied to any number of state dicts.
+
+Three words recur. An **axis** is an index set that permutations act on. A **node set** is a set of
+neurons indexed by one axis, or by several (attention units: head × unit). An **edge set** is a
+block of one parameter tensor; each of its dimensions runs over an axis or over *taps*, positions
+that carry meaning and never move (kernel offsets, flattened pixels).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from gmn._json import decode, encode
+
+FORMAT_VERSION = 1
+
+Role = Literal["input", "hidden", "output", "ordered"]
+Port = Literal["target", "source", "both", "tap"]
+Domain = Literal["positive", "sign"]
+
+
+class SpecError(ValueError):
+    """A graph spec, or a text that should hold one, is inconsistent."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of the network, with the attributes that change its function.
+
+    Attributes:
+        name: the operation's name in the exported graph, such as ``conv2d`` or ``relu``.
+        attributes: named numbers, such as ``("stride", (2.0, 2.0))``, sorted by name.
+    """
+
+    name: str
+    attributes: tuple[tuple[str, tuple[float, ...]], ...] = ()
+
+    def __str__(self) -> str:
+        shown = (f"{key}={'×'.join(f'{v:g}' for v in values)}" for key, values in self.attributes)
+        return f"{self.name}({', '.join(shown)})" if self.attributes else self.name
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An index set. If ``movable``, permuting it everywhere leaves the function unchanged.
+
+    Attributes:
+        name: unique in the spec.
+        size: number of indices.
+        movable: whether permutations of it are symmetries.
+        within: names of the axes it depends on: every index of those has a permutation of its own
+            (units within heads, channels within groups: a wreath product).
+    """
+
+    name: str
+    size: int
+    movable: bool
+    within: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NodeSet:
+    """A set of neurons that are permuted together.
+
+    Attributes:
+        name: unique in the spec.
+        role: ``input``, ``hidden``, ``output``; ``ordered`` for other neurons that may not move.
+        axes: the axes that index it; the node number is row-major in them.
+        shape: the sizes of these axes.
+        operations: parameter-free operations applied to these neurons, in execution order.
+    """
+
+    name: str
+    role: Role
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    operations: tuple[Operation, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of neurons."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Dim:
+    """One dimension of a block of a parameter tensor.
+
+    Attributes:
+        size: its length.
+        stride: step in elements of the flattened parameter tensor.
+        port: whether it indexes the edge's ``target`` neuron, its ``source``, ``both`` (a diagonal
+            or grouped block) or a ``tap``.
+        axis: the axis it runs over; None for taps.
+        step: distance between neighbouring taps, in input positions (a kernel's dilation).
+    """
+
+    size: int
+    stride: int
+    port: Port
+    axis: str | None = None
+    step: float = 1.0
+
+
+@dataclass(frozen=True)
+class EdgeSet:
+    """A parameter tensor, or a slice of one, as edges between two node sets.
+
+    Attributes:
+        name: unique in the spec; the parameter's name where it has only one edge set.
+        parameter: the state-dict entry that holds the values.
+        kind: what the values do: ``weight``, ``bias``, ``gain``, ``shift``, ``mean``, ``variance``.
+        source: name of the node set the edges leave.
+        target: name of the node set the edges enter.
+        dims: the block's dimensions, in the order of the parameter tensor.
+        operation: the operation that reads the values.
+        depth: number of weight layers on the longest path from an input to this one.
+        offset: first element of the block in the flattened parameter tensor.
+        tied_to: the edge set that holds the same elements, if this is a further use of them.
+    """
+
+    name: str
+    parameter: str
+    kind: str
+    source: str
+    target: str
+    dims: tuple[Dim, ...]
+    operation: Operation
+    depth: int
+    offset: int = 0
+    tied_to: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the block's dimensions."""
+        return tuple(dim.size for dim in self.dims)
+
+    @property
+    def size(self) -> int:
+        """Number of edges, which is the number of parameter elements."""
+        return math.prod(self.shape)
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether each edge begins and ends at one neuron (biases, normalisation)."""
+        return self.source == self.target and all(dim.port in ("both", "tap") for dim in self.dims)
+
+    @property
+    def num_taps(self) -> int:
+        """Number of parameter elements per pair of neurons."""
+        return math.prod(dim.size for dim in self.dims if dim.port == "tap")
+
+
+@dataclass(frozen=True)
+class StateEntry:
+    """One entry of the state dict.
+
+    Attributes:
+        name: its key.
+        shape: its shape.
+        parameter: True for parameters, False for buffers.
+        floating: whether it holds floating-point numbers.
+        tied_to: an earlier entry that is the same tensor, if any.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    parameter: bool
+    floating: bool
+    tied_to: str | None = None
+
+
+@dataclass(frozen=True)
+class ScalingTerm:
+    """How one edge set follows a scaling: ``w + offset`` is multiplied by ``s ** exponent``.
+
+    Attributes:
+        edge_set: name of the edge set.
+        dims: positions in its ``dims`` that run over the scaling's axes, in the order of those.
+        exponent: power of the scale.
+        offset: constant added before and removed after scaling (the epsilon of a variance).
+    """
+
+    edge_set: str
+    dims: tuple[int, ...]
+    exponent: float
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """One independent scale for every index of ``axes``, acting on several edge sets at once.
+
+    Attributes:
+        name: unique in the spec.
+        domain: ``positive`` scales or ``sign`` flips.
+        axes: the axes it runs over.
+        shape: their sizes.
+        terms: the edge sets that follow it.
+    """
+
+    name: str
+    domain: Domain
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    terms: tuple[ScalingTerm, ...]
+
+
+@dataclass(frozen=True)
+class Symmetries:
+    """The group of a spec: movable axes and scalings."""
+
+    permutations: tuple[Axis, ...]
+    scalings: tuple[Scaling, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class GraphSpec:
+    """Structure and symmetry of one architecture. Frozen, hashable, JSON both ways.
+
+    Attributes:
+        entries: the state dict, in its order.
+        axes: all index sets.
+        node_sets: all sets of neurons.
+        edge_sets: all blocks of floating-point entries; statistics of normalisation layers are
+            edge sets of kind ``mean`` and ``variance``.
+        scalings: scale symmetries.
+        unknown: operations without a rule; the axes they touch are ordered.
+
+    Raises:
+        SpecError: if names collide or dangle, or a parameter is not covered exactly once.
+    """
+
+    entries: tuple[StateEntry, ...]
+    axes: tuple[Axis, ...]
+    node_sets: tuple[NodeSet, ...]
+    edge_sets: tuple[EdgeSet, ...]
+    scalings: tuple[Scaling, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for group in (self.entries, self.axes, self.node_sets, self.edge_sets, self.scalings):
+            names = Counter(item.name for item in group)
+            if repeated := [name for name, count in names.items() if count > 1]:
+                raise SpecError(f"{type(group[0]).__name__} names repeat: {', '.join(repeated)}")
+        self._check_references()
+        self._check_cover()
+
+    def _check_references(self) -> None:
+        for nodes in self.node_sets:
+            if nodes.shape != tuple(self._axis(name, nodes.name).size for name in nodes.axes):
+                raise SpecError(
+                    f"node set {nodes.name}: shape {nodes.shape} is not that of its axes"
+                )
+        for edges in self.edge_sets:
+            for end in (edges.source, edges.target):
+                if end not in self._node_sets:
+                    raise SpecError(f"edge set {edges.name}: no node set is called {end!r}")
+            for dim in edges.dims:
+                if dim.axis is not None and dim.size != self._axis(dim.axis, edges.name).size:
+                    raise SpecError(f"edge set {edges.name}: {dim} has not the size of its axis")
+        for scaling in self.scalings:
+            for term in scaling.terms:
+                if term.edge_set not in self._edge_sets:
+                    raise SpecError(f"scaling {scaling.name}: no edge set {term.edge_set!r}")
+
+    def _axis(self, name: str, user: str) -> Axis:
+        if name not in self._axes:
+            raise SpecError(f"{user}: no axis is called {name!r}")
+        return self._axes[name]
+
+    def _check_cover(self) -> None:
+        covered: Counter[str] = Counter()
+        for edges in self.edge_sets:
+            if edges.parameter not in self._entries:
+                raise SpecError(f"edge set {edges.name}: no state-dict entry {edges.parameter!r}")
+            covered[edges.parameter] += edges.size if edges.tied_to is None else 0
+        for entry in self.entries:
+            size = math.prod(entry.shape)
+            if entry.parameter and entry.tied_to is None and covered[entry.name] != size:
+                raise SpecError(
+                    f"{entry.name}: edge sets hold {covered[entry.name]} of its {size} elements"
+                )
+
+    @cached_property
+    def _axes(self) -> Mapping[str, Axis]:
+        return {item.name: item for item in self.axes}
+
+    @cached_property
+    def _node_sets(self) -> Mapping[str, NodeSet]:
+        return {item.name: item for item in self.node_sets}
+
+    @cached_property
+    def _edge_sets(self) -> Mapping[str, EdgeSet]:
+        return {item.name: item for item in self.edge_sets}
+
+    @cached_property
+    def _entries(self) -> Mapping[str, StateEntry]:
+        return {item.name: item for item in self.entries}
+
+    def axis(self, name: str) -> Axis:
+        """The axis of this name. Raises KeyError if there is none."""
+        return self._axes[name]
+
+    def node_set(self, name: str) -> NodeSet:
+        """The node set of this name. Raises KeyError if there is none."""
+        return self._node_sets[name]
+
+    def edge_set(self, name: str) -> EdgeSet:
+        """The edge set of this name. Raises KeyError if there is none."""
+        return self._edge_sets[name]
+
+    def entry(self, name: str) -> StateEntry:
+        """The state-dict entry of this name. Raises KeyError if there is none."""
+        return self._entries[name]
+
+    def is_parameter(self, edges: EdgeSet) -> bool:
+        """Whether the edge set holds parameters; False for running statistics."""
+        return self._entries[edges.parameter].parameter
+
+    @cached_property
+    def symmetries(self) -> Symmetries:
+        """Permutations (axes that may move) and scalings that preserve the function."""
+        moving = tuple(axis for axis in self.axes if axis.movable and axis.size > 1)
+        return Symmetries(moving, self.scalings)
+
+    @cached_property
+    def num_parameters(self) -> int:
+        """Number of parameter elements; tied tensors count once."""
+        return sum(math.prod(e.shape) for e in self.entries if e.parameter and e.tied_to is None)
+
+    @cached_property
+    def num_nodes(self) -> int:
+        """Number of neurons."""
+        return sum(nodes.size for nodes in self.node_sets)
+
+    @property
+    def buffers(self) -> tuple[StateEntry, ...]:
+        """State-dict entries that are not parameters."""
+        return tuple(entry for entry in self.entries if not entry.parameter)
+
+    def to_json(self) -> str:
+        """The spec as JSON text; :meth:`from_json` gives an equal spec back."""
+        return json.dumps({"format": FORMAT_VERSION, "spec": encode(self)}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> GraphSpec:
+        """Reads :meth:`to_json`'s text.
+
+        Raises:
+            SpecError: if the text is not a spec of this format.
+        """
+        try:
+            document = json.loads(text)
+            version = document["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise SpecError(f"not a graph spec: {error}") from error
+        if version != FORMAT_VERSION:
+            raise SpecError(f"format {version!r}; this version reads {FORMAT_VERSION}")
+        try:
+            return decode(cls, document["spec"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise SpecError(f"not a graph spec: {error}") from error
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the JSON text: equal specs, equal fingerprints, in every process."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def __hash__(self) -> int:
+        return int(self.fingerprint[:15], 16)
+
+    def __repr__(self) -> str:
+        from gmn._print import describe
+
+        return describe(self)

@@ -1,0 +1,207 @@
+"""The symmetry group of a spec: sample an element and act with it on weights.
+
+An element first multiplies by scales, then permutes: ``new[i] = s[p[i]] * old[p[i]]`` along every
+axis. Acting on all entries of a state dict at once leaves the network's function unchanged; that
+is what :func:`converters.verify` checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gmn.graph import ParameterGraph, view_block
+from gmn.spec import Axis, Dim, EdgeSet, GraphSpec, Scaling
+
+
+@dataclass(frozen=True)
+class Element:
+    """One transformation of the parameters that leaves the function unchanged.
+
+    Attributes:
+        spec: the architecture whose group it belongs to.
+        permutations: by axis name, long tensors of shape (*sizes of ``within``, size).
+        scales: by scaling name, tensors of the scaling's shape; float64, applied in the weights'
+            own type.
+    """
+
+    spec: GraphSpec
+    permutations: Mapping[str, Tensor]
+    scales: Mapping[str, Tensor]
+
+    def act(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The transformed state dict of one network; ``state`` is left as it is."""
+        entries = [e for e in self.spec.entries if e.tied_to is None]
+        moved = self._act({e.name: state[e.name].unsqueeze(0) for e in entries})
+        moved = {name: value.squeeze(0) for name, value in moved.items()}
+        return {entry.name: moved[entry.tied_to or entry.name] for entry in self.spec.entries}
+
+    def act_on_graph(self, graph: ParameterGraph) -> ParameterGraph:
+        """The transformed graph; every network of the batch moves alike.
+
+        Raises:
+            ValueError: if the graph has another spec.
+        """
+        if graph.spec != self.spec:
+            raise ValueError("this element belongs to the group of another spec")
+        return graph.replace(self._act(graph.values))
+
+    def inverse(self) -> Element:
+        """The element that undoes this one."""
+        moves = {name: _invert(self, self.spec.axis(name)) for name in self.permutations}
+        scales = {}
+        for scaling in self.spec.scalings:
+            if scaling.name in self.scales:
+                dims = tuple(
+                    Dim(n, 0, "both", a) for a, n in zip(scaling.axes, scaling.shape, strict=True)
+                )
+                index = self._gather_index(dims)
+                scale = self.scales[scaling.name]
+                scales[scaling.name] = 1 / (scale[index] if index else scale)
+        return Element(self.spec, moves, scales)
+
+    def _act(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        result = dict(values)
+        fresh: set[str] = set()
+        for edges in self.spec.edge_sets:
+            if edges.tied_to is not None or not self._moves(edges):
+                continue
+            if edges.parameter not in fresh:
+                result[edges.parameter] = values[edges.parameter].clone().contiguous()
+                fresh.add(edges.parameter)
+            block = self._scale(view_block(values[edges.parameter], edges), edges)
+            index = self._gather_index(edges.dims)
+            if index:
+                places: list[Tensor | slice] = [i.to(block.device) for i in index]
+                block = block[(slice(None), *places)]
+            view_block(result[edges.parameter], edges).copy_(block)
+        return result
+
+    def _moves(self, edges: EdgeSet) -> bool:
+        permuted = any(dim.axis in self.permutations for dim in edges.dims)
+        return permuted or any(
+            term.edge_set == edges.name
+            for scaling in self.spec.scalings
+            if scaling.name in self.scales
+            for term in scaling.terms
+        )
+
+    def _scale(self, block: Tensor, edges: EdgeSet) -> Tensor:
+        for scaling in self.spec.scalings:
+            for term in scaling.terms:
+                if scaling.name in self.scales and term.edge_set == edges.name:
+                    factor = self.scales[scaling.name] ** term.exponent
+                    shape = [1] * block.dim()
+                    for position, size in zip(term.dims, scaling.shape, strict=True):
+                        shape[1 + position] = size
+                    order = sorted(range(len(term.dims)), key=term.dims.__getitem__)
+                    factor = factor.permute(order).reshape(shape).to(block)
+                    block = (block + term.offset) * factor - term.offset
+        return block
+
+    def _gather_index(self, dims: tuple[Dim, ...]) -> tuple[Tensor, ...]:
+        """Index tensors, one per dim, that read the old position of every new entry."""
+        grids = [
+            torch.arange(dim.size).view([-1 if i == k else 1 for i in range(len(dims))])
+            for k, dim in enumerate(dims)
+        ]
+        index = []
+        for position, dim in enumerate(dims):
+            table = self.permutations.get(dim.axis) if dim.axis is not None else None
+            if table is None or dim.axis is None:
+                index.append(grids[position])
+                continue
+            within = self.spec.axis(dim.axis).within
+            parents = [grids[_find(dims, dim, parent)] for parent in within]
+            index.append(table[(*parents, grids[position])])
+        return tuple(index)
+
+
+def _find(dims: tuple[Dim, ...], child: Dim, parent: str) -> int:
+    """Position of the parent axis that belongs to the same end of the edge as ``child``."""
+    candidates = [i for i, dim in enumerate(dims) if dim.axis == parent]
+    for port in (child.port, "both"):
+        for i in candidates:
+            if dims[i].port == port:
+                return i
+    if not candidates:
+        raise ValueError(f"axis {child.axis} moves within {parent}, which the block does not have")
+    return candidates[0]
+
+
+def _invert(element: Element, axis: Axis) -> Tensor:
+    """Table of the inverse: ``T'[j] = argsort(T[i])``, where parents ``j`` came from ``i``."""
+    table = element.permutations[axis.name]
+    if axis.within:
+        sizes = [element.spec.axis(name).size for name in axis.within]
+        dims = tuple(Dim(n, 0, "both", a) for a, n in zip(axis.within, sizes, strict=True))
+        origin = {
+            name: _invert(element, element.spec.axis(name))
+            for name in axis.within
+            if name in element.permutations
+        }
+        parents = Element(element.spec, origin, {})._gather_index(dims)
+        table = table[parents]
+    return table.argsort(dim=-1)
+
+
+def sample(
+    spec: GraphSpec,
+    generator: torch.Generator | None = None,
+    *,
+    scalings: bool = True,
+    spread: float = 0.5,
+) -> Element:
+    """Draws a random element of the group.
+
+    Args:
+        spec: the architecture.
+        generator: source of randomness, on the CPU.
+        scalings: False for permutations only.
+        spread: standard deviation of the logarithm of positive scales.
+
+    Returns:
+        Uniform permutations of every movable axis; log-normal positive scales; fair signs.
+    """
+    moves = {
+        axis.name: _permutation(spec, axis, generator) for axis in spec.symmetries.permutations
+    }
+    scales = {s.name: _scales(s, generator, spread) for s in spec.scalings} if scalings else {}
+    return Element(spec, moves, scales)
+
+
+def _permutation(spec: GraphSpec, axis: Axis, generator: torch.Generator | None) -> Tensor:
+    sizes = [spec.axis(name).size for name in axis.within]
+    return torch.rand(*sizes, axis.size, generator=generator).argsort(dim=-1)
+
+
+def _scales(scaling: Scaling, generator: torch.Generator | None, spread: float) -> Tensor:
+    noise = torch.randn(scaling.shape, generator=generator, dtype=torch.float64)
+    if scaling.domain == "sign":
+        return torch.where(noise < 0, -1.0, 1.0).to(torch.float64)
+    return (noise * spread).exp()
+
+
+def only(spec: GraphSpec, name: str, generator: torch.Generator | None = None) -> Element:
+    """Draws an element that moves one axis or one scaling and nothing else.
+
+    Axes that depend on it keep their order within each index.
+
+    Args:
+        spec: the architecture.
+        name: a movable axis or a scaling of the spec.
+        generator: source of randomness, on the CPU.
+
+    Raises:
+        KeyError: if the spec has neither.
+    """
+    for axis in spec.axes:
+        if axis.name == name:
+            return Element(spec, {name: _permutation(spec, axis, generator)}, {})
+    for scaling in spec.scalings:
+        if scaling.name == name:
+            return Element(spec, {}, {name: _scales(scaling, generator, 0.5)})
+    raise KeyError(f"{name} is neither an axis nor a scaling of this spec")

@@ -1,0 +1,104 @@
+"""Which neurons each edge of a spec connects, as index tensors. Computed once per spec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from gmn.spec import EdgeSet, GraphSpec
+
+MAX_TAP_DIMS = 3
+
+
+def tap_order(edges: EdgeSet) -> tuple[int, ...]:
+    """The block's dimensions with the taps moved to the end."""
+    ports = [dim.port == "tap" for dim in edges.dims]
+    return tuple(sorted(range(len(ports)), key=ports.__getitem__))
+
+
+def tap_positions(edges: EdgeSet) -> Tensor:
+    """Centred physical coordinates of the taps, in input positions.
+
+    Returns:
+        Tensor of shape (taps, 3); the last column is the last spatial dimension, unused ones are 0.
+
+    Raises:
+        ValueError: if the edge set has more than three tap dimensions.
+    """
+    dims = [dim for dim in edges.dims if dim.port == "tap"]
+    if len(dims) > MAX_TAP_DIMS:
+        raise ValueError(f"{edges.name} has {len(dims)} tap dimensions; at most 3 are supported")
+    axes = [
+        (torch.arange(dim.size, dtype=torch.float64) - (dim.size - 1) / 2) * dim.step
+        for dim in dims
+    ]
+    grid = torch.cartesian_prod(*axes).reshape(-1, len(dims)) if dims else torch.zeros(1, 0)
+    return torch.nn.functional.pad(grid, (MAX_TAP_DIMS - len(dims), 0)).to(torch.float32)
+
+
+def pair_index(spec: GraphSpec, edges: EdgeSet) -> Tensor:
+    """Source and target neuron of each pair that the edge set connects.
+
+    Returns:
+        Long tensor of shape (2, pairs): neuron numbers within the source and the target set, in
+        the order of the block with its taps left out.
+    """
+    pair_dims = [dim for dim in edges.dims if dim.port != "tap"]
+    shape = [dim.size for dim in pair_dims]
+    grids: dict[tuple[str | None, str], Tensor] = {
+        (dim.axis, dim.port): torch.arange(dim.size).view(
+            [-1 if i == position else 1 for i in range(len(shape))]
+        )
+        for position, dim in enumerate(pair_dims)
+    }
+    ends = []
+    for port, node_set in (("source", edges.source), ("target", edges.target)):
+        nodes = spec.node_set(node_set)
+        number = torch.zeros(shape, dtype=torch.long)
+        for name, size in zip(nodes.axes, nodes.shape, strict=True):
+            own, shared = grids.get((name, port)), grids.get((name, "both"))
+            position = own if own is not None else shared
+            if position is None:
+                raise ValueError(f"{edges.name}: no dimension indexes {name} of {node_set}")
+            number = number * size + position
+        ends.append(number.reshape(-1))
+    return torch.stack(ends)
+
+
+@dataclass(frozen=True)
+class Topology:
+    """All neuron pairs of a spec, numbered through.
+
+    Attributes:
+        edge_index: (2, P) source and target neuron of each pair, over all edge sets in order.
+        edge_set: (P,) number of the edge set.
+        node_set: (N,) number of each neuron's node set.
+        node_offset: number of the first neuron of each node set.
+    """
+
+    edge_index: Tensor
+    edge_set: Tensor
+    node_set: Tensor
+    node_offset: tuple[int, ...]
+
+
+@lru_cache(maxsize=64)
+def topology(spec: GraphSpec) -> Topology:
+    """The pairs of a spec; cached, so treat its tensors as read-only."""
+    sizes = [nodes.size for nodes in spec.node_sets]
+    offsets = [sum(sizes[:i]) for i in range(len(sizes))]
+    start = {n.name: offset for n, offset in zip(spec.node_sets, offsets, strict=True)}
+    pairs = [
+        pair_index(spec, edges) + torch.tensor([[start[edges.source]], [start[edges.target]]])
+        for edges in spec.edge_sets
+    ]
+    counts = torch.tensor([pair.shape[1] for pair in pairs], dtype=torch.long)
+    return Topology(
+        edge_index=torch.cat(pairs, dim=1) if pairs else torch.zeros(2, 0, dtype=torch.long),
+        edge_set=torch.arange(len(pairs)).repeat_interleave(counts),
+        node_set=torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)),
+        node_offset=tuple(offsets),
+    )

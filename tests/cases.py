@@ -1,0 +1,367 @@
+"""Networks that every suite runs over, each with the bug it is there to catch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, its example inputs, and why it is in the list."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    inputs: Callable[[], tuple[Tensor, ...]]
+    catches: str
+    chain: bool = False  # whether chain-only methods (NFN) apply
+
+    def model(self, seed: int = 0) -> nn.Module:
+        """The network in evaluation mode, float64, every entry away from its special values."""
+        torch.manual_seed(seed)
+        model = self.build().double().eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            for name, buffer in model.named_buffers():
+                if name.endswith("running_var"):
+                    buffer.uniform_(0.5, 2.0)
+                elif buffer.is_floating_point():
+                    buffer.normal_()
+        return model
+
+    def example(self, seed: int = 0) -> tuple[Tensor, ...]:
+        """Inputs, float64."""
+        torch.manual_seed(seed)
+        return tuple(value.double() for value in self.inputs())
+
+
+def vectors(size: int) -> Callable[[], tuple[Tensor, ...]]:
+    return lambda: (torch.randn(5, size),)
+
+
+def images(channels: int, side: int = 10) -> Callable[[], tuple[Tensor, ...]]:
+    return lambda: (torch.randn(2, channels, side, side),)
+
+
+def mlp(activation: nn.Module, bias: bool = True) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(3, 6, bias=bias), activation, nn.Linear(6, 5, bias=bias), activation,
+        nn.Linear(5, 2, bias=bias),
+    )  # fmt: skip
+
+
+class Sine(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(30 * x)
+
+
+class TiedHidden(nn.Module):
+    """Two modules share one square weight between hidden layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 6), nn.Linear(6, 2)
+        self.middle, self.again = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.again.weight = self.middle.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        return self.last(torch.relu(self.again(torch.relu(self.middle(x)))))
+
+
+class CalledTwice(nn.Module):
+    """One module runs twice, the second time on the network's input axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.layer(torch.tanh(self.layer(x)))))
+
+
+class TiedTranspose(nn.Module):
+    """An autoencoder whose decoder is the encoder's transpose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.encoder(x)) @ self.encoder.weight
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1, self.norm2 = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.shortcut = (
+            nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            if stride > 1 or inputs != outputs
+            else nn.Identity()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x)))))
+        return torch.relu(y + self.shortcut(x))
+
+
+def resnet() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), ResidualBlock(4, 4, 1),
+        ResidualBlock(4, 6, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3),
+    )  # fmt: skip
+
+
+class PreActivation(nn.Module):
+    """A residual stream without an operation on it: signs and scales survive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(3, 6), nn.Linear(6, 2)
+        self.up, self.down = nn.Linear(6, 7), nn.Linear(7, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        return self.head(x + self.down(torch.relu(self.up(x))))
+
+
+class InputResidual(nn.Module):
+    """A residual connection from the input: hidden neurons that may not move."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x + torch.relu(self.layer(x)))
+
+
+class Decoder(nn.Module):
+    """A linear layer whose outputs become a feature map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.conv = nn.Linear(3, 4 * 5 * 5), nn.Conv2d(4, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(torch.relu(self.linear(x).view(-1, 4, 5, 5)))
+
+
+class Unused(nn.Module):
+    """A parameter that the forward pass does not read, and an elementwise one that it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 5), nn.Linear(5, 2)
+        self.spare = nn.Parameter(torch.randn(4, 3))
+        self.gain = nn.Parameter(torch.randn(5))
+        self.temperature = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.first(x)) * self.gain) * self.temperature
+
+
+class Unknown(nn.Module):
+    """An operation without a rule: its axes must stay in order, the rest stays free."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(3, 5), nn.Linear(5, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cumsum(torch.relu(self.first(x)), dim=-1)
+        return self.last(torch.relu(self.middle(x)))
+
+
+class ScalarHidden(nn.Module):
+    """One hidden channel: axes of size one may not vanish."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(1, 1, 3), nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(torch.relu(self.conv(x)).flatten(1))
+
+
+ACTIVATIONS = (
+    *(nn.ReLU(), nn.LeakyReLU(0.2), nn.Tanh(), nn.Sigmoid(), nn.GELU(), nn.SiLU(), nn.ELU()),
+    *(nn.Softplus(), nn.Hardtanh(), nn.ReLU6(), nn.Softsign(), nn.Identity(), nn.Mish(), Sine()),
+)
+
+CASES = [
+    *(
+        Case(
+            f"mlp-{type(activation).__name__.lower()}",
+            lambda activation=activation: mlp(activation),
+            vectors(3),
+            "which scales an activation lets through",
+            chain=True,
+        )
+        for activation in ACTIVATIONS
+    ),
+    Case("mlp-no-bias", lambda: mlp(nn.ReLU(), bias=False), vectors(3), "missing biases", True),
+    Case("single-layer", lambda: nn.Linear(4, 3), vectors(4), "no hidden axis at all", True),
+    Case(
+        "two-layers",
+        lambda: nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)),
+        vectors(4),
+        "the first and the last weight meet",
+        True,
+    ),
+    Case(
+        "square",
+        lambda: nn.Sequential(
+            nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)
+        ),
+        vectors(4),
+        "axes told apart by identity, not by size",
+        True,
+    ),
+    Case(
+        "cnn",
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 5, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(5, 6, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(6, 4, 3, 2, 1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, 3),
+        ),
+        images(1),
+        "stride, padding, global pooling",
+        True,
+    ),
+    Case(
+        "cnn-unequal-kernels",
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 5, (3, 5), padding="same"),
+            nn.Tanh(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(5, 6, (1, 2), dilation=2),
+            nn.ReLU(),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(12, 3),
+        ),
+        images(2),
+        "kernels that are not square, dilation, signs stopped by max-pooling",
+        True,
+    ),
+    Case(
+        "cnn-flatten",
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 4, 3),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(0.5),
+            nn.Linear(256, 6),
+            nn.ReLU(),
+            nn.Linear(6, 3),
+        ),
+        images(3),
+        "a channel permutation moves blocks of columns",
+        True,
+    ),
+    Case(
+        "cnn-1d",
+        lambda: nn.Sequential(
+            nn.Conv1d(2, 4, 3),
+            nn.ReLU(),
+            nn.MaxPool1d(2),
+            nn.Conv1d(4, 5, 2, bias=False),
+            nn.LeakyReLU(),
+            nn.AdaptiveMaxPool1d(1),
+            nn.Flatten(),
+            nn.Linear(5, 2),
+        ),
+        lambda: (torch.randn(2, 2, 12),),
+        "one spatial dimension; a bias missing in the middle",
+        True,
+    ),
+    Case(
+        "cnn-grouped",
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 8, 3),
+            nn.ReLU(),
+            nn.Conv2d(8, 12, 3, groups=4),
+            nn.ReLU(),
+            nn.Conv2d(12, 6, 1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(6, 2),
+        ),
+        images(3),
+        "channels permute within groups, groups as wholes",
+    ),
+    Case(
+        "cnn-regrouped",
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 8, 3),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, groups=2),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, groups=4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(8 * 16, 2),
+        ),
+        images(2),
+        "groups of groups",
+    ),
+    Case(
+        "cnn-depthwise",
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 6, 1),
+            nn.ReLU(),
+            nn.Conv2d(6, 6, 3, groups=6),
+            nn.ReLU(),
+            nn.Conv2d(6, 12, 3, groups=6),
+            nn.ReLU(),
+            nn.Conv2d(12, 4, 1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, 2),
+        ),
+        images(3),
+        "a kernel on the diagonal of one node set, with and without a multiplier",
+    ),
+    Case(
+        "batch-norm",
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 5, 3),
+            nn.BatchNorm2d(5),
+            nn.ReLU(),
+            nn.Conv2d(5, 4, 3),
+            nn.BatchNorm2d(4, affine=False),
+            nn.Tanh(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, 6),
+            nn.BatchNorm1d(6),
+            nn.Linear(6, 2),
+        ),
+        images(3),
+        "statistics move and scale with their channels, epsilon included",
+    ),
+    Case("resnet", resnet, images(3), "one node set for a whole stage; projection shortcuts"),
+    Case("pre-activation", PreActivation, vectors(3), "scales of a stream without operations"),
+    Case("input-residual", InputResidual, vectors(4), "ordered hidden neurons"),
+    Case("tied-hidden", TiedHidden, vectors(3), "one tensor, two edge sets, one permutation"),
+    Case("called-twice", CalledTwice, vectors(4), "tying to the input fixes the axis"),
+    Case("tied-transpose", TiedTranspose, vectors(4), "one tensor read in both directions"),
+    Case("decoder", Decoder, vectors(3), "rows of a linear layer are channels times positions"),
+    Case("unused", Unused, vectors(3), "parameters nobody reads, elementwise gains, scalars"),
+    Case("unknown-operation", Unknown, vectors(3), "unknown never means wrong"),
+    Case("scalar-hidden", ScalarHidden, images(1), "axes of size one", True),
+]
