@@ -16,7 +16,7 @@ from torch.fx import Node
 from gmn.spec import Operation, Port
 
 from . import units
-from .axes import Atom, Axis, Sum, atoms, fix, fixed, resolve
+from .axes import Atom, Axis, Sum, atoms, fix, fixed, resolve, size_of
 from .units import ONE, Balance, Unit, Unknown
 
 Value = list[Axis]
@@ -127,10 +127,14 @@ class Tracing:
 
     def opaque(self, node: Node, reason: str) -> Any:
         """Axes of an operation that tells all positions apart."""
+        result = _fresh(node.meta.get("val"), reason)
         for operand in node.all_input_nodes:
-            for axis in _flat(self.values.get(operand, [])):
+            axes = _flat(self.values.get(operand, []))
+            for axis in axes:
                 fix(axis, reason)
-        return _fresh(node.meta.get("val"), reason)
+            if axes and [size_of(a) for a in axes] == [size_of(a) for a in _flat(result)]:
+                result = axes  # most likely the same neurons; fixed, so claiming it is harmless
+        return result
 
     # --- units ----------------------------------------------------------------------------------
 

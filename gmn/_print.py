@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gmn.spec import Axis, EdgeSet, GraphSpec, NodeSet
+    from gmn.spec import Axis, EdgeSet, GraphSpec, NodeSet, Scaling, ScalingTerm
 
 
 def describe(spec: GraphSpec) -> str:
@@ -17,16 +17,7 @@ def describe(spec: GraphSpec) -> str:
     lines += ["", "node sets", *_columns([_node_row(spec, nodes) for nodes in spec.node_sets])]
     lines += ["", "edge sets", *_columns([_edge_row(spec, edges) for edges in spec.edge_sets])]
     if spec.scalings:
-        lines += [
-            "",
-            "scalings",
-            *_columns(
-                [
-                    (s.name, s.domain, "×".join(map(str, s.shape)), ", ".join(map(_term, s.terms)))
-                    for s in spec.scalings
-                ]
-            ),
-        ]
+        lines += ["", "scalings", *_columns([_scaling_row(scaling) for scaling in spec.scalings])]
     if spec.unknown:
         lines += ["", f"operations without a rule: {', '.join(spec.unknown)}"]
     return "\n".join(lines)
@@ -55,9 +46,13 @@ def _edge_row(spec: GraphSpec, edges: EdgeSet) -> tuple[str, ...]:
     return edges.name, ends, shape, edges.kind, str(edges.operation), note
 
 
-def _term(term: object) -> str:
-    name, exponent = term.edge_set, term.exponent  # type: ignore[attr-defined]
-    return name if exponent == 1 else f"{name}^{exponent:g}"
+def _scaling_row(scaling: Scaling) -> tuple[str, ...]:
+    shape = "×".join(map(str, scaling.shape)) or "1"
+    return scaling.name, scaling.domain, shape, ", ".join(map(_term, scaling.terms))
+
+
+def _term(term: ScalingTerm) -> str:
+    return term.edge_set if term.exponent == 1 else f"{term.edge_set}^{term.exponent:g}"
 
 
 def _columns(rows: list[tuple[str, ...]]) -> list[str]:

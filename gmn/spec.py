@@ -288,7 +288,7 @@ class GraphSpec:
             covered[edges.parameter] += edges.size if edges.tied_to is None else 0
         for entry in self.entries:
             size = math.prod(entry.shape)
-            if entry.parameter and entry.tied_to is None and covered[entry.name] != size:
+            if entry.parameter and entry.floating and not entry.tied_to and covered[entry.name] != size:
                 raise SpecError(
                     f"{entry.name}: edge sets hold {covered[entry.name]} of its {size} elements"
                 )

@@ -49,7 +49,7 @@ def _conv_axes(trace: Tracing, node: Node) -> Value:
         mark_position(axis)
     shared = _conv_channels(features[channel], weight, call["groups"], place_of(node))
     steps = (1.0, 1.0, *(float(d) for d in call["dilation"]))
-    taps: tuple[Port, ...] = ("tap",) * spatial
+    taps: list[Port] = ["tap"] * spatial
     trace.use(call["weight"], node, "weight", ("target", "source", *taps), shared, steps)
     _bias_axes(trace, node, call["bias"], weight[0])
     return [*features[:channel], weight[0], *feature_map(node, spatial)]

@@ -1,0 +1,139 @@
+"""What a metanetwork sees of a parameter graph: values of edges, descriptions of edges and nodes.
+
+Descriptions are made from the spec alone and know no list of operations: every name and attribute
+has a fixed pseudo-random direction, so an operation that no training network had still gets a
+description of its own, and any change of a stride, a padding or an activation changes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from gmn.graph import ParameterGraph
+from gmn.spec import EdgeSet, GraphSpec, NodeSet, Operation
+from gmn.topology import tap_positions
+
+CODE = 24
+NODE_FEATURES = 3 * CODE + 2
+EDGE_FEATURES = 2 * CODE + 3
+TAP_FEATURES = 1 + 3 * 6
+VALUE_FEATURES = 2
+
+
+def value_features(graph: ParameterGraph, edges: EdgeSet) -> Tensor:
+    """The parameters of an edge set, at comparable magnitude across widths.
+
+    Weights are multiplied by the square root of their fan-in (Kaiming's normalisation); variances
+    enter as logarithms. The second feature is compressed, so that large values do not hide others.
+
+    Returns:
+        Tensor of shape (B, pairs, taps, 2).
+    """
+    values = graph.pairs(edges)
+    if edges.kind == "weight":
+        values = values * math.sqrt(fan_in(edges))
+    elif edges.kind == "variance":
+        values = values.clamp(min=1e-12).log()
+    return torch.stack([values, torch.asinh(10 * values) / 5], dim=-1)
+
+
+def fan_in(edges: EdgeSet) -> int:
+    """Number of parameters that enter each target neuron."""
+    return math.prod(dim.size for dim in edges.dims if dim.port in ("source", "tap"))
+
+
+@lru_cache(maxsize=64)
+def node_descriptions(spec: GraphSpec) -> Tensor:
+    """What the spec says about each neuron: role, operations, size and, if ordered, its position.
+
+    Returns:
+        Tensor of shape (N, NODE_FEATURES); cached, so treat it as read-only.
+    """
+    return torch.cat([_describe_nodes(spec, nodes) for nodes in spec.node_sets])
+
+
+def _describe_nodes(spec: GraphSpec, nodes: NodeSet) -> Tensor:
+    operations = torch.zeros(2, CODE)
+    for place, operation in enumerate(nodes.operations, start=1):
+        code = operation_code(operation)
+        operations += torch.stack([code, code * place / len(nodes.operations)])
+    shared = torch.cat(
+        [
+            _direction(f"role {nodes.role}") + operations[0],
+            operations[1],
+            torch.tensor([math.log(nodes.size) / 4, float(len(nodes.operations))]),
+        ]
+    )
+    return torch.cat([shared.expand(nodes.size, -1), _positions(spec, nodes)], dim=1)
+
+
+def _positions(spec: GraphSpec, nodes: NodeSet) -> Tensor:
+    """Sinusoidal code of the index along axes that may not move; zero along the others."""
+    result = torch.zeros(*nodes.shape, CODE)
+    frequencies = math.pi / 1.7 ** torch.arange(CODE // 2)
+    for place, (name, size) in enumerate(zip(nodes.axes, nodes.shape, strict=True)):
+        if not spec.axis(name).movable:
+            angles = torch.arange(1, size + 1).unsqueeze(1) * frequencies
+            code = torch.cat([angles.sin(), angles.cos()], dim=1).roll(place, dims=1)
+            result += code.view([size if i == place else 1 for i in range(len(nodes.shape))] + [-1])
+    return result.reshape(nodes.size, CODE)
+
+
+@lru_cache(maxsize=64)
+def edge_descriptions(spec: GraphSpec) -> Tensor:
+    """What the spec says about each edge set: kind, operation, depth, fan-in, tying.
+
+    Returns:
+        Tensor of shape (edge sets, EDGE_FEATURES); cached, so treat it as read-only.
+    """
+    deepest = max((edges.depth for edges in spec.edge_sets), default=1) or 1
+    return torch.stack(
+        [
+            torch.cat(
+                [
+                    _direction(f"kind {edges.kind}") + _direction(f"tied {bool(edges.tied_to)}"),
+                    operation_code(edges.operation),
+                    torch.tensor([edges.depth / deepest, edges.depth / 8, math.log(fan_in(edges))]),
+                ]
+            )
+            for edges in spec.edge_sets
+        ]
+    )
+
+
+@lru_cache(maxsize=256)
+def tap_descriptions(edges: EdgeSet) -> Tensor:
+    """Smooth code of where each tap lies.
+
+    Returns:
+        Tensor of shape (taps, TAP_FEATURES); cached, so treat it as read-only.
+    """
+    positions = tap_positions(edges)
+    frequencies = torch.tensor([0.5, 1.0, 2.0])
+    angles = (positions.unsqueeze(-1) * frequencies).flatten(1)
+    ones = torch.ones(len(positions), 1)
+    return torch.cat([ones, angles.sin(), angles.cos()], dim=1)
+
+
+def operation_code(operation: Operation) -> Tensor:
+    """Fixed direction of the operation's name, shifted along those of its attributes.
+
+    Returns:
+        Tensor of shape (CODE,).
+    """
+    code = _direction(operation.name).clone()
+    for key, values in operation.attributes:
+        for place, value in enumerate(values):
+            code += math.asinh(value) * _direction(f"{operation.name} {key} {place}")
+    return code
+
+
+@lru_cache(maxsize=4096)
+def _direction(text: str) -> Tensor:
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+    return torch.randn(CODE, generator=torch.Generator().manual_seed(seed)) / math.sqrt(CODE)

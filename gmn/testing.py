@@ -1,0 +1,169 @@
+"""The laws of this library, as assertions that work on anybody's models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils import _pytree as pytree
+
+from gmn import symmetry
+from gmn.graph import ParameterGraph
+from gmn.spec import GraphSpec
+from gmn.topology import pair_index
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Largest difference over the largest expected entry (or over 1, if all are 0)."""
+    size = float(expected.abs().max()) if expected.numel() else 0.0
+    change = float((found - expected).abs().max()) if expected.numel() else 0.0
+    return change / size if size else change
+
+
+def assert_invariant(
+    net: Callable[[ParameterGraph], Tensor],
+    graph: ParameterGraph,
+    *,
+    scalings: bool = False,
+    trials: int = 3,
+    tolerance: float = 1e-9,
+    generator: torch.Generator | None = None,
+) -> float:
+    """Asserts that symmetries of the networks do not change the net's answer.
+
+    Args:
+        net: maps a graph to a tensor; put it and the graph in float64 for the default tolerance.
+        graph: networks to act on.
+        scalings: whether the net claims invariance to scalings, too.
+        trials: number of random group elements.
+        tolerance: largest allowed relative change.
+        generator: source of randomness, on the CPU; seeded with 0 if None.
+
+    Returns:
+        The largest relative change found.
+
+    Raises:
+        AssertionError: if the answer changes by more.
+    """
+    __tracebackhide__ = True
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    with torch.no_grad():
+        expected = net(graph)
+        errors = [
+            relative_error(net(_move(graph, generator, scalings)), expected) for _ in range(trials)
+        ]
+    worst = max(errors)
+    assert worst <= tolerance, (
+        f"{type(net).__name__} is not invariant: a symmetry of the networks changes its answer by "
+        f"{worst:.1e} (relative; allowed {tolerance:.0e})"
+    )
+    return worst
+
+
+def _move(graph: ParameterGraph, generator: torch.Generator, scalings: bool) -> ParameterGraph:
+    return symmetry.sample(graph.spec, generator, scalings=scalings).act_on_graph(graph)
+
+
+def assert_equivariant(
+    net: Callable[[ParameterGraph], ParameterGraph],
+    graph: ParameterGraph,
+    *,
+    scalings: bool = False,
+    trials: int = 3,
+    tolerance: float = 1e-9,
+    generator: torch.Generator | None = None,
+) -> float:
+    """Asserts that a net from graphs to graphs commutes with the symmetries of the networks.
+
+    Args:
+        net: maps a graph to a graph of the same spec.
+        graph: networks to act on.
+        scalings: whether the net claims equivariance to scalings, too.
+        trials: number of random group elements.
+        tolerance: largest allowed relative difference, entry by entry of the state dict.
+        generator: source of randomness, on the CPU; seeded with 0 if None.
+
+    Returns:
+        The largest relative difference found.
+
+    Raises:
+        AssertionError: if acting before and after the net differ by more.
+    """
+    __tracebackhide__ = True
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    worst = 0.0
+    with torch.no_grad():
+        for _ in range(trials):
+            element = symmetry.sample(graph.spec, generator, scalings=scalings)
+            before, after = net(element.act_on_graph(graph)), element.act_on_graph(net(graph))
+            for name, expected in after.values.items():
+                if expected.is_floating_point():
+                    worst = max(worst, relative_error(before.values[name], expected))
+    assert worst <= tolerance, (
+        f"{type(net).__name__} is not equivariant: moving its input and moving its output differ "
+        f"by {worst:.1e} (relative; allowed {tolerance:.0e})"
+    )
+    return worst
+
+
+def assert_same_function(
+    model: nn.Module,
+    first: Mapping[str, Tensor],
+    second: Mapping[str, Tensor],
+    inputs: tuple[Any, ...],
+    *,
+    tolerance: float = 1e-10,
+) -> float:
+    """Asserts that two state dicts make the module compute the same outputs.
+
+    Args:
+        model: the architecture, in the mode to compare it in.
+        first: one state dict; float64 for the default tolerance.
+        second: the other.
+        inputs: positional inputs, of the state dicts' type.
+        tolerance: largest allowed relative difference of any output.
+
+    Returns:
+        The largest relative difference found.
+
+    Raises:
+        AssertionError: if the outputs differ by more.
+    """
+    __tracebackhide__ = True
+    with torch.no_grad():
+        outputs = [
+            pytree.tree_leaves(functional_call(model, dict(state), inputs, tie_weights=False))
+            for state in (first, second)
+        ]
+    worst = max(relative_error(b, a) for a, b in zip(*outputs, strict=True))
+    assert worst <= tolerance, (
+        f"the state dicts compute different functions: outputs differ by {worst:.1e} "
+        f"(relative; allowed {tolerance:.0e})"
+    )
+    return worst
+
+
+def assert_covers(spec: GraphSpec) -> None:
+    """Asserts that every parameter element lies in exactly one edge set, counted one by one.
+
+    Raises:
+        AssertionError: naming the first entry with an element that is missing or held twice.
+    """
+    __tracebackhide__ = True
+    counts = {e.name: torch.zeros(e.shape, dtype=torch.long) for e in spec.entries}
+    for edges in spec.edge_sets:
+        if edges.tied_to is None:
+            positions = torch.tensor(edges.offset)
+            for dim in edges.dims:
+                positions = positions.unsqueeze(-1) + torch.arange(dim.size) * dim.stride
+            flat = counts[edges.parameter].view(-1)
+            flat.index_add_(0, positions.flatten(), torch.ones(edges.size, dtype=torch.long))
+            assert pair_index(spec, edges).shape[1] * edges.num_taps == edges.size
+    for entry in spec.entries:
+        if entry.parameter and entry.floating and entry.tied_to is None:
+            assert bool((counts[entry.name] == 1).all()), (
+                f"{entry.name}: its elements lie in {counts[entry.name].unique().tolist()} edge sets"
+            )

@@ -1,0 +1,141 @@
+"""Which symmetries are claimed, and that nothing else is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import converters
+from gmn import symmetry
+from gmn.testing import assert_same_function
+from tests.cases import mlp
+from tests.traced import BY_NAME, spec_of
+
+DOMAINS = {
+    "mlp-relu": {"positive"},
+    "mlp-leakyrelu": {"positive"},
+    "mlp-tanh": {"sign"},
+    "mlp-softsign": {"sign"},
+    "mlp-hardtanh": {"sign"},
+    "mlp-sine": {"sign"},
+    "mlp-identity": {"positive", "sign"},
+    "mlp-gelu": set(),
+    "mlp-silu": set(),
+    "mlp-sigmoid": set(),
+    "mlp-softplus": set(),
+    "mlp-elu": set(),
+    "mlp-relu6": set(),
+    "mlp-mish": set(),
+}
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_scalings_by_activation(name: str) -> None:
+    spec = spec_of(name)
+    assert {scaling.domain for scaling in spec.scalings} == DOMAINS[name]
+    assert len(spec.scalings) == 2 * len(DOMAINS[name])  # one per hidden layer and domain
+    assert [axis.size for axis in spec.symmetries.permutations] == [6, 5]
+
+
+def test_groups_are_wreath_products() -> None:
+    spec = spec_of("cnn-grouped")
+    nested = [axis for axis in spec.symmetries.permutations if axis.within]
+    assert [(axis.size, len(axis.within)) for axis in nested] == [(2, 1), (3, 1)]
+    assert {len(nodes.axes) for nodes in spec.node_sets} == {1, 2}
+
+
+def test_moving_channels_across_groups_changes_the_function() -> None:
+    case = BY_NAME["cnn-grouped"]
+    model, state = case.model(), case.model().state_dict()
+    swapped = {name: value.clone() for name, value in state.items()}
+    order = torch.tensor([2, 1, 0, 3, 4, 5, 6, 7])  # exchanges channels of groups 0 and 1
+    swapped["0.weight"], swapped["0.bias"] = state["0.weight"][order], state["0.bias"][order]
+    with pytest.raises(AssertionError, match="different functions"):
+        assert_same_function(model, state, swapped, case.example())
+
+
+def test_a_stage_of_residual_blocks_is_one_node_set() -> None:
+    spec = spec_of("resnet")
+    writers = [e.name for e in spec.edge_sets if e.target == "0" and not e.diagonal]
+    assert "0.weight" in writers
+    assert "2.conv2.weight" in writers
+    shortcut = spec.edge_set("3.shortcut.weight")
+    assert shortcut.target == spec.edge_set("3.conv2.weight").target
+
+
+def test_batch_norm_scales_statistics_with_epsilon() -> None:
+    spec = spec_of("batch-norm")
+    scaling = next(s for s in spec.scalings if any(t.offset for t in s.terms))
+    powers = {term.edge_set: (term.exponent, term.offset) for term in scaling.terms}
+    assert powers["1.running_var"] == (2.0, 1e-5)
+    assert powers["1.running_mean"] == (1.0, 0.0)
+
+
+def test_max_pooling_stops_signs_but_not_average_pooling() -> None:
+    def signs(pool: nn.Module) -> int:
+        model = nn.Sequential(nn.Conv1d(1, 3, 2), nn.Tanh(), pool, nn.Flatten(), nn.Linear(9, 1))
+        spec = converters.trace(model, (torch.zeros(2, 1, 7),))
+        return sum(scaling.domain == "sign" for scaling in spec.scalings)
+
+    assert signs(nn.MaxPool1d(2)) == 0
+    assert signs(nn.AvgPool1d(2)) == 1
+
+
+def test_input_and_output_neurons_never_move() -> None:
+    for name in ("square", "cnn", "resnet", "called-twice", "input-residual"):
+        spec = spec_of(name)
+        fixed = {a for n in spec.node_sets if n.role != "hidden" for a in n.axes}
+        assert not fixed & {axis.name for axis in spec.symmetries.permutations}
+
+
+def test_flattened_positions_are_taps() -> None:
+    edges = spec_of("cnn-flatten").edge_set("4.weight")
+    assert (edges.source, edges.num_taps) == ("0", 64)
+    assert edges.shape == (6, 4, 8, 8)
+
+
+def test_unknown_operation_is_reported_and_harmless() -> None:
+    spec = spec_of("unknown-operation")
+    assert "aten.cumsum.default has no rule" in spec.unknown[0]
+    assert "converters.register" in spec.unknown[0]
+    assert {n.name: n.role for n in spec.node_sets} == {
+        "input": "input",
+        "first": "ordered",
+        "middle": "hidden",
+        "last": "output",
+    }
+
+
+def test_missed_permutations_are_found() -> None:
+    class Doubled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.special.i0(self.first(x)))  # elementwise, but without a rule
+
+    certificate = converters.verify(Doubled(), (torch.randn(4, 3),))
+    assert certificate.ok
+    assert certificate.missed == ("first",)
+    assert "ordered, yet free to permute: first" in str(certificate)
+
+
+def test_a_wrong_spec_fails_its_certificate() -> None:
+    relu, tanh = mlp(nn.ReLU()), mlp(nn.Tanh())
+    certificate = converters.verify(tanh, (torch.randn(4, 3),), spec_of("mlp-relu"))
+    assert not certificate.ok
+    assert certificate.errors["0.scale"] > 1e-3
+    assert certificate.errors["0"] < 1e-10
+    assert '"ok": false' in certificate.to_json()
+    assert converters.verify(relu, (torch.randn(4, 3),), spec_of("mlp-relu")).ok
+
+
+def test_only_moves_one_thing() -> None:
+    spec = spec_of("mlp-relu")
+    element = symmetry.only(spec, "2", torch.Generator().manual_seed(0))
+    assert list(element.permutations) == ["2"]
+    assert not element.scales
+    with pytest.raises(KeyError, match="neither an axis nor a scaling"):
+        symmetry.only(spec, "nothing")
