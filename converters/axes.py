@@ -124,6 +124,10 @@ def unify(first: Axis, second: Axis, reason: str) -> None:
     if size_of(first) == 1:
         _unify_ones(left, right)
         return
+    for one, other in ((left, right), (right, left)):
+        if len(one) == 1 and isinstance(one[0], Atom) and one[0] not in atoms(tuple(other)):
+            _bind(one[0], tuple(other))
+            return
     while left or right:
         left, right = _drop_ones(left), _drop_ones(right)
         if not left or not right:

@@ -132,7 +132,7 @@ class Tracing:
             axes = _flat(self.values.get(operand, []))
             for axis in axes:
                 fix(axis, reason)
-            if axes and [size_of(a) for a in axes] == [size_of(a) for a in _flat(result)]:
+            if axes and [size_of(a) for a in axes] == [*map(size_of, _flat(result))]:
                 result = axes  # most likely the same neurons; fixed, so claiming it is harmless
         return result
 

@@ -1,10 +1,22 @@
 """Graph metanetworks: neural networks whose inputs are neural networks."""
 
+from importlib import import_module
 from importlib.metadata import version
 
 from gmn import symmetry
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.spec import GraphSpec, SpecError
 
-__all__ = ["GraphSpec", "ParameterGraph", "SpecError", "StateDictError", "symmetry"]
+__all__ = ["GraphSpec", "ParameterGraph", "SpecError", "StateDictError", "compare", "symmetry"]
 __version__ = version("graph-metanetworks")
+
+_ON_DEMAND = {"features", "nn", "tasks", "testing", "zoo"}
+
+
+def __getattr__(name: str) -> object:
+    # `import gmn` stays fast and imports neither converters nor PyG.
+    if name == "compare":
+        return import_module("gmn.comparison").compare
+    if name in _ON_DEMAND:
+        return import_module(f"gmn.{name}")
+    raise AttributeError(f"module 'gmn' has no attribute {name!r}")

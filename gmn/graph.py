@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gmn.spec import EdgeSet, GraphSpec, StateEntry
-from gmn.topology import pair_index, tap_order, tap_positions, topology
+from gmn.topology import pair_index, tap_order, tap_positions, topology, view_block
 
 if TYPE_CHECKING:
     import networkx
@@ -165,6 +165,23 @@ class ParameterGraph:
         names = [entry.name for entry in self.spec.entries if entry.tied_to is None]
         return ParameterGraph(self.spec, {n: values.get(n, self.values[n]) for n in names})
 
+    def replace_pairs(self, values: Mapping[str, Tensor]) -> ParameterGraph:
+        """A graph with some edge sets replaced; the inverse of :meth:`pairs`.
+
+        Args:
+            values: by edge-set name, tensors of shape (B, pairs, taps).
+        """
+        fresh: dict[str, Tensor] = {}
+        for name, value in values.items():
+            edges = self.spec.edge_set(name)
+            order = tap_order(edges)
+            shape = [edges.shape[position] for position in order]
+            inverse = [0, *(1 + order.index(position) for position in range(len(order)))]
+            old = self.values[edges.parameter]
+            new = fresh.setdefault(edges.parameter, old.clone().contiguous())
+            view_block(new, edges).copy_(value.reshape(len(self), *shape).permute(inverse))
+        return self.replace(fresh)
+
     def to_pyg(self) -> Batch:
         """The networks as a PyG ``Batch`` with one edge per parameter element.
 
@@ -218,34 +235,6 @@ class ParameterGraph:
                         tap=tap,
                     )
         return result
-
-
-def view_block(values: Tensor, edges: EdgeSet) -> Tensor:
-    """The part of stacked parameter tensors that an edge set holds, as a view.
-
-    Args:
-        values: shape (B, *parameter shape).
-        edges: the edge set.
-
-    Returns:
-        Tensor of shape (B, *edges.shape).
-    """
-    flat = values.reshape(len(values), -1)
-    if edges.size == flat.shape[1] and _is_contiguous(edges):
-        return flat.reshape(len(values), *edges.shape)
-    inner = flat.stride(1)
-    strides = [dim.stride * inner for dim in edges.dims]
-    start = flat.storage_offset() + edges.offset * inner
-    return flat.as_strided((len(values), *edges.shape), (flat.stride(0), *strides), start)
-
-
-def _is_contiguous(edges: EdgeSet) -> bool:
-    expected = 1
-    for dim in reversed(edges.dims):
-        if dim.size > 1 and dim.stride != expected:
-            return False
-        expected *= dim.size
-    return edges.offset == 0
 
 
 def _stack(tensors: list[Tensor], name: str) -> Tensor:

@@ -288,7 +288,8 @@ class GraphSpec:
             covered[edges.parameter] += edges.size if edges.tied_to is None else 0
         for entry in self.entries:
             size = math.prod(entry.shape)
-            if entry.parameter and entry.floating and not entry.tied_to and covered[entry.name] != size:
+            own = entry.parameter and entry.floating and entry.tied_to is None
+            if own and covered[entry.name] != size:
                 raise SpecError(
                     f"{entry.name}: edge sets hold {covered[entry.name]} of its {size} elements"
                 )

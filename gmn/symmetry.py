@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from gmn.graph import ParameterGraph, view_block
 from gmn.spec import Axis, Dim, EdgeSet, GraphSpec, Scaling
+from gmn.topology import view_block
+
+if TYPE_CHECKING:
+    from gmn.graph import ParameterGraph
 
 
 @dataclass(frozen=True)

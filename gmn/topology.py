@@ -1,4 +1,4 @@
-"""Which neurons each edge of a spec connects, as index tensors. Computed once per spec."""
+"""Where an edge set lies in its parameter tensor, and which neurons each edge connects."""
 
 from __future__ import annotations
 
@@ -11,6 +11,34 @@ from torch import Tensor
 from gmn.spec import EdgeSet, GraphSpec
 
 MAX_TAP_DIMS = 3
+
+
+def view_block(values: Tensor, edges: EdgeSet) -> Tensor:
+    """The part of stacked parameter tensors that an edge set holds, as a view.
+
+    Args:
+        values: shape (B, *parameter shape).
+        edges: the edge set.
+
+    Returns:
+        Tensor of shape (B, *edges.shape).
+    """
+    flat = values.reshape(len(values), -1)
+    if edges.size == flat.shape[1] and _is_contiguous(edges):
+        return flat.reshape(len(values), *edges.shape)
+    inner = flat.stride(1)
+    strides = [dim.stride * inner for dim in edges.dims]
+    start = flat.storage_offset() + edges.offset * inner
+    return flat.as_strided((len(values), *edges.shape), (flat.stride(0), *strides), start)
+
+
+def _is_contiguous(edges: EdgeSet) -> bool:
+    expected = 1
+    for dim in reversed(edges.dims):
+        if dim.size > 1 and dim.stride != expected:
+            return False
+        expected *= dim.size
+    return edges.offset == 0
 
 
 def tap_order(edges: EdgeSet) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import pytest
 
@@ -13,7 +13,7 @@ from tests.cases import CASES, Case
 BY_NAME = {case.name: case for case in CASES}
 
 
-@lru_cache(maxsize=None)
+@cache
 def spec_of(name: str) -> gmn.GraphSpec:
     case = BY_NAME[name]
     return converters.trace(case.model(), case.example())

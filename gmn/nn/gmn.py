@@ -60,7 +60,7 @@ class Encoder(nn.Module):
         self.edges = _mlp(features.EDGE_FEATURES, hidden)
         codes = hidden * features.VALUE_FEATURES
         self.taps = _mlp(features.EDGE_FEATURES + features.TAP_FEATURES, codes)
-        self.state = nn.Parameter(torch.zeros(hidden))
+        self.state = nn.Parameter(torch.randn(hidden) / hidden**0.5)
 
     def forward(self, graph: ParameterGraph, index: EdgeIndex) -> tuple[Tensor, Tensor, Tensor]:
         """States of nodes (B, N, d), edges (B, P, d) sorted by target, and networks (B, d)."""

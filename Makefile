@@ -1,0 +1,35 @@
+# Needs Python 3.11 or newer and a package index; everything else is set up in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= runs
+SIZE ?= 1200
+SEEDS ?= 3
+
+.PHONY: demo test lint slow clean
+
+demo: .venv/installed  ## Build a population of CNNs and compare metanetworks on it.
+	$(BIN)/gmn inspect cnn-relu
+	$(BIN)/gmn draw resnet --out $(OUT)/resnet.png
+	$(BIN)/gmn zoo build cnn-mnist --size $(SIZE) --seed 0 --out $(OUT)/cnn-mnist
+	$(BIN)/gmn compare $(OUT)/cnn-mnist --seeds $(SEEDS) --out $(OUT)/compare
+
+test: .venv/installed lint  ## Lint, types, layers, tests with coverage, README and notebooks.
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+slow: .venv/installed  ## The tests that take longer.
+	$(BIN)/python -m pytest -n 2 -m slow
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv $(OUT) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*

@@ -1,0 +1,310 @@
+"""The head-to-head: every model, every seed, one protocol, one table."""
+
+from __future__ import annotations
+
+import json
+import queue
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy import stats
+from tqdm.auto import tqdm
+
+from gmn import cost, registry, report
+from gmn.cost import Cost
+from gmn.train import Recipe, Result, Task, train
+
+TaskFactory = Callable[[], Task]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model over all seeds.
+
+    Attributes:
+        model: its name.
+        metrics: per metric, one value per seed.
+        predictions: per seed, one prediction per test network.
+        cost: of a training step.
+        seconds: training time per seed.
+    """
+
+    model: str
+    metrics: dict[str, list[float]]
+    predictions: list[list[float]]
+    cost: Cost
+    seconds: list[float]
+
+    def mean(self, metric: str) -> float:
+        """Mean over seeds."""
+        return statistics.fmean(self.metrics[metric])
+
+    def interval(self, metric: str) -> float:
+        """Half-width of the mean's 95 % confidence interval (Student's t); NaN for one seed."""
+        values = self.metrics[metric]
+        if len(values) < 2:
+            return float("nan")
+        spread = statistics.stdev(values) / len(values) ** 0.5
+        return float(stats.t.ppf(0.975, len(values) - 1)) * spread
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Results of all models, with the protocol that produced them.
+
+    Attributes:
+        protocol: everything that was equal for all models.
+        target: the truth, one per test network.
+        rows: the models, best first.
+    """
+
+    protocol: dict[str, Any]
+    target: list[float]
+    rows: tuple[Row, ...]
+
+    def to_json(self) -> str:
+        """JSON text that :meth:`from_json` reads and everything can be redrawn from."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Comparison:
+        """Reads :meth:`to_json`'s text.
+
+        Raises:
+            ValueError: if the text is not a comparison.
+        """
+        try:
+            data = json.loads(text)
+            rows = tuple(Row(**{**row, "cost": Cost(**row["cost"])}) for row in data["rows"])
+            return cls(data["protocol"], data["target"], rows)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a comparison: {error}") from error
+
+    @property
+    def metric(self) -> str:
+        """The metric that ranks the models."""
+        return str(self.protocol["metric"])
+
+    def p_value(self, row: Row) -> float:
+        """Paired test against the best model: Wilcoxon's on absolute errors per test network.
+
+        Predictions are averaged over seeds first. 1 for the best model itself.
+        """
+        if row is self.rows[0]:
+            return 1.0
+        errors = [
+            (torch.tensor(r.predictions).mean(dim=0) - torch.tensor(self.target)).abs().numpy()
+            for r in (row, self.rows[0])
+        ]
+        return float(stats.wilcoxon(*errors).pvalue)
+
+    def __str__(self) -> str:
+        return report.text_table(self)
+
+    def _repr_html_(self) -> str:
+        return report.html_table(self)
+
+
+def compare(
+    task: TaskFactory,
+    models: Sequence[str] | Mapping[str, registry.Factory],
+    *,
+    seeds: int = 3,
+    recipe: Recipe | None = None,
+    workers: int = 2,
+    progress: bool = True,
+) -> Comparison:
+    """Trains every model with every seed on one task and reports metrics with their costs.
+
+    Minibatches are the same for all models of a seed. Costs are measured first, one model at a
+    time; then models train in ``workers`` processes of one thread each.
+
+    Args:
+        task: makes the task, such as ``functools.partial(AccuracyPrediction.open, folder)``;
+            with several workers it has to be picklable.
+        models: names of installed models (see ``gmn models``), or factories by name.
+        seeds: number of seeds.
+        recipe: optimisation settings; the defaults if None.
+        workers: processes; 1 runs everything in this one, where factories may be local functions.
+        progress: whether to show a bar.
+
+    Raises:
+        KeyError: if there is no model of a name.
+        ValueError: if there are no models.
+    """
+    recipe = Recipe() if recipe is None else recipe
+    found = models if isinstance(models, Mapping) else {n: registry.find(n) for n in models}
+    factories = dict(found)
+    if not factories:
+        raise ValueError(f"no models to compare; installed: {', '.join(registry.names())}")
+    jobs = [_Job(task, n, f, s, recipe) for s in range(seeds) for n, f in factories.items()]
+    with _runner(workers) as run:
+        costs = dict(zip(factories, _costs(run, jobs[: len(factories)], progress), strict=True))
+        outcomes = _train_all(run, jobs, progress)
+    example = task()
+    rows = [_row(name, costs[name], [o for o in outcomes if o.name == name]) for name in factories]
+    rows.sort(key=lambda row: -row.mean(example.metric))
+    return Comparison(
+        protocol=_protocol(example, recipe, seeds, workers),
+        target=outcomes[0].result.target.tolist(),
+        rows=tuple(rows),
+    )
+
+
+def _protocol(task: Task, recipe: Recipe, seeds: int, workers: int) -> dict[str, Any]:
+    sizes = {name: sum(map(len, task.split(name))) for name in ("train", "val", "test")}
+    return {
+        "task": task.name,
+        "metric": task.metric,
+        "networks": sizes,
+        "seeds": seeds,
+        "recipe": asdict(recipe),
+        "threads": torch.get_num_threads() if workers == 1 else 1,
+        "torch": str(torch.__version__),
+    }
+
+
+# --- jobs ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    task: TaskFactory
+    name: str
+    factory: registry.Factory
+    seed: int
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    name: str
+    seed: int
+    result: Result
+    seconds: float
+
+
+def _model(job: _Job, task: Task) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(job.seed)
+        return job.factory(task.split("train")[0].graph.spec, task.outputs)
+
+
+def _measure(job: _Job) -> Cost:
+    task = job.task()
+    return cost.measure(_model(job, task), task, job.recipe.batch_size)
+
+
+def _train(job: _Job, messages: Any = None) -> _Outcome:
+    task, start, done = job.task(), time.perf_counter(), 0.0
+
+    def tell(fraction: float, metric: float) -> None:
+        nonlocal done
+        if messages is not None:
+            messages.put((f"{job.name}/{job.seed}", fraction - done, metric))
+        done = fraction
+
+    with torch.random.fork_rng():
+        torch.manual_seed(job.seed)
+        result = train(_model(job, task), task, job.recipe, job.seed, tell)
+    return _Outcome(job.name, job.seed, result, time.perf_counter() - start)
+
+
+def _row(name: str, price: Cost, outcomes: list[_Outcome]) -> Row:
+    outcomes = sorted(outcomes, key=lambda outcome: outcome.seed)
+    metrics = {m: [o.result.metrics[m] for o in outcomes] for m in outcomes[0].result.metrics}
+    predictions = [o.result.prediction.tolist() for o in outcomes]
+    return Row(name, metrics, predictions, price, [o.seconds for o in outcomes])
+
+
+# --- processes ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _runner(workers: int) -> Iterator[_Runner]:
+    if workers == 1:
+        yield _Runner(None, None)
+        return
+    context = get_context("spawn")
+    with (
+        context.Manager() as manager,
+        # A fresh process per job: its high-water mark is the job's own.
+        ProcessPoolExecutor(workers, context, _one_thread, max_tasks_per_child=1) as pool,
+    ):
+        yield _Runner(pool, manager.Queue())
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """Runs jobs in a pool of processes, or here if there is none."""
+
+    pool: ProcessPoolExecutor | None
+    messages: Any
+
+    def measure(self, job: _Job) -> Cost:
+        return _measure(job) if self.pool is None else self.pool.submit(_measure, job).result()
+
+    def train(self, jobs: Sequence[_Job], messages: Any) -> Iterator[_Outcome]:
+        if self.pool is None:
+            yield from (_train(job, messages) for job in jobs)
+            return
+        futures = [self.pool.submit(_train, job, messages) for job in jobs]
+        try:
+            yield from (future.result() for future in as_completed(futures))
+        except BaseException:
+            self.pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _costs(run: _Runner, jobs: Sequence[_Job], progress: bool) -> list[Cost]:
+    bar = tqdm(jobs, desc="measuring", unit="model", disable=not progress)
+    return [run.measure(job) for job in bar]
+
+
+def _train_all(run: _Runner, jobs: Sequence[_Job], progress: bool) -> list[_Outcome]:
+    messages = run.messages if run.pool is not None else queue.Queue()
+    with _progress(messages, len(jobs), progress):
+        return list(run.train(jobs, messages))
+
+
+@contextmanager
+def _progress(messages: Any, jobs: int, shown: bool) -> Iterator[None]:
+    """A bar over all jobs, fed by their reports from a thread."""
+    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} runs [{elapsed}<{remaining}{postfix}]"
+    bar = tqdm(total=jobs, desc="training", bar_format=form, disable=not shown)
+
+    def listen() -> None:
+        while (message := messages.get()) is not None:
+            name, step, metric = message
+            bar.set_postfix_str(f"{name}: {metric:.3f}", refresh=False)
+            bar.update(step)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        messages.put(None)
+        listener.join(timeout=5)
+        bar.close()
+
+
+def save(comparison: Comparison, folder: Path) -> None:
+    """Writes ``comparison.json``, ``comparison.txt`` and ``comparison.png`` into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "comparison.json").write_text(comparison.to_json())
+    (folder / "comparison.txt").write_text(f"{comparison}\n")
+    report.scatter_plot(comparison).savefig(folder / "comparison.png", dpi=150)

@@ -1,0 +1,117 @@
+"""What a training step costs: time, memory, arithmetic."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gmn.registry import Estimator
+from gmn.tasks.batches import Batch
+from gmn.train import Task
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of training a model.
+
+    Attributes:
+        parameters: trainable numbers; 0 for estimators.
+        milliseconds: per network and training step (forward, backward); median of several.
+        peak_mib: largest memory of a step above what was in use before, in MiB.
+        saved_mib: bytes kept for the backward pass, model parameters excluded, in MiB.
+        mflop: million floating-point operations per network and step, matrix products only.
+    """
+
+    parameters: int
+    milliseconds: float
+    peak_mib: float
+    saved_mib: float
+    mflop: float
+
+
+def measure(model: nn.Module | Estimator, task: Task, batch_size: int, repeats: int = 7) -> Cost:
+    """Measures one training step on the first networks of the training split.
+
+    Peak memory on the CPU is the growth of the process's high-water mark, so measure in a fresh
+    process.
+
+    Args:
+        model: a module or an estimator; an estimator is fitted to the whole training split.
+        task: what is predicted.
+        batch_size: networks per step.
+        repeats: timed steps, after two that are not.
+    """
+    parts = task.split("train")
+    if not isinstance(model, nn.Module):
+        return _measure_fit(model, parts)
+    batch = Batch(parts[0].graph[:batch_size], parts[0].target[:batch_size])
+
+    def step() -> None:
+        model.zero_grad()
+        task.loss(model(batch.graph), batch.target).backward()
+
+    before = _memory(batch.graph.device)
+    times = [_timed(step, batch.graph.device) for _ in range(repeats + 2)][2:]
+    peak = _memory(batch.graph.device) - before
+    with saved_bytes(model) as saved, FlopCounterMode(display=False) as flops:
+        step()
+    model.zero_grad()
+    return Cost(
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        milliseconds=statistics.median(times) * 1e3 / len(batch),
+        peak_mib=peak / MIB,
+        saved_mib=sum(saved.values()) / MIB,
+        mflop=flops.get_total_flops() / len(batch) / 1e6,
+    )
+
+
+def _measure_fit(model: Estimator, parts: list[Batch]) -> Cost:
+    before, start = _memory(torch.device("cpu")), time.perf_counter()
+    model.fit([part.graph for part in parts], torch.cat([part.target for part in parts]))
+    seconds = time.perf_counter() - start
+    networks = sum(map(len, parts))
+    peak = (_memory(torch.device("cpu")) - before) / MIB
+    return Cost(0, seconds * 1e3 / networks, peak, 0.0, 0.0)
+
+
+@contextmanager
+def saved_bytes(model: nn.Module) -> Iterator[dict[int, int]]:
+    """Records the storages that autograd keeps for the backward pass: bytes by address."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield saved
+
+
+def _timed(step, device: torch.device) -> float:  # type: ignore[no-untyped-def]
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def _memory(device: torch.device) -> int:
+    """High-water mark in bytes: of the allocator on CUDA, of the process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,158 @@
+"""ParameterGraph keeps values, selects networks, exports, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+import gmn
+from gmn.topology import pair_index, tap_positions, topology
+from tests.traced import BY_NAME, every_case, graph_of, spec_of
+
+
+def state_of(name: str = "cnn") -> dict[str, torch.Tensor]:
+    return dict(BY_NAME[name].model().state_dict())
+
+
+def graph_from(*states: dict[str, torch.Tensor], name: str = "cnn") -> gmn.ParameterGraph:
+    return gmn.ParameterGraph.from_state_dicts(spec_of(name), list(states))
+
+
+def test_selects_networks() -> None:
+    graph = graph_of(BY_NAME["cnn"], networks=4)
+    assert (len(graph), len(graph[1:3]), len(graph[2]), len(graph[-1])) == (4, 2, 1, 1)
+    assert torch.equal(graph[-1].values["0.weight"][0], graph.values["0.weight"][3])
+    assert len(graph[torch.tensor([True, False, True, False])]) == 2
+    assert len(list(graph)) == 4
+    assert torch.equal(gmn.ParameterGraph.cat([graph[:1], graph[1:]]).values["0.bias"],
+                       graph.values["0.bias"])  # fmt: skip
+    with pytest.raises(IndexError, match="network 4 of 4"):
+        graph[4]
+    with pytest.raises(ValueError, match="of one spec"):
+        gmn.ParameterGraph.cat([graph, graph_of(BY_NAME["mlp-relu"])])
+
+
+def test_keeps_types_and_moves_only_floats() -> None:
+    graph = graph_of(BY_NAME["batch-norm"])
+    half = graph.to(dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    assert half.to_state_dict(1)["1.num_batches_tracked"].dtype == torch.int64
+    assert "2 networks of" in repr(half)
+    assert "bfloat16" in repr(half)
+
+
+def test_one_state_dict_is_not_copied() -> None:
+    state = state_of()
+    graph = graph_from(state)
+    assert graph.values["0.weight"].data_ptr() == state["0.weight"].data_ptr()
+    assert graph.to_state_dict()["0.weight"].data_ptr() == state["0.weight"].data_ptr()
+
+
+def test_zero_weights_keep_their_edges() -> None:
+    state = state_of()
+    zero = {name: torch.zeros_like(value) for name, value in state.items()}
+    full, empty = graph_from(state), graph_from(zero)
+    assert empty.to_pyg().num_edges == full.to_pyg().num_edges == full.spec.num_parameters
+    assert empty.to_networkx().number_of_edges() == full.spec.num_parameters
+
+
+def test_thousand_checkpoints_convert_in_a_fifth_of_a_second() -> None:
+    import converters
+    from gmn.zoo.networks import network
+
+    spec = converters.trace(network("cnn-relu"), (torch.zeros(1, 1, 14, 14),))
+    states = [network("cnn-relu").state_dict() for _ in range(1000)]
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        gmn.ParameterGraph.from_state_dicts(spec, states)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) <= 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"0.weight": None}, "network 1: not a state dict of this architecture: missing 0.weight"),
+        ({"extra": torch.zeros(1)}, "unexpected extra"),
+        ({"0.weight": torch.zeros(5, 1, 5, 5).double()}, r"shape \(5, 1, 5, 5\).*needs \(5, 1, 3"),
+        ({"0.bias": torch.zeros(5, dtype=torch.int64)}, "network 1: 0.bias is torch.int64"),
+        ({"0.bias": torch.full((5,), torch.nan).double()}, "0.bias has NaN or infinite.*network 1"),
+        ({"0.bias": torch.full((5,), torch.inf).double()}, "NaN or infinite values in network 1"),
+        ({"0.bias": torch.zeros(5)}, "0.bias: the networks differ in dtype"),
+    ],
+)
+def test_refuses_bad_state_dicts(change: dict[str, torch.Tensor | None], message: str) -> None:
+    bad = {k: v for k, v in {**state_of(), **change}.items() if v is not None}
+    with pytest.raises(gmn.StateDictError, match=message):
+        graph_from(state_of(), bad)
+
+
+def test_refuses_another_architecture_and_emptiness() -> None:
+    with pytest.raises(gmn.StateDictError, match="not a state dict of this architecture"):
+        graph_from(state_of("mlp-relu"))
+    with pytest.raises(gmn.StateDictError, match="at least one network"):
+        graph_from()
+    graph = graph_of(BY_NAME["cnn"])
+    with pytest.raises(gmn.StateDictError, match="different numbers of networks"):
+        graph.replace({"0.bias": graph.values["0.bias"][:1]})
+
+
+def test_refuses_tied_entries_that_differ() -> None:
+    state = state_of("tied-hidden")
+    state["again.weight"] = state["again.weight"] + 1
+    with pytest.raises(gmn.StateDictError, match=r"again.weight is tied to middle.weight"):
+        graph_from(state, name="tied-hidden")
+
+
+@every_case
+def test_pairs_and_their_inverse(case) -> None:  # type: ignore[no-untyped-def]
+    graph = graph_of(case)
+    own = [edges for edges in graph.spec.edge_sets if edges.tied_to is None]
+    back = graph.replace_pairs({edges.name: graph.pairs(edges) for edges in own})
+    for name, value in graph.values.items():
+        assert torch.equal(back.values[name], value)
+
+
+def test_pyg_and_networkx_agree() -> None:
+    graph = graph_of(BY_NAME["cnn-grouped"])
+    data, spec = graph.to_pyg()[1], graph.spec
+    graph_nx = graph.to_networkx(1)
+    assert data.num_nodes == graph_nx.number_of_nodes() == spec.num_nodes
+    names = [(n.name, i) for n in spec.node_sets for i in range(n.size)]
+    found = sorted((names[s], names[t], round(w, 9)) for s, t, w in zip(
+        *data.edge_index.tolist(), data.edge_attr[:, 0].tolist(), strict=True))  # fmt: skip
+    expected = sorted((s, t, round(w, 9)) for s, t, w in graph_nx.edges(data="weight"))
+    assert found == expected
+
+
+def test_grouped_edges_stay_within_groups() -> None:
+    spec = spec_of("cnn-grouped")
+    source, target = pair_index(spec, spec.edge_set("2.weight"))
+    assert torch.equal(source // 2, target // 3)
+    assert len(set(zip(source.tolist(), target.tolist(), strict=True))) == 4 * 2 * 3
+
+
+def test_taps_are_centred_and_dilated() -> None:
+    spec = spec_of("cnn-unequal-kernels")
+    assert tap_positions(spec.edge_set("0.weight")).abs().amax(0).tolist() == [0, 1, 2]
+    assert tap_positions(spec.edge_set("3.weight"))[:, 2].tolist() == [-1, 1]
+    flat = tap_positions(spec_of("cnn-flatten").edge_set("4.weight"))
+    assert flat.sum(0).tolist() == [0, 0, 0]
+
+
+def test_topology_numbers_all_neurons() -> None:
+    spec = spec_of("resnet")
+    parts = topology(spec)
+    assert parts.edge_index.max() < spec.num_nodes == len(parts.node_set)
+    assert topology(spec) is parts
+
+
+def test_blocks_of_strided_tensors_are_views() -> None:
+    graph = graph_of(BY_NAME["cnn"])
+    strided = graph.replace({"0.weight": graph.values["0.weight"].transpose(1, 2).contiguous()
+                             .transpose(1, 2)})  # fmt: skip
+    edges = graph.spec.edge_set("0.weight")
+    assert torch.equal(strided.block(edges), graph.block(edges))

@@ -1,0 +1,83 @@
+"""GraphSpec refuses what is inconsistent and says why."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import gmn
+from tests.traced import spec_of
+
+
+def test_prints_a_readable_table() -> None:
+    text = repr(spec_of("cnn"))
+    assert text.startswith("GraphSpec: ")
+    assert "input → 0" in text
+    assert "S5" in text
+    assert "conv2d(dilation=1×1, groups=1, padding=1×1, stride=2×2)" in text
+
+
+def test_looks_up_by_name() -> None:
+    spec = spec_of("resnet")
+    assert spec.node_set("0").size == 4
+    assert spec.edge_set("0.weight").target == "0"
+    assert spec.axis("0").movable
+    assert spec.entry("0.bias").shape == (4,)
+    assert [e.name for e in spec.buffers][:2] == ["2.norm1.running_mean", "2.norm1.running_var"]
+    with pytest.raises(KeyError):
+        spec.node_set("nothing")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not a graph spec"),
+        ("[]", "not a graph spec"),
+        ('{"format": 99, "spec": {}}', "format 99; this version reads 1"),
+        ('{"format": 1, "spec": {}}', "not a graph spec"),
+        ('{"format": 1, "spec": {"entries": 3}}', "should be a list"),
+        ('{"format": 1, "spec": {"colour": []}}', "no field colour"),
+    ],
+)
+def test_refuses_other_texts(text: str, message: str) -> None:
+    with pytest.raises(gmn.SpecError, match=message):
+        gmn.GraphSpec.from_json(text)
+
+
+def test_refuses_damaged_json() -> None:
+    document = json.loads(spec_of("mlp-relu").to_json())
+    document["spec"]["edge_sets"][0]["dims"][0]["port"] = "sideways"
+    with pytest.raises(gmn.SpecError, match="'sideways' is none of"):
+        gmn.GraphSpec.from_json(json.dumps(document))
+
+
+def test_refuses_inconsistency() -> None:
+    spec = spec_of("mlp-relu")
+    first, *others = spec.edge_sets
+    with pytest.raises(gmn.SpecError, match="names repeat"):
+        replace(spec, edge_sets=(first, first, *others))
+    with pytest.raises(gmn.SpecError, match="edge sets hold 0 of its 18 elements"):
+        replace(spec, edge_sets=tuple(others), scalings=())
+    with pytest.raises(gmn.SpecError, match="no node set is called 'nowhere'"):
+        replace(spec, edge_sets=(replace(first, target="nowhere"), *others))
+    with pytest.raises(gmn.SpecError, match="shape"):
+        replace(spec, node_sets=(replace(spec.node_sets[0], shape=(7,)), *spec.node_sets[1:]))
+    with pytest.raises(gmn.SpecError, match="no axis is called"):
+        replace(spec, axes=spec.axes[1:])
+    with pytest.raises(gmn.SpecError, match="no state-dict entry"):
+        replace(spec, edge_sets=(replace(first, parameter="ghost"), *others))
+    with pytest.raises(gmn.SpecError, match="no edge set"):
+        replace(spec, edge_sets=spec.edge_sets, scalings=(_dangling(spec),))
+
+
+def _dangling(spec: gmn.GraphSpec) -> object:
+    scaling = spec.scalings[0]
+    return replace(scaling, terms=(replace(scaling.terms[0], edge_set="ghost"),))
+
+
+def test_fingerprints_tell_architectures_apart() -> None:
+    names = ["mlp-relu", "mlp-tanh", "cnn", "cnn-flatten", "resnet", "mlp-no-bias"]
+    assert len({spec_of(name).fingerprint for name in names}) == len(names)
+    assert len({spec_of(name) for name in names}) == len(names)
