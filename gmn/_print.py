@@ -30,9 +30,9 @@ def _node_row(spec: GraphSpec, nodes: NodeSet) -> tuple[str, ...]:
 
 
 def group_name(axis: Axis) -> str:
-    """The axis' permutation group: ``S16``, ``1`` if it may not move, ``(S4 per h)`` if nested."""
+    """The axis' permutation group: ``S16``, ``(S4 per heads)`` if nested, or ``fixed``."""
     if not axis.movable or axis.size < 2:
-        return "1"
+        return "fixed"
     return f"(S{axis.size} per {', '.join(axis.within)})" if axis.within else f"S{axis.size}"
 
 

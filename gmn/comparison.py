@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -147,9 +147,9 @@ def compare(
     if not factories:
         raise ValueError(f"no models to compare; installed: {', '.join(registry.names())}")
     jobs = [_Job(task, n, f, s, recipe) for s in range(seeds) for n, f in factories.items()]
-    with _runner(workers) as run:
-        costs = dict(zip(factories, _costs(run, jobs[: len(factories)], progress), strict=True))
-        outcomes = _train_all(run, jobs, progress)
+    runner = _Runner(workers)
+    costs = dict(zip(factories, _costs(runner, jobs[: len(factories)], progress), strict=True))
+    outcomes = _train_all(runner, jobs, progress)
     example = task()
     rows = [_row(name, costs[name], [o for o in outcomes if o.name == name]) for name in factories]
     rows.sort(key=lambda row: -row.mean(example.metric))
@@ -229,55 +229,61 @@ def _row(name: str, price: Cost, outcomes: list[_Outcome]) -> Row:
 # --- processes ----------------------------------------------------------------------------------
 
 
-@contextmanager
-def _runner(workers: int) -> Iterator[_Runner]:
-    if workers == 1:
-        yield _Runner(None, None)
-        return
-    context = get_context("spawn")
-    with (
-        context.Manager() as manager,
-        # A fresh process per job: its high-water mark is the job's own.
-        ProcessPoolExecutor(workers, context, _one_thread, max_tasks_per_child=1) as pool,
-    ):
-        yield _Runner(pool, manager.Queue())
+@dataclass(frozen=True)
+class _Runner:
+    """Runs each job in a fresh process of one thread, or here if there is one worker only.
+
+    In a fresh process the high-water mark of memory is the job's own.
+    """
+
+    workers: int
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Runs one job and waits for it."""
+        if self.workers == 1:
+            return function(*arguments)
+        context = get_context("spawn")
+        with ProcessPoolExecutor(1, context, _one_thread) as process:
+            return process.submit(function, *arguments).result()
+
+    def run_all(
+        self, function: Callable[..., Any], jobs: Sequence[_Job], messages: Any
+    ) -> Iterator[Any]:
+        """Runs jobs side by side and yields what they return, in the order they finish."""
+        if self.workers == 1:
+            yield from (function(job, messages) for job in jobs)
+            return
+        with ThreadPoolExecutor(self.workers) as threads:
+            futures = [threads.submit(self.run, function, job, messages) for job in jobs]
+            try:
+                yield from (future.result() for future in as_completed(futures))
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@dataclass(frozen=True)
-class _Runner:
-    """Runs jobs in a pool of processes, or here if there is none."""
-
-    pool: ProcessPoolExecutor | None
-    messages: Any
-
-    def measure(self, job: _Job) -> Cost:
-        return _measure(job) if self.pool is None else self.pool.submit(_measure, job).result()
-
-    def train(self, jobs: Sequence[_Job], messages: Any) -> Iterator[_Outcome]:
-        if self.pool is None:
-            yield from (_train(job, messages) for job in jobs)
-            return
-        futures = [self.pool.submit(_train, job, messages) for job in jobs]
-        try:
-            yield from (future.result() for future in as_completed(futures))
-        except BaseException:
-            self.pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _costs(run: _Runner, jobs: Sequence[_Job], progress: bool) -> list[Cost]:
+def _costs(runner: _Runner, jobs: Sequence[_Job], progress: bool) -> list[Cost]:
     bar = tqdm(jobs, desc="measuring", unit="model", disable=not progress)
-    return [run.measure(job) for job in bar]
+    return [runner.run(_measure, job) for job in bar]
 
 
-def _train_all(run: _Runner, jobs: Sequence[_Job], progress: bool) -> list[_Outcome]:
-    messages = run.messages if run.pool is not None else queue.Queue()
-    with _progress(messages, len(jobs), progress):
-        return list(run.train(jobs, messages))
+def _train_all(runner: _Runner, jobs: Sequence[_Job], progress: bool) -> list[_Outcome]:
+    with _messages(runner) as messages, _progress(messages, len(jobs), progress):
+        return list(runner.run_all(_train, jobs, messages))
+
+
+@contextmanager
+def _messages(runner: _Runner) -> Iterator[Any]:
+    """A queue that the jobs' processes can reach."""
+    if runner.workers == 1:
+        yield queue.Queue()
+        return
+    with get_context("spawn").Manager() as manager:
+        yield manager.Queue()
 
 
 @contextmanager

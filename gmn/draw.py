@@ -11,17 +11,23 @@ from gmn.spec import EdgeSet, GraphSpec, NodeSet
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import FancyBboxPatch
 
 COLOURS = {"input": "#dfe9f5", "hidden": "#e8f3e2", "output": "#fbe9d7", "ordered": "#eeeeee"}
-LINE = 0.16  # height of a line of text in a box, in units of the layout
-GAP = 3.4
+# Inches between the centres of boxes, and around them.
+ACROSS, DOWN, MARGIN = 3.5, 1.7, 1.2
+BEND = 0.38  # curvature of arrows that pass over or under boxes,
+MOST = 0.95  # and how far they go, in inches
+
+Spot = tuple[float, float]
 
 
 def draw(spec: GraphSpec) -> Figure:
     """Draws the layer-level graph.
 
-    Boxes hold a node set's size, permutation group, operations and diagonal edge sets (biases,
-    normalisation); arrows are labelled with the edge set and its shape.
+    Boxes hold a node set's size, permutation group, diagonal edge sets (biases, normalisation) and
+    operations; arrows are labelled with an edge set and its shape. Arrows that lead back to an
+    earlier box, as from a block to its residual stream, pass above; those that skip boxes, below.
 
     Returns:
         A figure; save it with ``figure.savefig("spec.png")`` or ``.svg``.
@@ -29,123 +35,144 @@ def draw(spec: GraphSpec) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    places = layout(spec)
-    columns = max(x for x, _ in places.values()) + 1
-    rows = max(y for _, y in places.values()) + 1
-    height = 0.8 + rows * 2.2
-    figure = Figure(figsize=(1.0 + columns * 2.9, height), layout="constrained")
+    spots = {name: (x * ACROSS, -y * DOWN) for name, (x, y) in layout(spec).items()}
+    arrows = _arrows(spec)
+    above = max((_height(spots[s], spots[t]) for s, t in arrows), default=0.0)
+    below = max((-_height(spots[s], spots[t]) for s, t in arrows), default=0.0)
+    left, right = -MARGIN, max(x for x, _ in spots.values()) + MARGIN
+    top = max(above + 0.5, MARGIN)
+    bottom = min(y for _, y in spots.values()) - max(below + 0.2, MARGIN)
+    figure = Figure(figsize=(right - left, top - bottom))
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    spots = {name: (x * GAP, -y * 2.2) for name, (x, y) in places.items()}
-    for nodes in spec.node_sets:
-        _draw_box(axes, spec, nodes, spots[nodes.name])
-    _draw_arrows(axes, spec, spots)
-    xs, ys = zip(*spots.values(), strict=True)
-    axes.set_xlim(min(xs) - 1.5, max(xs) + 1.5)
-    axes.set_ylim(min(ys) - 1.4, max(ys) + 1.5)
+    axes.set(xlim=(left, right), ylim=(bottom, top))
+    boxes = {n.name: _draw_box(axes, spec, n, spots[n.name]) for n in spec.node_sets}
+    for (source, target), labels in arrows.items():
+        _draw_arrow(axes, boxes, spots, source, target, "\n".join(labels))
     return figure
 
 
 def layout(spec: GraphSpec) -> dict[str, tuple[int, int]]:
-    """Column and row of every node set: columns by the depth at which it is first written."""
-    depth: dict[str, int] = {}
-    for edges in spec.edge_sets:
-        if not edges.diagonal and edges.source != edges.target:
-            depth[edges.target] = min(edges.depth, depth.get(edges.target, edges.depth))
-    columns: dict[int, list[str]] = defaultdict(list)
-    for nodes in spec.node_sets:
-        first = 0 if nodes.role == "input" else depth.get(nodes.name, 0)
-        columns[first].append(nodes.name)
-    ordered = [columns[first] for first in sorted(columns)]
-    return {name: (x, y) for x, names in enumerate(ordered) for y, name in enumerate(names)}
+    """Column and row of every node set; a column is one to the right of all that feed it."""
+    first: dict[str, int] = {}
+    between = [e for e in spec.edge_sets if not e.diagonal and e.source != e.target]
+    for edges in between:
+        first[edges.target] = min(edges.depth, first.get(edges.target, edges.depth))
+    ahead = {(e.source, e.target) for e in between if first[e.target] >= first.get(e.source, 0)}
+    column = {nodes.name: 0 for nodes in spec.node_sets}
+    for _ in spec.node_sets:
+        for source, target in ahead:
+            column[target] = min(max(column[target], column[source] + 1), len(column))
+    taken: dict[int, int] = defaultdict(int)
+    order = {x: rank for rank, x in enumerate(sorted(set(column.values())))}
+    places = {}
+    for name, x in column.items():
+        places[name] = (order[x], taken[x])
+        taken[x] += 1
+    return places
 
 
-def _draw_box(axes: Axes, spec: GraphSpec, nodes: NodeSet, spot: tuple[float, float]) -> None:
-    lines = _box_lines(spec, nodes)
-    axes.text(
-        *spot,
-        "\n".join(lines),
-        ha="center",
-        va="center",
-        fontsize=8,
-        linespacing=1.4,
-        zorder=3,
-        bbox={
-            "boxstyle": "round,pad=0.5",
-            "facecolor": COLOURS[nodes.role],
-            "edgecolor": "0.45",
-            "linewidth": 0.8,
-        },
-    )
-
-
-def _box_lines(spec: GraphSpec, nodes: NodeSet) -> list[str]:
-    group = " × ".join(group_name(spec.axis(name)) for name in nodes.axes)
-    shape = "×".join(map(str, nodes.shape))
-    lines = [rf"$\bf{{{_escape(nodes.name)}}}$", f"{shape} {nodes.role}, group {group}"]
-    diagonal = [e.name.rsplit(".", 1)[-1] for e in spec.edge_sets if _in_box(e, nodes)]
-    if diagonal:
-        lines.append(" · ".join(dict.fromkeys(diagonal)))
-    names = [operation.name for operation in nodes.operations]
-    lines += ["→ " + " → ".join(names[i : i + 3]) for i in range(0, len(names), 3)][:4]
-    return lines
-
-
-def _in_box(edges: EdgeSet, nodes: NodeSet) -> bool:
-    return edges.diagonal and edges.target == nodes.name
-
-
-def _escape(name: str) -> str:
-    return name.replace("_", r"\_").replace(" ", r"\ ")
-
-
-def _draw_arrows(axes: Axes, spec: GraphSpec, spots: dict[str, tuple[float, float]]) -> None:
-    between: dict[tuple[str, str], list[EdgeSet]] = defaultdict(list)
+def _arrows(spec: GraphSpec) -> dict[tuple[str, str], list[str]]:
+    """Labels of the edge sets between each pair of node sets."""
+    result: dict[tuple[str, str], list[str]] = defaultdict(list)
     for edges in spec.edge_sets:
         if not edges.diagonal:
-            between[edges.source, edges.target].append(edges)
-    for (source, target), group in between.items():
-        label = "\n".join(_label(edges) for edges in group)
-        if source == target:
-            x, y = spots[source]
-            axes.annotate(
-                "",
-                xy=(x + 0.35, y + 0.45),
-                xytext=(x - 0.35, y + 0.45),
-                arrowprops=_arrow(-1.2),
-            )
-            axes.text(x, y + 1.0, label, ha="center", va="bottom", fontsize=7, color="0.25")
-            continue
-        _draw_arrow(axes, spots[source], spots[target], label)
-
-
-def _draw_arrow(
-    axes: Axes, start: tuple[float, float], end: tuple[float, float], label: str
-) -> None:
-    columns = (end[0] - start[0]) / GAP
-    straight = abs(columns) < 1.5 and columns >= 0 and start[1] == end[1]
-    bend = 0.0 if straight else -0.25 if columns > 0 else 0.45
-    axes.annotate(
-        "",
-        xy=end,
-        xytext=start,
-        zorder=1,
-        arrowprops={**_arrow(bend), "shrinkA": 52, "shrinkB": 52},
-    )
-    middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
-    # The control point of arc3 lies off the chord by its bend; the curve passes halfway there.
-    x = middle[0] + bend * (end[1] - start[1]) / 2
-    y = middle[1] - bend * (end[0] - start[0]) / 2
-    above = y + 0.12
-    axes.text(x, above, label, ha="center", va="bottom", fontsize=7, color="0.25", zorder=4)
-
-
-def _arrow(bend: float) -> dict[str, object]:
-    return {"arrowstyle": "-|>", "connectionstyle": f"arc3,rad={bend}", "color": "0.3"}
+            result[edges.source, edges.target].append(_label(edges))
+    return result
 
 
 def _label(edges: EdgeSet) -> str:
     neurons = "×".join(str(dim.size) for dim in edges.dims if dim.port != "tap")
     taps = "×".join(str(dim.size) for dim in edges.dims if dim.port == "tap")
     return f"{edges.name}\n{neurons}{f' @ {taps}' if taps else ''}"
+
+
+def _draw_box(axes: Axes, spec: GraphSpec, nodes: NodeSet, spot: Spot) -> FancyBboxPatch:
+    from matplotlib.patches import FancyBboxPatch
+
+    x, y = spot
+    text = axes.text(
+        x,
+        y,
+        _box_text(spec, nodes),
+        ha="center",
+        va="center",
+        fontsize=8,
+        linespacing=1.4,
+        zorder=3,
+    )
+    extent = text.get_window_extent().transformed(axes.transData.inverted())
+    box = FancyBboxPatch(
+        (extent.x0, extent.y0),
+        extent.width,
+        extent.height,
+        boxstyle="round,pad=0.08",
+        facecolor=COLOURS[nodes.role],
+        edgecolor="0.45",
+        linewidth=0.8,
+        zorder=2,
+    )
+    axes.add_patch(box)
+    return box
+
+
+def _box_text(spec: GraphSpec, nodes: NodeSet) -> str:
+    group = " × ".join(group_name(spec.axis(name)) for name in nodes.axes)
+    name = nodes.name.replace("_", r"\_").replace(" ", r"\ ")
+    lines = [rf"$\bf{{{name}}}$", f"{'×'.join(map(str, nodes.shape))} {nodes.role}, {group}"]
+    own = (e for e in spec.edge_sets if e.diagonal and e.target == nodes.name)
+    lines += _wrap(list(dict.fromkeys(e.name.rsplit(".", 1)[-1] for e in own)), " · ")
+    lines += _wrap([f"→ {operation.name}" for operation in nodes.operations], " ")[:4]
+    return "\n".join(lines)
+
+
+def _wrap(words: list[str], separator: str) -> list[str]:
+    return [separator.join(words[i : i + 2]) for i in range(0, len(words), 2)]
+
+
+def _height(start: Spot, end: Spot) -> float:
+    """How far the middle of an arrow lies above (or, negative, below) the line of its ends."""
+    distance = end[0] - start[0]
+    if start[1] == end[1] and 0 < distance < 1.5 * ACROSS:
+        return 0.0
+    if distance == 0 and start[1] != end[1]:
+        return 0.0
+    if distance == 0:
+        return 0.9
+    return max(-MOST, min(MOST, -distance * BEND / 2))
+
+
+def _draw_arrow(
+    axes: Axes,
+    boxes: dict[str, FancyBboxPatch],
+    spots: dict[str, Spot],
+    source: str,
+    target: str,
+    label: str,
+) -> None:
+    (x0, y0), (x1, y1) = spots[source], spots[target]
+    height = _height(spots[source], spots[target])
+    loop = source == target
+    ends = ((x0 - 0.3, y0), (x1 + 0.3, y1)) if loop else (spots[source], spots[target])
+    bend = -2.2 if loop else -2 * height / (x1 - x0) if height else 0.0
+    style = {
+        "arrowstyle": "-|>",
+        "connectionstyle": f"arc3,rad={bend}",
+        "color": "0.3",
+        "patchA": boxes[source],
+        "patchB": boxes[target],
+        "shrinkA": 1,
+        "shrinkB": 2,
+    }
+    axes.annotate("", xy=ends[1], xytext=ends[0], zorder=1, arrowprops=style)
+    axes.text(
+        (x0 + x1) / 2,
+        (y0 + y1) / 2 + height + 0.05,
+        label,
+        ha="center",
+        va="bottom",
+        fontsize=7,
+        color="0.25",
+        zorder=4,
+    )

@@ -274,6 +274,13 @@ CASES = [
         True,
     ),
     Case(
+        "mlp-on-images",
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(200, 6), nn.ReLU(), nn.Linear(6, 3)),
+        images(2),
+        "input neurons with several axes",
+        True,
+    ),
+    Case(
         "cnn-1d",
         lambda: nn.Sequential(
             nn.Conv1d(2, 4, 3),

@@ -1,0 +1,8 @@
+"""Parameter-sharing neural functional networks, and sober references, on parameter graphs."""
+
+from .adapter import UnsupportedArchitecture
+from .flat import FlatMLP
+from .nfn import NFN
+from .statistics import StatNN, layer_statistics
+
+__all__ = ["NFN", "FlatMLP", "StatNN", "UnsupportedArchitecture", "layer_statistics"]

@@ -1,0 +1,8 @@
+"""Populations of trained networks: built by name, kept in checked files, opened in a moment."""
+
+from gmn.zoo.building import build
+from gmn.zoo.population import Zoo
+from gmn.zoo.population import Zoo as open
+from gmn.zoo.store import ZooError
+
+__all__ = ["Zoo", "ZooError", "build", "open"]

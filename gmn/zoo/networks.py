@@ -1,0 +1,71 @@
+"""The networks that populations are made of, by the short name that identifies them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+class SmallCNN(nn.Module):
+    """Three strided convolutions, global average pooling, one linear layer: 4,970 parameters.
+
+    The network of the Small CNN Zoo (Unterthiner et al., 2020, https://arxiv.org/abs/2002.11448).
+
+    Args:
+        activation: ``"relu"`` or ``"tanh"``.
+
+    Raises:
+        ValueError: If the activation is not one of the two.
+
+    >>> sum(p.numel() for p in SmallCNN("relu").parameters())
+    4970
+    """
+
+    def __init__(self, activation: str) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            known = ", ".join(sorted(ACTIVATIONS))
+            raise ValueError(f"SmallCNN has no activation {activation!r}; known: {known}")
+        self.conv1 = nn.Conv2d(1, 16, kernel_size=3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(16, 16, kernel_size=3, stride=2, padding=1)
+        self.conv3 = nn.Conv2d(16, 16, kernel_size=3, stride=2, padding=1)
+        self.head = nn.Linear(16, 10)
+        self.activation = ACTIVATIONS[activation]()
+
+    def forward(
+        self,
+        images: Tensor,  # shape: (batch, 1, height, width)
+    ) -> Tensor:  # shape: (batch, 10)
+        """Class scores of each image."""
+        x = self.activation(self.conv1(images))
+        x = self.activation(self.conv2(x))
+        x = self.activation(self.conv3(x))
+        return self.head(x.mean((2, 3)))
+
+
+ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
+    "cnn-relu": partial(SmallCNN, "relu"),
+    "cnn-tanh": partial(SmallCNN, "tanh"),
+}
+
+
+def network(architecture: str) -> nn.Module:
+    """An untrained network of the named architecture, ready to take a state of a zoo.
+
+    Args:
+        architecture: A name from ``Zoo.architectures``, such as ``"cnn-relu"``.
+
+    Returns:
+        A new module.
+
+    Raises:
+        ValueError: If no architecture has this name.
+    """
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise ValueError(f"no architecture is called {architecture!r}; known: {known}")
+    return ARCHITECTURES[architecture]()
