@@ -1,0 +1,134 @@
+"""The command: what it prints, where it fails, and how it says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import gmn
+from gmn import cli, registry
+from gmn.draw import draw, layout
+from tests.gmn.population import small_zoo
+from tests.traced import every_case, spec_of
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["gmn", *arguments])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return int(stop.value.code or 0)
+
+
+def test_inspect(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "inspect", "resnet") == 0
+    printed = capsys.readouterr().out
+    assert "node sets" in printed
+    assert "certificate: passed" in printed
+
+
+def test_inspect_as_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "inspect", "mlp", "--json") == 0
+    assert gmn.GraphSpec.from_json(capsys.readouterr().out).num_nodes == 4 + 16 + 16 + 3
+
+
+def test_a_users_factory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "verify", "tests.cases:resnet", "-i", "2x3x10x10", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"picture.{suffix}"
+    assert run(monkeypatch, "draw", "cnn-relu", "--out", str(out)) == 0
+    assert out.stat().st_size > 5000
+
+
+@every_case
+def test_every_case_can_be_drawn(case) -> None:  # type: ignore[no-untyped-def]
+    spec = spec_of(case.name)
+    places = layout(spec)
+    assert len(set(places.values())) == len(spec.node_sets)
+    figure = draw(spec)
+    texts = {text.get_text() for text in figure.axes[0].texts}
+    for edges in spec.edge_sets:
+        if not edges.diagonal:
+            assert any(edges.name in text for text in texts)
+
+
+def test_layout_follows_the_network() -> None:
+    places = layout(spec_of("resnet"))
+    columns = [places[name][0] for name in ("input", "0", "2.conv1", "6")]
+    assert columns == sorted(columns)
+    assert places["3.conv2"][0] > places["3.conv1"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("inspect", "nothing"), "neither a built-in example (mlp, resnet"),
+        (("inspect", "no.such:thing"), "No module named"),
+        (("inspect", "tests.cases:nothing"), "has no attribute"),
+        (("inspect", "tests.cases:resnet"), "add --input"),
+        (("inspect", "tests.cases:resnet", "-i", "2xthree"), "is not a shape"),
+        (("inspect", "tests.cases:resnet", "-i", "2x5x10x10"), "torch.export cannot follow it"),
+        (("inspect", "builtins:dict"), "gave a dict, not a torch.nn.Module"),
+        (("draw", "mlp", "--out", "picture.gif"), "written as .png, .svg or .pdf"),
+        (("zoo", "build", "llamas", "--out", "nowhere"), "no population is called 'llamas'"),
+        (("compare", "no-such-folder", "--out", "x"), "is not a zoo"),
+        (("compare", "no-such-folder", "--out", "x", "-m", "oracle"), "no model is called"),
+    ],
+)
+def test_mistakes_are_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *arguments) == 2
+    printed = capsys.readouterr().err
+    assert message in " ".join(printed.split())
+    assert "Traceback" not in printed
+
+
+def test_models(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "models") == 0
+    assert capsys.readouterr().out.split() == registry.names()
+
+
+def test_compare(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    small_zoo(tmp_path / "zoo")
+    out = tmp_path / "out"
+    arguments = ("compare", str(tmp_path / "zoo"), "--out", str(out), "-m", "layer-statistics")
+    assert run(monkeypatch, *arguments, "--seeds", "1", "--workers", "1") == 0
+    assert "Kendall τ" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {
+        "comparison.json",
+        "comparison.txt",
+        "comparison.png",
+    }
+
+
+def test_zoo_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    out = tmp_path / "zoo"
+    arguments = ("zoo", "build", "cnn-digits", "--size", "4", "--workers", "1", "--out", str(out))
+    assert run(monkeypatch, *arguments) == 0
+    population = gmn.zoo.open(out)
+    assert len(population) == 4
+    assert population.graph([0, 2]).spec == population.spec("cnn-relu")
+
+
+def test_help_teaches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (("inspect",), ("verify",), ("draw",), ("compare",), ("zoo", "build")):
+        assert run(monkeypatch, *command, "--help") == 0
+        assert "Example:" in capsys.readouterr().out

@@ -1,0 +1,173 @@
+"""Training and comparing: fair, repeatable, and redrawn from JSON alone."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import gmn
+from gmn import cost, registry, report
+from gmn.comparison import Comparison, save
+from gmn.tasks import AccuracyPrediction, minibatches
+from gmn.train import Recipe, predict, train
+from tests.gmn.population import small_zoo
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("zoo")
+    small_zoo(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def task(folder: Path) -> AccuracyPrediction:
+    return AccuracyPrediction.open(folder)
+
+
+def net(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return gmn.nn.GMN(hidden=12, depth=1)
+
+
+def test_splits_hold_one_batch_per_architecture(task: AccuracyPrediction) -> None:
+    assert [len(part) for part in task.split("train")] == [24, 24]
+    assert {part.graph.spec.node_sets[1].operations[0].name for part in task.split("test")} == {
+        "relu",
+        "tanh",
+    }
+
+
+def test_minibatches_cover_everything_once(task: AccuracyPrediction) -> None:
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.cat([b.target for b in minibatches(task.split("train"), 7, generator)])
+    assert torch.equal(
+        seen.sort().values, torch.cat([p.target for p in task.split("train")]).sort().values
+    )
+    first, second = (
+        [b.target for b in minibatches(task.split("train"), 7, torch.Generator().manual_seed(s))]
+        for s in (1, 1)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_training_learns_and_repeats(task: AccuracyPrediction) -> None:
+    reports: list[tuple[float, float]] = []
+    recipe = Recipe(epochs=25, batch_size=16, learning_rate=1e-2)
+    result = train(net(), task, recipe, seed=3, report=lambda *r: reports.append(r))
+    again = train(net(), task, recipe, seed=3)
+    assert torch.equal(result.prediction, again.prediction)
+    assert result.metrics["tau"] > 0.6
+    assert len(reports) == 25
+    assert reports[-1][0] == 1
+    assert 0 <= result.epoch < 25
+
+
+def test_the_best_validation_epoch_is_kept(task: AccuracyPrediction) -> None:
+    reports: list[float] = []
+    model = net()
+    result = train(model, task, Recipe(epochs=4), report=lambda _, tau: reports.append(tau))
+    assert result.epoch == max(range(4), key=reports.__getitem__)
+    prediction, target = predict(model, task, task.split("val"))
+    assert task.metrics(prediction, target)["tau"] == max(reports)
+
+
+def test_a_diverging_run_says_so(task: AccuracyPrediction) -> None:
+    class Broken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.tensor(float("nan")))
+
+        def forward(self, graph: gmn.ParameterGraph) -> torch.Tensor:
+            return self.bias.expand(len(graph), 1)
+
+    with pytest.raises(FloatingPointError, match="Broken: the loss is nan in epoch 0"):
+        train(Broken(), task, Recipe(epochs=1))
+
+
+def test_metrics(task: AccuracyPrediction) -> None:
+    truth = torch.tensor([0.1, 0.2, 0.4, 0.9])
+    assert task.metrics(truth, truth) == {"tau": 1.0, "r2": 1.0}
+    assert task.metrics(1 - truth, truth)["tau"] == -1
+    assert abs(task.metrics(truth.mean().expand(4), truth)["r2"]) < 1e-6
+
+
+@pytest.fixture(scope="module")
+def comparison(folder: Path) -> Comparison:
+    return gmn.compare(
+        partial(AccuracyPrediction.open, folder),
+        ["gmn", "nfn-hnp", "nfn-np", "flat-mlp", "layer-statistics"],
+        seeds=2,
+        recipe=Recipe(epochs=2),
+        workers=1,
+        progress=False,
+    )
+
+
+def test_comparison_has_every_model_and_seed(comparison: Comparison) -> None:
+    assert {row.model for row in comparison.rows} == set(registry.names())
+    taus = [row.mean("tau") for row in comparison.rows]
+    assert taus == sorted(taus, reverse=True)
+    for row in comparison.rows:
+        assert len(row.predictions) == len(row.metrics["tau"]) == 2
+        assert len(row.predictions[0]) == len(comparison.target) == 16
+        assert row.cost.milliseconds > 0
+        assert row.interval("tau") >= 0
+        assert 0 <= comparison.p_value(row) <= 1
+    assert comparison.protocol["networks"] == {"train": 48, "val": 16, "test": 16}
+
+
+def test_everything_is_redrawn_from_json(comparison: Comparison, tmp_path: Path) -> None:
+    save(comparison, tmp_path)
+    again = Comparison.from_json((tmp_path / "comparison.json").read_text())
+    assert again == comparison
+    assert str(again) == (tmp_path / "comparison.txt").read_text().rstrip("\n")
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="not a comparison"):
+        Comparison.from_json("{}")
+
+
+def test_table_names_the_protocol(comparison: Comparison) -> None:
+    text = str(comparison)
+    for word in ("Kendall τ", "p vs best", "nfn-hnp", "48/16/16 networks", "2 seeds", "no probes"):
+        assert word in text
+    page = comparison._repr_html_()
+    assert page.count("<tr>") == 6
+    assert "layer-statistics" in page
+    assert len(report.scatter_plot(comparison).axes) >= 5
+
+
+def test_one_seed_has_no_interval(comparison: Comparison) -> None:
+    row = comparison.rows[0]
+    single = type(row)(row.model, {"tau": [0.5]}, row.predictions[:1], row.cost, [1.0])
+    assert math.isnan(single.interval("tau"))
+
+
+def test_processes_give_the_same_answer(folder: Path) -> None:
+    make = partial(AccuracyPrediction.open, folder)
+    runs = [
+        gmn.compare(make, ["gmn"], seeds=1, recipe=Recipe(epochs=1), workers=w, progress=False)
+        for w in (1, 2)
+    ]
+    first, second = (torch.tensor(run.rows[0].predictions) for run in runs)
+    torch.testing.assert_close(first, second)
+
+
+def test_unknown_models_are_refused(folder: Path) -> None:
+    make = partial(AccuracyPrediction.open, folder)
+    with pytest.raises(KeyError, match="no model is called 'oracle'; installed: flat-mlp, gmn"):
+        gmn.compare(make, ["oracle"])
+    with pytest.raises(ValueError, match="no models to compare"):
+        gmn.compare(make, {})
+
+
+def test_saved_bytes_count_activations_not_parameters() -> None:
+    layer, value = nn.Linear(64, 64), torch.randn(8, 64, requires_grad=True)
+    with cost.saved_bytes(layer) as saved:
+        torch.relu(layer(value))
+    assert sum(saved.values()) == 2 * 8 * 64 * 4

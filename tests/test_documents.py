@@ -1,0 +1,67 @@
+"""README and notebooks run as they stand; the three packages come from one checkout."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import baselines
+import converters
+import gmn
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+
+
+def test_the_readme_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 3
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)
+
+
+def test_the_readmes_first_screen_shows_both_commands() -> None:
+    first = (ROOT / "README.md").read_text().splitlines()[:30]
+    assert any(line.startswith("make demo") for line in first)
+    assert any(line.startswith("make test") for line in first)
+
+
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_in_step_with_their_text(source: Path) -> None:
+    import jupytext
+
+    notebook = jupytext.read(source.with_suffix(".ipynb"))
+    text = jupytext.read(source)
+    assert [cell.source for cell in notebook.cells] == [cell.source for cell in text.cells], (
+        f"run: jupytext --sync {source}"
+    )
+
+
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(source: Path, tmp_path: Path) -> None:
+    import jupytext
+    from nbclient import NotebookClient
+
+    NotebookClient(jupytext.read(source), timeout=300, kernel_name="python3",
+                   resources={"metadata": {"path": str(tmp_path)}}).execute()  # fmt: skip
+
+
+def test_one_checkout() -> None:
+    places = {
+        Path(package.__file__ or "").parent.parent for package in (gmn, converters, baselines)
+    }
+    assert len(places) == 1, f"another package shadows ours: {places}"
+
+
+def test_importing_gmn_is_light() -> None:
+    code = (
+        "import sys, gmn; print([m for m in ('converters', 'baselines', 'torch_geometric', "
+        "'matplotlib') if m in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert printed.stdout.strip() == "[]", printed
