@@ -40,12 +40,14 @@ class NFN(nn.Module):
 
     Attributes:
         pooled: number of invariant features.
+        learning_rate: a good peak for :func:`gmn.train.train`.
 
     Raises:
         UnsupportedArchitecture: if the networks are not chains.
     """
 
     scales: Tensor
+    learning_rate = 1e-3
 
     def __init__(
         self,

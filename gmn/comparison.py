@@ -36,6 +36,7 @@ class Row:
         predictions: per seed, one prediction per test network.
         cost: of a training step.
         seconds: training time per seed.
+        learning_rate: peak of the schedule; 0 for estimators.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Row:
     predictions: list[list[float]]
     cost: Cost
     seconds: list[float]
+    learning_rate: float
 
     def mean(self, metric: str) -> float:
         """Mean over seeds."""
@@ -223,7 +225,8 @@ def _row(name: str, price: Cost, outcomes: list[_Outcome]) -> Row:
     outcomes = sorted(outcomes, key=lambda outcome: outcome.seed)
     metrics = {m: [o.result.metrics[m] for o in outcomes] for m in outcomes[0].result.metrics}
     predictions = [o.result.prediction.tolist() for o in outcomes]
-    return Row(name, metrics, predictions, price, [o.seconds for o in outcomes])
+    seconds, rate = [o.seconds for o in outcomes], outcomes[0].result.learning_rate
+    return Row(name, metrics, predictions, price, seconds, rate)
 
 
 # --- processes ----------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ def columns(comparison: Comparison) -> list[str]:
     """Headings of the table."""
     metrics = [NAMES.get(m, m) for m in comparison.rows[0].metrics]
     costs = ["parameters", "ms/network", "MFLOP/network", "peak MiB", "saved MiB"]
-    return ["model", *metrics, "p vs best", *costs, "train s"]
+    return ["model", *metrics, "p vs best", *costs, "lr", "train s"]
 
 
 def cells(comparison: Comparison, row: Row) -> list[str]:
@@ -39,6 +39,7 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
         f"{price.mflop:.1f}",
         f"{price.peak_mib:.0f}",
         f"{price.saved_mib:.1f}",
+        f"{row.learning_rate:g}" if row.learning_rate else "–",
         f"{sum(row.seconds) / len(row.seconds):.0f}",
     ]
 
@@ -51,7 +52,7 @@ def caption(comparison: Comparison) -> str:
     return (
         f"{protocol['task']}: {sizes} networks (train/val/test), {protocol['seeds']} seeds "
         f"(mean ± 95 % CI), {recipe['epochs']} epochs of batches of {recipe['batch_size']}, "
-        f"AdamW {recipe['learning_rate']:g}, no augmentation, no probes, best validation epoch; "
+        "AdamW with one cycle, no augmentation, no probes, best validation epoch; "
         f"costs per training step on {protocol['threads']} thread(s)"
     )
 

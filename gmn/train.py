@@ -42,14 +42,15 @@ class Recipe:
     Attributes:
         epochs: passes over the training split.
         batch_size: networks per step.
-        learning_rate: peak of the one-cycle schedule.
+        learning_rate: peak of the one-cycle schedule; None for each model's own (its attribute
+            ``learning_rate``, or 0.001).
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
     """
 
-    epochs: int = 40
+    epochs: int = 30
     batch_size: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float | None = None
     weight_decay: float = 1e-2
     clip: float = 1.0
 
@@ -63,12 +64,14 @@ class Result:
         prediction: one per network, in the split's order.
         target: the truth.
         epoch: the epoch with the best validation metric, whose weights were kept.
+        learning_rate: peak of the schedule; 0 for estimators.
     """
 
     metrics: dict[str, float]
     prediction: Tensor
     target: Tensor
     epoch: int
+    learning_rate: float
 
 
 Report = Callable[[float, float], None]
@@ -102,7 +105,8 @@ def train(
         return _fit(model, task, seed, report)
     epoch = _optimise(model, task, recipe, seed, report)
     prediction, target = predict(model, task, task.split("test"), recipe.batch_size)
-    return Result(task.metrics(prediction, target), prediction, target, epoch)
+    metrics, rate = task.metrics(prediction, target), peak_rate(model, recipe)
+    return Result(metrics, prediction, target, epoch, rate)
 
 
 def _silent(done: float, metric: float) -> None:
@@ -112,11 +116,10 @@ def _silent(done: float, metric: float) -> None:
 def _optimise(model: nn.Module, task: Task, recipe: Recipe, seed: int, report: Report) -> int:
     parts, generator = task.split("train"), torch.Generator().manual_seed(seed)
     steps = sum(math.ceil(len(part) / recipe.batch_size) for part in parts)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
+    rate = peak_rate(model, recipe)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.learning_rate, total_steps=steps * recipe.epochs, pct_start=0.15
+        optimiser, rate, total_steps=steps * recipe.epochs, pct_start=0.15
     )
     best, best_epoch, kept = -math.inf, 0, copy.deepcopy(model.state_dict())
     for epoch in range(recipe.epochs):
@@ -142,6 +145,12 @@ def _optimise(model: nn.Module, task: Task, recipe: Recipe, seed: int, report: R
     return best_epoch
 
 
+def peak_rate(model: nn.Module, recipe: Recipe) -> float:
+    """Peak learning rate of a model: the recipe's, or else the model's own."""
+    own = getattr(model, "learning_rate", 1e-3)
+    return float(own) if recipe.learning_rate is None else recipe.learning_rate
+
+
 def predict(
     model: nn.Module, task: Task, parts: Sequence[Batch], batch_size: int = 64
 ) -> tuple[Tensor, Tensor]:
@@ -160,4 +169,4 @@ def _fit(model: Estimator, task: Task, seed: int, report: Report) -> Result:
     truth = torch.cat([part.target for part in test_parts])
     metrics = task.metrics(prediction, truth)
     report(1.0, metrics[task.metric])
-    return Result(metrics, prediction, truth, 0)
+    return Result(metrics, prediction, truth, epoch=0, learning_rate=0.0)

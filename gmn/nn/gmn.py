@@ -33,7 +33,12 @@ class GMN(nn.Module):
         hidden: channels of all states.
         depth: number of layers.
         head: what to answer with.
+
+    Attributes:
+        learning_rate: a good peak for :func:`gmn.train.train`.
     """
+
+    learning_rate = 5e-3
 
     def __init__(self, hidden: int = 64, depth: int = 4, head: InvariantHead | None = None) -> None:
         super().__init__()

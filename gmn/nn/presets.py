@@ -9,4 +9,4 @@ from gmn.spec import GraphSpec
 
 def gmn(spec: GraphSpec, outputs: int) -> GMN:
     """GMN of a size that trains in minutes on a CPU; it reads any architecture."""
-    return GMN(hidden=32, depth=3, head=InvariantHead(outputs))
+    return GMN(hidden=24, depth=3, head=InvariantHead(outputs))

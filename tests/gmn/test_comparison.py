@@ -144,7 +144,7 @@ def test_table_names_the_protocol(comparison: Comparison) -> None:
 
 def test_one_seed_has_no_interval(comparison: Comparison) -> None:
     row = comparison.rows[0]
-    single = type(row)(row.model, {"tau": [0.5]}, row.predictions[:1], row.cost, [1.0])
+    single = type(row)(row.model, {"tau": [0.5]}, row.predictions[:1], row.cost, [1.0], 0.0)
     assert math.isnan(single.interval("tau"))
 
 
