@@ -103,6 +103,7 @@ def draw(
     module, inputs = _load(model, input_shapes)
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"{out}: pictures are written as .png, .svg or .pdf")
+    out.parent.mkdir(parents=True, exist_ok=True)
     draw_spec(converters.trace(module, inputs)).savefig(out, dpi=160)
     console.print(f"wrote {out}")
 

@@ -45,7 +45,7 @@ def test_a_users_factory(
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str) -> None:
-    out = tmp_path / f"picture.{suffix}"
+    out = tmp_path / "new" / f"picture.{suffix}"
     assert run(monkeypatch, "draw", "cnn-relu", "--out", str(out)) == 0
     assert out.stat().st_size > 5000
 
