@@ -83,6 +83,17 @@ def _resolve_sum(factor: Sum) -> Sum:
     return Sum(tuple(terms))
 
 
+def terms(axis: Axis) -> list[Axis]:
+    """The products of which the axis is a concatenation, nested ones included; often just one."""
+    result: list[Axis] = [()]
+    for factor in resolve(axis):
+        choices: list[Axis] = [(factor,)]
+        if isinstance(factor, Sum):
+            choices = [part for term in factor.terms for part in terms(term)]
+        result = [(*head, *choice) for head in result for choice in choices]
+    return result
+
+
 def atoms(axis: Axis) -> Iterator[Atom]:
     """Root atoms of an axis, in order, sums included."""
     for factor in resolve(axis):
@@ -305,9 +316,16 @@ def _bind(atom: Atom, axis: Axis) -> None:
     atom.binding = axis
     if atom.fixed:
         fix(axis, atom.fixed)
+    outer: set[Atom] = set()
     for part in atoms(axis):
         part.position |= atom.position
         part.roles |= atom.roles
+    for factor in resolve(axis):
+        # What was one free index set lets inner factors move on their own for each outer index.
+        own = set(atoms((factor,)))
+        for part in own:
+            part.within |= outer | atom.within
+        outer |= own if isinstance(factor, Atom) else set()
 
 
 def _merge(a: Atom, b: Atom) -> None:
@@ -330,19 +348,22 @@ def _roots(within: set[Atom]) -> set[Atom]:
     return result
 
 
-def settle_dependence(values: Iterable[Sequence[Axis]]) -> None:
+def settle_dependence(
+    values: Iterable[Sequence[Axis]], contractions: Iterable[tuple[Axis, Sequence[Axis]]] = ()
+) -> None:
     """Drops every dependence that some value of the graph does not allow.
 
-    Each child in a value must have its parent there exactly once, in its own dimension or else in
-    the whole value: without it, entries could not know which permutation to follow; with several,
-    they could not know which one to ask. What is left must be transitive, or the permutations
-    would not form a group.
+    Each child in a value must have its parent there exactly once, in its own term of its own
+    dimension or else in the other dimensions: without it, entries could not know which permutation
+    to follow; with several, they could not know which one to ask. What is left must be transitive,
+    or the permutations would not form a group.
 
     Args:
         values: the axes of every value of the traced graph.
+        contractions: axes that are summed over, each with the axes in which the factors agree.
     """
-    counted = [[Counter(atoms(axis)) for axis in value] for value in values]
-    everything = {atom for value in counted for dim in value for atom in dim}
+    counted = [[[Counter(atoms(term)) for term in terms(a)] for a in value] for value in values]
+    everything = {atom for value in counted for dim in value for term in dim for atom in term}
     for atom in everything:
         atom.within = _roots(atom.within) - {atom}
     for atom in everything:
@@ -350,10 +371,16 @@ def settle_dependence(values: Iterable[Sequence[Axis]]) -> None:
         for parent in atom.within:
             parent.siblings.add(atom)
     for value in counted:
-        total = sum(value, Counter())
-        for dim in value:
-            for atom in dim:
-                atom.within = {p for p in atom.within if dim[p] == 1 or total[p] == 1}
+        whole = [sum(dim, Counter[Atom]()) for dim in value]
+        for place, dim in enumerate(value):
+            others = sum(whole[:place] + whole[place + 1 :], Counter[Atom]())
+            for term in dim:
+                for atom in term:
+                    atom.within = {p for p in atom.within if (term[p] or others[p]) == 1}
+    for summed, aligned in contractions:
+        agree = {atom for axis in (summed, *aligned) for atom in atoms(axis)}
+        for atom in atoms(summed):
+            atom.within &= agree
     changed = True
     while changed:
         changed = False

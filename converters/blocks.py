@@ -35,6 +35,27 @@ class Block:
     offset: int
     target: NodeKey
     source: NodeKey
+    terms: dict[Port, int]
+
+    def term_at(self, port: str) -> int:
+        """Which term of the axis at this end it is, where that is a concatenation."""
+        found = [term for end, term in self.terms.items() if port in (end, "both")]
+        return max(found, default=0)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One term of one dimension of a parameter tensor.
+
+    Attributes:
+        offset: first element, in the flattened tensor.
+        number: which term of the dimension it is.
+        factors: atom, stride, port and step of each factor.
+    """
+
+    offset: int
+    number: int
+    factors: tuple[tuple[Atom, int, Port, float], ...]
 
 
 def blocks_of(trace: Tracing, entry: StateEntry) -> list[Block]:
@@ -49,13 +70,16 @@ def _cut(use: Use, axes: Sequence[Axis]) -> list[Block]:
     steps = use.steps or (1.0,) * len(axes)
     leaves = [
         [
-            (
+            Leaf(
                 offset * stride,
-                [(atom, inner * stride, port, step) for atom, inner in factors],
+                number if len(found) > 1 else 0,
+                tuple((atom, inner * stride, port, step) for atom, inner in factors),
             )
-            for offset, factors in _leaves(resolve(axis))
+            for number, (offset, factors) in enumerate(found)
         ]
-        for axis, stride, port, step in zip(axes, strides, use.ports, steps, strict=True)
+        for found, stride, port, step in zip(
+            (_leaves(resolve(axis)) for axis in axes), strides, use.ports, steps, strict=True
+        )
     ]
     return [_block(use, combination) for combination in itertools.product(*leaves)]
 
@@ -89,12 +113,10 @@ def _terms(factor: Atom | Sum) -> list[tuple[int, list[tuple[Atom, int]]]]:
     return found
 
 
-def _block(
-    use: Use, combination: Sequence[tuple[int, list[tuple[Atom, int, Port, float]]]]
-) -> Block:
+def _block(use: Use, leaves: Sequence[Leaf]) -> Block:
     shared = set(atoms(use.shared))
     ends: dict[str, list[Atom]] = {"target": [], "source": []}
-    factors = [factor for _, found in combination for factor in found]
+    factors = [factor for leaf in leaves for factor in leaf.factors]
     ports: list[Port] = []
     for atom, _, port, _ in factors:
         port = "both" if atom in shared and port == "target" else port
@@ -114,7 +136,10 @@ def _block(
         if atom not in present:
             kept.append(Piece(atom, atom.size, 0, "both", 1.0))
             present.add(atom)
-    return Block(use, tuple(kept), sum(offset for offset, _ in combination), target, source)
+    term: dict[Port, int] = {}
+    for leaf, port in zip(leaves, use.ports, strict=True):
+        term[port] = max(leaf.number, term.get(port, 0))
+    return Block(use, tuple(kept), sum(leaf.offset for leaf in leaves), target, source, term)
 
 
 def _neurons(ends: list[Atom]) -> NodeKey:

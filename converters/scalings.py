@@ -60,7 +60,7 @@ def _terms(
     for edges, block in held:
         offsets[edges.name] = trace.offsets.get(edges.parameter, 0.0)
         for unknown, power in followers.items():
-            if unknown.parameter == edges.parameter:
+            if unknown.parameter == edges.parameter and unknown.term == block.term_at(unknown.port):
                 dims = tuple(_position(block, atom, unknown.port) for atom in over)
                 powers[edges.name, dims] = powers.get((edges.name, dims), Fraction(0)) + power
     return [

@@ -13,7 +13,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
 import gmn
-from gmn.spec import GraphSpec, StateEntry
+from gmn.spec import GraphSpec, Port, StateEntry
 
 from .axes import Atom, Axis, atoms, fix, fixed, settle_dependence
 from .build import build_spec
@@ -30,7 +30,7 @@ from .tracing import (
     operation_of,
     place_of,
 )
-from .units import ONE
+from .units import ONE, Unit, UnitMismatch
 
 
 def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> GraphSpec:
@@ -61,7 +61,7 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> GraphSpec:
     result = Tracing()
     unknown = _run_axes(result, program, {e.name: e.tied_to or e.name for e in entries})
     _add_unused(result, entries)
-    settle_dependence(_tensors(result))
+    settle_dependence(_tensors(result), result.contractions)
     _run_units(result, program)
     return build_spec(result, entries, unknown)
 
@@ -214,23 +214,29 @@ def _apply(result: Tracing, node: Node) -> str | None:
 
 
 def _add_unused(result: Tracing, entries: list[StateEntry]) -> None:
-    """Parameters that no operation reads as edges become edges between ordered neurons."""
+    """Parameters that no operation reads as edges become edges all the same.
+
+    Those that the network reads in another way join the neurons that they range over; those that
+    it does not read at all join neurons of their own that may not move.
+    """
     used = {use.parameter for use in result.uses}
     graph = torch.fx.Graph()
     for entry in entries:
         if entry.tied_to or entry.name in used or not (entry.parameter and entry.floating):
             continue
-        if entry.name not in result.parameters:
+        read = entry.name in result.parameters
+        if not read:
             result.parameters[entry.name] = [fixed(size, "unused") for size in entry.shape]
-        for axis in result.parameters[entry.name]:
-            fix(axis, "not read as edges")
-        rank = len(entry.shape)
-        ports: Any = ("target", "source")[:rank] + ("tap",) * (rank - 2)
+        axes = result.parameters[entry.name]
+        moving = [place for place, axis in enumerate(axes) if any(not a.fixed for a in atoms(axis))]
+        ports: list[Port] = ["both"] * len(axes)
+        if len(moving) > 1 or (not read and len(axes) > 1):
+            ports = ["source"] * len(axes)
+            ports[moving[0] if moving else 0] = "target"
         node = graph.placeholder("unused")
         result.depth[node] = 0
-        operation = gmn.spec.Operation("unused")
-        ports = ("both",) if rank == 1 else ports
-        result.uses.append(Use(entry.name, "weight", node, operation, ports))
+        operation = gmn.spec.Operation("read" if read else "unused")
+        result.uses.append(Use(entry.name, "weight", node, operation, tuple(ports)))
 
 
 def _tensors(result: Tracing) -> list[Value]:
@@ -253,20 +259,27 @@ def _axes_in(value: Any) -> list[Axis]:
 def _run_units(result: Tracing, program: torch.export.ExportedProgram) -> None:
     for node in program.graph.nodes:
         if node.op == "call_function":
-            rule = RULES.get(name_of(node))
-            if node.target is operator.getitem:
-                unit = result.unit(node.args[0])
-            elif rule is None:
-                unit = ONE
-                _fix_operands(result, node)
-            else:
-                unit = rule.units(result, node)
-                if is_inplace(node):
-                    result.balance.equal(unit, result.unit(node.args[0]))
-            result.set_unit(node, unit)
+            result.set_unit(node, _unit_of(result, node))
         elif node.op == "output":
             _fix_operands(result, node)
     _fix_mixed_uses(result)
+
+
+def _unit_of(result: Tracing, node: Node) -> Unit:
+    """States an operation's unit equations; where it cannot, nothing it reads may be scaled."""
+    rule = RULES.get(name_of(node))
+    try:
+        if node.target is operator.getitem:
+            return result.unit_of_result(node.args[0], node.args[1])  # type: ignore[arg-type]
+        if rule is not None:
+            unit = rule.units(result, node)
+            if is_inplace(node):
+                result.balance.equal(unit, result.unit(node.args[0]))
+            return unit
+    except UnitMismatch:
+        pass
+    _fix_operands(result, node)
+    return ONE
 
 
 def _fix_operands(result: Tracing, node: Node) -> None:

@@ -16,7 +16,7 @@ from torch.fx import Node
 from gmn.spec import Operation, Port
 
 from . import units
-from .axes import Atom, Axis, Sum, atoms, fix, fixed, resolve, size_of
+from .axes import Atom, Axis, atoms, fix, fixed, size_of, terms
 from .units import ONE, Balance, Unit, Unknown
 
 Value = list[Axis]
@@ -79,6 +79,7 @@ class Tracing:
         uses: parameters used as edges, in execution order.
         operations: parameter-free operations on neurons, in execution order.
         depth: number of weight layers up to each node.
+        contractions: axes that products are summed over, see :meth:`contract`.
         balance: the equations between units.
     """
 
@@ -91,8 +92,9 @@ class Tracing:
         self.balance = Balance()
         self._names: dict[Node, str] = {}
         self._units: dict[Node, Unit] = {}
-        self._scales: dict[tuple[str, str], Unknown] = {}
+        self._scales: dict[tuple[str, str], Unit] = {}
         self.offsets: dict[str, float] = {}
+        self.contractions: list[tuple[Axis, tuple[Axis, ...]]] = []
 
     # --- axes -----------------------------------------------------------------------------------
 
@@ -110,6 +112,13 @@ class Tracing:
     def parameter_name(self, value: object) -> str | None:
         """State-dict name of an operand that is itself a parameter."""
         return self._names.get(value) if isinstance(value, Node) else None
+
+    def contract(self, axis: Axis, aligned: Sequence[Axis] = ()) -> None:
+        """Records a sum over an axis of products whose factors agree in the axes ``aligned``.
+
+        Its permutation may depend on those only: along other axes the factors differ.
+        """
+        self.contractions.append((axis, tuple(aligned)))
 
     def use(
         self,
@@ -146,36 +155,71 @@ class Tracing:
         return self._units.get(value, ONE) if name is None else self.scale(name, "both")
 
     def set_unit(self, node: Node, unit: Unit) -> None:
-        """Sets the unit of a result."""
+        """Sets the unit of a result; where it is a concatenation, with one part per term.
+
+        The parts of several results follow one another.
+        """
+        value = self.values[node]
+        count = sum(map(count_terms, value)) if _is_nested(value) else count_terms(value)
+        if len(unit.parts) not in (1, count):
+            unit = self.balance.merge(unit)
         self._units[node] = unit
 
-    def scale(self, name: str, port: str) -> Unit:
-        """The unknown scale of one end of a parameter, as a unit."""
-        if (name, port) not in self._scales:
-            over = self._scale_atoms(name, port)
-            if over is None:
-                return ONE
-            self._scales[name, port] = Unknown(over, name, port)
-        return units.of(self._scales[name, port])
+    def unit_of_result(self, node: Node, number: int) -> Unit:
+        """Unit of one of several results."""
+        unit, results = self.unit(node), self.values[node]
+        if len(unit.parts) == 1 or not _is_nested(results):
+            return unit
+        start = sum(map(count_terms, results[:number]))
+        return Unit(unit.parts[start : start + count_terms(results[number])])
 
-    def _scale_atoms(self, name: str, port: str) -> frozenset[Atom] | None:
+    def scale(self, name: str, port: str) -> Unit:
+        """The unknown scale of one end of a parameter, as a unit.
+
+        It has one part per term of that end's axis. Ends with several concatenated dimensions have
+        none of their own.
+        """
+        if (name, port) not in self._scales:
+            own, shared = self._end(name, port)
+            parts = [part for part in ([terms(axis) for axis in own]) if len(part) > 1]
+            if len(parts) > 1:
+                return ONE
+            plain = [axis for axis in own if len(terms(axis)) == 1]
+            choices = parts[0] if parts else [()]
+            self._scales[name, port] = units.of(
+                *(
+                    Unknown(atoms_of(*plain, choice, shared), name, port, number)
+                    for number, choice in enumerate(choices)
+                )
+            )
+        return self._scales[name, port]
+
+    def _end(self, name: str, port: str) -> tuple[list[Axis], Axis]:
         axes = self.parameters[name]
-        if any(isinstance(f, Sum) for axis in axes for f in resolve(axis)):
-            return None
         if port == "both":
-            return atoms_of(*axes)
+            return list(axes), ()
         use = next(use for use in self.uses if use.parameter == name and port in use.ports)
         own = [axis for p, axis in zip(use.ports, axes, strict=True) if p == port]
-        return atoms_of(*own, *([use.shared] if port == "source" else []))
+        return own, use.shared if port == "source" else ()
 
     def scales(self) -> list[Unknown]:
         """All unknown scales of parameters, in the order of their first use."""
-        return list(self._scales.values())
+        return [u for unit in self._scales.values() for part in unit.parts for u in part.unknowns()]
 
     def find_use(self, node: Node, value: object) -> Use | None:
         """How ``node`` uses an operand as edges, if it does."""
         name = self.parameter_name(value)
         return next((u for u in self.uses if u.node is node and u.parameter == name), None)
+
+
+def _is_nested(value: Any) -> bool:
+    return bool(value) and isinstance(value[0], list)
+
+
+def count_terms(value: Value) -> int:
+    """Number of terms of the value's concatenated dimension; 1 if there is none, or several."""
+    counts = [len(terms(axis)) for axis in value]
+    return max(counts, default=1) if sum(count > 1 for count in counts) == 1 else 1
 
 
 def _flat(value: Any) -> list[Axis]:

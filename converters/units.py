@@ -22,33 +22,29 @@ class Unknown:
         atoms: what it varies over.
         parameter: the parameter it scales, if it belongs to one.
         port: the end of the parameter that it belongs to.
+        term: the term of that end's axis, where it is a concatenation.
     """
 
     atoms: frozenset[Atom]
     parameter: str | None = None
     port: str = ""
+    term: int = 0
 
 
 Powers = Mapping[Unknown, Fraction]
 
 
 @dataclass(frozen=True)
-class Unit:
-    """The unit of a value: powers of unknown scales, for magnitudes and for signs."""
+class Monomial:
+    """Powers of unknown scales, for magnitudes and for signs."""
 
     magnitude: Powers = field(default_factory=dict)
     sign: Powers = field(default_factory=dict)
 
-    def __mul__(self, other: Unit) -> Unit:
-        return Unit(_add(self.magnitude, other.magnitude, 1), _add(self.sign, other.sign, 1))
-
-    def __truediv__(self, other: Unit) -> Unit:
-        return Unit(_add(self.magnitude, other.magnitude, -1), _add(self.sign, other.sign, -1))
-
-    def __pow__(self, exponent: int) -> Unit:
-        return Unit(
-            {u: power * exponent for u, power in self.magnitude.items()},
-            {u: power * exponent for u, power in self.sign.items()},
+    def times(self, other: Monomial, power: int = 1) -> Monomial:
+        """The product with a power of another monomial."""
+        return Monomial(
+            _add(self.magnitude, other.magnitude, power), _add(self.sign, other.sign, power)
         )
 
     def unknowns(self) -> set[Unknown]:
@@ -56,12 +52,54 @@ class Unit:
         return {*self.magnitude, *self.sign}
 
 
+class UnitMismatch(Exception):
+    """Two values are concatenations in different ways; their units cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit of a value: one monomial, or one for every term of its concatenated dimension."""
+
+    parts: tuple[Monomial, ...] = (Monomial(),)
+
+    def pairs(self, other: Unit) -> list[tuple[Monomial, Monomial]]:
+        """Corresponding parts; a value that is not a concatenation is the same in all of them.
+
+        Raises:
+            UnitMismatch: if both are concatenations of different numbers of terms.
+        """
+        count = max(len(self.parts), len(other.parts))
+        if not {len(self.parts), len(other.parts)} <= {1, count}:
+            raise UnitMismatch
+        first, second = (u.parts * (count // len(u.parts)) for u in (self, other))
+        return list(zip(first, second, strict=True))
+
+    def __mul__(self, other: Unit) -> Unit:
+        return Unit(tuple(a.times(b) for a, b in self.pairs(other)))
+
+    def __truediv__(self, other: Unit) -> Unit:
+        return Unit(tuple(a.times(b, -1) for a, b in self.pairs(other)))
+
+    def __pow__(self, exponent: int) -> Unit:
+        return Unit(tuple(Monomial().times(part, exponent) for part in self.parts))
+
+    @property
+    def magnitude(self) -> Unit:
+        """The unit without its signs."""
+        return Unit(tuple(Monomial(part.magnitude, {}) for part in self.parts))
+
+    @property
+    def sign(self) -> Unit:
+        """The unit without its magnitudes."""
+        return Unit(tuple(Monomial({}, part.sign) for part in self.parts))
+
+
 ONE = Unit()
 
 
-def of(unknown: Unknown) -> Unit:
-    """The unit that is one unknown itself."""
-    return Unit({unknown: Fraction(1)}, {unknown: Fraction(1)})
+def of(*unknowns: Unknown) -> Unit:
+    """The unit whose parts are these unknowns."""
+    return Unit(tuple(Monomial({u: Fraction(1)}, {u: Fraction(1)}) for u in unknowns))
 
 
 def _add(first: Powers, second: Powers, factor: int) -> Powers:
@@ -127,17 +165,17 @@ class Balance:
 
     def equal(self, first: Unit, second: Unit) -> None:
         """Both values carry the same unit, as the terms of a sum must."""
-        quotient = first / second
-        self._magnitudes.require(quotient.magnitude)
-        self._signs.require(quotient.sign)
+        for part in (first / second).parts:
+            self._magnitudes.require(part.magnitude)
+            self._signs.require(part.sign)
 
     def fix_magnitude(self, unit: Unit) -> None:
         """The magnitude may not change, as before tanh."""
-        self._magnitudes.require(unit.magnitude)
+        self.equal(unit.magnitude, ONE)
 
     def fix_sign(self, unit: Unit) -> None:
         """The sign may not change, as before ReLU."""
-        self._signs.require(unit.sign)
+        self.equal(unit.sign, ONE)
 
     def fix(self, unit: Unit) -> None:
         """Nothing may change, as before GELU."""
@@ -145,24 +183,31 @@ class Balance:
 
     def restrict(self, unit: Unit, allowed: frozenset[Atom]) -> Unit:
         """The unit may vary over ``allowed`` only; returns it in unknowns that do."""
-        current = self._reduced(unit)
-        for unknown in current.unknowns():
-            if not unknown.atoms <= allowed:
-                replacement = of(Unknown(unknown.atoms & allowed))
-                self.equal(of(unknown), replacement)
+        for part in self._reduced(unit).parts:
+            for unknown in part.unknowns():
+                if not unknown.atoms <= allowed:
+                    self.equal(of(unknown), of(Unknown(unknown.atoms & allowed)))
         return self._reduced(unit)
 
-    def _reduced(self, unit: Unit) -> Unit:
-        return Unit(self._magnitudes.reduce(unit.magnitude), self._signs.reduce(unit.sign))
+    def merge(self, unit: Unit) -> Unit:
+        """All parts must be equal, as when the terms of a concatenation are treated alike."""
+        for part in unit.parts[1:]:
+            self.equal(Unit((part,)), Unit(unit.parts[:1]))
+        return Unit(unit.parts[:1])
 
     def split(self, unit: Unit, atoms: frozenset[Atom]) -> tuple[Unit, Unit]:
-        """The parts of a unit that vary over ``atoms`` and that do not."""
-        for unknown in self._reduced(unit).unknowns():
-            if unknown.atoms & atoms and not unknown.atoms <= atoms:
-                self.restrict(of(unknown), atoms)
+        """The factors of a unit that vary over some of ``atoms``, and the others."""
         unit = self._reduced(unit)
-        inside = _only(unit, lambda unknown: unknown.atoms <= atoms)
+        inside = Unit(tuple(_touching(part, atoms) for part in unit.parts))
         return inside, unit / inside
+
+    def _reduced(self, unit: Unit) -> Unit:
+        return Unit(
+            tuple(
+                Monomial(self._magnitudes.reduce(p.magnitude), self._signs.reduce(p.sign))
+                for p in unit.parts
+            )
+        )
 
     def solutions(
         self, unknowns: Iterable[Unknown]
@@ -184,8 +229,8 @@ class Balance:
         return result
 
 
-def _only(unit: Unit, keep) -> Unit:  # type: ignore[no-untyped-def]
-    return Unit(
-        {u: p for u, p in unit.magnitude.items() if keep(u)},
-        {u: p for u, p in unit.sign.items() if keep(u)},
+def _touching(part: Monomial, atoms: frozenset[Atom]) -> Monomial:
+    return Monomial(
+        {u: p for u, p in part.magnitude.items() if u.atoms & atoms},
+        {u: p for u, p in part.sign.items() if u.atoms & atoms},
     )

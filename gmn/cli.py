@@ -140,7 +140,7 @@ def compare(
         typer.Option("--model", "-m", help="A model by name, repeatable; all if left out."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs per model.")] = 3,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 30,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 25,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread.")] = 2,
 ) -> None:
     """Predict test accuracy from weights with several models, and compare them.

@@ -91,7 +91,8 @@ def scatter_plot(comparison: Comparison) -> Figure:
     down = -(-count // across)
     figure = Figure(figsize=(3.2 * across, 3.3 * down + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    axes = list(grid.flat)
     for axis, row in zip(axes, comparison.rows, strict=False):
         predicted = torch.tensor(row.predictions).mean(dim=0)
         axis.plot([0, 1], [0, 1], color="0.7", linewidth=1, zorder=0)
@@ -100,7 +101,7 @@ def scatter_plot(comparison: Comparison) -> Figure:
         title = f"{row.model}\n{NAMES.get(metric, metric)} = {row.mean(metric):.3f}"
         axis.set_title(title, fontsize=10)
         axis.set_aspect("equal")
-    for axis in list(axes)[count:]:
+    for axis in axes[count:]:
         axis.set_visible(False)
     figure.supxlabel("true test accuracy", fontsize=10)
     figure.supylabel("predicted from the weights", fontsize=10)

@@ -48,7 +48,7 @@ class Recipe:
         clip: largest norm of the gradient.
     """
 
-    epochs: int = 30
+    epochs: int = 25
     batch_size: int = 32
     learning_rate: float | None = None
     weight_decay: float = 1e-2

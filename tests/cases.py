@@ -36,7 +36,8 @@ class Case:
     def example(self, seed: int = 0) -> tuple[Tensor, ...]:
         """Inputs, float64."""
         torch.manual_seed(seed)
-        return tuple(value.double() for value in self.inputs())
+        values = self.inputs()
+        return tuple(v.double() if v.is_floating_point() else v for v in values)
 
 
 def vectors(size: int) -> Callable[[], tuple[Tensor, ...]]:
@@ -189,6 +190,112 @@ class ScalarHidden(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(torch.relu(self.conv(x)).flatten(1))
+
+
+class Attention(nn.Module):
+    """Multi-head attention by hand: heads and the units within them."""
+
+    def __init__(self, width: int = 8, heads: int = 2, keys: int = 2, bias: bool = True) -> None:
+        super().__init__()
+        self.heads, self.keys, self.size = heads, keys, width // heads
+        self.q = nn.Linear(width, width, bias=bias)
+        self.k = nn.Linear(width, keys * self.size, bias=bias)
+        self.v = nn.Linear(width, keys * self.size, bias=bias)
+        self.o = nn.Linear(width, width, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, _ = x.shape
+        q = self.q(x).view(b, t, self.heads, self.size).transpose(1, 2)
+        k, v = (
+            layer(x).view(b, t, self.keys, self.size).transpose(1, 2) for layer in (self.k, self.v)
+        )
+        if self.keys < self.heads:
+            k, v = (
+                y[:, :, None].expand(b, self.keys, self.heads // self.keys, t, self.size)
+                .reshape(b, self.heads, t, self.size) for y in (k, v)
+            )  # fmt: skip
+        scores = (q @ k.transpose(-2, -1) / self.size**0.5).softmax(-1)
+        return self.o((scores @ v).transpose(1, 2).reshape(b, t, -1))
+
+
+class PackedAttention(nn.Module):
+    """Queries, keys and values from one weight; the library's attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.o = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, _ = x.shape
+        q, k, v = (y.view(b, t, 2, 4).transpose(1, 2) for y in self.qkv(x).chunk(3, dim=-1))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.o(y.transpose(1, 2).reshape(b, t, 8))
+
+
+class RMSNorm(nn.Module):
+    """As language models write it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+
+class Gated(nn.Module):
+    """SwiGLU: the linear branch has a scale of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.up = nn.Linear(8, 6, bias=False), nn.Linear(8, 6, bias=False)
+        self.down = nn.Linear(6, 8, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(nn.functional.silu(self.gate(x)) * self.up(x))
+
+
+class Transformer(nn.Module):
+    """Tokens, positions, a class token, pre-norm blocks, tied output."""
+
+    def __init__(self, attention: nn.Module, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.embed, self.positions = nn.Embedding(11, 8), nn.Parameter(torch.randn(6, 8))
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.norm1, self.norm2, self.norm3 = norm(8), norm(8), norm(8)
+        self.attention, self.gated = attention, Gated()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids.long())
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1) + self.positions
+        x = x + self.attention(self.norm1(x))
+        x = x + self.gated(self.norm2(x))
+        return nn.functional.linear(self.norm3(x)[:, 0], self.embed.weight)
+
+
+class Dense(nn.Module):
+    """Concatenation: every reader sees the channels of all writers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(7, 5, 3, padding=1)
+        self.last = nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([x, torch.relu(self.first(x))], dim=1)
+        x = torch.cat([x, torch.relu(self.second(x))], dim=1)
+        return self.last(x.mean((2, 3)))
+
+
+class PackedGate(nn.Module):
+    """Gate and linear branch from one weight: one permutation moves both halves of its rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both, self.down = nn.Linear(3, 12), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(nn.functional.glu(self.both(x), dim=-1))
 
 
 ACTIVATIONS = (
@@ -370,5 +477,73 @@ CASES = [
     Case("decoder", Decoder, vectors(3), "rows of a linear layer are channels times positions"),
     Case("unused", Unused, vectors(3), "parameters nobody reads, elementwise gains, scalars"),
     Case("unknown-operation", Unknown, vectors(3), "unknown never means wrong"),
+    Case(
+        "attention",
+        Attention,
+        lambda: (torch.randn(2, 5, 8),),
+        "a permutation of heads; of units within each, shared by queries and keys",
+    ),
+    Case(
+        "attention-grouped",
+        lambda: Attention(heads=4, keys=2),
+        lambda: (torch.randn(2, 5, 8),),
+        "several query heads share one key head",
+    ),
+    Case(
+        "attention-packed",
+        PackedAttention,
+        lambda: (torch.randn(2, 5, 8),),
+        "a fused weight is three edge sets",
+    ),
+    Case(
+        "attention-module",
+        lambda: nn.TransformerEncoderLayer(8, 2, 12, batch_first=True),
+        lambda: (torch.randn(2, 5, 8),),
+        "the library's encoder layer, unfused",
+    ),
+    Case(
+        "transformer",
+        lambda: Transformer(Attention(), nn.LayerNorm),
+        lambda: (torch.randint(11, (2, 5)),),
+        "a residual stream with layer norms, tokens, positions and a tied output",
+    ),
+    Case(
+        "transformer-rms",
+        lambda: Transformer(Attention(heads=4, keys=2, bias=False), RMSNorm),
+        lambda: (torch.randint(11, (2, 5)),),
+        "signs pass normalisation by hand; grouped queries",
+    ),
+    Case("dense", Dense, images(3), "every reader of a concatenation reads every writer"),
+    Case("packed-gate", PackedGate, vectors(3), "one permutation of both halves of a weight"),
+    Case("gated", Gated, lambda: (torch.randn(3, 8),), "a scale of the linear branch only"),
+    Case(
+        "group-norm",
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 8, 3),
+            nn.GroupNorm(4, 8),
+            nn.ReLU(),
+            nn.Conv2d(8, 6, 3),
+            nn.InstanceNorm2d(6, affine=True),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.Linear(216, 2),
+        ),
+        images(3),
+        "channels move within groups of a normalisation, and groups as wholes",
+    ),
+    Case(
+        "prelu",
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 5, 3),
+            nn.PReLU(5),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(80, 4),
+            nn.PReLU(),
+            nn.Linear(4, 2),
+        ),
+        images(3),
+        "slopes move with their channels; one slope for all is a number of its own",
+    ),
     Case("scalar-hidden", ScalarHidden, images(1), "axes of size one", True),
 ]

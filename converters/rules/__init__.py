@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..tracing import Rule
-from . import norm, pointwise, reduce, shape, weights
+from . import norm, pieces, pointwise, products, reduce, shape, sources, weights
 
 RULES: dict[str, Rule] = {
     **weights.RULES,
@@ -11,6 +11,9 @@ RULES: dict[str, Rule] = {
     **pointwise.RULES,
     **reduce.RULES,
     **shape.RULES,
+    **pieces.RULES,
+    **products.RULES,
+    **sources.RULES,
 }
 
 

@@ -44,7 +44,15 @@ def even_unit(trace: Tracing, node: Node) -> Unit:
 
 def absolute_unit(trace: Tracing, node: Node) -> Unit:
     """Even, and homogeneous for positive scales."""
-    return _in_place(trace, node, Unit(trace.unit(node.args[0]).magnitude, {}))
+    return _in_place(trace, node, trace.unit(node.args[0]).magnitude)
+
+
+def _no_axes(trace: Tracing, node: Node) -> Value:
+    return []
+
+
+def _no_unit(trace: Tracing, node: Node) -> Unit:
+    return ONE
 
 
 def fixed_unit(trace: Tracing, node: Node) -> Unit:
@@ -78,12 +86,12 @@ def broadcast_axes(trace: Tracing, node: Node) -> Value:
         result.append(_join([a for a in axes if size_of(a) == shape[position]], shape, reason))
     for operand in node.all_input_nodes:
         kind = "gain" if name_of(node) in ("mul", "div") else "shift"
-        ports = _BOTH * len(trace.axes(operand))
+        ports = BOTH * len(trace.axes(operand))
         trace.use(operand, node, kind, ports)
     return result
 
 
-_BOTH: tuple[Port, ...] = ("both",)
+BOTH: tuple[Port, ...] = ("both",)
 
 
 def _join(axes: list[Axis], shape: tuple[int, ...], reason: str) -> Axis:
@@ -167,6 +175,10 @@ RULES = {
             "identity",
         ),
         Rule(same_axes, same_unit, "everything"),
+    ),
+    **dict.fromkeys(
+        ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_size"),
+        Rule(_no_axes, _no_unit, "everything; it only checks"),
     ),
     **dict.fromkeys(
         ("softmax", "log_softmax"),

@@ -16,6 +16,7 @@ def _linear_axes(trace: Tracing, node: Node) -> Value:
     call = arguments(node)
     features, weight = trace.axes(call["input"]), trace.axes(call["weight"])
     unify(features[-1], weight[-1], place_of(node))
+    trace.contract(weight[-1])
     ports: tuple[Port, ...] = ("target", "source") if len(weight) == 2 else ("source",)
     trace.use(call["weight"], node, "weight", ports)
     if len(weight) == 1:
@@ -24,11 +25,16 @@ def _linear_axes(trace: Tracing, node: Node) -> Value:
     return [*features[:-1], weight[0]]
 
 
-def _matmul_axes(trace: Tracing, node: Node) -> Value | None:
+def is_matrix(trace: Tracing, value: object) -> bool:
+    """Whether an operand is a parameter with two dimensions."""
+    return trace.parameter_name(value) is not None and len(trace.axes(value)) == 2
+
+
+def product_axes(trace: Tracing, node: Node) -> Value:
+    """``x @ W`` with a parameter matrix."""
     features, weight = trace.axes(node.args[0]), trace.axes(node.args[1])
-    if trace.parameter_name(node.args[1]) is None or len(weight) != 2:
-        return None
     unify(features[-1], weight[0], place_of(node))
+    trace.contract(weight[0])
     trace.use(node.args[1], node, "weight", ("source", "target"))
     return [*features[:-1], weight[1]]
 
@@ -48,6 +54,7 @@ def _conv_axes(trace: Tracing, node: Node) -> Value:
         fix(axis, "a convolution tells positions apart")
         mark_position(axis)
     shared = _conv_channels(features[channel], weight, call["groups"], place_of(node))
+    trace.contract(weight[1], [shared])
     steps = (1.0, 1.0, *(float(d) for d in call["dilation"]))
     taps: list[Port] = ["tap"] * spatial
     trace.use(call["weight"], node, "weight", ("target", "source", *taps), shared, steps)
@@ -77,7 +84,7 @@ def feature_map(node: Node, spatial: int) -> list[Axis]:
     return axes
 
 
-def _contraction_units(trace: Tracing, node: Node) -> Unit:
+def contraction_units(trace: Tracing, node: Node) -> Unit:
     """``y = Wx + b``: [W] is [y] over [x], and [b] is [y]."""
     features, weight, *bias = node.args
     use = trace.find_use(node, weight)
@@ -90,9 +97,9 @@ def _contraction_units(trace: Tracing, node: Node) -> Unit:
     columns = [axis for axis, port in zip(axes, use.ports, strict=True) if port == "source"]
     inside, outside = trace.balance.split(value, atoms_of(*columns, use.shared))
     trace.balance.fix(inside * trace.scale(use.parameter, "source"))
-    result = outside
+    result = trace.balance.merge(outside)
     if "target" in use.ports:
-        result = outside * trace.scale(use.parameter, "target")
+        result = result * trace.scale(use.parameter, "target")
     if bias and bias[0] is not None:
         trace.balance.equal(trace.unit(bias[0]), result)
     return result
@@ -100,10 +107,8 @@ def _contraction_units(trace: Tracing, node: Node) -> Unit:
 
 _CONTRACTION = "permutations and scalings of the rows; those of the columns follow the input"
 RULES = {
-    "linear": Rule(_linear_axes, _contraction_units, _CONTRACTION),
-    "matmul": Rule(_matmul_axes, _contraction_units, f"with a parameter matrix: {_CONTRACTION}"),
-    "mm": Rule(_matmul_axes, _contraction_units, f"with a parameter matrix: {_CONTRACTION}"),
-    "conv1d": Rule(_conv_axes, _contraction_units, _CONTRACTION),
-    "conv2d": Rule(_conv_axes, _contraction_units, _CONTRACTION),
-    "conv3d": Rule(_conv_axes, _contraction_units, _CONTRACTION),
+    "linear": Rule(_linear_axes, contraction_units, _CONTRACTION),
+    "conv1d": Rule(_conv_axes, contraction_units, _CONTRACTION),
+    "conv2d": Rule(_conv_axes, contraction_units, _CONTRACTION),
+    "conv3d": Rule(_conv_axes, contraction_units, _CONTRACTION),
 }

@@ -1,0 +1,132 @@
+"""Operations that join values along a dimension, or cut them."""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from ..axes import Atom, Axis, Sum, cut, fix, fixed, size_of, unify
+from ..tracing import Rule, Tracing, Value, arguments, count_terms, place_of, shape_of
+from ..units import Monomial, Unit
+from .pointwise import same_unit
+
+
+def _cat_axes(trace: Tracing, node: Node) -> Value:
+    call = arguments(node)
+    values = [trace.axes(operand) for operand in call["tensors"]]
+    dim = call["dim"] % len(values[0])
+    result = list(values[0])
+    for value in values[1:]:
+        for place, axis in enumerate(value):
+            if place != dim:
+                unify(result[place], axis, place_of(node))
+    result[dim] = (Sum(tuple(value[dim] for value in values)),)
+    return result
+
+
+def _cat_units(trace: Tracing, node: Node) -> Unit:
+    call = arguments(node)
+    dim, parts = call["dim"], tuple[Monomial, ...]()
+    for operand in call["tensors"]:
+        unit, count = trace.unit(operand), count_terms([trace.axes(operand)[dim]])
+        if len(unit.parts) not in (1, count):
+            unit = trace.balance.merge(unit)
+        parts += unit.parts * (count // len(unit.parts))
+    return Unit(parts)
+
+
+def _stack_axes(trace: Tracing, node: Node) -> Value:
+    call = arguments(node)
+    values = [trace.axes(operand) for operand in call["tensors"]]
+    for value in values[1:]:
+        for first, other in zip(values[0], value, strict=True):
+            unify(first, other, place_of(node))
+    result = list(values[0])
+    result.insert(call["dim"] % (len(result) + 1), fixed(len(values), "stacked values"))
+    return result
+
+
+def _stack_units(trace: Tracing, node: Node) -> Unit:
+    first, *others = (trace.unit(operand) for operand in arguments(node)["tensors"])
+    for other in others:
+        trace.balance.equal(first, other)
+    return first
+
+
+def _cut_axes(trace: Tracing, node: Node) -> list[Value]:
+    """Split, chunk and their kin: parts of known sizes along one dimension."""
+    axes, dim = trace.axes(node.args[0]), arguments(node).get("dim", 0)
+    dim %= len(axes)
+    sizes = [int(part.shape[dim]) for part in node.meta["val"]]
+    parts = _parts(axes[dim], sizes, place_of(node))
+    return [[*axes[:dim], part, *axes[dim + 1 :]] for part in parts]
+
+
+def _parts(axis: Axis, sizes: list[int], reason: str) -> list[Axis]:
+    found = cut(axis, sizes, reason) if len(sizes) > 1 else [axis]
+    return found if found is not None else [fixed(size, reason) for size in sizes]
+
+
+def cut_evenly(axis: Axis, count: int, reason: str) -> list[Axis]:
+    """Consecutive parts of equal size."""
+    return _parts(axis, [size_of(axis) // count] * count, reason)
+
+
+def _unbind_axes(trace: Tracing, node: Node) -> list[Value]:
+    axes, dim = trace.axes(node.args[0]), arguments(node)["dim"]
+    dim %= len(axes)
+    fix(axes[dim], "unbinding tells positions apart")
+    return [[*axes[:dim], *axes[dim + 1 :]] for _ in node.meta["val"]]
+
+
+def _select_axes(trace: Tracing, node: Node) -> Value:
+    axes, dim = list(trace.axes(node.args[0])), arguments(node)["dim"]
+    fix(axes.pop(dim % len(axes)), "selecting tells positions apart")
+    return axes
+
+
+def _slice_axes(trace: Tracing, node: Node) -> Value:
+    call = arguments(node)
+    axes, dim = list(trace.axes(node.args[0])), call["dim"]
+    dim %= len(axes)
+    before, after = size_of(axes[dim]), shape_of(node)[dim]
+    start = min(max((call["start"] or 0) + (before if (call["start"] or 0) < 0 else 0), 0), before)
+    if after == before:
+        return axes
+    if call["step"] != 1:
+        fix(axes[dim], "slicing with a step tells positions apart")
+        axes[dim] = fixed(after, "slicing with a step")
+        return axes
+    sizes = [start, after, before - start - after]
+    wanted = [size for size in sizes if size]
+    parts = _parts(axes[dim], wanted, place_of(node))
+    axes[dim] = parts[1 if start else 0]
+    return axes
+
+
+def _slice_units(trace: Tracing, node: Node) -> Unit:
+    return trace.balance.merge(trace.unit(node.args[0]))
+
+
+def _expand_axes(trace: Tracing, node: Node) -> Value:
+    axes, shape = trace.axes(node.args[0]), shape_of(node)
+    new = len(shape) - len(axes)
+    # Copies are alike, so a repeated dimension may be permuted.
+    return [
+        axes[place - new] if place >= new and size_of(axes[place - new]) == size else (Atom(size),)
+        for place, size in enumerate(shape)
+    ]
+
+
+_CUT = "permutations within every part"
+RULES = {
+    "cat": Rule(_cat_axes, _cat_units, "permutations and scales of every part", recorded=True),
+    "stack": Rule(_stack_axes, _stack_units, "permutations and scales that all values share"),
+    **dict.fromkeys(
+        ("split", "split_with_sizes", "chunk", "tensor_split"), Rule(_cut_axes, same_unit, _CUT)
+    ),
+    "unbind": Rule(_unbind_axes, _slice_units, "permutations of the other dimensions"),
+    "select": Rule(_select_axes, _slice_units, "permutations of the other dimensions"),
+    "slice": Rule(_slice_axes, _slice_units, "permutations within and outside the slice"),
+    "expand": Rule(_expand_axes, same_unit, "everything; copies may be permuted"),
+    "expand_as": Rule(_expand_axes, same_unit, "everything; copies may be permuted"),
+}
