@@ -30,6 +30,11 @@ class Atom:
         roles: subset of {"input", "output"}.
         within: atoms it may depend on, if every value that has it has them too.
         siblings: atoms that it was split from; together they number what was one index set.
+        halves: for the outer part of a split, the atom that was split and the inner part.
+        shared: whether it was joined with another index set since it was made.
+        copies: for the inner part, the axes that take its place at each outer index, once values
+            are taken apart along the outer part.
+        stack: the outer part that the copies belong to.
         binding: the axis it turned out to be; None while it is a root.
     """
 
@@ -40,6 +45,10 @@ class Atom:
         self.roles: set[str] = set()
         self.within: set[Atom] = set()
         self.siblings: set[Atom] = set()
+        self.halves: tuple[Atom, Atom] | None = None
+        self.shared = False
+        self.copies: list[Atom] = []
+        self.stack: Atom | None = None
         self.binding: Axis | None = None
 
 
@@ -108,6 +117,8 @@ def fix(axis: Axis, reason: str) -> None:
     """Forbids permutations of everything the axis ranges over."""
     for atom in atoms(axis):
         atom.fixed = atom.fixed or reason
+        for copy in atom.copies:
+            fix((copy,), reason)
 
 
 def mark_position(axis: Axis) -> None:
@@ -138,6 +149,10 @@ def unify(first: Axis, second: Axis, reason: str) -> None:
     for one, other in ((left, right), (right, left)):
         if len(one) == 1 and isinstance(one[0], Atom) and one[0] not in atoms(tuple(other)):
             _bind(one[0], tuple(other))
+            for atom in atoms(tuple(other)):
+                atom.shared = True
+                if atom.copies:
+                    fix((atom,), "taken apart, then joined")
             return
     while left or right:
         left, right = _drop_ones(left), _drop_ones(right)
@@ -302,6 +317,7 @@ def _split(factor: Atom | Sum, major: int, reason: str) -> Axis | None:
     for child in (outer, inner):
         _inherit(child, factor)
     inner.within = {outer} | factor.within
+    outer.halves = (factor, inner)
     _bind(factor, (outer, inner))
     return (outer, inner)
 
@@ -312,7 +328,61 @@ def _inherit(child: Atom, parent: Atom) -> None:
     child.within = set(parent.within)
 
 
+def unstack(axes: Sequence[Axis], dim: int, reason: str) -> list[list[Axis]]:
+    """The axes of the values at every index of one dimension.
+
+    Where that dimension is the outer part of a split (a packed weight viewed as 3 × units), what
+    was split becomes a concatenation, and each value gets a term of its own.
+
+    Args:
+        axes: the axes of the value that is taken apart.
+        dim: the dimension that goes.
+        reason: what to report for the dimension, which is fixed.
+    """
+    rest = [resolve(axis) for place, axis in enumerate(axes) if place != dim]
+    outer = resolve(axes[dim])
+    size = size_of(outer)
+    fix(outer, reason)
+    if len(outer) != 1 or not isinstance(outer[0], Atom) or not _make_copies(outer[0]):
+        return [list(rest) for _ in range(size)]
+    stack = outer[0]
+    return [[_at(axis, stack, index) for axis in rest] for index in range(size)]
+
+
+def _make_copies(outer: Atom) -> bool:
+    """Turns (outer, inner) into a concatenation of copies of inner; False if that is impossible."""
+    if outer.halves is None:
+        return False
+    whole, inner = outer.halves
+    parts = resolve((inner,))
+    if any(isinstance(part, Atom) and part.stack is outer for part in parts):
+        return True
+    originals = [part for part in parts if isinstance(part, Atom)]
+    free = all(not (part.fixed or part.shared or part.copies) for part in originals)
+    if not free or len(originals) < len(parts) or resolve((whole,)) != (outer, *parts):
+        return False
+    for original in originals:
+        original.stack = outer
+        original.copies = [Atom(original.size) for _ in range(outer.size)]
+    for index in range(outer.size):
+        for original in originals:
+            copy, inside = original.copies[index], original.within - {outer}
+            copy.within = {p.copies[index] if p in originals else p for p in inside}
+    terms = tuple(tuple(o.copies[index] for o in originals) for index in range(outer.size))
+    whole.binding = (Sum(terms),)
+    return True
+
+
+def _at(axis: Axis, stack: Atom, index: int) -> Axis:
+    return tuple(
+        factor.copies[index] if isinstance(factor, Atom) and factor.stack is stack else factor
+        for factor in axis
+    )
+
+
 def _bind(atom: Atom, axis: Axis) -> None:
+    if atom.copies:
+        fix((atom,), "taken apart, then joined")
     atom.binding = axis
     if atom.fixed:
         fix(axis, atom.fixed)
@@ -331,6 +401,10 @@ def _bind(atom: Atom, axis: Axis) -> None:
 def _merge(a: Atom, b: Atom) -> None:
     if a is b:
         return
+    for one in (a, b):
+        one.shared = True
+        if one.copies:
+            fix((one,), "taken apart, then joined")
     b.binding = (a,)
     a.fixed = a.fixed or b.fixed
     a.position |= b.position
@@ -364,6 +438,11 @@ def settle_dependence(
     """
     counted = [[[Counter(atoms(term)) for term in terms(a)] for a in value] for value in values]
     everything = {atom for value in counted for dim in value for term in dim for atom in term}
+    for value in counted:
+        present = sum((term for dim in value for term in dim), Counter[Atom]())
+        for atom in present:
+            if atom.stack is not None and present[atom.stack] != 1:
+                fix((atom,), "taken apart, but also used as a whole")
     for atom in everything:
         atom.within = _roots(atom.within) - {atom}
     for atom in everything:

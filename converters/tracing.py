@@ -22,7 +22,15 @@ from .units import ONE, Balance, Unit, Unknown
 Value = list[Axis]
 
 # Arguments that change how an operation runs, not what it computes.
-_SILENT = {"training", "momentum", "cudnn_enabled", "use_input_stats", "inplace", "train"}
+_SILENT = {
+    "training",
+    "momentum",
+    "cudnn_enabled",
+    "cudnn_enable",
+    "use_input_stats",
+    "inplace",
+    "train",
+}
 
 
 class TraceError(ValueError):
@@ -216,8 +224,18 @@ def _is_nested(value: Any) -> bool:
     return bool(value) and isinstance(value[0], list)
 
 
+def stacked(value: Value) -> int:
+    """Number of parts that a value is taken apart into later; 0 if it is not."""
+    return max((len(atom.copies) for axis in value for atom in atoms(axis)), default=0)
+
+
 def count_terms(value: Value) -> int:
-    """Number of terms of the value's concatenated dimension; 1 if there is none, or several."""
+    """Number of terms of the value's concatenated dimension; 1 if there is none, or several.
+
+    A value that is taken apart later counts as the concatenation of its parts.
+    """
+    if count := stacked(value):
+        return count
     counts = [len(terms(axis)) for axis in value]
     return max(counts, default=1) if sum(count > 1 for count in counts) == 1 else 1
 

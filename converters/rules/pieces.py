@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from ..axes import Atom, Axis, Sum, cut, fix, fixed, size_of, unify
-from ..tracing import Rule, Tracing, Value, arguments, count_terms, place_of, shape_of
+from ..axes import Atom, Axis, Sum, cut, fix, fixed, size_of, unify, unstack
+from ..tracing import Rule, Tracing, Value, arguments, count_terms, place_of, shape_of, stacked
 from ..units import Monomial, Unit
 from .pointwise import same_unit
 
@@ -74,14 +74,12 @@ def cut_evenly(axis: Axis, count: int, reason: str) -> list[Axis]:
 def _unbind_axes(trace: Tracing, node: Node) -> list[Value]:
     axes, dim = trace.axes(node.args[0]), arguments(node)["dim"]
     dim %= len(axes)
-    fix(axes[dim], "unbinding tells positions apart")
-    return [[*axes[:dim], *axes[dim + 1 :]] for _ in node.meta["val"]]
+    return unstack(axes, dim, "unbinding tells positions apart")
 
 
 def _select_axes(trace: Tracing, node: Node) -> Value:
-    axes, dim = list(trace.axes(node.args[0])), arguments(node)["dim"]
-    fix(axes.pop(dim % len(axes)), "selecting tells positions apart")
-    return axes
+    axes, call = trace.axes(node.args[0]), arguments(node)
+    return unstack(axes, call["dim"] % len(axes), "selecting tells positions apart")[call["index"]]
 
 
 def _slice_axes(trace: Tracing, node: Node) -> Value:
@@ -101,6 +99,19 @@ def _slice_axes(trace: Tracing, node: Node) -> Value:
     parts = _parts(axes[dim], wanted, place_of(node))
     axes[dim] = parts[1 if start else 0]
     return axes
+
+
+def _unbind_units(trace: Tracing, node: Node) -> Unit:
+    unit, count = trace.unit(node.args[0]), len(node.meta["val"])
+    return unit if len(unit.parts) == count else trace.balance.merge(unit)
+
+
+def _select_units(trace: Tracing, node: Node) -> Unit:
+    axes, call = trace.axes(node.args[0]), arguments(node)
+    unit = trace.unit(node.args[0])
+    if len(unit.parts) == size_of(axes[call["dim"]]) == stacked(axes):
+        return Unit((unit.parts[call["index"]],))
+    return trace.balance.merge(unit)
 
 
 def _slice_units(trace: Tracing, node: Node) -> Unit:
@@ -124,8 +135,8 @@ RULES = {
     **dict.fromkeys(
         ("split", "split_with_sizes", "chunk", "tensor_split"), Rule(_cut_axes, same_unit, _CUT)
     ),
-    "unbind": Rule(_unbind_axes, _slice_units, "permutations of the other dimensions"),
-    "select": Rule(_select_axes, _slice_units, "permutations of the other dimensions"),
+    "unbind": Rule(_unbind_axes, _unbind_units, "permutations of the other dimensions"),
+    "select": Rule(_select_axes, _select_units, "permutations of the other dimensions"),
     "slice": Rule(_slice_axes, _slice_units, "permutations within and outside the slice"),
     "expand": Rule(_expand_axes, same_unit, "everything; copies may be permuted"),
     "expand_as": Rule(_expand_axes, same_unit, "everything; copies may be permuted"),
