@@ -15,7 +15,7 @@ from torch.fx import Node
 import gmn
 from gmn.spec import GraphSpec, Port, StateEntry
 
-from .axes import Atom, Axis, atoms, fix, fixed, settle_dependence
+from .axes import Atom, Axis, atoms, fix, fixed, settle_dependence, size_of
 from .build import build_spec
 from .rules import RULES
 from .rules.norm import STATISTICS
@@ -198,7 +198,7 @@ def _apply(result: Tracing, node: Node) -> str | None:
         return None
     rule, before = RULES.get(name_of(node)), len(result.uses)
     axes = rule.axes(result, node) if rule is not None else None
-    if rule is None or axes is None:
+    if rule is None or axes is None or not _fits(axes, node.meta.get("val")):
         place = place_of(node) or "model"
         result.values[node] = result.opaque(node, f"{place}: {name_of(node)} has no rule")
         return (
@@ -211,6 +211,15 @@ def _apply(result: Tracing, node: Node) -> str | None:
     if rule.recorded and len(result.uses) == before:
         result.operations.append((operation_of(node), node))
     return None
+
+
+def _fits(axes: Any, meta: Any) -> bool:
+    """Whether the axes have the sizes that the example run had; a rule may not cover all forms."""
+    if isinstance(meta, torch.Tensor):
+        return [size_of(axis) for axis in axes] == [int(size) for size in meta.shape]
+    if isinstance(meta, (list, tuple)):
+        return len(axes) == len(meta) and all(map(_fits, axes, meta))
+    return True
 
 
 def _add_unused(result: Tracing, entries: list[StateEntry]) -> None:

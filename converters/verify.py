@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from gmn import symmetry
@@ -126,7 +127,7 @@ class _Run:
             raise ValueError("the module's outputs on the example inputs are NaN or infinite")
 
     def _outputs(self, state: Mapping[str, Tensor]) -> list[Tensor]:
-        with torch.no_grad():
+        with torch.no_grad(), _Float64():
             result = functional_call(self._model, dict(state), self._inputs, tie_weights=False)
         return [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
 
@@ -136,6 +137,23 @@ class _Run:
         pairs = zip(moved, self._expected, strict=True)
         change = max((float((a - b).abs().max()) for a, b in pairs if b.numel()), default=0.0)
         return change / self._size if self._size else change
+
+
+class _Float64(TorchFunctionMode):
+    """Keeps float64 where a module casts to float32, which would hide the size of errors."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if function is Tensor.float:
+            return args[0].double()
+        wider = {torch.float32: torch.float64}
+        args = tuple(wider.get(a, a) if isinstance(a, torch.dtype) else a for a in args)
+        named = {
+            k: wider.get(v, v) if isinstance(v, torch.dtype) else v
+            for k, v in (kwargs or {}).items()
+        }
+        return function(*args, **named)
 
 
 def _double(value: object) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..tracing import Rule
-from . import norm, pieces, pointwise, products, reduce, shape, sources, weights
+from . import indexing, norm, pieces, pointwise, products, reduce, shape, sources, weights
 
 RULES: dict[str, Rule] = {
     **weights.RULES,
@@ -14,6 +14,7 @@ RULES: dict[str, Rule] = {
     **pieces.RULES,
     **products.RULES,
     **sources.RULES,
+    **indexing.RULES,
 }
 
 

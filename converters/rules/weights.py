@@ -25,6 +25,24 @@ def _linear_axes(trace: Tracing, node: Node) -> Value:
     return [*features[:-1], weight[0]]
 
 
+def _addmm_axes(trace: Tracing, node: Node) -> Value | None:
+    """``b + x @ W``, with a parameter matrix."""
+    bias, features, matrix = node.args
+    if not is_matrix(trace, matrix):
+        return None
+    weight = trace.axes(matrix)
+    unify(trace.axes(features)[-1], weight[0], place_of(node))
+    trace.contract(weight[0])
+    trace.use(matrix, node, "weight", ("source", "target"))
+    _bias_axes(trace, node, bias, weight[1])
+    return [*trace.axes(features)[:-1], weight[1]]
+
+
+def _addmm_units(trace: Tracing, node: Node) -> Unit:
+    bias, features, matrix = node.args
+    return _product_unit(trace, node, features, matrix, bias)
+
+
 def is_matrix(trace: Tracing, value: object) -> bool:
     """Whether an operand is a parameter with two dimensions."""
     return trace.parameter_name(value) is not None and len(trace.axes(value)) == 2
@@ -87,6 +105,12 @@ def feature_map(node: Node, spatial: int) -> list[Axis]:
 def contraction_units(trace: Tracing, node: Node) -> Unit:
     """``y = Wx + b``: [W] is [y] over [x], and [b] is [y]."""
     features, weight, *bias = node.args
+    return _product_unit(trace, node, features, weight, bias[0] if bias else None)
+
+
+def _product_unit(
+    trace: Tracing, node: Node, features: object, weight: object, bias: object
+) -> Unit:
     use = trace.find_use(node, weight)
     if use is None:
         return fixed_unit(trace, node)
@@ -100,14 +124,15 @@ def contraction_units(trace: Tracing, node: Node) -> Unit:
     result = trace.balance.merge(outside)
     if "target" in use.ports:
         result = result * trace.scale(use.parameter, "target")
-    if bias and bias[0] is not None:
-        trace.balance.equal(trace.unit(bias[0]), result)
+    if bias is not None:
+        trace.balance.equal(trace.unit(bias), result)
     return result
 
 
 _CONTRACTION = "permutations and scalings of the rows; those of the columns follow the input"
 RULES = {
     "linear": Rule(_linear_axes, contraction_units, _CONTRACTION),
+    "addmm": Rule(_addmm_axes, _addmm_units, _CONTRACTION),
     "conv1d": Rule(_conv_axes, contraction_units, _CONTRACTION),
     "conv2d": Rule(_conv_axes, contraction_units, _CONTRACTION),
     "conv3d": Rule(_conv_axes, contraction_units, _CONTRACTION),
