@@ -91,6 +91,9 @@ def scatter_plot(comparison: Comparison) -> Figure:
     down = -(-count // across)
     figure = Figure(figsize=(3.2 * across, 3.3 * down + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(h_pad=0.12)  # type: ignore[call-arg]
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     axes = list(grid.flat)
     for axis, row in zip(axes, comparison.rows, strict=False):

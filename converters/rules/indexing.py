@@ -34,7 +34,8 @@ def _along_axes(trace: Tracing, node: Node) -> Value:
     """Running sums and the like: one dimension keeps its order, and may change its size."""
     axes, shape = list(trace.axes(node.args[0])), shape_of(node)
     fix(axes[_dim(node)], _REASON)
-    axes[_dim(node)] = fixed(shape[_dim(node)], _REASON)
+    if shape_of(node.args[0]) != shape:  # type: ignore[arg-type]
+        axes[_dim(node)] = fixed(shape[_dim(node)], _REASON)
     return axes
 
 

@@ -7,6 +7,7 @@ from torch.fx import Node
 from ..axes import fix, fixed, mark_position
 from ..tracing import Rule, Tracing, Value, arguments, atoms_of, name_of
 from ..units import Unit
+from .pointwise import broadcast_axes
 from .weights import feature_map
 
 
@@ -54,6 +55,23 @@ def _reduction_units(trace: Tracing, node: Node) -> Unit:
     return trace.balance.restrict(trace.unit(node.args[0]), atoms_of(*kept))
 
 
+def _extreme_axes(trace: Tracing, node: Node) -> Value | list[Value]:
+    """``max`` and ``min``: of two values, of a whole value, or along a dimension."""
+    if len(node.all_input_nodes) > 1:
+        return broadcast_axes(trace, node)
+    result = _reduction_axes(trace, node)
+    return [result, result] if isinstance(node.meta["val"], tuple) else result
+
+
+def _extreme_units(trace: Tracing, node: Node) -> Unit:
+    if len(node.all_input_nodes) > 1:
+        first, second = (trace.unit(operand) for operand in node.args)
+        trace.balance.equal(first, second)
+        trace.balance.fix_sign(first)
+        return first
+    return _extremum_units(trace, node)
+
+
 def _extremum_units(trace: Tracing, node: Node) -> Unit:
     unit = _reduction_units(trace, node)
     trace.balance.fix_sign(unit)
@@ -72,6 +90,10 @@ RULES = {
     **{f"{kind}max_pool{n}d": _MAXIMUM for kind in ("", "adaptive_") for n in (1, 2, 3)},
     "mean": _SUM,
     "sum": _SUM,
+    **dict.fromkeys(
+        ("max", "min"),
+        Rule(_extreme_axes, _extreme_units, "any permutation; positive scales", recorded=True),
+    ),
     "amax": _EXTREMUM,
     "amin": _EXTREMUM,
 }
