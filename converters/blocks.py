@@ -119,7 +119,8 @@ def _block(use: Use, leaves: Sequence[Leaf]) -> Block:
     factors = [factor for leaf in leaves for factor in leaf.factors]
     ports: list[Port] = []
     for atom, _, port, _ in factors:
-        port = "both" if atom in shared and port == "target" else port
+        # The groups of a convolution stand on one dimension of the weight and index both ends.
+        port = "both" if atom in shared and port != "tap" else port
         ports.append(port)
         if port != "tap":
             for end in ("target", "source") if port == "both" else (port,):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -99,7 +100,9 @@ def _export(model: nn.Module, example_inputs: tuple[Any, ...]) -> torch.export.E
             "positional inputs, such as (torch.zeros(1, 3, 32, 32),)"
         )
     try:
-        with evaluation(model), torch.no_grad():
+        with evaluation(model), torch.no_grad(), warnings.catch_warnings():
+            # Recurrent layers refresh their list of weights; nothing of it reaches the graph.
+            warnings.filterwarnings("ignore", message="The tensor attribute")
             return torch.export.export(model, example_inputs, strict=False)
     except Exception as error:
         first = str(error).strip().splitlines()[:1]

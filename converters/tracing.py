@@ -208,7 +208,7 @@ class Tracing:
             return list(axes), ()
         use = next(use for use in self.uses if use.parameter == name and port in use.ports)
         own = [axis for p, axis in zip(use.ports, axes, strict=True) if p == port]
-        return own, use.shared if port == "source" else ()
+        return own, use.shared
 
     def scales(self) -> list[Unknown]:
         """All unknown scales of parameters, in the order of their first use."""

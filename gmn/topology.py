@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -51,17 +52,14 @@ def tap_positions(edges: EdgeSet) -> Tensor:
     """Centred physical coordinates of the taps, in input positions.
 
     Returns:
-        Tensor of shape (taps, 3); the last column is the last spatial dimension, unused ones are 0.
-
-    Raises:
-        ValueError: if the edge set has more than three tap dimensions.
+        Tensor of shape (taps, 3); the last column is the last tap dimension, unused ones are 0.
+        Of more than three dimensions, the first ones are numbered through.
     """
-    dims = [dim for dim in edges.dims if dim.port == "tap"]
-    if len(dims) > MAX_TAP_DIMS:
-        raise ValueError(f"{edges.name} has {len(dims)} tap dimensions; at most 3 are supported")
+    dims = [(dim.size, dim.step) for dim in edges.dims if dim.port == "tap"]
+    if (extra := len(dims) - MAX_TAP_DIMS + 1) > 1:
+        dims = [(math.prod(size for size, _ in dims[:extra]), 1.0), *dims[extra:]]
     axes = [
-        (torch.arange(dim.size, dtype=torch.float64) - (dim.size - 1) / 2) * dim.step
-        for dim in dims
+        (torch.arange(size, dtype=torch.float64) - (size - 1) / 2) * step for size, step in dims
     ]
     grid = torch.cartesian_prod(*axes).reshape(-1, len(dims)) if dims else torch.zeros(1, 0)
     return torch.nn.functional.pad(grid, (MAX_TAP_DIMS - len(dims), 0)).to(torch.float32)

@@ -298,6 +298,35 @@ class PackedGate(nn.Module):
         return self.down(nn.functional.glu(self.both(x), dim=-1))
 
 
+class Recurrent(nn.Module):
+    """A recurrent layer and a readout of its last step."""
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer = layer
+        size = (layer.proj_size or layer.hidden_size) * (2 if layer.bidirectional else 1)
+        self.head = nn.Linear(size, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x)[0][:, -1])
+
+
+class UNet(nn.Module):
+    """Down, up again, and a concatenation of what was before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(2, 4, 2, stride=2), nn.ConvTranspose2d(4, 6, 2, stride=2)
+        self.grouped = nn.ConvTranspose2d(6, 4, 3, padding=1, groups=2)
+        self.last = nn.Conv2d(4 + 4 + 2, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        small = torch.relu(self.down(x))
+        large = self.grouped(torch.relu(self.up(small)))
+        wide = nn.functional.interpolate(small, scale_factor=2, mode="bilinear")
+        return nn.functional.pixel_shuffle(self.last(torch.cat([large, wide, x], dim=1)), 2)
+
+
 ACTIVATIONS = (
     *(nn.ReLU(), nn.LeakyReLU(0.2), nn.Tanh(), nn.Sigmoid(), nn.GELU(), nn.SiLU(), nn.ELU()),
     *(nn.Softplus(), nn.Hardtanh(), nn.ReLU6(), nn.Softsign(), nn.Identity(), nn.Mish(), Sine()),
@@ -544,6 +573,32 @@ CASES = [
         ),
         images(3),
         "slopes move with their channels; one slope for all is a number of its own",
+    ),
+    *(
+        Case(
+            f"recurrent-{name}",
+            lambda make=make: Recurrent(make()),
+            lambda: (torch.randn(2, 5, 3),),
+            catches,
+        )
+        for name, make, catches in (
+            ("lstm", lambda: nn.LSTM(3, 4, batch_first=True), "four gates share one index set"),
+            ("gru", lambda: nn.GRU(3, 4, 2, batch_first=True), "three gates, two layers"),
+            ("tanh", lambda: nn.RNN(3, 4, batch_first=True, bias=False), "a plain recurrence"),
+            (
+                "bidirectional",
+                lambda: nn.LSTM(3, 4, 2, batch_first=True, bidirectional=True),
+                "the second layer reads both directions",
+            ),
+            (
+                "projected",
+                lambda: nn.LSTM(3, 4, batch_first=True, proj_size=2),
+                "output and memory are different neurons",
+            ),
+        )
+    ),
+    Case(
+        "u-net", UNet, images(2), "transposed and grouped-transposed kernels, resizing, shuffling"
     ),
     Case("scalar-hidden", ScalarHidden, images(1), "axes of size one", True),
 ]

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from ..tracing import Rule
-from . import indexing, norm, pieces, pointwise, products, reduce, shape, sources, weights
+from . import (
+    indexing,
+    norm,
+    pieces,
+    pointwise,
+    products,
+    recurrent,
+    reduce,
+    shape,
+    sources,
+    weights,
+)
 
 RULES: dict[str, Rule] = {
     **weights.RULES,
@@ -15,6 +26,7 @@ RULES: dict[str, Rule] = {
     **products.RULES,
     **sources.RULES,
     **indexing.RULES,
+    **recurrent.RULES,
 }
 
 

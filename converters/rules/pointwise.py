@@ -185,6 +185,7 @@ RULES = {
             "detach",
             "alias",
             "to",
+            "type_as",
             "_to_copy",
             "lift_fresh_copy",
             "identity",

@@ -135,9 +135,26 @@ def _labels(node: Node) -> tuple[list[str] | None, str]:
     return (parts if plain else None), output
 
 
+def _added_axes(trace: Tracing, node: Node) -> Value:
+    """``baddbmm``: a product added to a third value."""
+    added, first, second = (trace.axes(operand) for operand in node.args[:3])
+    batch = batch_axes(first[:-2], second[:-2], place_of(node))
+    unify(first[-1], second[-2], place_of(node))
+    trace.contract(first[-1], batch)
+    return batch_axes([*batch, first[-2], second[-1]], added, place_of(node))
+
+
+def _added_units(trace: Tracing, node: Node) -> Unit:
+    added, first, second = (trace.unit(operand) for operand in node.args[:3])
+    result = cancel(trace, first, second, atoms_of(trace.axes(node.args[1])[-1]))
+    trace.balance.equal(added, result)
+    return result
+
+
 _PRODUCT = "permutations that both operands share; scales that cancel in the sum"
 RULES = {
     **dict.fromkeys(("matmul", "bmm", "mm"), Rule(matmul_axes, matmul_units, _PRODUCT)),
+    "baddbmm": Rule(_added_axes, _added_units, _PRODUCT),
     "einsum": Rule(_einsum_axes, _einsum_units, f"{_PRODUCT} (no repeated letters)"),
     "scaled_dot_product_attention": Rule(
         _attention_axes,

@@ -7,7 +7,7 @@ from torch.fx import Node
 from ..axes import fix, fixed, mark_position
 from ..tracing import Rule, Tracing, Value, arguments, atoms_of, name_of
 from ..units import Unit
-from .pointwise import broadcast_axes
+from .pointwise import broadcast_axes, fixed_unit
 from .weights import feature_map
 
 
@@ -78,6 +78,25 @@ def _extremum_units(trace: Tracing, node: Node) -> Unit:
     return unit
 
 
+def _argument_axes(trace: Tracing, node: Node) -> Value:
+    for place in _reduced(trace, node):
+        fix(trace.axes(node.args[0])[place], "the place of the largest entry")
+    return _reduction_axes(trace, node)
+
+
+def _resize_axes(trace: Tracing, node: Node) -> Value:
+    features = trace.axes(node.args[0])
+    for axis in features[2:]:
+        fix(axis, "resizing tells positions apart")
+        mark_position(axis)
+    return [*features[:2], *feature_map(node, len(features) - 2)]
+
+
+def _resize_units(trace: Tracing, node: Node) -> Unit:
+    kept = trace.axes(node.args[0])[:2]
+    return trace.balance.restrict(trace.unit(node.args[0]), atoms_of(*kept))
+
+
 _CHANNELS = "permutations of channels"
 _AVERAGE = Rule(_pool_axes, _average_units, f"{_CHANNELS}; any scale of them", recorded=True)
 _MAXIMUM = Rule(_pool_axes, _maximum_units, f"{_CHANNELS}; positive scales", recorded=True)
@@ -88,6 +107,18 @@ _EXTREMUM = Rule(
 RULES = {
     **{f"{kind}avg_pool{n}d": _AVERAGE for kind in ("", "adaptive_") for n in (1, 2, 3)},
     **{f"{kind}max_pool{n}d": _MAXIMUM for kind in ("", "adaptive_") for n in (1, 2, 3)},
+    **dict.fromkeys(
+        [f"upsample_nearest{n}d" for n in (1, 2, 3)]
+        + [
+            "upsample_linear1d",
+            "upsample_bilinear2d",
+            "upsample_bicubic2d",
+            "upsample_trilinear3d",
+        ],
+        Rule(_resize_axes, _resize_units, f"{_CHANNELS}; any scale of them", recorded=True),
+    ),
+    "argmax": Rule(_argument_axes, fixed_unit, "permutations of the other dimensions"),
+    "argmin": Rule(_argument_axes, fixed_unit, "permutations of the other dimensions"),
     "mean": _SUM,
     "sum": _SUM,
     **dict.fromkeys(

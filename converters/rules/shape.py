@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch.fx import Node
 
 from ..axes import fix, fixed, mark_position, regroup
-from ..tracing import Rule, Tracing, Value, arguments, place_of, shape_of
+from ..tracing import Rule, Tracing, Value, arguments, atoms_of, place_of, shape_of
 from ..units import Unit
 from .pointwise import same_unit
+from .weights import feature_map
 
 
 def _view_axes(trace: Tracing, node: Node) -> Value:
@@ -46,6 +47,23 @@ def _pad_units(trace: Tracing, node: Node) -> Unit:
     return trace.unit(node.args[0])
 
 
+def _pixel_shuffle_axes(trace: Tracing, node: Node) -> Value:
+    """(channels · r², h, w) to (channels, h · r, w · r)."""
+    features, shape = trace.axes(node.args[0]), shape_of(node)
+    factor = arguments(node)["upscale_factor"]
+    sizes = (shape[-3], factor, factor)
+    channels, *places = regroup([features[-3]], sizes, place_of(node))
+    for axis in (*places, *features[-2:]):
+        fix(axis, "pixels are positions")
+        mark_position(axis)
+    return [*features[:-3], channels, *feature_map(node, 2)]
+
+
+def _pixel_shuffle_units(trace: Tracing, node: Node) -> Unit:
+    axes = trace.axes(node)
+    return trace.balance.restrict(trace.balance.merge(trace.unit(node.args[0])), atoms_of(*axes))
+
+
 _VIEW = Rule(_view_axes, same_unit, "permutations of whole factors of the dimensions")
 RULES = {
     **dict.fromkeys(
@@ -54,6 +72,9 @@ RULES = {
     "permute": Rule(_permute_axes, same_unit, "everything"),
     "transpose": Rule(_transpose_axes, same_unit, "everything"),
     "t": Rule(_transpose_axes, same_unit, "everything"),
+    "pixel_shuffle": Rule(
+        _pixel_shuffle_axes, _pixel_shuffle_units, "permutations of whole channels", recorded=True
+    ),
     "pad": Rule(_pad_axes, _pad_units, "permutations of unpadded dimensions", recorded=True),
     "constant_pad_nd": Rule(
         _pad_axes, _pad_units, "permutations of unpadded dimensions", recorded=True

@@ -80,6 +80,29 @@ def _conv_axes(trace: Tracing, node: Node) -> Value:
     return [*features[:channel], weight[0], *feature_map(node, spatial)]
 
 
+def _transposed_axes(trace: Tracing, node: Node) -> Value:
+    """Transposed convolution: the weight is (inputs, outputs per group, *kernel)."""
+    call = arguments(node)
+    features, weight = trace.axes(call["input"]), trace.axes(call["weight"])
+    spatial, groups = len(weight) - 2, call["groups"]
+    channel = len(features) - spatial - 1
+    for axis in (*features[channel + 1 :], *weight[2:]):
+        fix(axis, "a convolution tells positions apart")
+        mark_position(axis)
+    unify(features[channel], weight[0], place_of(node))
+    outputs: Axis = weight[1]
+    shared: Axis = ()
+    if groups > 1:
+        shared, _ = regroup([weight[0]], (groups, size_of(weight[0]) // groups), place_of(node))
+        outputs = (*shared, *weight[1])
+    trace.contract(weight[0], [shared])
+    steps = (1.0, 1.0, *(float(d) for d in call["dilation"]))
+    taps: list[Port] = ["tap"] * spatial
+    trace.use(call["weight"], node, "weight", ("source", "target", *taps), shared, steps)
+    _bias_axes(trace, node, call["bias"], outputs)
+    return [*features[:channel], outputs, *feature_map(node, spatial)]
+
+
 def _conv_channels(channels: Axis, weight: Value, groups: int, place: str) -> Axis:
     """Joins input channels and weight; returns what both ends of a grouped kernel share."""
     if groups == 1:
@@ -133,6 +156,9 @@ _CONTRACTION = "permutations and scalings of the rows; those of the columns foll
 RULES = {
     "linear": Rule(_linear_axes, contraction_units, _CONTRACTION),
     "addmm": Rule(_addmm_axes, _addmm_units, _CONTRACTION),
+    "conv_transpose1d": Rule(_transposed_axes, contraction_units, _CONTRACTION),
+    "conv_transpose2d": Rule(_transposed_axes, contraction_units, _CONTRACTION),
+    "conv_transpose3d": Rule(_transposed_axes, contraction_units, _CONTRACTION),
     "conv1d": Rule(_conv_axes, contraction_units, _CONTRACTION),
     "conv2d": Rule(_conv_axes, contraction_units, _CONTRACTION),
     "conv3d": Rule(_conv_axes, contraction_units, _CONTRACTION),
