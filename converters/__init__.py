@@ -2,6 +2,7 @@
 
 from .rules import register
 from .trace import TraceError, to_graph, trace
+from .tracing import Rule
 from .verify import Certificate, verify
 
-__all__ = ["Certificate", "TraceError", "register", "to_graph", "trace", "verify"]
+__all__ = ["Certificate", "Rule", "TraceError", "register", "to_graph", "trace", "verify"]

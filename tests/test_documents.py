@@ -12,6 +12,7 @@ import pytest
 import baselines
 import converters
 import gmn
+from converters.rules import RULES
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -21,8 +22,13 @@ def test_the_readme_runs() -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) >= 3
     names: dict[str, object] = {}
-    for block in blocks:
-        exec(block, names)
+    before = dict(RULES)
+    try:
+        for block in blocks:
+            exec(block, names)
+    finally:
+        RULES.clear()
+        RULES.update(before)
 
 
 def test_the_readmes_first_screen_shows_both_commands() -> None:
@@ -49,6 +55,14 @@ def test_notebooks_run(source: Path, tmp_path: Path) -> None:
 
     NotebookClient(jupytext.read(source), timeout=300, kernel_name="python3",
                    resources={"metadata": {"path": str(tmp_path)}}).execute()  # fmt: skip
+
+
+def test_the_page_of_rules_is_that_of_the_table() -> None:
+    from converters.rules.__main__ import page
+
+    assert (ROOT / "docs" / "rules.md").read_text() == page(), (
+        "run: python -m converters.rules > docs/rules.md"
+    )
 
 
 def test_one_checkout() -> None:

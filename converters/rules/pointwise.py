@@ -28,6 +28,13 @@ def positive_unit(trace: Tracing, node: Node) -> Unit:
     return unit
 
 
+def _cast_unit(trace: Tracing, node: Node) -> Unit:
+    """A cast to another floating-point type keeps scales; one to integers does not."""
+    if node.meta["val"].is_floating_point():
+        return same_unit(trace, node)
+    return fixed_unit(trace, node)
+
+
 def odd_unit(trace: Tracing, node: Node) -> Unit:
     """Odd: φ(−x) = −φ(x)."""
     unit = trace.unit(node.args[0])
@@ -113,6 +120,8 @@ def _product_units(trace: Tracing, node: Node) -> Unit:
 
 
 def _quotient_units(trace: Tracing, node: Node) -> Unit:
+    if arguments(node).get("rounding_mode"):
+        return fixed_unit(trace, node)
     return _in_place(trace, node, trace.unit(node.args[0]) / trace.unit(node.args[1]))
 
 
@@ -184,13 +193,14 @@ RULES = {
             "clone",
             "detach",
             "alias",
-            "to",
-            "type_as",
-            "_to_copy",
             "lift_fresh_copy",
             "identity",
         ),
         Rule(same_axes, same_unit, "everything"),
+    ),
+    **dict.fromkeys(
+        ("to", "type_as", "_to_copy"),
+        Rule(same_axes, _cast_unit, "everything, between floating-point types"),
     ),
     **dict.fromkeys(
         ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_size"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch.fx import Node
 
-from ..axes import Atom, Axis, regroup, size_of, unify
+from ..axes import Atom, Axis, fix, regroup, size_of, unify
 from ..tracing import Rule, Tracing, Value, arguments, atoms_of, place_of
 from ..units import Unit
 from .pointwise import fixed_unit
@@ -72,6 +72,9 @@ def _attention_axes(trace: Tracing, node: Node) -> Value:
         batch = batch_axes(batch_axes(query[:-2], key[:-2], reason), value[:-2], reason)
     unify(query[-1], key[-1], reason)
     unify(key[-2], value[-2], reason)
+    if call["is_causal"]:
+        for axis in (query[-2], key[-2]):
+            fix(axis, "causal attention keeps the order of positions")
     if call["attn_mask"] is not None:
         batch_axes([*batch, query[-2], key[-2]], trace.axes(call["attn_mask"]), reason)
     trace.contract(query[-1], batch)

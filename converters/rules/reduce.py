@@ -59,8 +59,10 @@ def _extreme_axes(trace: Tracing, node: Node) -> Value | list[Value]:
     """``max`` and ``min``: of two values, of a whole value, or along a dimension."""
     if len(node.all_input_nodes) > 1:
         return broadcast_axes(trace, node)
-    result = _reduction_axes(trace, node)
-    return [result, result] if isinstance(node.meta["val"], tuple) else result
+    if not isinstance(node.meta["val"], tuple):
+        return _reduction_axes(trace, node)
+    result = _argument_axes(trace, node)  # the second result tells where the extremum was
+    return [result, result]
 
 
 def _extreme_units(trace: Tracing, node: Node) -> Unit:
