@@ -6,7 +6,7 @@ predicted test accuracy on the networks of the val and test splits, for
 * statistics of each weight tensor with gradient boosting, fitted on the train split;
 * the oracle: accuracy or loss of each network on a few training images, no fitting.
 
-Run: python benchmarks/zoo_oracle.py --out /tmp/zoo [--name cnn-mnist --size 1200 --seed 0]
+Run: python benchmarks/zoo_oracle.py --out runs/cnn-mnist [--name cnn-mnist --size 1200 --seed 0]
 """
 
 from __future__ import annotations
@@ -15,58 +15,33 @@ import argparse
 import time
 
 import torch
-from lightgbm import LGBMRegressor
 from scipy.stats import kendalltau
 from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.nn import functional
 
+from baselines import StatNN
 from gmn import zoo
 from gmn.zoo import images
 from gmn.zoo.networks import network
 
-QUANTILES = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
 PROBES = (8, 32, 128, 512)
-
-
-def statistics(state: dict[str, Tensor]) -> Tensor:
-    """Mean, variance, quantiles and norm of each tensor, shape (networks, 8 * tensors)."""
-    columns = []
-    for value in state.values():
-        flat = value.flatten(1)
-        summary = torch.stack([flat.mean(1), flat.var(1), flat.norm(dim=1)], dim=1)
-        columns += [summary, flat.quantile(QUANTILES, dim=1).T]
-    return torch.cat(columns, dim=1)
 
 
 def tau(prediction: Tensor, truth: Tensor) -> float:
     return float(kendalltau(prediction.numpy(), truth.numpy()).statistic)
 
 
-def boosting(population: zoo.Zoo, held_out: Tensor, accuracy: Tensor) -> Tensor:
-    """Predicted accuracy of the held-out networks; the architecture is one of the features."""
-    features = torch.zeros(len(population), 0)
-    for kind, architecture in enumerate(population.architectures):
-        chosen = of_architecture(population, architecture)
-        part = statistics(population.stacked(chosen))
-        if not features.shape[1]:
-            features = torch.zeros(len(population), part.shape[1] + 1)
-        features[chosen] = torch.cat([part, torch.full((len(chosen), 1), float(kind))], dim=1)
-    train = population.indices("train")
-    model = LGBMRegressor(
-        n_estimators=300,
-        learning_rate=0.03,
-        num_leaves=15,
-        min_child_samples=8,
-        subsample=0.8,
-        subsample_freq=1,
-        colsample_bytree=0.5,
-        random_state=0,
-        n_jobs=1,
-        verbose=-1,
-    )
-    model.fit(features[train].numpy(), accuracy[train].numpy())
-    return torch.from_numpy(model.predict(features[held_out].numpy()))
+def boosting(population: zoo.Zoo, accuracy: Tensor) -> Tensor:
+    """Accuracy of every network as predicted after fitting on the train split."""
+    parts = [population.indices("train", kind) for kind in population.architectures]
+    graphs = [population.graph(part) for part in parts]
+    model = StatNN().fit(graphs, accuracy[torch.cat(parts)])
+    predicted = torch.zeros(len(population))
+    for kind in population.architectures:
+        chosen = of_architecture(population, kind)
+        predicted[chosen] = model.predict([population.graph(chosen)])
+    return predicted
 
 
 def of_architecture(population: zoo.Zoo, architecture: str) -> Tensor:
@@ -99,8 +74,8 @@ def report(population: zoo.Zoo) -> None:
         print(f"test accuracy by tenths, {architecture}: {counts}")
     levels = torch.tensor([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])
     print("test accuracy, quantiles:", [round(v, 3) for v in accuracy.quantile(levels).tolist()])
-    predicted = boosting(population, held_out, accuracy)
-    print(f"tau, statistics + boosting: {tau(predicted, accuracy[held_out]):.3f}")
+    predicted = boosting(population, accuracy)
+    print(f"tau, statistics + boosting: {tau(predicted[held_out], accuracy[held_out]):.3f}")
     with torch.no_grad():
         data = images.load(population.manifest["configuration"]["images"])
         for count in PROBES:

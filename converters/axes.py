@@ -12,8 +12,7 @@ An atom made by splitting may have a permutation of its own for every index of i
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -328,58 +327,6 @@ def _inherit(child: Atom, parent: Atom) -> None:
     child.within = set(parent.within)
 
 
-def unstack(axes: Sequence[Axis], dim: int, reason: str) -> list[list[Axis]]:
-    """The axes of the values at every index of one dimension.
-
-    Where that dimension is the outer part of a split (a packed weight viewed as 3 × units), what
-    was split becomes a concatenation, and each value gets a term of its own.
-
-    Args:
-        axes: the axes of the value that is taken apart.
-        dim: the dimension that goes.
-        reason: what to report for the dimension, which is fixed.
-    """
-    rest = [resolve(axis) for place, axis in enumerate(axes) if place != dim]
-    outer = resolve(axes[dim])
-    size = size_of(outer)
-    fix(outer, reason)
-    if len(outer) != 1 or not isinstance(outer[0], Atom) or not _make_copies(outer[0]):
-        return [list(rest) for _ in range(size)]
-    stack = outer[0]
-    return [[_at(axis, stack, index) for axis in rest] for index in range(size)]
-
-
-def _make_copies(outer: Atom) -> bool:
-    """Turns (outer, inner) into a concatenation of copies of inner; False if that is impossible."""
-    if outer.halves is None:
-        return False
-    whole, inner = outer.halves
-    parts = resolve((inner,))
-    if any(isinstance(part, Atom) and part.stack is outer for part in parts):
-        return True
-    originals = [part for part in parts if isinstance(part, Atom)]
-    free = all(not (part.fixed or part.shared or part.copies) for part in originals)
-    if not free or len(originals) < len(parts) or resolve((whole,)) != (outer, *parts):
-        return False
-    for original in originals:
-        original.stack = outer
-        original.copies = [Atom(original.size) for _ in range(outer.size)]
-    for index in range(outer.size):
-        for original in originals:
-            copy, inside = original.copies[index], original.within - {outer}
-            copy.within = {p.copies[index] if p in originals else p for p in inside}
-    terms = tuple(tuple(o.copies[index] for o in originals) for index in range(outer.size))
-    whole.binding = (Sum(terms),)
-    return True
-
-
-def _at(axis: Axis, stack: Atom, index: int) -> Axis:
-    return tuple(
-        factor.copies[index] if isinstance(factor, Atom) and factor.stack is stack else factor
-        for factor in axis
-    )
-
-
 def _bind(atom: Atom, axis: Axis) -> None:
     if atom.copies:
         fix((atom,), "taken apart, then joined")
@@ -410,60 +357,3 @@ def _merge(a: Atom, b: Atom) -> None:
     a.position |= b.position
     a.roles |= b.roles
     a.within |= b.within
-
-
-def _roots(within: set[Atom]) -> set[Atom]:
-    """Root atoms of a dependence; one that became a concatenation is given up."""
-    result: set[Atom] = set()
-    for atom in within:
-        axis = resolve((atom,))
-        if all(isinstance(factor, Atom) for factor in axis):
-            result.update(atoms(axis))
-    return result
-
-
-def settle_dependence(
-    values: Iterable[Sequence[Axis]], contractions: Iterable[tuple[Axis, Sequence[Axis]]] = ()
-) -> None:
-    """Drops every dependence that some value of the graph does not allow.
-
-    Each child in a value must have its parent there exactly once, in its own term of its own
-    dimension or else in the other dimensions: without it, entries could not know which permutation
-    to follow; with several, they could not know which one to ask. What is left must be transitive,
-    or the permutations would not form a group.
-
-    Args:
-        values: the axes of every value of the traced graph.
-        contractions: axes that are summed over, each with the axes in which the factors agree.
-    """
-    counted = [[[Counter(atoms(term)) for term in terms(a)] for a in value] for value in values]
-    everything = {atom for value in counted for dim in value for term in dim for atom in term}
-    for value in counted:
-        present = sum((term for dim in value for term in dim), Counter[Atom]())
-        for atom in present:
-            if atom.stack is not None and present[atom.stack] != 1:
-                fix((atom,), "taken apart, but also used as a whole")
-    for atom in everything:
-        atom.within = _roots(atom.within) - {atom}
-    for atom in everything:
-        atom.siblings = atom.siblings | atom.within
-        for parent in atom.within:
-            parent.siblings.add(atom)
-    for value in counted:
-        whole = [sum(dim, Counter[Atom]()) for dim in value]
-        for place, dim in enumerate(value):
-            others = sum(whole[:place] + whole[place + 1 :], Counter[Atom]())
-            for term in dim:
-                for atom in term:
-                    atom.within = {p for p in atom.within if (term[p] or others[p]) == 1}
-    for summed, aligned in contractions:
-        agree = {atom for axis in (summed, *aligned) for atom in atoms(axis)}
-        for atom in atoms(summed):
-            atom.within &= agree
-    changed = True
-    while changed:
-        changed = False
-        for atom in everything:
-            kept = {p for p in atom.within if p.fixed or p.within <= atom.within}
-            changed |= kept != atom.within
-            atom.within = kept

@@ -16,8 +16,9 @@ from torch.fx import Node
 import gmn
 from gmn.spec import GraphSpec, Port, StateEntry
 
-from .axes import Atom, Axis, atoms, fix, fixed, settle_dependence, size_of
+from .axes import Atom, Axis, atoms, fix, fixed, size_of
 from .build import build_spec
+from .dependence import settle_dependence
 from .rules import RULES
 from .rules.norm import STATISTICS
 from .tracing import (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from ..axes import Atom, Axis, Sum, cut, fix, fixed, size_of, unify, unstack
+from ..axes import Atom, Axis, Sum, cut, fix, fixed, size_of, unify
 from ..tracing import Rule, Tracing, Value, arguments, count_terms, place_of, shape_of, stacked
 from ..units import Monomial, Unit
+from ..unstack import unstack
 from .pointwise import same_unit
 
 
