@@ -164,6 +164,7 @@ def _enter(result: Tracing, node: Node, spec: Any, owners: Mapping[str, str]) ->
     is_parameter = spec.kind == InputKind.PARAMETER
     if spec.target in owners and (is_parameter or _is_statistic(node)):
         result.add_parameter(node, owners[spec.target], shape)
+        result.read.update([owners[spec.target]] if node.users else [])
         return
     axes = [fixed(size, "an input" if spec.target is None else "a constant") for size in shape]
     if spec.kind == InputKind.USER_INPUT:
@@ -237,18 +238,18 @@ def _add_unused(result: Tracing, entries: list[StateEntry]) -> None:
     for entry in entries:
         if entry.tied_to or entry.name in used or not (entry.parameter and entry.floating):
             continue
-        read = entry.name in result.parameters
-        if not read:
+        entered = entry.name in result.parameters
+        if not entered:
             result.parameters[entry.name] = [fixed(size, "unused") for size in entry.shape]
         axes = result.parameters[entry.name]
         moving = [place for place, axis in enumerate(axes) if any(not a.fixed for a in atoms(axis))]
         ports: list[Port] = ["both"] * len(axes)
-        if len(moving) > 1 or (not read and len(axes) > 1):
+        if len(moving) > 1 or (not entered and len(axes) > 1):
             ports = ["source"] * len(axes)
             ports[moving[0] if moving else 0] = "target"
         node = graph.placeholder("unused")
         result.depth[node] = 0
-        operation = gmn.spec.Operation("read" if read else "unused")
+        operation = gmn.spec.Operation("read" if entry.name in result.read else "unused")
         result.uses.append(Use(entry.name, "weight", node, operation, tuple(ports)))
 
 
@@ -280,7 +281,7 @@ def _run_units(result: Tracing, program: torch.export.ExportedProgram) -> None:
 
 def _unit_of(result: Tracing, node: Node) -> Unit:
     """States an operation's unit equations; where it cannot, nothing it reads may be scaled."""
-    rule = RULES.get(name_of(node))
+    rule = None if node in result.unknown else RULES.get(name_of(node))
     try:
         if node.target is operator.getitem:
             return result.unit_of_result(node.args[0], node.args[1])  # type: ignore[arg-type]
@@ -302,9 +303,10 @@ def _fix_operands(result: Tracing, node: Node) -> None:
 
 def _fix_mixed_uses(result: Tracing) -> None:
     """A parameter that serves as edges in two ways has no unit that fits both."""
-    ports: dict[str, set[tuple[str, ...]]] = {}
+    uses: dict[str, set[tuple[str, ...]]] = {}
     for use in result.uses:
-        ports.setdefault(use.parameter, set()).add(use.ports)
-    for unknown in result.scales():
-        if unknown.parameter is not None and len(ports.get(unknown.parameter, ())) > 1:
-            result.balance.fix(result.scale(unknown.parameter, unknown.port))
+        uses.setdefault(use.parameter, set()).add(use.ports)
+    for name, ports in result.ports_of_scales().items():
+        if len(uses.get(name, ())) > 1 or ("both" in ports and len(ports) > 1):
+            for port in ports:
+                result.balance.fix(result.scale(name, port))

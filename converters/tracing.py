@@ -88,6 +88,8 @@ class Tracing:
         operations: parameter-free operations on neurons, in execution order.
         depth: number of weight layers up to each node.
         contractions: axes that products are summed over, see :meth:`contract`.
+        unknown: operations without a rule that covers them.
+        read: parameters that some operation reads.
         balance: the equations between units.
     """
 
@@ -103,6 +105,8 @@ class Tracing:
         self._scales: dict[tuple[str, str], Unit] = {}
         self.offsets: dict[str, float] = {}
         self.contractions: list[tuple[Axis, tuple[Axis, ...]]] = []
+        self.unknown: set[Node] = set()
+        self.read: set[str] = set()
 
     # --- axes -----------------------------------------------------------------------------------
 
@@ -143,7 +147,8 @@ class Tracing:
             self.uses.append(Use(name, kind, node, operation_of(node), ports, shared, steps))
 
     def opaque(self, node: Node, reason: str) -> Any:
-        """Axes of an operation that tells all positions apart."""
+        """Axes of an operation that may tell all positions apart, for want of a rule."""
+        self.unknown.add(node)
         result = _fresh(node.meta.get("val"), reason)
         for operand in node.all_input_nodes:
             axes = _flat(self.values.get(operand, []))
@@ -209,6 +214,13 @@ class Tracing:
         use = next(use for use in self.uses if use.parameter == name and port in use.ports)
         own = [axis for p, axis in zip(use.ports, axes, strict=True) if p == port]
         return own, use.shared
+
+    def ports_of_scales(self) -> dict[str, set[str]]:
+        """By parameter, the ends whose scales were asked for."""
+        result: dict[str, set[str]] = {}
+        for name, port in self._scales:
+            result.setdefault(name, set()).add(port)
+        return result
 
     def scales(self) -> list[Unknown]:
         """All unknown scales of parameters, in the order of their first use."""

@@ -298,6 +298,17 @@ class PackedGate(nn.Module):
         return self.down(nn.functional.glu(self.both(x), dim=-1))
 
 
+class ReadTwice(nn.Module):
+    """A weight that is also read as a number: its scale changes the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 5), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.first(x))) + self.first.weight.pow(2).sum()
+
+
 class Recurrent(nn.Module):
     """A recurrent layer and a readout of its last step."""
 
@@ -597,6 +608,7 @@ CASES = [
             ),
         )
     ),
+    Case("read-twice", ReadTwice, vectors(3), "a weight that also enters elsewhere"),
     Case(
         "u-net", UNet, images(2), "transposed and grouped-transposed kernels, resizing, shuffling"
     ),

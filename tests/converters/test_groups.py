@@ -139,3 +139,57 @@ def test_only_moves_one_thing() -> None:
     assert not element.scales
     with pytest.raises(KeyError, match="neither an axis nor a scaling"):
         symmetry.only(spec, "nothing")
+
+
+def test_a_weight_that_is_also_read_as_a_number_keeps_its_scale() -> None:
+    spec = spec_of("read-twice")
+    assert [axis.size for axis in spec.symmetries.permutations] == [5]
+    assert not spec.scalings
+
+
+def test_recurrent_layers_share_one_axis_per_cell() -> None:
+    sizes = {
+        "recurrent-lstm": [4],
+        "recurrent-gru": [4, 4],
+        "recurrent-tanh": [4],
+        "recurrent-bidirectional": [4, 4, 4, 4],
+        "recurrent-projected": [4, 2],
+    }
+    for name, expected in sizes.items():
+        assert [axis.size for axis in spec_of(name).symmetries.permutations] == expected
+
+
+@pytest.mark.parametrize("name", ["attention", "attention-packed", "attention-module"])
+def test_attention_moves_heads_and_units_within_them(name: str) -> None:
+    spec = spec_of(name)
+    heads, *units = spec.symmetries.permutations[:3]
+    assert (heads.size, [axis.size for axis in units]) == (2, [4, 4])
+    assert all(axis.within == (heads.name,) for axis in units)
+
+
+def test_grouped_queries_move_within_their_group_only() -> None:
+    axes = spec_of("attention-grouped").symmetries.permutations
+    assert [len(axis.within) for axis in axes] == [0, 1, 1, 1]
+
+
+def test_exchanging_queries_and_values_or_neurons_across_heads_is_noticed() -> None:
+    """The false symmetries of published attention graphs."""
+    case = BY_NAME["attention"]
+    model, state = case.model(), dict(case.model().state_dict())
+    order = torch.tensor([4, 1, 2, 3, 0, 5, 6, 7])  # one unit of either head
+    across = {n: state[n][order] for layer in "qk" for n in (f"{layer}.weight", f"{layer}.bias")}
+    swapped = {
+        f"{a}.{part}": state[f"{b}.{part}"]
+        for a, b in (("q", "v"), ("v", "q"))
+        for part in ("weight", "bias")
+    }
+    for change in (across, swapped):
+        with pytest.raises(AssertionError, match="different functions"):
+            assert_same_function(model, state, {**state, **change}, case.example())
+
+
+def test_one_stream_of_a_transformer_is_one_node_set() -> None:
+    spec = spec_of("transformer-rms")
+    writers = {e.name for e in spec.edge_sets if e.target == "embed" and e.kind == "weight"}
+    assert {"embed.weight", "attention.o.weight", "gated.down.weight"} <= writers
+    assert spec.node_set("embed").role == "hidden"
