@@ -147,6 +147,8 @@ def _run_axes(
     unknown: list[str] = []
     for node in program.graph.nodes:
         result.depth[node] = max((result.depth[i] for i in node.all_input_nodes), default=0)
+        if node.op != "placeholder" and result.static.issuperset(node.all_input_nodes):
+            result.static.add(node)
         if node.op == "placeholder":
             _enter(result, node, inputs[node.name], owners)
         elif node.op == "output":
@@ -161,6 +163,8 @@ def _run_axes(
 
 def _enter(result: Tracing, node: Node, spec: Any, owners: Mapping[str, str]) -> None:
     shape = _shape(node)
+    if spec.kind != InputKind.USER_INPUT:
+        result.static.add(node)
     is_parameter = spec.kind == InputKind.PARAMETER
     if spec.target in owners and (is_parameter or _is_statistic(node)):
         result.add_parameter(node, owners[spec.target], shape)
@@ -211,6 +215,8 @@ def _apply(result: Tracing, node: Node) -> str | None:
             "Add one with converters.register"
         )
     result.values[node] = axes
+    if node in result.static:
+        result.derive(node)
     if any(use.kind == "weight" for use in result.uses[before:]):
         result.depth[node] += 1
     if rule.recorded and len(result.uses) == before:
@@ -242,7 +248,11 @@ def _add_unused(result: Tracing, entries: list[StateEntry]) -> None:
         if not entered:
             result.parameters[entry.name] = [fixed(size, "unused") for size in entry.shape]
         axes = result.parameters[entry.name]
-        moving = [place for place, axis in enumerate(axes) if any(not a.fixed for a in atoms(axis))]
+        moving = [
+            place
+            for place, axis in enumerate(axes)
+            if any(not atom.fixed and atom.size > 1 for atom in atoms(axis))
+        ]
         ports: list[Port] = ["both"] * len(axes)
         if len(moving) > 1 or (not entered and len(axes) > 1):
             ports = ["source"] * len(axes)

@@ -89,6 +89,7 @@ class Tracing:
         depth: number of weight layers up to each node.
         contractions: axes that products are summed over, see :meth:`contract`.
         unknown: operations without a rule that covers them.
+        static: values that depend on parameters and constants only.
         read: parameters that some operation reads.
         balance: the equations between units.
     """
@@ -106,6 +107,8 @@ class Tracing:
         self.offsets: dict[str, float] = {}
         self.contractions: list[tuple[Axis, tuple[Axis, ...]]] = []
         self.unknown: set[Node] = set()
+        self.static: set[Node] = set()
+        self._origins: dict[Node, str] = {}
         self.read: set[str] = set()
 
     # --- axes -----------------------------------------------------------------------------------
@@ -116,6 +119,13 @@ class Tracing:
             self.parameters[name] = [(Atom(size),) for size in shape]
         self._names[node] = name
         self.values[node] = self.parameters[name]
+
+    def derive(self, node: Node) -> None:
+        """Notes which parameter a computed weight stands for: the first one of its axes."""
+        for operand in node.all_input_nodes:
+            name = self._names.get(operand) or self._origins.get(operand)
+            if name is not None and self.values[node] == self.parameters[name]:
+                self._origins.setdefault(node, name)
 
     def axes(self, value: object) -> Value:
         """Axes of an operand; numbers have none."""
@@ -141,9 +151,16 @@ class Tracing:
         shared: Axis = (),
         steps: tuple[float, ...] = (),
     ) -> None:
-        """Records that ``node`` uses a parameter as edges; other operands are ignored."""
+        """Records that ``node`` uses a parameter as edges; other operands are ignored.
+
+        A weight computed from a parameter of its shape (by weight normalisation, say) stands for
+        that parameter; the computation itself is no use of it.
+        """
         name = self.parameter_name(value)
-        if name is not None:
+        if name is None and isinstance(value, Node):
+            name = self._origins.get(value)
+        computing = node in self.static and set(ports) == {"both"}
+        if name is not None and not computing:
             self.uses.append(Use(name, kind, node, operation_of(node), ports, shared, steps))
 
     def opaque(self, node: Node, reason: str) -> Any:

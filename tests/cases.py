@@ -298,6 +298,20 @@ class PackedGate(nn.Module):
         return self.down(nn.functional.glu(self.both(x), dim=-1))
 
 
+class Reparametrised(nn.Module):
+    """Weights that are computed from other parameters before they are used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.utils.parametrizations.weight_norm(nn.Linear(3, 6))
+        self.middle, self.last = nn.Linear(6, 5, bias=False), nn.Linear(5, 2)
+        self.gain = nn.Parameter(torch.rand(5, 1) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.middle.weight * self.gain
+        return self.last(torch.tanh(nn.functional.linear(torch.relu(self.first(x)), weight)))
+
+
 class ReadTwice(nn.Module):
     """A weight that is also read as a number: its scale changes the output."""
 
@@ -608,6 +622,7 @@ CASES = [
             ),
         )
     ),
+    Case("reparametrised", Reparametrised, vectors(3), "a computed weight joins the right neurons"),
     Case("read-twice", ReadTwice, vectors(3), "a weight that also enters elsewhere"),
     Case(
         "u-net", UNet, images(2), "transposed and grouped-transposed kernels, resizing, shuffling"

@@ -48,6 +48,15 @@ def _batch_norm_units(trace: Tracing, node: Node) -> Unit:
     return result
 
 
+def _weight_norm_axes(trace: Tracing, node: Node) -> Value:
+    """``g v / ‖v‖``, the norm taken over all dimensions but one."""
+    call = arguments(node)
+    direction, length = trace.axes(call["v"]), trace.axes(call["g"])
+    dim = call["dim"]
+    unify(length[dim], direction[dim], place_of(node))
+    return direction
+
+
 def _affine_axes(trace: Tracing, node: Node, axes: Value, weight: object, bias: object) -> None:
     """Joins gain and shift with the last of ``axes``."""
     for operand, kind in ((weight, "gain"), (bias, "shift")):
@@ -130,6 +139,7 @@ RULES = {
         _batch_norm_units,
         "permutations of channels; any scale before it, with its statistics; its own gain's scale",
     ),
+    "_weight_norm": Rule(_weight_norm_axes, fixed_unit, "permutations of all dimensions"),
     "layer_norm": Rule(
         _last_axes,
         _layer_norm_units,

@@ -193,3 +193,11 @@ def test_one_stream_of_a_transformer_is_one_node_set() -> None:
     writers = {e.name for e in spec.edge_sets if e.target == "embed" and e.kind == "weight"}
     assert {"embed.weight", "attention.o.weight", "gated.down.weight"} <= writers
     assert spec.node_set("embed").role == "hidden"
+
+
+def test_computed_weights_join_the_neurons_of_the_weight() -> None:
+    spec = spec_of("reparametrised")
+    direction = spec.edge_set("first.parametrizations.weight.original1")
+    middle = spec.edge_set("middle.weight")
+    assert (direction.source, middle.source) == ("input", direction.target)
+    assert [axis.size for axis in spec.symmetries.permutations] == [6, 5]
