@@ -28,6 +28,7 @@ from .tracing import (
     Value,
     arguments,
     is_inplace,
+    is_read,
     name_of,
     operation_of,
     place_of,
@@ -207,7 +208,7 @@ def _apply(result: Tracing, node: Node) -> str | None:
         return None
     rule, before = RULES.get(name_of(node)), len(result.uses)
     axes = rule.axes(result, node) if rule is not None else None
-    if rule is None or axes is None or not _fits(axes, node.meta.get("val")):
+    if rule is None or axes is None or not _fits(axes, node):
         place = place_of(node) or "model"
         result.values[node] = result.opaque(node, f"{place}: {name_of(node)} has no rule")
         return (
@@ -224,13 +225,22 @@ def _apply(result: Tracing, node: Node) -> str | None:
     return None
 
 
-def _fits(axes: Any, meta: Any) -> bool:
-    """Whether the axes have the sizes that the example run had; a rule may not cover all forms."""
+def _fits(axes: Any, node: Node) -> bool:
+    """Whether the axes have the sizes that the example run had; a rule may not cover all forms.
+
+    Of several results, those that something reads count: exporters misstate the others.
+    """
+    meta = node.meta.get("val")
     if isinstance(meta, torch.Tensor):
-        return [size_of(axis) for axis in axes] == [int(size) for size in meta.shape]
+        return _sizes(axes) == list(meta.shape)
     if isinstance(meta, (list, tuple)):
-        return len(axes) == len(meta) and all(map(_fits, axes, meta))
+        read = [number for number in range(len(meta)) if is_read(node, number)]
+        return all(_sizes(axes[number]) == list(meta[number].shape) for number in read)
     return True
+
+
+def _sizes(value: Value) -> list[int]:
+    return [size_of(axis) for axis in value]
 
 
 def _add_unused(result: Tracing, entries: list[StateEntry]) -> None:

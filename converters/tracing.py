@@ -315,6 +315,11 @@ def is_inplace(node: Node) -> bool:
     return name.endswith("_") and not name.startswith("_")
 
 
+def is_read(node: Node, number: int) -> bool:
+    """Whether anything reads this one of the operation's results."""
+    return any(user.users for user in node.users if user.args[1:] == (number,))
+
+
 def arguments(node: Node) -> dict[str, Any]:
     """Arguments of the operation by name, defaults included."""
     schema = node.target._schema  # type: ignore[union-attr]

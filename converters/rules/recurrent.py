@@ -11,7 +11,7 @@ from torch.fx import Node
 from gmn.spec import Port
 
 from ..axes import Axis, Sum, fix, mark_position, regroup, size_of, unify
-from ..tracing import Rule, Tracing, Value, arguments, name_of, place_of
+from ..tracing import Rule, Tracing, Value, arguments, is_read, name_of, place_of
 from ..units import Unit
 from .pointwise import fixed_unit
 
@@ -110,17 +110,12 @@ def _results(
     for number, (initial, ends) in enumerate(zip(given, (states, cells), strict=False), start=1):
         axes = list(trace.axes(initial))
         joined = [axes[-1]] if name_of(initial) not in UNIFORM else []
-        if joined or _is_read(node, number):
+        if joined or is_read(node, number):
             # One tensor holds the states of all cells, so they have to move alike.
             for end in ends[1:] + joined:
                 unify(ends[0], end, place_of(node))
         results.append([axes[0], *batch[: len(axes) - 2], ends[0]])
     return results
-
-
-def _is_read(node: Node, number: int) -> bool:
-    """Whether anything reads this one of the operation's results."""
-    return any(user.users for user in node.users if user.args[1:] == (number,))
 
 
 def _recurrent_units(trace: Tracing, node: Node) -> Unit:
