@@ -16,7 +16,7 @@ from torch.fx import Node
 import gmn
 from gmn.spec import GraphSpec, Port, StateEntry
 
-from .axes import Atom, Axis, atoms, fix, fixed, size_of
+from .axes import Atom, atoms, fix, fixed, size_of
 from .build import build_spec
 from .dependence import settle_dependence
 from .rules import RULES
@@ -27,6 +27,7 @@ from .tracing import (
     Use,
     Value,
     arguments,
+    flat_axes,
     is_inplace,
     is_read,
     name_of,
@@ -195,7 +196,7 @@ def _is_statistic(node: Node) -> bool:
 
 def _leave(result: Tracing, node: Node) -> None:
     for operand in node.all_input_nodes:
-        for axis in _axes_in(result.values[operand]):
+        for axis in flat_axes(result.values[operand]):
             fix(axis, "an output")
             for atom in atoms(axis):
                 atom.roles.add("output")
@@ -279,12 +280,6 @@ def _tensors(result: Tracing) -> list[Value]:
         parts = value if value and isinstance(value[0], list) else [value]
         values.extend(parts)
     return values
-
-
-def _axes_in(value: Any) -> list[Axis]:
-    if value and isinstance(value[0], list):
-        return [axis for part in value for axis in _axes_in(part)]
-    return list(value)
 
 
 # --- units --------------------------------------------------------------------------------------

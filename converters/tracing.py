@@ -168,10 +168,10 @@ class Tracing:
         self.unknown.add(node)
         result = _fresh(node.meta.get("val"), reason)
         for operand in node.all_input_nodes:
-            axes = _flat(self.values.get(operand, []))
+            axes = flat_axes(self.values.get(operand, []))
             for axis in axes:
                 fix(axis, reason)
-            if axes and [size_of(a) for a in axes] == [*map(size_of, _flat(result))]:
+            if axes and [size_of(a) for a in axes] == [*map(size_of, flat_axes(result))]:
                 result = axes  # most likely the same neurons; fixed, so claiming it is harmless
         return result
 
@@ -269,10 +269,10 @@ def count_terms(value: Value) -> int:
     return max(counts, default=1) if sum(count > 1 for count in counts) == 1 else 1
 
 
-def _flat(value: Any) -> list[Axis]:
+def flat_axes(value: Any) -> list[Axis]:
     """All axes of a value or of a nested sequence of values."""
     if value and isinstance(value[0], list):
-        return [axis for part in value for axis in _flat(part)]
+        return [axis for part in value for axis in flat_axes(part)]
     return list(value)
 
 

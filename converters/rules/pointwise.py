@@ -58,7 +58,8 @@ def _no_axes(trace: Tracing, node: Node) -> Value:
     return []
 
 
-def _no_unit(trace: Tracing, node: Node) -> Unit:
+def no_unit(trace: Tracing, node: Node) -> Unit:
+    """The result cannot be scaled."""
     return ONE
 
 
@@ -204,7 +205,7 @@ RULES = {
     ),
     **dict.fromkeys(
         ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_size"),
-        Rule(_no_axes, _no_unit, "everything; it only checks"),
+        Rule(_no_axes, no_unit, "everything; it only checks"),
     ),
     **dict.fromkeys(
         ("softmax", "log_softmax"),

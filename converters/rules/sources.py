@@ -6,9 +6,9 @@ from torch.fx import Node
 
 from ..axes import Atom, fix, fixed, unify
 from ..tracing import Rule, Tracing, Value, arguments, place_of, shape_of
-from ..units import ONE, Unit
+from ..units import Unit
 from .pieces import cut_evenly
-from .pointwise import broadcast_axes, fixed_unit, positive_unit
+from .pointwise import broadcast_axes, fixed_unit, no_unit, positive_unit
 
 
 def _uniform_axes(trace: Tracing, node: Node) -> Value:
@@ -17,10 +17,6 @@ def _uniform_axes(trace: Tracing, node: Node) -> Value:
 
 def _counted_axes(trace: Tracing, node: Node) -> Value:
     return [fixed(size, "counting tells positions apart") for size in shape_of(node)]
-
-
-def _no_unit(trace: Tracing, node: Node) -> Unit:
-    return ONE
 
 
 def _embedding_axes(trace: Tracing, node: Node) -> Value:
@@ -101,9 +97,9 @@ RULES = {
             "empty",
             "scalar_tensor",
         ),
-        Rule(_uniform_axes, _no_unit, "everything"),
+        Rule(_uniform_axes, no_unit, "everything"),
     ),
-    "arange": Rule(_counted_axes, _no_unit, "nothing"),
+    "arange": Rule(_counted_axes, no_unit, "nothing"),
     "embedding": Rule(
         _embedding_axes, _embedding_units, "permutations and scales of the embedding's dimensions"
     ),
