@@ -26,43 +26,62 @@ def scalings(trace: Tracing, held: Held, names: Names) -> Iterator[Scaling]:
         names: names of axes.
     """
     taken: set[str] = set()
+    index = _Index(held)
     domains: tuple[tuple[Domain, str], ...] = (("positive", "scale"), ("sign", "sign"))
     solutions = trace.balance.solutions(trace.scales())
     for domain, suffix in domains:
         for free, followers in solutions[domain].items():
-            over = _order(free.atoms, held)
+            over = index.order(free.atoms)
             axes = [name for atom in over if (name := names.axis(atom)) is not None]
-            terms = _terms(trace, over, followers, held, signs=domain == "sign")
+            terms = _terms(trace, over, followers, index, signs=domain == "sign")
             if not terms or len(axes) < len(over):
                 continue
-            first = next(edges for edges, _ in held if edges.name == terms[0].edge_set)
             terms = [replace(t, exponent=t.exponent / terms[0].exponent) for t in terms]
-            name = unique(f"{first.target}.{suffix}", taken)
+            name = unique(f"{index.targets[terms[0].edge_set]}.{suffix}", taken)
             yield Scaling(name, domain, tuple(axes), tuple(a.size for a in over), tuple(terms))
 
 
-def _order(over: frozenset[Atom], held: Held) -> list[Atom]:
-    """The atoms in the order in which blocks have them."""
-    pieces = (piece.atom for _, block in held for piece in block.pieces)
-    return [atom for atom in dict.fromkeys(pieces) if atom in over and atom is not None]
+class _Index:
+    """What scalings look up in the blocks: there are many of both."""
+
+    def __init__(self, held: Held) -> None:
+        self.targets = {edges.name: edges.target for edges, _ in held}
+        pieces = (piece.atom for _, block in held for piece in block.pieces)
+        self._rank = {atom: number for number, atom in enumerate(dict.fromkeys(pieces))}
+        self._by_parameter: dict[str | None, list[tuple[int, EdgeSet, Block]]] = {}
+        for number, (edges, block) in enumerate(held):
+            self._by_parameter.setdefault(edges.parameter, []).append((number, edges, block))
+
+    def order(self, over: frozenset[Atom]) -> list[Atom]:
+        """The atoms in the order in which blocks have them."""
+        return sorted((atom for atom in over if atom in self._rank), key=self._rank.__getitem__)
+
+    def blocks(self, unknown: Unknown) -> Iterator[tuple[int, EdgeSet, Block]]:
+        """The blocks that an unknown scales, numbered."""
+        for number, edges, block in self._by_parameter.get(unknown.parameter, ()):
+            if unknown.term == block.term_at(unknown.port):
+                yield number, edges, block
 
 
 def _terms(
     trace: Tracing,
     over: Sequence[Atom],
     followers: Mapping[Unknown, Fraction],
-    held: Held,
+    index: _Index,
     *,
     signs: bool,
 ) -> list[ScalingTerm]:
+    found = [
+        (number, edges, block, unknown, power)
+        for unknown, power in followers.items()
+        for number, edges, block in index.blocks(unknown)
+    ]
     powers: dict[tuple[str, tuple[int, ...]], Fraction] = {}
     offsets: dict[str, float] = {}
-    for edges, block in held:
+    for _, edges, block, unknown, power in sorted(found, key=lambda item: item[0]):
         offsets[edges.name] = trace.offsets.get(edges.parameter, 0.0)
-        for unknown, power in followers.items():
-            if unknown.parameter == edges.parameter and unknown.term == block.term_at(unknown.port):
-                dims = tuple(_position(block, atom, unknown.port) for atom in over)
-                powers[edges.name, dims] = powers.get((edges.name, dims), Fraction(0)) + power
+        dims = tuple(_position(block, atom, unknown.port) for atom in over)
+        powers[edges.name, dims] = powers.get((edges.name, dims), Fraction(0)) + power
     return [
         ScalingTerm(name, dims, float(power), offsets[name])
         for (name, dims), total in powers.items()
