@@ -77,8 +77,26 @@ def resolve(axis: Axis) -> Axis:
         elif factor.binding is None:
             result.append(factor)
         else:
-            result.extend(resolve(factor.binding))
+            result.extend(resolve(_follow(factor)))
     return tuple(result)
+
+
+def _follow(atom: Atom) -> Axis:
+    """What is at the end of a chain of bound atoms; each walk makes the chain shorter.
+
+    A residual stream is one chain through all layers. Links to products stay: taking values apart
+    rebinds those.
+    """
+    while (second := _whole_binding(atom)) and (third := _whole_binding(second)):
+        atom.binding = (third,)
+        atom = third
+    return (atom,) if atom.binding is None else atom.binding
+
+
+def _whole_binding(atom: Atom) -> Atom | None:
+    """The atom that this one is bound to, if it is just one."""
+    axis = atom.binding
+    return axis[0] if axis and len(axis) == 1 and isinstance(axis[0], Atom) else None
 
 
 def _resolve_sum(factor: Sum) -> Sum:

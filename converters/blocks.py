@@ -60,8 +60,8 @@ class Leaf:
 
 def blocks_of(trace: Tracing, entry: StateEntry) -> list[Block]:
     """The blocks of one entry of the state dict, use by use in execution order."""
-    uses = [use for use in trace.uses if use.parameter == entry.name]
-    return [block for use in uses for block in _cut(use, trace.parameters[entry.name])]
+    axes = trace.parameters[entry.name]
+    return [block for use in trace.uses_of(entry.name) for block in _cut(use, axes)]
 
 
 def _cut(use: Use, axes: Sequence[Axis]) -> list[Block]:

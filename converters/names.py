@@ -27,9 +27,11 @@ class Names:
             if block.use.kind == "weight" or block.target not in self._keys:
                 self._name(block.target, _module_of(block.use.parameter))
         self._atoms: dict[Atom, str] = {}
+        self._keys_with: dict[Atom, list[NodeKey]] = {}
         taken: set[str] = set()
         for key, name in self._keys.items():
             for position, atom in enumerate(key):
+                self._keys_with.setdefault(atom, []).append(key)
                 if atom not in self._atoms:
                     wanted = name if len(key) == 1 else f"{name}.{position}"
                     self._atoms[atom] = unique(wanted, taken)
@@ -83,7 +85,8 @@ class Names:
 
     def _on(self, present: frozenset[Atom]) -> list[NodeKey]:
         """The largest node sets whose axes a value has."""
-        inside = [key for key in self._keys if present.issuperset(key)]
+        touched = {key for atom in present for key in self._keys_with.get(atom, ())}
+        inside = [key for key in touched if present.issuperset(key)]
         return [k for k in inside if not any(set(k) < set(other) for other in inside)]
 
 

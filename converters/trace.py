@@ -271,7 +271,7 @@ def _add_unused(result: Tracing, entries: list[StateEntry]) -> None:
         node = graph.placeholder("unused")
         result.depth[node] = 0
         operation = gmn.spec.Operation("read" if entry.name in result.read else "unused")
-        result.uses.append(Use(entry.name, "weight", node, operation, tuple(ports)))
+        result.add_use(Use(entry.name, "weight", node, operation, tuple(ports)))
 
 
 def _tensors(result: Tracing) -> list[Value]:

@@ -98,6 +98,7 @@ class Tracing:
         self.values: dict[Node, Any] = {}
         self.parameters: dict[str, Value] = {}
         self.uses: list[Use] = []
+        self._uses_of: dict[str, list[Use]] = {}
         self.operations: list[tuple[Operation, Node]] = []
         self.depth: dict[Node, int] = {}
         self.balance = Balance()
@@ -161,7 +162,16 @@ class Tracing:
             name = self._origins.get(value)
         computing = node in self.static and set(ports) == {"both"}
         if name is not None and not computing:
-            self.uses.append(Use(name, kind, node, operation_of(node), ports, shared, steps))
+            self.add_use(Use(name, kind, node, operation_of(node), ports, shared, steps))
+
+    def add_use(self, use: Use) -> None:
+        """Enters a use of a parameter as edges."""
+        self.uses.append(use)
+        self._uses_of.setdefault(use.parameter, []).append(use)
+
+    def uses_of(self, name: str) -> list[Use]:
+        """The uses of one parameter, in execution order."""
+        return self._uses_of.get(name, [])
 
     def opaque(self, node: Node, reason: str) -> Any:
         """Axes of an operation that may tell all positions apart, for want of a rule."""
@@ -228,7 +238,7 @@ class Tracing:
         axes = self.parameters[name]
         if port == "both":
             return list(axes), ()
-        use = next(use for use in self.uses if use.parameter == name and port in use.ports)
+        use = next(use for use in self.uses_of(name) if port in use.ports)
         own = [axis for p, axis in zip(use.ports, axes, strict=True) if p == port]
         return own, use.shared
 
@@ -246,7 +256,7 @@ class Tracing:
     def find_use(self, node: Node, value: object) -> Use | None:
         """How ``node`` uses an operand as edges, if it does."""
         name = self.parameter_name(value)
-        return next((u for u in self.uses if u.node is node and u.parameter == name), None)
+        return next((use for use in self.uses_of(name or "") if use.node is node), None)
 
 
 def _is_nested(value: Any) -> bool:
