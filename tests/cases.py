@@ -336,6 +336,20 @@ class Recurrent(nn.Module):
         return self.head(self.layer(x)[0][:, -1])
 
 
+class Stepped(nn.Module):
+    """A recurrent cell, called once for every step."""
+
+    def __init__(self, cell: nn.RNNCellBase) -> None:
+        super().__init__()
+        self.cell, self.head = cell, nn.Linear(cell.hidden_size, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = None
+        for step in x.unbind(1):
+            state = self.cell(step, state)
+        return self.head(state[0] if isinstance(state, tuple) else state)
+
+
 class UNet(nn.Module):
     """Down, up again, and a concatenation of what was before."""
 
@@ -620,6 +634,19 @@ CASES = [
                 lambda: nn.LSTM(3, 4, batch_first=True, proj_size=2),
                 "output and memory are different neurons",
             ),
+        )
+    ),
+    *(
+        Case(
+            f"stepped-{name}",
+            lambda make=make: Stepped(make()),
+            lambda: (torch.randn(2, 3, 3),),
+            catches,
+        )
+        for name, make, catches in (
+            ("lstm", lambda: nn.LSTMCell(3, 4), "state and memory go from step to step"),
+            ("gru", lambda: nn.GRUCell(3, 4, bias=False), "a cell without biases"),
+            ("relu", lambda: nn.RNNCell(3, 4, nonlinearity="relu"), "a plain step"),
         )
     ),
     Case("reparametrised", Reparametrised, vectors(3), "a computed weight joins the right neurons"),

@@ -68,7 +68,7 @@ def _cell_axes(
     trace: Tracing, node: Node, cell: Cell, values: Axis, reason: str
 ) -> tuple[Axis, Axis]:
     """Joins one cell's parameters; returns the axes of its output and of its memory."""
-    gates = GATES[name_of(node)]
+    gates = GATES[name_of(node).removesuffix("_cell")]
     weight, recurrent = trace.axes(cell.into), trace.axes(cell.recurrent)
     size = size_of(weight[0]) // gates
     _, memory = regroup([weight[0]], (gates, size), reason)
@@ -118,6 +118,22 @@ def _results(
     return results
 
 
+def _step_axes(trace: Tracing, node: Node) -> Value | list[Value]:
+    """One step of a cell; an LSTM's returns its state and its memory, which are one index set."""
+    call = arguments(node)
+    features, reason = trace.axes(call["input"]), place_of(node)
+    biases = tuple(call[name] for name in ("b_ih", "b_hh") if call[name] is not None)
+    cell = Cell(call["w_ih"], call["w_hh"], biases, None)
+    state, _ = _cell_axes(trace, node, cell, features[-1], reason)
+    result = [*features[:-1], state]
+    given = call["hx"] if isinstance(call["hx"], (list, tuple)) else [call["hx"]]
+    for initial in given:
+        if name_of(initial) not in UNIFORM:
+            for first, second in zip(trace.axes(initial), result, strict=True):
+                unify(first, second, reason)
+    return [result, list(result)] if len(given) > 1 else result
+
+
 def _recurrent_units(trace: Tracing, node: Node) -> Unit:
     """Scales of recurrent layers are not claimed."""
     for operand in _parameters(node):
@@ -132,14 +148,13 @@ def _recurrent_units(trace: Tracing, node: Node) -> Unit:
 
 
 def _parameters(node: Node) -> Iterator[Any]:
-    yield from arguments(node).get("params", ())
+    call = arguments(node)
+    yield from call.get("params", ())
+    yield from (call[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh") if name in call)
 
 
+_PERMITS = "permutations of hidden units, shared by gates, recurrence and memory"
 RULES = {
-    name: Rule(
-        _recurrent_axes,
-        _recurrent_units,
-        "permutations of hidden units, shared by gates, recurrence and memory",
-    )
-    for name in GATES
+    **{name: Rule(_recurrent_axes, _recurrent_units, _PERMITS) for name in GATES},
+    **{f"{name}_cell": Rule(_step_axes, _recurrent_units, _PERMITS) for name in GATES},
 }
