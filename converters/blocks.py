@@ -131,7 +131,7 @@ def _block(use: Use, leaves: Sequence[Leaf]) -> Block:
         _piece(atom, stride, port, step, {"target": target, "source": source})
         for (atom, stride, _, step), port in zip(factors, ports, strict=True)
     ]
-    kept = [p for p in pieces if p.size > 1 or p.atom is not None]
+    kept = [p for p in pieces if p.size != 1 or p.atom is not None]
     present = {piece.atom for piece in kept}
     for atom in (*target, *source):
         if atom not in present:
@@ -156,7 +156,7 @@ def _neurons(ends: list[Atom]) -> NodeKey:
     ]
     chosen = chosen or [atom for atom in ends if not atom.position] or ends
     chosen = list(dict.fromkeys(chosen))
-    large = [atom for atom in chosen if atom.size > 1]
+    large = [atom for atom in chosen if atom.size != 1]
     return tuple(large or chosen[:1] or [Atom(1, "a single value")])
 
 

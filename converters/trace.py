@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
+from torch.utils import _pytree as pytree
 
 import gmn
 from gmn.spec import GraphSpec, Port, StateEntry
@@ -40,8 +41,9 @@ from .units import ONE, Unit, UnitMismatch
 def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> GraphSpec:
     """Finds the parameter graph and the symmetries of a module.
 
-    The module is exported in evaluation mode; its weights are not read. Operations without a rule
-    make the axes they touch ordered and are listed in ``spec.unknown``.
+    The module is exported in evaluation mode; its weights are not read and may be on the meta
+    device, where large models take no memory. Operations without a rule make the axes they touch
+    ordered and are listed in ``spec.unknown``.
 
     Args:
         model: the network.
@@ -79,7 +81,7 @@ def to_graph(model: nn.Module, example_inputs: tuple[Any, ...]) -> gmn.Parameter
 
     Raises:
         TraceError: if ``torch.export`` cannot follow the module.
-        gmn.StateDictError: if a weight is NaN or infinite.
+        gmn.StateDictError: if a weight is NaN or infinite, or on the meta device.
     """
     return gmn.ParameterGraph.from_state_dicts(trace(model, example_inputs), [model.state_dict()])
 
@@ -106,7 +108,8 @@ def _export(model: nn.Module, example_inputs: tuple[Any, ...]) -> torch.export.E
         with evaluation(model), torch.no_grad(), warnings.catch_warnings():
             # Recurrent layers refresh their list of weights; nothing of it reaches the graph.
             warnings.filterwarnings("ignore", message="The tensor attribute")
-            return torch.export.export(model, example_inputs, strict=False)
+            inputs = _beside(model, example_inputs)
+            return torch.export.export(model, inputs, strict=False)
     except Exception as error:
         first = str(error).strip().splitlines()[:1]
         raise TraceError(
@@ -114,6 +117,16 @@ def _export(model: nn.Module, example_inputs: tuple[Any, ...]) -> torch.export.E
             f"{first[0] if first else ''}. Check that the module runs on the example inputs and "
             "that its control flow does not depend on their values."
         ) from error
+
+
+def _beside(model: nn.Module, example_inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs, on the meta device if the module is there: operations do not mix devices."""
+    if not any(parameter.is_meta for parameter in model.parameters()):
+        return example_inputs
+    moved: dict[int, Tensor] = {}  # one tensor passed twice stays one: attention looks at that
+    return pytree.tree_map_only(
+        Tensor, lambda value: moved.setdefault(id(value), value.to("meta")), example_inputs
+    )
 
 
 def _state_entries(model: nn.Module) -> list[StateEntry]:

@@ -87,8 +87,9 @@ def verify(
 
     Raises:
         TraceError: if there is no spec and ``torch.export`` cannot follow the module.
-        ValueError: if the outputs are not finite.
+        ValueError: if the outputs are not finite, or the module is on the meta device.
     """
+    _require_values(model)
     spec = trace(model, example_inputs) if spec is None else spec
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     with evaluation(model):
@@ -101,6 +102,15 @@ def verify(
             if run.error(symmetry.only(spec, axis.name, generator)) <= TOLERANCE
         )
     return Certificate(max(whole, default=0.0), trials, errors, missed, spec.unknown)
+
+
+def _require_values(model: nn.Module) -> None:
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    if (name := next((name for name, tensor in tensors if tensor.is_meta), None)) is not None:
+        raise ValueError(
+            f"{name} is on the meta device, which holds no values, so the module cannot run; build "
+            "it on the CPU and load a checkpoint first (tracing needs neither)"
+        )
 
 
 def _single(spec: GraphSpec, generator: torch.Generator) -> Iterator[tuple[str, symmetry.Element]]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
 
+import converters
 import gmn
 from gmn.topology import pair_index, tap_positions, topology
+from tests.memory import allocated
 from tests.traced import BY_NAME, every_case, graph_of, spec_of
 
 
@@ -43,11 +48,66 @@ def test_keeps_types_and_moves_only_floats() -> None:
     assert "bfloat16" in repr(half)
 
 
-def test_one_state_dict_is_not_copied() -> None:
-    state = state_of()
-    graph = graph_from(state)
-    assert graph.values["0.weight"].data_ptr() == state["0.weight"].data_ptr()
-    assert graph.to_state_dict()["0.weight"].data_ptr() == state["0.weight"].data_ptr()
+@pytest.mark.parametrize("name", ["cnn", "batch-norm", "packed-gate", "tied-hidden"])
+def test_one_state_dict_is_not_copied(name: str) -> None:
+    state = state_of(name)
+    graph = graph_from(state, name=name)
+    storages = {value.untyped_storage().data_ptr() for value in state.values()}
+    for edges in graph.spec.edge_sets:
+        assert graph.block(edges).untyped_storage().data_ptr() in storages
+    for key, value in graph.to_state_dict().items():
+        assert value.data_ptr() == state[key].data_ptr()
+
+
+def test_mapped_files_stay_mapped(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 256))
+    spec = converters.trace(model, (torch.zeros(1, 256),))
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    state = load_file(tmp_path / "weights.safetensors")
+    graph, made = allocated(lambda: gmn.ParameterGraph.from_state_dicts(spec, [state]))
+    assert made < 1024
+    assert all(graph.values[key].data_ptr() == value.data_ptr() for key, value in state.items())
+
+
+def test_several_state_dicts_are_copied_once() -> None:
+    model = nn.Linear(512, 512)
+    spec = converters.trace(model, (torch.zeros(1, 512),))
+    states = [{k: v + i for k, v in model.state_dict().items()} for i in range(3)]
+    graph, made = allocated(lambda: gmn.ParameterGraph.from_state_dicts(spec, states))
+    size = sum(value.nbytes for state in states for value in state.values())
+    assert size <= made <= 1.01 * size
+    assert torch.equal(graph.values["bias"][2], states[2]["bias"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_finds_one_bad_value_among_many(dtype: torch.dtype, bad: float) -> None:
+    model = nn.Linear(63, 65).to(dtype)
+    spec = converters.trace(model, (torch.zeros(1, 63, dtype=dtype),))
+    largest = {k: torch.full_like(v, torch.finfo(dtype).max) for k, v in model.state_dict().items()}
+    broken = {k: v.clone() for k, v in largest.items()}
+    broken["weight"][37, 11] = bad
+    gmn.ParameterGraph.from_state_dicts(spec, [largest])
+    with pytest.raises(gmn.StateDictError, match="weight has NaN or infinite values in network 1"):
+        gmn.ParameterGraph.from_state_dicts(spec, [largest, broken])
+
+
+def test_refuses_weights_without_values() -> None:
+    with pytest.raises(gmn.StateDictError, match=r"network 1: 0.weight is on the meta device"):
+        graph_from(state_of(), {k: v.to("meta") for k, v in state_of().items()})
+
+
+def test_parameters_without_elements_convert() -> None:
+    class Empty(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nothing = nn.Parameter(torch.zeros(0, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    graph = converters.to_graph(Empty(), (torch.zeros(1, 3),))
+    assert graph.to_state_dict()["nothing"].shape == (0, 3)
 
 
 def test_zero_weights_keep_their_edges() -> None:
@@ -59,7 +119,6 @@ def test_zero_weights_keep_their_edges() -> None:
 
 
 def test_thousand_checkpoints_convert_in_a_fifth_of_a_second() -> None:
-    import converters
     from gmn.zoo.networks import network
 
     spec = converters.trace(network("cnn-relu"), (torch.zeros(1, 1, 14, 14),))

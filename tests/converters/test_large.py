@@ -1,0 +1,161 @@
+"""Large models: traced without weights, in time proportional to operations."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import converters
+import gmn
+from converters.axes import Atom, resolve, unify
+from tests.families import build
+from tests.large import CHECKPOINTS, Built, gpt2_xl, llama_1b, on_meta
+from tests.memory import allocated
+from tests.traced import BY_NAME, spec_of
+
+pytest.importorskip("transformers")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.mark.parametrize("name", ["resnet", "cnn-grouped", "packed-gate", "tied-hidden"])
+def test_weights_are_not_needed(name: str) -> None:
+    case = BY_NAME[name]
+    with torch.device("meta"):  # not model.to("meta"), which unties weights
+        model = case.build().double()
+    assert converters.trace(model, case.example()) == spec_of(name)
+
+
+@pytest.mark.parametrize("name", ["llama", "bert", "mamba"])
+def test_families_trace_without_weights(name: str) -> None:
+    assert converters.trace(*on_meta(lambda: build(name))) == converters.trace(*build(name))
+
+
+def test_one_input_passed_three_times_stays_one() -> None:
+    """`nn.MultiheadAttention` asks whether query, key and value are the same tensor."""
+    model, x = nn.MultiheadAttention(8, 2), torch.zeros(3, 1, 8)
+    spec = converters.trace(model, (x, x, x))
+    assert converters.trace(model.to("meta"), (x, x, x)) == spec
+
+
+def traced_without_memory(build: Callable[[], Built], parameters: int) -> gmn.GraphSpec:
+    model, inputs = on_meta(build)
+    spec, made = allocated(lambda: converters.trace(model, inputs))
+    assert spec.num_parameters == parameters
+    assert made < 2**20, f"{made:,} bytes of tensors for {4 * parameters:,} bytes of weights"
+    assert not spec.unknown
+    return spec
+
+
+def test_two_layers_of_llama_allocate_no_weights() -> None:
+    traced_without_memory(lambda: llama_1b(layers=2), 384_313_344)
+
+
+@pytest.mark.slow
+def test_llama_allocates_no_weights() -> None:
+    spec = traced_without_memory(llama_1b, 1_235_814_400)
+    assert len(spec.to_json()) < 2**20
+    assert gmn.GraphSpec.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_real_sizes_trace_and_convert_in_time(name: str) -> None:
+    model, inputs = on_meta(CHECKPOINTS[name])
+    start = time.perf_counter()
+    spec = converters.trace(model, inputs)
+    assert time.perf_counter() - start <= 10
+    state = {
+        entry.name: torch.ones(entry.shape, dtype=None if entry.floating else torch.int64)
+        for entry in spec.entries
+    }
+    seconds = []
+    for _ in range(7):
+        start = time.perf_counter()
+        gmn.ParameterGraph.from_state_dicts(spec, [state])
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) <= 0.05
+    graph, made = allocated(lambda: gmn.ParameterGraph.from_state_dicts(spec, [state]))
+    assert made <= 1e-3 * sum(value.nbytes for value in state.values())
+    assert all(graph.values[name].data_ptr() == value.data_ptr() for name, value in state.items())
+
+
+def test_weights_are_needed_for_values_and_certificates() -> None:
+    model, inputs = on_meta(lambda: (nn.Linear(2, 3), (torch.zeros(1, 2),)))
+    with pytest.raises(gmn.StateDictError, match=r"weight is on the meta device.*load a check"):
+        converters.to_graph(model, inputs)
+    with pytest.raises(ValueError, match=r"weight is on the meta device.*load a checkpoint"):
+        converters.verify(model, inputs)
+
+
+def test_long_chains_of_joined_axes_resolve() -> None:
+    """A residual stream joins its axis once per layer; walking the chain must not recurse."""
+    chain = [Atom(4) for _ in range(5000)]
+    for first, second in pairwise(chain):
+        unify((first,), (second,), "residual")
+    root = resolve((chain[-1],))
+    assert all(resolve((atom,)) == root for atom in chain)
+
+
+class Residual(nn.Module):
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(3, 8), nn.Linear(8, 2)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8))
+            for _ in range(depth)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        for layer in self.layers:
+            x = x + layer(x)
+        return self.leave(x)
+
+
+@contextmanager
+def counted_lines() -> Iterator[list[int]]:
+    """Counts the lines that run in `converters`, a measure of time without noise."""
+    count, before = [0], sys.gettrace()
+
+    def step(frame: FrameType, event: str, argument: object) -> Any:
+        count[0] += event == "line"
+        return step
+
+    def enter(frame: FrameType, event: str, argument: object) -> Any:
+        own = str(frame.f_globals.get("__name__", "")).startswith("converters.")
+        return step if own else None
+
+    sys.settrace(enter)
+    try:
+        yield count
+    finally:
+        sys.settrace(before)
+
+
+def test_time_is_proportional_to_operations() -> None:
+    lines = []
+    for depth in (8, 16):
+        with counted_lines() as count:
+            converters.trace(Residual(depth), (torch.zeros(1, 3),))
+        lines.append(count[0])
+    assert lines[1] <= 2.05 * lines[0]
+
+
+@pytest.mark.slow
+def test_gpt2_traces_in_time_proportional_to_layers() -> None:
+    lines = []
+    for layers in (6, 12, 24):
+        model, inputs = on_meta(lambda layers=layers: gpt2_xl(layers))  # type: ignore[misc]
+        with counted_lines() as count:
+            converters.trace(model, inputs)
+        lines.append(count[0])
+    assert lines[2] - lines[1] <= 2.1 * (lines[1] - lines[0])
