@@ -8,6 +8,7 @@ from dataclasses import replace
 from gmn.spec import Dim, EdgeSet, GraphSpec, StateEntry
 
 from .blocks import Block, blocks_of
+from .gauges import with_gauges
 from .names import Names
 from .scalings import scalings
 from .tracing import Tracing
@@ -27,12 +28,15 @@ def build_spec(trace: Tracing, entries: Sequence[StateEntry], unknown: Sequence[
         pair for name, found in blocks.items() for pair in _edge_sets(trace, name, found, names)
     ]
     held = [(edges, block) for edges, block in pairs if edges.tied_to is None]
+    targets = {edges.name: edges.target for edges, _ in held}
+    scales, gauges = with_gauges(trace, tuple(scalings(trace, held, names)), names, targets)
     return GraphSpec(
         entries=tuple(entries),
         axes=names.axes(),
         node_sets=names.node_sets(trace.operations),
         edge_sets=tuple(edges for edges, _ in pairs),
-        scalings=tuple(scalings(trace, held, names)),
+        scalings=scales,
+        gauges=gauges,
         unknown=tuple(unknown),
     )
 

@@ -333,7 +333,7 @@ def _fix_mixed_uses(result: Tracing) -> None:
     """A parameter that serves as edges in two ways has no unit that fits both."""
     uses: dict[str, set[tuple[str, ...]]] = {}
     for use in result.uses:
-        uses.setdefault(use.parameter, set()).add(use.ports)
+        uses.setdefault(use.parameter, set()).add(use.ends)
     for name, ports in result.ports_of_scales().items():
         if len(uses.get(name, ())) > 1 or ("both" in ports and len(ports) > 1):
             for port in ports:

@@ -33,6 +33,14 @@ _SILENT = {
 }
 
 
+_OTHER_END: dict[Port, Port] = {
+    "target": "source",
+    "source": "target",
+    "both": "both",
+    "tap": "tap",
+}
+
+
 class TraceError(ValueError):
     """A module cannot be traced; the message says where and what to do."""
 
@@ -59,6 +67,12 @@ class Use:
     shared: Axis = ()
     steps: tuple[float, ...] = ()
 
+    @property
+    def ends(self) -> tuple[Port, ...]:
+        """The ports, up to exchanging source and target where nothing tells them apart."""
+        turned = tuple(_OTHER_END[port] for port in self.ports)
+        return self.ports if self.shared else min(self.ports, turned)
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -69,6 +83,8 @@ class Rule:
             if it cannot say, which makes them ordered.
         units: returns the unit of the result, after stating what the operands' units must be.
         permits: the permutations and scalings that pass through, in words.
+        linear: the atoms along which it acts linearly, alike at all other indices, so that any
+            change of basis passes through; by default none.
         recorded: whether it is an operation on neurons that the spec should mention.
     """
 
@@ -76,6 +92,7 @@ class Rule:
     units: Callable[[Tracing, Node], Unit]
     permits: str
     recorded: bool = False
+    linear: Callable[[Tracing, Node], frozenset[Atom]] | None = None
 
 
 class Tracing:
@@ -233,6 +250,15 @@ class Tracing:
                 )
             )
         return self._scales[name, port]
+
+    def end_scale(self, use: Use, end: Port) -> Unit:
+        """The unknown scale of one end of a parameter in this use.
+
+        A use that reads the parameter the other way round (a tied embedding) shares its scales.
+        """
+        first = self.uses_of(use.parameter)[0]
+        turned = first.ports != use.ports and first.ends == use.ends
+        return self.scale(use.parameter, _OTHER_END[end] if turned else end)
 
     def _end(self, name: str, port: str) -> tuple[list[Axis], Axis]:
         axes = self.parameters[name]

@@ -31,7 +31,7 @@ class Certificate:
     Attributes:
         max_error: over random elements of the whole group.
         trials: number of such elements.
-        errors: by movable axis and by scaling, moving it alone.
+        errors: by movable axis, by scaling and by gauge, moving it alone.
         missed: ordered axes of hidden neurons whose permutation changed nothing: symmetries that
             the spec does not claim.
         unknown: operations without a rule.
@@ -114,8 +114,10 @@ def _require_values(model: nn.Module) -> None:
 
 
 def _single(spec: GraphSpec, generator: torch.Generator) -> Iterator[tuple[str, symmetry.Element]]:
-    axes, scalings = spec.symmetries.permutations, spec.scalings
-    for name in (*(axis.name for axis in axes), *(scaling.name for scaling in scalings)):
+    group = spec.symmetries
+    names = [axis.name for axis in group.permutations]
+    names += [symmetry.name for symmetry in group.followed]
+    for name in names:
         yield name, symmetry.only(spec, name, generator)
 
 

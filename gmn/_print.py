@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gmn.spec import Axis, EdgeSet, GraphSpec, NodeSet, Scaling, ScalingTerm
+    from gmn.spec import Axis, EdgeSet, Gauge, GraphSpec, NodeSet, Scaling, ScalingTerm
 
 
 def describe(spec: GraphSpec) -> str:
@@ -18,6 +18,8 @@ def describe(spec: GraphSpec) -> str:
     lines += ["", "edge sets", *_columns([_edge_row(spec, edges) for edges in spec.edge_sets])]
     if spec.scalings:
         lines += ["", "scalings", *_columns([_scaling_row(scaling) for scaling in spec.scalings])]
+    if spec.gauges:
+        lines += ["", "changes of basis", *_columns([_gauge_row(gauge) for gauge in spec.gauges])]
     if spec.unknown:
         lines += ["", f"operations without a rule: {', '.join(spec.unknown)}"]
     return "\n".join(lines)
@@ -49,6 +51,13 @@ def _edge_row(spec: GraphSpec, edges: EdgeSet) -> tuple[str, ...]:
 def _scaling_row(scaling: Scaling) -> tuple[str, ...]:
     shape = "×".join(map(str, scaling.shape)) or "1"
     return scaling.name, scaling.domain, shape, ", ".join(map(_term, scaling.terms))
+
+
+def _gauge_row(gauge: Gauge) -> tuple[str, ...]:
+    *outer, size = gauge.shape
+    group = f"{'GL' if gauge.group == 'general' else 'O'}({size})"
+    each = f"per {', '.join(gauge.axes[:-1])}" if outer else ""
+    return gauge.name, group, each, ", ".join(map(_term, gauge.terms))
 
 
 def _term(term: ScalingTerm) -> str:

@@ -28,6 +28,7 @@ FORMAT_VERSION = 1
 Role = Literal["input", "hidden", "output", "ordered"]
 Port = Literal["target", "source", "both", "tap"]
 Domain = Literal["positive", "sign"]
+MatrixGroup = Literal["general", "orthogonal"]
 
 
 class SpecError(ValueError):
@@ -218,11 +219,41 @@ class Scaling:
 
 
 @dataclass(frozen=True)
+class Gauge:
+    """A change of basis along the last of ``axes``, an independent one per index of the others.
+
+    Where the units of an axis are only ever mixed linearly (within the heads of attention, between
+    two linear layers), any invertible matrix ``A`` may be put between them. Its diagonal matrices
+    are scalings, which are not listed again.
+
+    Attributes:
+        name: unique in the spec.
+        group: any invertible matrix (``general``) or an ``orthogonal`` one.
+        axes: the axes it runs over; the last one is mixed.
+        shape: their sizes.
+        terms: the edge sets that follow it: multiplied along their dimension by ``A`` where the
+            exponent is 1, by the transposed inverse of ``A`` where it is -1.
+    """
+
+    name: str
+    group: MatrixGroup
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    terms: tuple[ScalingTerm, ...]
+
+
+@dataclass(frozen=True)
 class Symmetries:
-    """The group of a spec: movable axes and scalings."""
+    """The group of a spec: movable axes, scalings and changes of basis."""
 
     permutations: tuple[Axis, ...]
     scalings: tuple[Scaling, ...]
+    gauges: tuple[Gauge, ...]
+
+    @property
+    def followed(self) -> tuple[Scaling | Gauge, ...]:
+        """The symmetries that name the edge sets that follow them."""
+        return (*self.scalings, *self.gauges)
 
 
 @dataclass(frozen=True, repr=False)
@@ -236,6 +267,7 @@ class GraphSpec:
         edge_sets: all blocks of floating-point entries; statistics of normalisation layers are
             edge sets of kind ``mean`` and ``variance``.
         scalings: scale symmetries.
+        gauges: changes of basis.
         unknown: operations without a rule; the axes they touch are ordered.
 
     Raises:
@@ -247,10 +279,12 @@ class GraphSpec:
     node_sets: tuple[NodeSet, ...]
     edge_sets: tuple[EdgeSet, ...]
     scalings: tuple[Scaling, ...] = ()
+    gauges: tuple[Gauge, ...] = ()
     unknown: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for group in (self.entries, self.axes, self.node_sets, self.edge_sets, self.scalings):
+        followed = self.symmetries.followed
+        for group in (self.entries, self.axes, self.node_sets, self.edge_sets, followed):
             names = Counter(item.name for item in group)
             if repeated := [name for name, count in names.items() if count > 1]:
                 raise SpecError(f"{type(group[0]).__name__} names repeat: {', '.join(repeated)}")
@@ -270,10 +304,10 @@ class GraphSpec:
             for dim in edges.dims:
                 if dim.axis is not None and dim.size != self._axis(dim.axis, edges.name).size:
                     raise SpecError(f"edge set {edges.name}: {dim} has not the size of its axis")
-        for scaling in self.scalings:
-            for term in scaling.terms:
+        for symmetry in self.symmetries.followed:
+            for term in symmetry.terms:
                 if term.edge_set not in self._edge_sets:
-                    raise SpecError(f"scaling {scaling.name}: no edge set {term.edge_set!r}")
+                    raise SpecError(f"{symmetry.name}: no edge set {term.edge_set!r}")
 
     def _axis(self, name: str, user: str) -> Axis:
         if name not in self._axes:
@@ -332,9 +366,9 @@ class GraphSpec:
 
     @cached_property
     def symmetries(self) -> Symmetries:
-        """Permutations (axes that may move) and scalings that preserve the function."""
+        """Permutations (axes that may move), scalings and changes of basis."""
         moving = tuple(axis for axis in self.axes if axis.movable and axis.size > 1)
-        return Symmetries(moving, self.scalings)
+        return Symmetries(moving, self.scalings, self.gauges)
 
     @cached_property
     def num_parameters(self) -> int:

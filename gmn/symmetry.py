@@ -1,20 +1,20 @@
 """The symmetry group of a spec: sample an element and act with it on weights.
 
-An element first multiplies by scales, then permutes: ``new[i] = s[p[i]] * old[p[i]]`` along every
-axis. Acting on all entries of a state dict at once leaves the network's function unchanged; that
-is what :func:`converters.verify` checks.
+An element first changes bases, then multiplies by scales, then permutes: along every axis,
+``new[i] = s[p[i]] * (A @ old)[p[i]]``. Acting on all entries of a state dict at once leaves the
+network's function unchanged; that is what :func:`converters.verify` checks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from gmn.spec import Axis, Dim, EdgeSet, GraphSpec, Scaling
+from gmn.spec import Axis, Dim, EdgeSet, Gauge, GraphSpec, Scaling
 from gmn.topology import view_block
 
 if TYPE_CHECKING:
@@ -30,11 +30,13 @@ class Element:
         permutations: by axis name, long tensors of shape (*sizes of ``within``, size).
         scales: by scaling name, tensors of the scaling's shape; float64, applied in the weights'
             own type.
+        bases: by gauge name, float64 matrices of shape (*the gauge's shape, size of its last axis).
     """
 
     spec: GraphSpec
     permutations: Mapping[str, Tensor]
     scales: Mapping[str, Tensor]
+    bases: Mapping[str, Tensor] = field(default_factory=dict)
 
     def act(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The transformed state dict of one network; ``state`` is left as it is."""
@@ -65,7 +67,23 @@ class Element:
                 index = self._gather_index(dims)
                 scale = self.scales[scaling.name]
                 scales[scaling.name] = 1 / (scale[index] if index else scale)
-        return Element(self.spec, moves, scales)
+        bases = {
+            gauge.name: self._moved(gauge).inverse()
+            for gauge in self.spec.gauges
+            if gauge.name in self.bases
+        }
+        return Element(self.spec, moves, scales, bases)
+
+    def _moved(self, gauge: Gauge) -> Tensor:
+        """The gauge's matrices in the new order of neurons."""
+        *outer, inner = zip(gauge.axes, gauge.shape, strict=True)
+        dims = (
+            *(Dim(size, 0, "both", axis) for axis, size in outer),
+            Dim(inner[1], 0, "target", inner[0]),
+            Dim(inner[1], 0, "source", inner[0]),
+        )
+        index = self._gather_index(dims)
+        return self.bases[gauge.name][index] if index else self.bases[gauge.name]
 
     def _act(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         result = dict(values)
@@ -76,7 +94,8 @@ class Element:
             if edges.parameter not in fresh:
                 result[edges.parameter] = values[edges.parameter].clone().contiguous()
                 fresh.add(edges.parameter)
-            block = self._scale(view_block(values[edges.parameter], edges), edges)
+            block = self._turn(view_block(values[edges.parameter], edges), edges)
+            block = self._scale(block, edges)
             index = self._gather_index(edges.dims)
             if index:
                 places: list[Tensor | slice] = [i.to(block.device) for i in index]
@@ -88,10 +107,24 @@ class Element:
         permuted = any(dim.axis in self.permutations for dim in edges.dims)
         return permuted or any(
             term.edge_set == edges.name
-            for scaling in self.spec.scalings
-            if scaling.name in self.scales
-            for term in scaling.terms
+            for symmetry in self.spec.symmetries.followed
+            if symmetry.name in self.scales or symmetry.name in self.bases
+            for term in symmetry.terms
         )
+
+    def _turn(self, block: Tensor, edges: EdgeSet) -> Tensor:
+        """Multiplies by the matrices of gauges along their dimension."""
+        for gauge in self.spec.gauges:
+            for term in gauge.terms:
+                if gauge.name in self.bases and term.edge_set == edges.name:
+                    matrix = self.bases[gauge.name]
+                    matrix = matrix if term.exponent > 0 else matrix.inverse().mT
+                    places, ends = [1 + dim for dim in term.dims], range(len(term.dims))
+                    block = block.movedim(places, [*ends])
+                    outer, rest = block.shape[: len(ends)], block.shape[len(ends) :]
+                    turned = matrix.to(block) @ block.reshape(*outer, -1)
+                    block = turned.reshape(*outer, *rest).movedim([*ends], places)
+        return block
 
     def _scale(self, block: Tensor, edges: EdgeSet) -> Tensor:
         for scaling in self.spec.scalings:
@@ -164,17 +197,19 @@ def sample(
     Args:
         spec: the architecture.
         generator: source of randomness, on the CPU.
-        scalings: False for permutations only.
+        scalings: False for permutations only: neither scales nor changes of basis.
         spread: standard deviation of the logarithm of positive scales.
 
     Returns:
-        Uniform permutations of every movable axis; log-normal positive scales; fair signs.
+        Uniform permutations of every movable axis; log-normal positive scales; fair signs; bases
+        with log-normal singular values between uniform rotations.
     """
     moves = {
         axis.name: _permutation(spec, axis, generator) for axis in spec.symmetries.permutations
     }
     scales = {s.name: _scales(s, generator, spread) for s in spec.scalings} if scalings else {}
-    return Element(spec, moves, scales)
+    bases = {g.name: _basis(g, generator, spread) for g in spec.gauges} if scalings else {}
+    return Element(spec, moves, scales, bases)
 
 
 def _permutation(spec: GraphSpec, axis: Axis, generator: torch.Generator | None) -> Tensor:
@@ -189,18 +224,33 @@ def _scales(scaling: Scaling, generator: torch.Generator | None, spread: float) 
     return (noise * spread).exp()
 
 
+def _basis(gauge: Gauge, generator: torch.Generator | None, spread: float) -> Tensor:
+    left, right = (_rotation(gauge.shape, generator) for _ in range(2))
+    if gauge.group == "orthogonal":
+        return left
+    noise = torch.randn(gauge.shape, generator=generator, dtype=torch.float64)
+    return left @ ((noise * spread).exp().unsqueeze(-1) * right)
+
+
+def _rotation(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+    """Uniform orthogonal matrices (QR of Gaussians, its signs made unique)."""
+    noise = torch.randn(*shape, shape[-1], generator=generator, dtype=torch.float64)
+    rotation, triangle = torch.linalg.qr(noise)
+    return rotation * triangle.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+
+
 def only(spec: GraphSpec, name: str, generator: torch.Generator | None = None) -> Element:
-    """Draws an element that moves one axis or one scaling and nothing else.
+    """Draws an element that moves one axis, one scaling or one gauge and nothing else.
 
     Axes that depend on it keep their order within each index.
 
     Args:
         spec: the architecture.
-        name: a movable axis or a scaling of the spec.
+        name: a movable axis, a scaling or a gauge of the spec.
         generator: source of randomness, on the CPU.
 
     Raises:
-        KeyError: if the spec has neither.
+        KeyError: if the spec has none of that name.
     """
     for axis in spec.axes:
         if axis.name == name:
@@ -208,4 +258,7 @@ def only(spec: GraphSpec, name: str, generator: torch.Generator | None = None) -
     for scaling in spec.scalings:
         if scaling.name == name:
             return Element(spec, {}, {name: _scales(scaling, generator, 0.5)})
-    raise KeyError(f"{name} is neither an axis nor a scaling of this spec")
+    for gauge in spec.gauges:
+        if gauge.name == name:
+            return Element(spec, {}, {}, {name: _basis(gauge, generator, 0.5)})
+    raise KeyError(f"{name} is neither an axis nor a scaling nor a gauge of this spec")

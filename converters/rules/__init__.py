@@ -41,6 +41,11 @@ def register(operation: str, rule: Rule) -> None:
     RULES[operation] = rule
 
 
-def table() -> list[tuple[str, str]]:
-    """Operations and what they permit, for the documentation."""
-    return sorted((name, rule.permits) for name, rule in RULES.items())
+def table() -> list[tuple[str, str, str]]:
+    """Operations, what they permit and where a basis may change, for the documentation."""
+    return sorted((name, rule.permits, _basis(rule)) for name, rule in RULES.items())
+
+
+def _basis(rule: Rule) -> str:
+    summary = rule.linear.__doc__ if rule.linear is not None else None
+    return summary.partition("\n")[0].partition(": ")[2].rstrip(".") if summary else ""

@@ -8,6 +8,7 @@ from ..axes import Atom, Axis, Sum, cut, fix, fixed, size_of, unify
 from ..tracing import Rule, Tracing, Value, arguments, count_terms, place_of, shape_of, stacked
 from ..units import Monomial, Unit
 from ..unstack import unstack
+from .linear import moved, taken
 from .pointwise import same_unit
 
 
@@ -130,15 +131,29 @@ def _expand_axes(trace: Tracing, node: Node) -> Value:
 
 
 _CUT = "permutations within every part"
+_OTHERS = "permutations of the other dimensions"
 RULES = {
-    "cat": Rule(_cat_axes, _cat_units, "permutations and scales of every part", recorded=True),
-    "stack": Rule(_stack_axes, _stack_units, "permutations and scales that all values share"),
-    **dict.fromkeys(
-        ("split", "split_with_sizes", "chunk", "tensor_split"), Rule(_cut_axes, same_unit, _CUT)
+    "cat": Rule(
+        _cat_axes,
+        _cat_units,
+        "permutations and scales of every part",
+        recorded=True,
+        linear=moved,
     ),
-    "unbind": Rule(_unbind_axes, _unbind_units, "permutations of the other dimensions"),
-    "select": Rule(_select_axes, _select_units, "permutations of the other dimensions"),
-    "slice": Rule(_slice_axes, _slice_units, "permutations within and outside the slice"),
-    "expand": Rule(_expand_axes, same_unit, "everything; copies may be permuted"),
-    "expand_as": Rule(_expand_axes, same_unit, "everything; copies may be permuted"),
+    "stack": Rule(
+        _stack_axes, _stack_units, "permutations and scales that all values share", linear=moved
+    ),
+    **dict.fromkeys(
+        ("split", "split_with_sizes", "chunk", "tensor_split"),
+        Rule(_cut_axes, same_unit, _CUT, linear=moved),
+    ),
+    "unbind": Rule(_unbind_axes, _unbind_units, _OTHERS, linear=taken),
+    "select": Rule(_select_axes, _select_units, _OTHERS, linear=taken),
+    "slice": Rule(
+        _slice_axes, _slice_units, "permutations within and outside the slice", linear=moved
+    ),
+    **dict.fromkeys(
+        ("expand", "expand_as"),
+        Rule(_expand_axes, same_unit, "everything; copies may be permuted", linear=moved),
+    ),
 }

@@ -9,6 +9,7 @@ from gmn.spec import Port
 from ..axes import Axis, fixed, size_of, unify
 from ..tracing import Rule, Tracing, Value, arguments, is_inplace, name_of, place_of, shape_of
 from ..units import ONE, Unit
+from .linear import divided, moved, multiplied, summed
 
 
 def same_axes(trace: Tracing, node: Node) -> Value:
@@ -174,16 +175,32 @@ RULES = {
         _PLAIN,
     ),
     "abs": _activation(absolute_unit, "any permutation; positive scales; signs, which it removes"),
-    "neg": _activation(same_unit, "any permutation; any scale"),
+    "neg": Rule(same_axes, same_unit, "any permutation; any scale", recorded=True, linear=moved),
     "hardtanh": _activation(_hardtanh_unit, "any permutation; signs if its bounds are symmetric"),
     "pow": _activation(_power_units, "any permutation; scales, to an integer power"),
-    "add": Rule(broadcast_axes, _sum_units, f"{_ARITHMETIC}; scales they share", recorded=True),
-    "sub": Rule(broadcast_axes, _sum_units, f"{_ARITHMETIC}; scales they share", recorded=True),
+    **dict.fromkeys(
+        ("add", "sub"),
+        Rule(
+            broadcast_axes,
+            _sum_units,
+            f"{_ARITHMETIC}; scales they share",
+            recorded=True,
+            linear=summed,
+        ),
+    ),
     "mul": Rule(
-        broadcast_axes, _product_units, f"{_ARITHMETIC}; products of scales", recorded=True
+        broadcast_axes,
+        _product_units,
+        f"{_ARITHMETIC}; products of scales",
+        recorded=True,
+        linear=multiplied,
     ),
     "div": Rule(
-        broadcast_axes, _quotient_units, f"{_ARITHMETIC}; quotients of scales", recorded=True
+        broadcast_axes,
+        _quotient_units,
+        f"{_ARITHMETIC}; quotients of scales",
+        recorded=True,
+        linear=divided,
     ),
     **dict.fromkeys(
         (
@@ -197,11 +214,11 @@ RULES = {
             "lift_fresh_copy",
             "identity",
         ),
-        Rule(same_axes, same_unit, "everything"),
+        Rule(same_axes, same_unit, "everything", linear=moved),
     ),
     **dict.fromkeys(
         ("to", "type_as", "_to_copy"),
-        Rule(same_axes, _cast_unit, "everything, between floating-point types"),
+        Rule(same_axes, _cast_unit, "everything, between floating-point types", linear=moved),
     ),
     **dict.fromkeys(
         ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_size"),

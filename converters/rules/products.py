@@ -9,6 +9,7 @@ from torch.fx import Node
 from ..axes import Atom, Axis, fix, regroup, size_of, unify
 from ..tracing import Rule, Tracing, Value, arguments, atoms_of, place_of
 from ..units import Unit
+from .linear import Atoms, attended, contracted
 from .pointwise import fixed_unit
 from .weights import contraction_units, is_matrix, product_axes
 
@@ -129,6 +130,20 @@ def _operands(node: Node) -> list[Node]:
     return list(arguments(node)["tensors"])
 
 
+def _einsum_linear(trace: Tracing, node: Node) -> Atoms:
+    """One or two operands: letters that both are summed over, and those that one hands on."""
+    labels, output = _labels(node)
+    if labels is None or len(labels) > 2:
+        return Atoms()
+    passing: list[Axis] = []
+    others: list[Axis] = []
+    for operand, letters in zip(_operands(node), labels, strict=True):
+        for letter, axis in zip(letters, trace.axes(operand), strict=True):
+            summed = letter not in output
+            (passing if summed == (sum(letter in p for p in labels) == 2) else others).append(axis)
+    return atoms_of(*passing) - atoms_of(*others)
+
+
 def _labels(node: Node) -> tuple[list[str] | None, str]:
     """Letters of every operand and of the output; None where a letter repeats or dots stand."""
     equation = str(arguments(node)["equation"]).replace(" ", "")
@@ -156,14 +171,22 @@ def _added_units(trace: Tracing, node: Node) -> Unit:
 
 _PRODUCT = "permutations that both operands share; scales that cancel in the sum"
 RULES = {
-    **dict.fromkeys(("matmul", "bmm", "mm"), Rule(matmul_axes, matmul_units, _PRODUCT)),
+    **dict.fromkeys(
+        ("matmul", "bmm", "mm"), Rule(matmul_axes, matmul_units, _PRODUCT, linear=contracted)
+    ),
     "baddbmm": Rule(_added_axes, _added_units, _PRODUCT),
-    "einsum": Rule(_einsum_axes, _einsum_units, f"{_PRODUCT} (no repeated letters)"),
+    "einsum": Rule(
+        _einsum_axes,
+        _einsum_units,
+        f"{_PRODUCT} (no repeated letters)",
+        linear=_einsum_linear,
+    ),
     "scaled_dot_product_attention": Rule(
         _attention_axes,
         _attention_units,
         "heads; units within a head, queries with keys; a scale per unit of queries over keys, "
-        "any of values",
+        "any of values; any change of basis within a head",
         recorded=True,
+        linear=attended,
     ),
 }

@@ -7,6 +7,7 @@ from torch.fx import Node
 from ..axes import fix, fixed, mark_position
 from ..tracing import Rule, Tracing, Value, arguments, atoms_of, name_of
 from ..units import Unit
+from .linear import kept
 from .pointwise import broadcast_axes, fixed_unit
 from .weights import feature_map
 
@@ -80,6 +81,13 @@ def _extremum_units(trace: Tracing, node: Node) -> Unit:
     return unit
 
 
+def _length_units(trace: Tracing, node: Node) -> Unit:
+    """``‖sx‖ = |s| ‖x‖``; the count of entries that are not 0 (order 0) is another thing."""
+    if arguments(node)["ord"] == 0:
+        return fixed_unit(trace, node)
+    return _reduction_units(trace, node).magnitude
+
+
 def _argument_axes(trace: Tracing, node: Node) -> Value:
     for place in _reduced(trace, node):
         fix(trace.axes(node.args[0])[place], "the place of the largest entry")
@@ -100,9 +108,13 @@ def _resize_units(trace: Tracing, node: Node) -> Unit:
 
 
 _CHANNELS = "permutations of channels"
-_AVERAGE = Rule(_pool_axes, _average_units, f"{_CHANNELS}; any scale of them", recorded=True)
+_AVERAGE = Rule(
+    _pool_axes, _average_units, f"{_CHANNELS}; any scale of them", recorded=True, linear=kept
+)
 _MAXIMUM = Rule(_pool_axes, _maximum_units, f"{_CHANNELS}; positive scales", recorded=True)
-_SUM = Rule(_reduction_axes, _reduction_units, "any permutation; scales kept", recorded=True)
+_SUM = Rule(
+    _reduction_axes, _reduction_units, "any permutation; scales kept", recorded=True, linear=kept
+)
 _EXTREMUM = Rule(
     _reduction_axes, _extremum_units, "any permutation; positive scales kept", recorded=True
 )
@@ -117,7 +129,13 @@ RULES = {
             "upsample_bicubic2d",
             "upsample_trilinear3d",
         ],
-        Rule(_resize_axes, _resize_units, f"{_CHANNELS}; any scale of them", recorded=True),
+        Rule(
+            _resize_axes,
+            _resize_units,
+            f"{_CHANNELS}; any scale of them",
+            recorded=True,
+            linear=kept,
+        ),
     ),
     "argmax": Rule(_argument_axes, fixed_unit, "permutations of the other dimensions"),
     "argmin": Rule(_argument_axes, fixed_unit, "permutations of the other dimensions"),
@@ -126,6 +144,9 @@ RULES = {
     **dict.fromkeys(
         ("max", "min"),
         Rule(_extreme_axes, _extreme_units, "any permutation; positive scales", recorded=True),
+    ),
+    "linalg_vector_norm": Rule(
+        _reduction_axes, _length_units, "any permutation; any scale kept", recorded=True
     ),
     "amax": _EXTREMUM,
     "amin": _EXTREMUM,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch.fx import Node
 
 from ..axes import fix, fixed, mark_position, regroup
 from ..tracing import Rule, Tracing, Value, arguments, atoms_of, place_of, shape_of
 from ..units import Unit
+from .linear import moved
 from .pointwise import same_unit
 from .weights import feature_map
 
@@ -16,15 +18,11 @@ def _view_axes(trace: Tracing, node: Node) -> Value:
 
 
 def _permute_axes(trace: Tracing, node: Node) -> Value:
+    """All ways to reorder dimensions: the operation itself shows where each one goes."""
     axes = trace.axes(node.args[0])
-    return [axes[dim] for dim in arguments(node)["dims"]]
-
-
-def _transpose_axes(trace: Tracing, node: Node) -> Value:
-    axes, call = list(trace.axes(node.args[0])), arguments(node)
-    first, second = call.get("dim0", 0), call.get("dim1", -1)
-    axes[first], axes[second] = axes[second], axes[first]
-    return axes
+    numbered = torch.empty(*range(1, len(axes) + 1), device="meta")
+    moved = node.target(numbered, *node.args[1:], **node.kwargs)  # type: ignore[operator]
+    return [axes[size - 1] for size in moved.shape]
 
 
 def _pad_axes(trace: Tracing, node: Node) -> Value:
@@ -64,14 +62,15 @@ def _pixel_shuffle_units(trace: Tracing, node: Node) -> Unit:
     return trace.balance.restrict(trace.balance.merge(trace.unit(node.args[0])), atoms_of(*axes))
 
 
-_VIEW = Rule(_view_axes, same_unit, "permutations of whole factors of the dimensions")
+_VIEW = Rule(_view_axes, same_unit, "permutations of whole factors of the dimensions", linear=moved)
 RULES = {
     **dict.fromkeys(
         ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze"), _VIEW
     ),
-    "permute": Rule(_permute_axes, same_unit, "everything"),
-    "transpose": Rule(_transpose_axes, same_unit, "everything"),
-    "t": Rule(_transpose_axes, same_unit, "everything"),
+    **dict.fromkeys(
+        ("permute", "transpose", "t", "mT", "numpy_T", "movedim", "swapaxes", "swapdims"),
+        Rule(_permute_axes, same_unit, "everything", linear=moved),
+    ),
     "pixel_shuffle": Rule(
         _pixel_shuffle_axes, _pixel_shuffle_units, "permutations of whole channels", recorded=True
     ),

@@ -7,6 +7,7 @@ from torch.fx import Node
 from ..axes import Atom, fix, fixed, unify
 from ..tracing import Rule, Tracing, Value, arguments, place_of, shape_of
 from ..units import Unit
+from .linear import mapped, moved
 from .pieces import cut_evenly
 from .pointwise import broadcast_axes, fixed_unit, no_unit, positive_unit
 
@@ -29,11 +30,11 @@ def _embedding_axes(trace: Tracing, node: Node) -> Value:
 
 def _embedding_units(trace: Tracing, node: Node) -> Unit:
     call = arguments(node)
-    name = trace.parameter_name(call["weight"])
-    if name is None:
+    use = trace.find_use(node, call["weight"])
+    if use is None:
         return fixed_unit(trace, node)
-    trace.balance.fix(trace.scale(name, "source"))
-    return trace.scale(name, "target")
+    trace.balance.fix(trace.end_scale(use, "source"))
+    return trace.end_scale(use, "target")
 
 
 def _masked_units(trace: Tracing, node: Node) -> Unit:
@@ -97,11 +98,14 @@ RULES = {
             "empty",
             "scalar_tensor",
         ),
-        Rule(_uniform_axes, no_unit, "everything"),
+        Rule(_uniform_axes, no_unit, "everything", linear=moved),
     ),
     "arange": Rule(_counted_axes, no_unit, "nothing"),
     "embedding": Rule(
-        _embedding_axes, _embedding_units, "permutations and scales of the embedding's dimensions"
+        _embedding_axes,
+        _embedding_units,
+        "permutations and scales of the embedding's dimensions",
+        linear=mapped,
     ),
     "masked_fill": Rule(broadcast_axes, _masked_units, f"{_POINTWISE}; scales, if filled with 0"),
     "where": Rule(broadcast_axes, _where_units, f"{_POINTWISE}; scales they share"),

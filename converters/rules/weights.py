@@ -9,6 +9,7 @@ from gmn.spec import Port
 from ..axes import Axis, fix, fixed, mark_position, regroup, size_of, unify
 from ..tracing import Rule, Tracing, Value, arguments, atoms_of, place_of, shape_of
 from ..units import Unit
+from .linear import mapped
 from .pointwise import fixed_unit
 
 
@@ -143,10 +144,10 @@ def _product_unit(
         value = trace.balance.restrict(value, atoms_of(*trace.axes(features)[:-places]))
     columns = [axis for axis, port in zip(axes, use.ports, strict=True) if port == "source"]
     inside, outside = trace.balance.split(value, atoms_of(*columns, use.shared))
-    trace.balance.fix(inside * trace.scale(use.parameter, "source"))
+    trace.balance.fix(inside * trace.end_scale(use, "source"))
     result = trace.balance.merge(outside)
     if "target" in use.ports:
-        result = result * trace.scale(use.parameter, "target")
+        result = result * trace.end_scale(use, "target")
     if bias is not None:
         trace.balance.equal(trace.unit(bias), result)
     return result
@@ -154,12 +155,14 @@ def _product_unit(
 
 _CONTRACTION = "permutations and scalings of the rows; those of the columns follow the input"
 RULES = {
-    "linear": Rule(_linear_axes, contraction_units, _CONTRACTION),
-    "addmm": Rule(_addmm_axes, _addmm_units, _CONTRACTION),
-    "conv_transpose1d": Rule(_transposed_axes, contraction_units, _CONTRACTION),
-    "conv_transpose2d": Rule(_transposed_axes, contraction_units, _CONTRACTION),
-    "conv_transpose3d": Rule(_transposed_axes, contraction_units, _CONTRACTION),
-    "conv1d": Rule(_conv_axes, contraction_units, _CONTRACTION),
-    "conv2d": Rule(_conv_axes, contraction_units, _CONTRACTION),
-    "conv3d": Rule(_conv_axes, contraction_units, _CONTRACTION),
+    "linear": Rule(_linear_axes, contraction_units, _CONTRACTION, linear=mapped),
+    "addmm": Rule(_addmm_axes, _addmm_units, _CONTRACTION, linear=mapped),
+    **dict.fromkeys(
+        ("conv1d", "conv2d", "conv3d"),
+        Rule(_conv_axes, contraction_units, _CONTRACTION, linear=mapped),
+    ),
+    **dict.fromkeys(
+        ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+        Rule(_transposed_axes, contraction_units, _CONTRACTION, linear=mapped),
+    ),
 }

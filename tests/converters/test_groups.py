@@ -19,7 +19,7 @@ DOMAINS = {
     "mlp-softsign": {"sign"},
     "mlp-hardtanh": {"sign"},
     "mlp-sine": {"sign"},
-    "mlp-identity": {"positive", "sign"},
+    "mlp-identity": set(),  # changes of basis instead
     "mlp-gelu": set(),
     "mlp-silu": set(),
     "mlp-sigmoid": set(),

@@ -78,4 +78,4 @@ def test_acting_on_a_graph_is_acting_on_its_states(case: Case) -> None:
     moved = element.act_on_graph(graph)
     for number in range(len(graph)):
         for name, value in element.act(graph.to_state_dict(number)).items():
-            assert torch.equal(moved.values[name][number], value)
+            torch.testing.assert_close(moved.values[name][number], value, rtol=1e-13, atol=1e-13)
