@@ -350,6 +350,19 @@ class Stepped(nn.Module):
         return self.head(state[0] if isinstance(state, tuple) else state)
 
 
+class Cosines(nn.Module):
+    """Directions of hidden features, compared with each other; and the length of others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.other = nn.Linear(3, 5), nn.Linear(5, 4), nn.Linear(3, 6)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        first = self.first(x)
+        second = nn.functional.normalize(self.second(first / first.norm(dim=1, keepdim=True)))
+        return second @ second.T, self.other(x).norm(dim=1)
+
+
 class UNet(nn.Module):
     """Down, up again, and a concatenation of what was before."""
 
@@ -649,6 +662,7 @@ CASES = [
             ("relu", lambda: nn.RNNCell(3, 4, nonlinearity="relu"), "a plain step"),
         )
     ),
+    Case("cosines", Cosines, vectors(3), "a length keeps the scale that all its entries share"),
     Case("reparametrised", Reparametrised, vectors(3), "a computed weight joins the right neurons"),
     Case("read-twice", ReadTwice, vectors(3), "a weight that also enters elsewhere"),
     Case(
