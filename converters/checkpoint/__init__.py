@@ -1,0 +1,11 @@
+"""Safe reading of checkpoint files: code in them never runs.
+
+``load`` decides by the first bytes which reader a file needs; ``zipped``, ``legacy``, ``safe`` and
+``arrays`` read the formats; ``machine`` carries out pickles on inert data; ``tensors`` tells
+tensors from other calls; ``entries`` finds the state dict among what a file holds.
+"""
+
+from .errors import CheckpointError
+from .load import Checkpoint, load_checkpoint, read_checkpoint
+
+__all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "read_checkpoint"]

@@ -1,0 +1,300 @@
+"""Which of the mappings in a checkpoint is the state dict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import CheckpointError
+from .machine import Call
+from .tensors import Leaf, StorageRef, Store, read_leaf
+
+_DEEPEST = 48
+_MOST_ENTRIES = 1_000_000
+_CONTAINERS = (dict, list, tuple, Call)
+_INNER = object()  # a node whose entries follow one by one
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A mapping that could be the state dict.
+
+    Attributes:
+        path: the names on the way to it; none for the whole file.
+        leaves: its tensors.
+        others: names and kinds of its entries that are no tensors.
+    """
+
+    path: tuple[str, ...]
+    leaves: dict[str, Leaf]
+    others: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Where it lies, dotted; empty for the whole file."""
+        return ".".join(self.path)
+
+    @property
+    def parameters(self) -> int:
+        """Elements of its floating-point tensors, single numbers left out."""
+        return sum(leaf.size for leaf in self.leaves.values() if _is_weight(leaf))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The state dict of a checkpoint.
+
+    Attributes:
+        key: where it lies, dotted; empty for the whole file.
+        leaves: its tensors, prefixes taken off.
+        prefix: what was taken off every name.
+        ignored: what else the file holds, by name and kind.
+    """
+
+    key: str
+    leaves: dict[str, Leaf]
+    prefix: str
+    ignored: tuple[str, ...]
+
+
+def choose(content: object, store: Store | None, key: str | None) -> Chosen:
+    """Finds the state dict.
+
+    Without ``key`` it is the mapping with the most floating-point elements, the first of equals;
+    optimizers, known by their ``state`` and ``param_groups``, do not count.
+
+    Args:
+        content: what the file holds.
+        store: where its storages are.
+        key: the dotted place of the state dict; empty for the whole file; None to find it.
+
+    Raises:
+        CheckpointError: if there are no weights, nothing lies at ``key``, or no mapping stands out.
+    """
+    reader = _Reader(store)
+    found = reader.everything(content)
+    if key is None:
+        best = _largest(found)
+    else:
+        node, path = reader.at(content, key)
+        best = Candidate(path, *reader.flat(node))
+        if not best.leaves:
+            raise CheckpointError(f"there are no tensors at key={key!r}; {_listing(found)}")
+    others = [f"{best.key}.{name}".lstrip(".") for name in best.others]
+    siblings = list(reader.left_out(content, best.path))
+    prefix = common_prefix(best.leaves)
+    leaves = {name.removeprefix(prefix): leaf for name, leaf in best.leaves.items()}
+    return Chosen(best.key, leaves, prefix, (*others, *siblings))
+
+
+def common_prefix(leaves: dict[str, Leaf]) -> str:
+    """The ``module.`` and ``_orig_mod.`` that stand before the name of every weight."""
+    names = [name for name, leaf in leaves.items() if _is_weight(leaf)] or list(leaves)
+    prefix = ""
+    while names:
+        longer = next(
+            (prefix + p for p in _PREFIXES if all(n.startswith(prefix + p) for n in names)), None
+        )
+        if longer is None:
+            break
+        prefix = longer
+    return prefix
+
+
+def _is_weight(leaf: Leaf) -> bool:
+    return bool(leaf.problem) or (len(leaf.shape) > 0 and leaf.dtype.is_floating_point)
+
+
+def _largest(found: list[Candidate]) -> Candidate:
+    best = max(found, key=lambda c: (c.parameters, sum(1 for x in c.leaves.values() if x.problem)),
+               default=None)  # fmt: skip
+    if best is None or not any(_is_weight(leaf) for leaf in best.leaves.values()):
+        raise CheckpointError(
+            "there are no floating-point tensors in it; pass the file that holds the weights"
+        )
+    # Averages of the same weights are equals; parts of one network are not, and need a word.
+    rest = sum(c.parameters for c in found if c.leaves.keys() != best.leaves.keys())
+    if rest > best.parameters:
+        raise CheckpointError(
+            f"its weights are spread over several mappings, none of which has the most of them; "
+            f"choose with key= (--key); {_listing(found)}"
+        )
+    return best
+
+
+def _listing(found: list[Candidate]) -> str:
+    largest = sorted(found, key=lambda c: -c.parameters)[:6]
+    names = [f"{c.key!r} ({c.parameters:,} parameters)" for c in largest]
+    return f"it has tensors at {', '.join(names)}" if names else "it has none anywhere"
+
+
+class _Reader:
+    """Walks through what a pickle holds."""
+
+    def __init__(self, store: Store | None) -> None:
+        self._store = store if store is not None else _NoStore()
+        self._children: dict[int, dict[str, Any]] = {}
+
+    def children(self, node: object) -> dict[str, Any]:
+        """The entries of a dict, list, or stand-in of an object."""
+        if id(node) not in self._children:  # a file may refer to one node a million times
+            self._children[id(node)] = self._list_children(node)
+        return self._children[id(node)]
+
+    def _list_children(self, node: object) -> dict[str, Any]:
+        if isinstance(node, dict):
+            return node
+        if isinstance(node, (list, tuple)):
+            return {str(number): child for number, child in enumerate(node)}
+        if not isinstance(node, Call):
+            return {}
+        if node.path.endswith("OrderedDict"):
+            return _pairs(node.arguments) | node.items
+        return node.items | _attributes(node) | self.children(node.members)
+
+    def everything(self, content: object) -> list[Candidate]:
+        """All mappings with tensors in them, optimizers left out."""
+        found: list[Candidate] = []
+        seen: set[int] = set()
+        pending: list[tuple[tuple[str, ...], Any]] = [((), content)]
+        while pending:
+            path, node = pending.pop()
+            if not isinstance(node, _CONTAINERS) or id(node) in seen or len(path) > _DEEPEST:
+                continue
+            seen.add(id(node))
+            children = self.children(node)
+            if _is_optimizer(children):
+                continue
+            if _is_module(node):
+                candidate = Candidate(path, *self.flat(node))
+            else:
+                candidate = Candidate(path, *self._direct(children))
+                pending += reversed([((*path, name), child) for name, child in children.items()])
+            if candidate.leaves:
+                found.append(candidate)
+        return found
+
+    def _direct(self, children: dict[str, Any]) -> tuple[dict[str, Leaf], tuple[str, ...]]:
+        leaves, others = {}, []
+        for name, child in children.items():
+            leaf = read_leaf(child, self._store)
+            if leaf is not None:
+                leaves[name] = leaf
+            else:
+                others.append(f"{name} ({self.kind(child)})")
+        return leaves, tuple(others)
+
+    def flat(self, node: object) -> tuple[dict[str, Leaf], tuple[str, ...]]:
+        """All tensors below a node by their dotted place: of a module, those of its state dict."""
+        leaves: dict[str, Leaf] = {}
+        others: list[str] = []
+        for steps, (name, child) in enumerate(self._below(node, "", 0)):
+            if steps > _MOST_ENTRIES:
+                raise CheckpointError(f"it has more than {_MOST_ENTRIES:,} entries; save fewer")
+            leaf = read_leaf(child, self._store)
+            if leaf is not None:
+                leaves[name] = leaf
+            elif child is not _INNER:
+                others.append(f"{name} ({self.kind(child)})")
+        return leaves, tuple(others)
+
+    def _below(self, node: object, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+        if depth > _DEEPEST:
+            raise CheckpointError(f"damaged: nested more than {_DEEPEST} deep at {prefix[:80]!r}")
+        for name, child in self._members(node).items():
+            inner = None if read_leaf(child, self._store) else self._members(child)
+            if inner is None or not inner or _is_optimizer(inner):
+                yield prefix + name, child
+            else:
+                yield prefix + name, _INNER
+                yield from self._below(child, f"{prefix}{name}.", depth + 1)
+
+    def _members(self, node: object) -> dict[str, Any]:
+        """As in a state dict: a module's parameters, persistent buffers and submodules."""
+        if not _is_module(node):
+            return self.children(node)
+        state = _attributes(node)
+        if "_parameters" not in state:  # scripted: attributes as they are
+            return {n: c for n, c in state.items() if c is not None and not isinstance(c, bool)}
+        transient = state.get("_non_persistent_buffers_set")
+        if isinstance(transient, Call) and transient.arguments:
+            transient = transient.arguments[0]  # of set(...)
+        hidden = {name for name in self.children(transient).values() if isinstance(name, str)}
+        buffers = self.children(state.get("_buffers"))
+        groups = (
+            self.children(state.get("_parameters")),
+            {name: child for name, child in buffers.items() if name not in hidden},
+            self.children(state.get("_modules")),
+        )
+        return {n: child for group in groups for n, child in group.items() if child is not None}
+
+    def at(self, content: object, key: str) -> tuple[object, tuple[str, ...]]:
+        """The node at a dotted place, and the way to it; names may contain dots themselves."""
+        node, rest = content, key
+        path: tuple[str, ...] = ()
+        while rest:
+            children = self.children(node)
+            fitting = [n for n in children if n and (rest == n or rest.startswith(f"{n}."))]
+            if not fitting:
+                names = ", ".join(list(children)[:8]) or "nothing"
+                raise CheckpointError(
+                    f"there is no key {key!r}: instead of {rest!r} it has {names}"
+                )
+            name = max(fitting, key=len)
+            node, rest, path = children[name], rest[len(name) + 1 :], (*path, name)
+        return node, path
+
+    def left_out(self, content: object, path: tuple[str, ...]) -> Iterator[str]:
+        """Names and kinds of what lies beside the way to a node."""
+        for depth, name in enumerate(path):
+            children = self.children(content)
+            for other, child in children.items():
+                if other != name:
+                    yield f"{'.'.join((*path[:depth], other))} ({self.kind(child)})"
+            content = children[name]
+
+    def kind(self, node: object) -> str:
+        """What a node is, in a word or two."""
+        if read_leaf(node, self._store) is not None:
+            return "tensor"
+        if isinstance(node, Call):
+            return node.path or "object"
+        if isinstance(node, dict):
+            return "optimizer" if _is_optimizer(node) else f"{len(node)} entries"
+        return type(node).__name__
+
+
+class _NoStore(Store):
+    def open(self, ref: StorageRef) -> Any:
+        raise CheckpointError("damaged: a tensor has no storage")
+
+
+def _is_optimizer(children: dict[str, Any]) -> bool:
+    return "param_groups" in children and "state" in children
+
+
+def _attributes(node: object) -> dict[str, Any]:
+    state = node.state if isinstance(node, Call) else None
+    if isinstance(state, tuple) and len(state) == 2:  # attributes and slots
+        parts = [part for part in state if isinstance(part, dict)]
+        return {name: child for part in parts for name, child in part.items()}
+    return state if isinstance(state, dict) else {}
+
+
+def _is_module(node: object) -> bool:
+    """Whether a stand-in is that of an ``nn.Module``, eager or scripted."""
+    attributes = _attributes(node)
+    if isinstance(node, Call) and node.path.startswith("__torch__."):
+        return True
+    return "_parameters" in attributes and "_modules" in attributes
+
+
+def _pairs(arguments: tuple[Any, ...]) -> dict[str, Any]:
+    pairs = arguments[0] if arguments and isinstance(arguments[0], (list, tuple)) else ()
+    return {
+        pair[0]: pair[1]
+        for pair in pairs
+        if isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str)
+    }

@@ -1,0 +1,52 @@
+"""What goes wrong with checkpoint files."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# What parsers of the standard library, numpy and torch raise on bytes that make no sense.
+_PARSING = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+    OSError,
+    SyntaxError,
+    AssertionError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read, or holds no weights that can be used.
+
+    The message names the file, the reason and the way out.
+    """
+
+
+@contextmanager
+def damage(what: str) -> Iterator[None]:
+    """Turns the errors of a parser into one :class:`CheckpointError` that says ``what`` is damaged.
+
+    Raises:
+        CheckpointError: for every error of the code within.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except _PARSING as error:
+        first = str(error).strip().splitlines()[:1]
+        reason = f"{type(error).__name__}: {first[0][:200] if first else ''}".rstrip(": ")
+        raise CheckpointError(
+            f"{what} is truncated or damaged ({reason}); fetch or save the file again"
+        ) from error

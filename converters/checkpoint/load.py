@@ -1,0 +1,228 @@
+"""Reading a checkpoint, whatever its format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .arrays import read_h5
+from .entries import choose
+from .errors import CheckpointError
+from .legacy import is_legacy, is_tar, read_stream, read_tar
+from .machine import read_pickle
+from .mapped import ALLOWANCE, STRETCH, MappedFile, Window
+from .safe import file_in_folder, parts_of_index, read_safetensors
+from .tensors import Leaf, Store
+from .zipped import read_zip
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        state: the state dict: tensors on the CPU, of the file's types and strides. Tensors that
+            shared memory when they were saved share it again.
+        format: what the file is.
+        key: where in the file the state dict lay, dotted; empty for the whole file.
+        prefix: what was taken off every name, such as ``module.``.
+        ignored: what else the file holds: names and, in brackets, what it is.
+    """
+
+    state: dict[str, Tensor]
+    format: str
+    key: str
+    prefix: str
+    ignored: tuple[str, ...]
+
+    def __str__(self) -> str:
+        size = sum(tensor.numel() for tensor in self.state.values())
+        lines = [f"{self.format}: {len(self.state)} tensors of {size:,} elements"]
+        lines += [f"  read from the key {self.key}"] if self.key else []
+        lines += [f"  {self.prefix!r} taken off every name"] if self.prefix else []
+        if self.ignored:
+            more = f" and {len(self.ignored) - 8} more" if len(self.ignored) > 8 else ""
+            lines.append(f"  left out: {', '.join(self.ignored[:8])}{more}")
+        return "\n".join(lines)
+
+
+def load_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -> dict[str, Tensor]:
+    """Reads the state dict of a checkpoint; code in the file never runs.
+
+    The format is told by the first bytes, not by the name: PyTorch's zip format, its older stream
+    and tar formats, TorchScript archives, plain pickles of tensors or arrays, safetensors, a JSON
+    index of several such files, numpy's ``.npz``, HDF5 (needs the extra ``checkpoints``); or a
+    folder that holds one of these. Tensors come onto the CPU wherever they were saved.
+
+    What is stored as it is stays mapped from the file: safetensors, PyTorch's zip format and
+    uncompressed ``.npz`` where alignment allows. Such tensors take no memory until they are
+    read; writing to them does not reach the file, and the file must not be changed meanwhile.
+    The checksums of mapped entries are not verified.
+
+    Args:
+        path: a file, or a folder with one checkpoint in it.
+        key: the dotted place of the state dict in the file, as ``"model.state_dict"``; empty for
+            all tensors of the file. If None, the mapping with the most floating-point elements,
+            the first of equals; optimizers do not count.
+
+    Returns:
+        Tensors by name, in the order of the file. ``module.`` and ``_orig_mod.`` are taken off
+        names if all weights have them.
+
+    Raises:
+        CheckpointError: if the file is missing, empty, truncated, damaged, harmful, of an unknown
+            format, or without weights; or if a weight is of a kind that cannot be read.
+
+    Example:
+        >>> import tempfile, torch, converters
+        >>> model = torch.nn.Linear(2, 3)
+        >>> with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+        ...     torch.save({"epoch": 3, "state_dict": model.state_dict()}, file.name)
+        ...     list(converters.load_checkpoint(file.name))
+        ['weight', 'bias']
+    """
+    return read_checkpoint(path, key=key).state
+
+
+def read_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -> Checkpoint:
+    """Reads a checkpoint as :func:`load_checkpoint` does, and says what was left out.
+
+    Args:
+        path: a file, or a folder with one checkpoint in it.
+        key: the dotted place of the state dict in the file; None to find it.
+
+    Raises:
+        CheckpointError: as :func:`load_checkpoint`.
+    """
+    place = Path(path)
+    try:
+        if place.is_dir():
+            place = file_in_folder(place)
+        name, content, store, limit = _read(place)
+        chosen = choose(content, store, key)
+        state = _load(chosen.leaves, limit)
+    except CheckpointError as error:
+        raise CheckpointError(f"{place}: {error}") from error.__cause__
+    except OSError as error:
+        raise CheckpointError(f"{place}: {error.strerror or error}") from error
+    return Checkpoint(state, name, chosen.key, chosen.prefix, chosen.ignored)
+
+
+def _load(leaves: dict[str, Leaf], limit: int) -> dict[str, Tensor]:
+    problems = [f"{name} is {leaf.problem}" for name, leaf in leaves.items() if leaf.problem]
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise CheckpointError(f"{problems[0]}{more}")
+    claimed = sum(leaf.bytes for leaf in leaves.values())
+    if claimed > limit:
+        raise CheckpointError(
+            f"its tensors claim {claimed:,} bytes, far more than the file has; get the weights "
+            "from a source you trust"
+        )
+    return {name: leaf.load() for name, leaf in leaves.items()}
+
+
+# --- formats ------------------------------------------------------------------------------------
+
+
+Content = tuple[str, Any, Store | None, int]
+
+
+def _read(path: Path) -> Content:
+    """The format, the content, its storages, and the most bytes that tensors may claim."""
+    if not path.exists():
+        raise CheckpointError("there is no such file or folder")
+    if not path.is_file():
+        raise CheckpointError("neither a file nor a folder")
+    if path.stat().st_size == 0:
+        raise CheckpointError("the file is empty (0 bytes); fetch or save it again")
+    file = MappedFile(path)
+    head = file.bytes[:64]
+    header = int.from_bytes(head[:8], "little") if head[8:9] == b"{" else None
+    if header is not None and header <= len(file):
+        return "safetensors", read_safetensors(path), None, file.limit
+    for start, reader in _FORMATS:
+        if head.startswith(start):
+            return (*reader(path, file), file.limit)
+    if is_tar(file):
+        return "torch tar", *read_tar(file), file.limit
+    if head.lstrip()[:1] == b"{":
+        return _read_index(path)
+    if header is not None and header < 1 << 32:
+        raise CheckpointError("a truncated safetensors file; fetch or save it again")
+    raise CheckpointError(_foreign(head))
+
+
+def _read_index(path: Path) -> Content:
+    leaves: dict[str, Leaf] = {}
+    size = 0
+    for part, wanted in parts_of_index(path).items():
+        _, content, store, _ = _read(part)
+        chosen = choose(content, store, None)
+        found = {chosen.prefix + name: leaf for name, leaf in chosen.leaves.items()}
+        absent = sorted(wanted - found.keys())
+        if absent:
+            raise CheckpointError(
+                f"{part.name} lacks {absent[0]!r}, which the index places there; fetch it again"
+            )
+        leaves |= {name: leaf for name, leaf in found.items() if name in wanted}
+        size += part.stat().st_size
+    return "several files", leaves, None, STRETCH * size + ALLOWANCE
+
+
+def _zip(_: Path, file: MappedFile) -> tuple[str, Any, Store | None]:
+    return read_zip(file)
+
+
+def _pickle(_: Path, file: MappedFile) -> tuple[str, Any, Store | None]:
+    if is_legacy(file):
+        return "torch stream", *read_stream(file)
+    return "pickle", read_pickle(Window(file.bytes, 0, len(file))), None
+
+
+def _h5(path: Path, file: MappedFile) -> tuple[str, Any, Store | None]:
+    leaves = read_h5(path, file)
+    return "hdf5", {k: v for k, v in leaves.items() if not k.startswith("optimizer")}, None
+
+
+_FORMATS: tuple[tuple[bytes, Callable[[Path, MappedFile], tuple[str, Any, Store | None]]], ...] = (
+    (b"PK\x03\x04", _zip),
+    (b"PK\x05\x06", _zip),
+    (b"\x80", _pickle),
+    (b"\x89HDF\r\n\x1a\n", _h5),
+)
+
+_FOREIGN = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself; run: git lfs pull"),
+    (
+        b"<",
+        "a web page or XML, not a checkpoint; the download led to a page, fetch the file itself",
+    ),
+    (b"\x93NUMPY", "one numpy array without a name; save with numpy.savez(path, name=array)"),
+    (b"GGUF", "a GGUF file of quantised weights; get the original safetensors"),
+    (b"\x1f\x8b", "compressed with gzip; unpack it first"),
+    (b"BZh", "compressed with bzip2; unpack it first"),
+    (b"\xfd7zXZ", "compressed with xz; unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first"),
+    (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
+    (b"Rar!", "a RAR archive; unpack it first"),
+    (b"\x08", "perhaps an ONNX file, which is not read; save the PyTorch weights instead"),
+)
+
+
+def _foreign(head: bytes) -> str:
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    for start, reason in _FOREIGN:
+        if text.startswith(start):
+            return reason
+    if not head.strip(b"\0"):
+        return "it starts with zeros: an unfinished download; fetch it again"
+    return (
+        f"no known format: it starts with {head[:12]!r}. Known are PyTorch's formats, "
+        "TorchScript, safetensors, npz and HDF5"
+    )

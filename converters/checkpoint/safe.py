@@ -1,0 +1,116 @@
+"""Safetensors files, and folders and indices of several files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from .errors import CheckpointError, damage
+from .tensors import Leaf
+
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
+    "BOOL": torch.bool, "C64": torch.complex64, "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+_LARGEST_INDEX = 256 << 20
+_WEIGHTS = ("*.safetensors.index.json", "*.bin.index.json", "*.safetensors")
+_PICKLES = ("pytorch_model.bin", "*.pt", "*.pth", "*.ckpt", "*.bin", "*.npz", "*.h5")
+
+
+def read_safetensors(path: Path) -> dict[str, Leaf]:
+    """The tensors of a safetensors file; they stay mapped.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        CheckpointError: if it is truncated or damaged.
+    """
+    with damage("the safetensors file"), safe_open(path, framework="pt") as file:
+        return {name: _leaf(path, name, file.get_slice(name)) for name in file.keys()}  # noqa: SIM118
+
+
+def _leaf(path: Path, name: str, piece: Any) -> Leaf:
+    def load() -> Tensor:
+        with damage("the safetensors file"), safe_open(path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+            return tensor
+
+    kind = str(piece.get_dtype())
+    if kind not in _DTYPES:
+        return Leaf((), torch.uint8, load, f"of the type {kind}, which has no PyTorch counterpart")
+    return Leaf(tuple(piece.get_shape()), _DTYPES[kind], load)
+
+
+def parts_of_index(path: Path) -> dict[Path, set[str]]:
+    """The files that a JSON index names, and the tensors that it wants from each.
+
+    Args:
+        path: a ``*.index.json`` as transformers writes it, with its ``weight_map``.
+
+    Raises:
+        CheckpointError: if it is no such file, or names files elsewhere or missing ones.
+    """
+    if path.stat().st_size > _LARGEST_INDEX:
+        raise CheckpointError("a JSON file too large for an index of weights")
+    with damage("the JSON file"):
+        try:
+            index = json.loads(path.read_bytes())
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+    places = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise CheckpointError(
+            "a JSON file without weights; pass the checkpoint itself, or its folder"
+        )
+    result: dict[Path, set[str]] = {}
+    for name, file in places.items():
+        if not isinstance(file, str) or file in ("", ".", "..") or set("/\\\0") & set(file):
+            raise CheckpointError(f"the index names {str(file)[:80]!r}, which is no file beside it")
+        result.setdefault(path.parent / file, set()).add(name)
+    missing = sorted(part.name for part in result if not part.is_file())
+    if missing:
+        raise CheckpointError(
+            f"{len(missing)} of {len(result)} files of the index are missing: "
+            f"{', '.join(missing[:3])}; fetch them into {path.parent}"
+        )
+    return result
+
+
+def file_in_folder(folder: Path) -> Path:
+    """The one file in a folder that holds the weights, or is their index.
+
+    Args:
+        folder: an existing folder.
+
+    Raises:
+        CheckpointError: if there is none, or more than one.
+    """
+    for pattern in (*_WEIGHTS, _PICKLES[0]):
+        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise CheckpointError(_choose(found))
+    found = sorted({p for pattern in _PICKLES for p in folder.glob(pattern) if p.is_file()})
+    if len(found) != 1:
+        raise CheckpointError(_choose(found) if found else _nothing(folder))
+    return found[0]
+
+
+def _choose(found: list[Path]) -> str:
+    names = ", ".join(path.name for path in found[:5])
+    return f"the folder holds {len(found)} checkpoints ({names}); pass one of them"
+
+
+def _nothing(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())[:5]
+    return f"the folder holds no checkpoint (it holds {', '.join(names) or 'nothing'})"
