@@ -133,8 +133,11 @@ def _load(leaves: dict[str, Leaf], limit: int) -> dict[str, Tensor]:
 Content = tuple[str, Any, Store | None, int]
 
 
-def _read(path: Path) -> Content:
-    """The format, the content, its storages, and the most bytes that tensors may claim."""
+def _read(path: Path, parts: bool = True) -> Content:
+    """The format, the content, its storages, and the most bytes that tensors may claim.
+
+    ``parts`` says whether the file may be an index of others.
+    """
     if not path.exists():
         raise CheckpointError("there is no such file or folder")
     if not path.is_file():
@@ -151,7 +154,7 @@ def _read(path: Path) -> Content:
             return (*reader(path, file), file.limit)
     if is_tar(file):
         return "torch tar", *read_tar(file), file.limit
-    if head.lstrip()[:1] == b"{":
+    if head.lstrip()[:1] == b"{" and parts:
         return _read_index(path)
     if header is not None and header < 1 << 32:
         raise CheckpointError("a truncated safetensors file; fetch or save it again")
@@ -162,7 +165,7 @@ def _read_index(path: Path) -> Content:
     leaves: dict[str, Leaf] = {}
     size = 0
     for part, wanted in parts_of_index(path).items():
-        _, content, store, _ = _read(part)
+        _, content, store, _ = _read(part, parts=False)
         chosen = choose(content, store, None)
         found = {chosen.prefix + name: leaf for name, leaf in chosen.leaves.items()}
         absent = sorted(wanted - found.keys())

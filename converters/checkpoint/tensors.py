@@ -280,9 +280,11 @@ def _read_array(node: Call) -> Leaf | None:
 
 
 def _encoded(data: object) -> bytes | None:
-    """Protocol 2 writes bytes as ``_codecs.encode(text, "latin1")``."""
+    """Protocol 2 writes bytes as ``_codecs.encode(text, "latin1")``, and none as ``bytes()``."""
     if isinstance(data, str):
         return data.encode("latin1", "replace")
+    if isinstance(data, Call) and data.path in ("builtins.bytes", "__builtin__.bytes"):
+        return b"" if not data.arguments else None
     if isinstance(data, Call) and data.path == "_codecs.encode" and data.arguments:
         text = data.arguments[0]
         return text.encode("latin1", "replace") if isinstance(text, str) else None
