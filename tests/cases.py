@@ -363,6 +363,19 @@ class Cosines(nn.Module):
         return second @ second.T, self.other(x).norm(dim=1)
 
 
+class Pairs(nn.Module):
+    """A bilinear layer: its sources are pairs of neurons."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(3, 4), nn.Linear(3, 5)
+        self.pairs, self.last = nn.Bilinear(4, 5, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = self.pairs(torch.relu(self.left(x)), torch.tanh(self.right(x)))
+        return self.last(torch.relu(pairs))
+
+
 class UNet(nn.Module):
     """Down, up again, and a concatenation of what was before."""
 
@@ -664,6 +677,7 @@ CASES = [
     ),
     Case("cosines", Cosines, vectors(3), "a length keeps the scale that all its entries share"),
     Case("reparametrised", Reparametrised, vectors(3), "a computed weight joins the right neurons"),
+    Case("bilinear", Pairs, vectors(3), "weights whose source is a pair of neurons"),
     Case("read-twice", ReadTwice, vectors(3), "a weight that also enters elsewhere"),
     Case(
         "u-net", UNet, images(2), "transposed and grouped-transposed kernels, resizing, shuffling"

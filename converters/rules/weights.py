@@ -41,7 +41,7 @@ def _addmm_axes(trace: Tracing, node: Node) -> Value | None:
 
 def _addmm_units(trace: Tracing, node: Node) -> Unit:
     bias, features, matrix = node.args
-    return _product_unit(trace, node, features, matrix, bias)
+    return _product_unit(trace, node, trace.unit(features), matrix, bias)
 
 
 def is_matrix(trace: Tracing, value: object) -> bool:
@@ -126,22 +126,39 @@ def feature_map(node: Node, spatial: int) -> list[Axis]:
     return axes
 
 
+def _bilinear_axes(trace: Tracing, node: Node) -> Value:
+    """``y_k = x' W_k z + b_k``: the weight's sources are pairs of neurons."""
+    call = arguments(node)
+    first, second, weight = (trace.axes(call[name]) for name in ("input1", "input2", "weight"))
+    for axis, features in zip(weight[1:], (first, second), strict=True):
+        unify(features[-1], axis, place_of(node))
+        trace.contract(axis)
+    for one, other in zip(first[:-1], second[:-1], strict=True):
+        unify(one, other, place_of(node))
+    trace.use(call["weight"], node, "weight", ("target", "source", "source"))
+    _bias_axes(trace, node, call["bias"], weight[0])
+    return [*first[:-1], weight[0]]
+
+
+def _bilinear_units(trace: Tracing, node: Node) -> Unit:
+    first, second, weight, bias = arguments(node).values()
+    return _product_unit(trace, node, trace.unit(first) * trace.unit(second), weight, bias)
+
+
 def contraction_units(trace: Tracing, node: Node) -> Unit:
     """``y = Wx + b``: [W] is [y] over [x], and [b] is [y]."""
     features, weight, *bias = node.args
-    return _product_unit(trace, node, features, weight, bias[0] if bias else None)
+    value, places = trace.unit(features), arguments(node).get("dilation", ())
+    if places:
+        value = trace.balance.restrict(value, atoms_of(*trace.axes(features)[: -len(places)]))
+    return _product_unit(trace, node, value, weight, bias[0] if bias else None)
 
 
-def _product_unit(
-    trace: Tracing, node: Node, features: object, weight: object, bias: object
-) -> Unit:
+def _product_unit(trace: Tracing, node: Node, value: Unit, weight: object, bias: object) -> Unit:
     use = trace.find_use(node, weight)
     if use is None:
         return fixed_unit(trace, node)
-    value, axes = trace.unit(features), trace.axes(weight)
-    places = use.ports.count("tap")
-    if places:
-        value = trace.balance.restrict(value, atoms_of(*trace.axes(features)[:-places]))
+    axes = trace.axes(weight)
     columns = [axis for axis, port in zip(axes, use.ports, strict=True) if port == "source"]
     inside, outside = trace.balance.split(value, atoms_of(*columns, use.shared))
     trace.balance.fix(inside * trace.end_scale(use, "source"))
@@ -156,6 +173,7 @@ def _product_unit(
 _CONTRACTION = "permutations and scalings of the rows; those of the columns follow the input"
 RULES = {
     "linear": Rule(_linear_axes, contraction_units, _CONTRACTION, linear=mapped),
+    "bilinear": Rule(_bilinear_axes, _bilinear_units, _CONTRACTION, linear=mapped),
     "addmm": Rule(_addmm_axes, _addmm_units, _CONTRACTION, linear=mapped),
     **dict.fromkeys(
         ("conv1d", "conv2d", "conv3d"),
