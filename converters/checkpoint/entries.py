@@ -11,7 +11,7 @@ from .machine import Call
 from .tensors import Leaf, StorageRef, Store, read_leaf
 
 _DEEPEST = 48
-_MOST_ENTRIES = 1_000_000
+_MOST_ENTRIES = 300_000
 _CONTAINERS = (dict, list, tuple, Call)
 _INNER = object()  # a node whose entries follow one by one
 _PREFIXES = ("module.", "_orig_mod.")

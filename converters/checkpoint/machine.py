@@ -23,15 +23,19 @@ _LARGEST_INDEX = 1 << 32
 # know. Modules: the first and, where no one would call a package so, any part of a dotted name.
 _HARMFUL_ANYWHERE = {"os", "posix", "nt", "sys", "subprocess", "ctypes", "pty"}
 _HARMFUL_ROOTS = {
-    "_pickle", "asyncio", "bdb", "cProfile", "cloudpickle", "dill", "http", "importlib", "joblib",
-    "marshal", "multiprocessing", "pdb", "pickle", "pip", "requests", "runpy", "shutil", "smtplib",
-    "socket", "timeit", "urllib", "webbrowser",
+    "_pickle", "asyncio", "bdb", "cProfile", "cloudpickle", "commands", "dill", "http",
+    "importlib", "joblib", "marshal", "multiprocessing", "pdb", "pickle", "pip", "requests",
+    "runpy", "shutil", "smtplib", "socket", "timeit", "urllib", "webbrowser",
 }  # fmt: skip
 _HARMFUL_NAMES = {
     "__import__", "breakpoint", "compile", "delattr", "eval", "exec", "execfile", "globals",
     "input", "open", "setattr", "vars",
 }  # fmt: skip
-_HARMFUL_FUNCTIONS = {"torch.load", "torch.hub.load", "torch.jit.load", "numpy.load", "io.open"}
+_HARMFUL_FUNCTIONS = {
+    "torch.load", "torch.serialization.load", "torch.hub.load", "torch.jit.load",
+    "torch.jit._serialization.load", "numpy.load", "numpy.lib._npyio_impl.load", "io.open",
+    "_io.open",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

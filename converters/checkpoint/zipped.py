@@ -47,7 +47,9 @@ class Archive:
     def read(self, name: str) -> bytes:
         """The content of a small entry, unpacked and checked."""
         with damage(f"the entry {name[:80]!r}"):
-            return self._zip.read(self.entries[name])
+            info = self.entries[name]
+            with self._zip.open(info) as stream:
+                return stream.read(info.file_size)  # without a number it may unpack far more
 
     def tensor(self, name: str, alignment: int = 1) -> Tensor:
         """The content of an entry as uint8, mapped if it is stored as it is.
