@@ -132,6 +132,16 @@ def test_a_wrong_spec_fails_its_certificate() -> None:
     assert converters.verify(relu, (torch.randn(4, 3),), spec_of("mlp-relu")).ok
 
 
+def test_two_that_keep_their_order_are_not_taken_for_free_to_permute() -> None:
+    """A fair permutation of two leaves them where they are half the time."""
+    model = nn.Sequential(nn.Embedding(2, 3), nn.Linear(3, 1))
+    inputs = (torch.tensor([0, 1]),)
+    spec = converters.trace(model, inputs)
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        assert not converters.verify(model, inputs, spec, 1, generator).missed
+
+
 def test_only_moves_one_thing() -> None:
     spec = spec_of("mlp-relu")
     element = symmetry.only(spec, "2", torch.Generator().manual_seed(0))
