@@ -10,6 +10,7 @@ from gmn.spec import Dim, EdgeSet, GraphSpec, StateEntry
 from .blocks import Block, blocks_of
 from .gauges import with_gauges
 from .names import Names
+from .routes import with_routes
 from .scalings import scalings
 from .tracing import Tracing
 
@@ -27,6 +28,7 @@ def build_spec(trace: Tracing, entries: Sequence[StateEntry], unknown: Sequence[
     pairs = [
         pair for name, found in blocks.items() for pair in _edge_sets(trace, name, found, names)
     ]
+    pairs = with_routes(trace, pairs)
     held = [(edges, block) for edges, block in pairs if edges.tied_to is None]
     targets = {edges.name: edges.target for edges, _ in held}
     scales, gauges = with_gauges(trace, tuple(scalings(trace, held, names)), names, targets)

@@ -86,7 +86,7 @@ def _positions(spec: GraphSpec, nodes: NodeSet) -> Tensor:
 
 @lru_cache(maxsize=64)
 def edge_descriptions(spec: GraphSpec) -> Tensor:
-    """What the spec says about each edge set: kind, operation, depth, fan-in, tying.
+    """What the spec says about each edge set: kind, operation, depth, fan-in, tying, route.
 
     Returns:
         Tensor of shape (edge sets, EDGE_FEATURES); cached, so treat it as read-only.
@@ -96,7 +96,9 @@ def edge_descriptions(spec: GraphSpec) -> Tensor:
         [
             torch.cat(
                 [
-                    _direction(f"kind {edges.kind}") + _direction(f"tied {bool(edges.tied_to)}"),
+                    _direction(f"kind {edges.kind}")
+                    + _direction(f"tied {bool(edges.tied_to)}")
+                    + sum(_direction(f"route {step}") for step in edges.route),
                     operation_code(edges.operation),
                     torch.tensor([edges.depth / deepest, edges.depth / 8, math.log(fan_in(edges))]),
                 ]

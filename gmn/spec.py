@@ -129,6 +129,8 @@ class EdgeSet:
         depth: number of weight layers on the longest path from an input to this one.
         offset: first element of the block in the flattened parameter tensor.
         tied_to: the edge set that holds the same elements, if this is a further use of them.
+        route: where other edges of its kind connect the same neurons, what tells it from them: the
+            operand that it is, and the operations that its results pass through.
     """
 
     name: str
@@ -141,6 +143,7 @@ class EdgeSet:
     depth: int
     offset: int = 0
     tied_to: str | None = None
+    route: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:

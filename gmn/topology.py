@@ -94,6 +94,33 @@ def pair_index(spec: GraphSpec, edges: EdgeSet) -> Tensor:
     return torch.stack(ends)
 
 
+@lru_cache(maxsize=64)
+def memberships(spec: GraphSpec) -> Tensor:
+    """Which neurons belong together although no edge says so: those of one head, of one group.
+
+    An axis that others are nested in (heads of units) numbers groups of neurons, in every node set
+    that has it.
+
+    Returns:
+        Long tensor of shape (2, M): neuron, and group that it belongs to; cached, so treat it as
+        read-only.
+    """
+    outer = {name for axis in spec.axes for name in axis.within}
+    found, start, groups = [torch.zeros(2, 0, dtype=torch.long)], 0, 0
+    first = {}
+    for axis in spec.axes:
+        if axis.name in outer:
+            first[axis.name], groups = groups, groups + axis.size
+    for nodes in spec.node_sets:
+        grid = torch.cartesian_prod(*map(torch.arange, nodes.shape)).view(nodes.size, -1)
+        for place, name in enumerate(nodes.axes):
+            if name in first:
+                members = start + torch.arange(nodes.size)
+                found.append(torch.stack([members, first[name] + grid[:, place]]))
+        start += nodes.size
+    return torch.cat(found, dim=1)
+
+
 @dataclass(frozen=True)
 class Topology:
     """All neuron pairs of a spec, numbered through.

@@ -29,6 +29,9 @@ RULES: dict[str, Rule] = {
     **recurrent.RULES,
 }
 
+# Operations that mix neurons, through weights or with one another.
+PRODUCTS = frozenset({*weights.RULES, *products.RULES, *recurrent.RULES})
+
 
 def register(operation: str, rule: Rule) -> None:
     """Adds or replaces the rule of an operation.

@@ -25,6 +25,12 @@ class GMN(nn.Module):
     their own, and are averaged within each edge set. A kernel is one edge whose initial state is
     the sum over its taps of value times a learned code of the tap's place, instead of one parallel
     edge per tap; biases and normalisation parameters are loops instead of edges from extra nodes.
+    Neurons of one head (or group of channels) read their mean, or nothing would say which queries
+    belong to which values; parallel edges are told apart by their route. In the paper's graph of
+    attention, queries, keys and values can be exchanged, and heads are invisible.
+    Neurons of one head (or group of channels) read their mean, or nothing would say which queries
+    belong to which values; parallel edges are told apart by their route. In the paper's graph of
+    attention, queries, keys and values can be exchanged, and heads are invisible.
 
     It needs no spec: one module reads every architecture. Equivariant to the permutations of the
     spec, not to its scalings.
@@ -106,6 +112,7 @@ class GMNLayer(MessagePassing):
         self.node_update = _mlp(4 * hidden, hidden)
         self.edge_out = nn.Linear(hidden, hidden)
         self.state_update = _mlp(3 * hidden, hidden)
+        self.group_out = nn.Parameter(torch.eye(hidden))
 
     def forward(
         self, nodes: Tensor, edges: Tensor, state: Tensor, index: EdgeIndex
@@ -124,7 +131,10 @@ class GMNLayer(MessagePassing):
         )
         source = index.edge_index[0]
         out = back.new_zeros(nodes.shape).index_add(1, source, back * index.share)
-        gathered = [x, self.forward_out(into), self.backward_out(out)]
+        into = self.forward_out(into)
+        if index.members.numel():
+            into = into + index.share_in_groups(x) @ self.group_out
+        gathered = [x, into, self.backward_out(out)]
         summary = state.unsqueeze(1).expand_as(nodes)
         nodes = nodes + self.node_update(torch.cat([*gathered, summary], dim=-1))
         edges = edges + self.edge_out(update)

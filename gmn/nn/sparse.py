@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gmn.spec import GraphSpec
-from gmn.topology import topology
+from gmn.topology import memberships, topology
 
 
 @lru_cache(maxsize=1)
@@ -52,12 +52,23 @@ class EdgeIndex:
         order: (P,) number of each edge in the spec's order.
         pointer: (N + 1,) where each target's edges begin.
         share: (P, 1) one over the number of edges of the same edge set into the same target.
+        members: (2, M) neuron and group of neurons (a head) that it belongs to.
+        member_share: (M, 1) one over the number of neurons of the group.
     """
 
     edge_index: Tensor
     order: Tensor
     pointer: Tensor
     share: Tensor
+    members: Tensor
+    member_share: Tensor
+
+    def share_in_groups(self, nodes: Tensor) -> Tensor:
+        """The mean of every neuron's group, summed over its groups; shapes (..., N, d)."""
+        node, group = self.members
+        groups = nodes.new_zeros(*nodes.shape[:-2], len(group), nodes.shape[-1])
+        means = groups.index_add(-2, group, nodes[..., node, :] * self.member_share)
+        return torch.zeros_like(nodes).index_add(-2, node, means[..., group, :])
 
 
 @lru_cache(maxsize=64)
@@ -71,9 +82,13 @@ def edge_index(spec: GraphSpec, device: torch.device, dtype: torch.dtype) -> Edg
     share = 1 / count[into_set[order]].to(dtype).unsqueeze(1)
     degree = torch.bincount(target, minlength=spec.num_nodes)
     pointer = torch.cat([torch.zeros(1, dtype=torch.long), degree.cumsum(0)])
+    members = memberships(spec)
+    sizes = torch.bincount(members[1])
     return EdgeIndex(
         torch.stack([source[order], target[order]]).to(device),
         order.to(device),
         pointer.to(device),
         share.to(device),
+        members.to(device),
+        (1 / sizes[members[1]].to(dtype).unsqueeze(1)).to(device),
     )

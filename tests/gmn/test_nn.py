@@ -14,7 +14,7 @@ import gmn
 from gmn.nn import GMN, InvariantHead
 from gmn.nn.sparse import sum_into_nodes, torch_scatter
 from gmn.testing import assert_equivariant, assert_invariant, relative_error
-from tests.cases import Case
+from tests.cases import Attention, Case
 from tests.traced import BY_NAME, every_case, graph_of, spec_of
 
 
@@ -98,6 +98,69 @@ def test_kernel_places_are_told_apart() -> None:
     assert relative_error(net(changed), net(graph)) > 1e-6
 
 
+QUERIES, KEYS, VALUES = (
+    [f"{layer}.{part}" for part in ("weight", "bias")] for layer in ("q", "k", "v")
+)
+
+
+def _exchanged(graph: gmn.ParameterGraph, one: list[str], other: list[str]) -> gmn.ParameterGraph:
+    pairs = [*zip(one, other, strict=True), *zip(other, one, strict=True)]
+    return graph.replace({name: graph.values[source] for name, source in pairs})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(QUERIES, VALUES), (QUERIES, KEYS), (KEYS, VALUES)], ids=["qv", "qk", "kv"]
+)
+def test_queries_keys_and_values_are_told_apart(one: list[str], other: list[str]) -> None:
+    graph, net = graph_of(BY_NAME["attention"]), gmn_net()
+    assert relative_error(net(_exchanged(graph, one, other)), net(graph)) > 1e-6
+
+
+def test_one_entry_of_the_queries_is_not_one_of_the_keys() -> None:
+    """Parallel edges of one type are exchangeable one by one in published attention graphs."""
+    graph, net = graph_of(BY_NAME["attention"]), gmn_net()
+    q, k = (graph.values[f"{layer}.weight"].clone() for layer in "qk")
+    q[:, 0, 0], k[:, 0, 0] = graph.values["k.weight"][:, 0, 0], graph.values["q.weight"][:, 0, 0]
+    changed = graph.replace({"q.weight": q, "k.weight": k})
+    assert relative_error(net(changed), net(graph)) > 1e-6
+
+
+def test_units_of_other_heads_are_told_apart() -> None:
+    graph, net = graph_of(BY_NAME["attention"]), gmn_net()
+    order = torch.tensor([4, 1, 2, 3, 0, 5, 6, 7])  # one unit of either head
+    changed = graph.replace({name: graph.values[name][:, order] for name in QUERIES + KEYS})
+    assert relative_error(net(changed), net(graph)) > 1e-9
+
+
+def test_the_number_of_heads_is_noticed() -> None:
+    state, net = BY_NAME["attention"].model().state_dict(), gmn_net()
+    inputs = (torch.zeros(2, 5, 8),)
+    answers = [
+        net(
+            gmn.ParameterGraph.from_state_dicts(
+                converters.trace(Attention(heads=h, keys=h), inputs), [state]
+            )
+        )
+        for h in (1, 2, 4)
+    ]
+    assert relative_error(answers[0], answers[1]) > 1e-9
+    assert relative_error(answers[1], answers[2]) > 1e-9
+
+
+def test_the_branches_of_a_gated_unit_are_told_apart() -> None:
+    graph, net = graph_of(BY_NAME["transformer-rms"]), gmn_net()
+    changed = _exchanged(graph, ["gated.gate.weight"], ["gated.up.weight"])
+    assert relative_error(net(changed), net(graph)) > 1e-6
+
+
+def test_the_gates_of_a_recurrent_cell_are_told_apart() -> None:
+    graph, net = graph_of(BY_NAME["recurrent-lstm"]), gmn_net()
+    order = torch.arange(16).view(4, 4)[[1, 0, 2, 3]].flatten()  # input gate and forget gate
+    names = [e.parameter for e in graph.spec.edge_sets if e.name.endswith("[0]")]
+    changed = graph.replace({name: graph.values[name][:, order] for name in names})
+    assert relative_error(net(changed), net(graph)) > 1e-6
+
+
 def test_a_batch_is_its_networks() -> None:
     graph, net = graph_of(BY_NAME["resnet"], networks=3), gmn_net()
     torch.testing.assert_close(net(graph), torch.cat([net(graph[i]) for i in range(3)]))
@@ -112,7 +175,7 @@ def test_one_net_reads_every_architecture_in_float32() -> None:
 
 
 def test_gradients_reach_every_parameter() -> None:
-    graph, net = graph_of(BY_NAME["batch-norm"]), gmn_net()
+    graph, net = graph_of(BY_NAME["attention"]), gmn_net()
     net(graph).square().sum().backward()
     silent = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     assert not silent

@@ -1,0 +1,65 @@
+"""Where the results of parallel edges go: what tells queries from keys, a gate from its value."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from gmn.spec import EdgeSet
+
+from .blocks import Block
+from .rules import PRODUCTS, RULES
+from .tracing import Tracing, name_of
+
+_COMMUTATIVE = {"add", "mul", "maximum", "minimum"}
+_LONGEST = 16  # steps; what comes later hardly tells edges apart
+Pair = tuple[EdgeSet, Block]
+
+
+def with_routes(trace: Tracing, pairs: Sequence[Pair]) -> list[Pair]:
+    """Gives edge sets that connect the same neurons in the same way a route each.
+
+    Queries and keys range over the same units, as do the two branches of a gated unit. Without a
+    route they could be exchanged, weight by weight, and the graph would not change.
+    """
+    alike = Counter(_likeness(edges) for edges, _ in pairs)
+    return [
+        (replace(e, route=_route(trace, b)) if alike[_likeness(e)] > 1 else e, b) for e, b in pairs
+    ]
+
+
+def _likeness(edges: EdgeSet) -> tuple[str, str, str]:
+    return edges.source, edges.target, edges.kind
+
+
+def _route(trace: Tracing, block: Block) -> tuple[str, ...]:
+    """Which operand and which part of it the edges are, and what their results pass through."""
+    node, name = block.use.node, block.use.parameter
+    slots = [n for n, leaf in enumerate(_operands(node)) if trace.parameter_name(leaf) == name]
+    places = [f"operand {n}" for n in slots]
+    places += [f"{port} part {n}" for port, n in sorted(block.terms.items()) if n]
+    return (*places, *sorted(set(_onward(node))))
+
+
+def _onward(start: Node) -> Iterator[str]:
+    """Operations on the way to the next weights or products; for some, the operand matters."""
+    frontier, seen = [start], {start}
+    for _ in range(_LONGEST):
+        readers = [(user, node) for node in frontier for user in node.users if user.op != "output"]
+        frontier = []
+        for user, node in readers:
+            name = name_of(user)
+            rule, ends = RULES.get(name), name in PRODUCTS
+            if rule is None or rule.recorded or ends:
+                yield name if name in _COMMUTATIVE else f"{name} {_operands(user).index(node)}"
+            if not ends and user not in seen:
+                frontier.append(user)
+                seen.add(user)
+
+
+def _operands(node: Node) -> list[object]:
+    return pytree.tree_leaves((node.args, node.kwargs), is_leaf=lambda x: isinstance(x, Node))
