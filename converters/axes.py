@@ -324,12 +324,7 @@ def _split(factor: Atom | Sum, major: int, reason: str) -> Axis | None:
     if factor.size % major:
         return None
     if isinstance(factor, Sum):
-        parts = factor.terms
-        if len({size_of(part) for part in parts}) > 1:
-            return None
-        for part in parts[1:]:
-            unify(parts[0], part, reason)
-        return (Atom(len(parts), reason), *resolve(parts[0]))
+        return _split_sum(factor, major, reason)
     outer, inner = Atom(major), Atom(factor.size // major)
     for child in (outer, inner):
         _inherit(child, factor)
@@ -337,6 +332,22 @@ def _split(factor: Atom | Sum, major: int, reason: str) -> Axis | None:
     outer.halves = (factor, inner)
     _bind(factor, (outer, inner))
     return (outer, inner)
+
+
+def _split_sum(factor: Sum, major: int, reason: str) -> Axis | None:
+    """Every part as (its share of major, rest), if all have whole shares and more than one each."""
+    parts, minor = factor.terms, factor.size // major
+    shares = [size_of(part) // minor for part in parts]
+    if all(size_of(part) % minor == 0 for part in parts) and max(shares) > 1:
+        found = [regroup([part], (n, minor), reason) for part, n in zip(parts, shares, strict=True)]
+        for _, rest in found[1:]:
+            unify(found[0][1], rest, reason)
+        return (Sum(tuple(outer for outer, _ in found)), *resolve(found[0][1]))
+    if len({size_of(part) for part in parts}) > 1:
+        return None
+    for part in parts[1:]:
+        unify(parts[0], part, reason)
+    return (Atom(len(parts), reason), *resolve(parts[0]))
 
 
 def _inherit(child: Atom, parent: Atom) -> None:

@@ -80,7 +80,10 @@ def _terms(
     offsets: dict[str, float] = {}
     for _, edges, block, unknown, power in sorted(found, key=lambda item: item[0]):
         offsets[edges.name] = trace.offsets.get(edges.parameter, 0.0)
-        dims = tuple(_position(block, atom, unknown.port) for atom in over)
+        places = [_position(block, atom, unknown.port) for atom in over]
+        dims = tuple(place for place in places if place is not None)
+        if len(dims) < len(over):
+            return []  # the scale varies along taps, which have no axis
         powers[edges.name, dims] = powers.get((edges.name, dims), Fraction(0)) + power
     return [
         ScalingTerm(name, dims, float(power), offsets[name])
@@ -89,11 +92,11 @@ def _terms(
     ]
 
 
-def _position(block: Block, atom: Atom, port: str) -> int:
-    """The dimension that runs over the atom at this end of the edges."""
+def _position(block: Block, atom: Atom, port: str) -> int | None:
+    """The dimension that runs over the atom at this end of the edges, if one does."""
     candidates = [i for i, piece in enumerate(block.pieces) if piece.atom is atom]
     for wanted in (port, "both"):
         for i in candidates:
             if block.pieces[i].port == wanted:
                 return i
-    return candidates[0]
+    return candidates[0] if candidates else None

@@ -42,8 +42,9 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> GraphSpec:
     """Finds the parameter graph and the symmetries of a module.
 
     The module is exported in evaluation mode; its weights are not read and may be on the meta
-    device, where large models take no memory. Operations without a rule make the axes they touch
-    ordered and are listed in ``spec.unknown``.
+    device, where large models take no memory. Constants beside the state dict are read, if they
+    have values: along dimensions where they are all alike, neurons may be permuted. Operations
+    without a rule make the axes they touch ordered and are listed in ``spec.unknown``.
 
     Args:
         model: the network.
@@ -165,7 +166,8 @@ def _run_axes(
         if node.op != "placeholder" and result.static.issuperset(node.all_input_nodes):
             result.static.add(node)
         if node.op == "placeholder":
-            _enter(result, node, inputs[node.name], owners)
+            spec = inputs[node.name]
+            _enter(result, node, spec, owners, program.constants.get(spec.target))
         elif node.op == "output":
             _leave(result, node)
         elif node.op == "call_function":
@@ -176,7 +178,9 @@ def _run_axes(
     return unknown
 
 
-def _enter(result: Tracing, node: Node, spec: Any, owners: Mapping[str, str]) -> None:
+def _enter(
+    result: Tracing, node: Node, spec: Any, owners: Mapping[str, str], constant: object
+) -> None:
     shape = _shape(node)
     if spec.kind != InputKind.USER_INPUT:
         result.static.add(node)
@@ -186,12 +190,21 @@ def _enter(result: Tracing, node: Node, spec: Any, owners: Mapping[str, str]) ->
         result.read.update([owners[spec.target]] if node.users else [])
         return
     axes = [fixed(size, "an input" if spec.target is None else "a constant") for size in shape]
+    if isinstance(constant, Tensor) and not constant.is_meta:
+        axes = [
+            (Atom(size),) if size > 1 and _is_same_along(constant, dim) else axes[dim]
+            for dim, size in enumerate(shape)
+        ]
     if spec.kind == InputKind.USER_INPUT:
         for axis in axes:
             for atom in axis:
                 assert isinstance(atom, Atom)
                 atom.roles.add("input")
     result.values[node] = axes
+
+
+def _is_same_along(constant: Tensor, dim: int) -> bool:
+    return bool((constant == constant.narrow(dim, 0, 1)).all())
 
 
 def _shape(node: Node) -> tuple[int, ...]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tests import modules
+
 
 @dataclass(frozen=True)
 class Case:
@@ -682,5 +684,33 @@ CASES = [
     Case(
         "u-net", UNet, images(2), "transposed and grouped-transposed kernels, resizing, shuffling"
     ),
+    Case("written", modules.Written, vectors(3), "writing into a part of a value"),
+    Case("overwritten", modules.Overwritten, vectors(3), "a write that later readers see"),
+    *(
+        Case(
+            f"shifted-{name}",
+            lambda dim=dim: modules.Shifted(dim),
+            lambda: (torch.randn(2, 5, 3),),
+            "what is rolled and flipped keeps its order",
+        )
+        for name, dim in (("tokens", 1), ("units", 2))
+    ),
+    Case("picked", modules.Picked, vectors(3), "scales do not follow what is picked by number"),
+    Case("repeated", modules.Repeated, vectors(3), "which factor of a repeated axis is the copy"),
+    Case("bounded", modules.Bounded, vectors(3), "exponents and bounds that are parameters"),
+    Case("fused", modules.Fused, vectors(3), "gain and shift in one operation"),
+    Case("best", modules.Best, vectors(3), "ranks are no neurons"),
+    Case("windows", modules.Windows, images(2), "which factor of a window is the channel"),
+    Case("sampled", modules.Sampled, images(2), "channels of a map that is read off its grid"),
+    *(
+        Case(
+            f"width-{name}",
+            lambda kernel=kernel: modules.WidthOne(kernel),
+            lambda: (torch.randn(2, 4, 3),),
+            "a convolution of width one leaves places free, a wider one does not",
+        )
+        for name, kernel in (("one", 1), ("three", 3))
+    ),
+    Case("heads", modules.Heads, vectors(3), "concatenated parts that are whole heads each"),
     Case("scalar-hidden", ScalarHidden, images(1), "axes of size one", True),
 ]

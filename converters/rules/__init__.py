@@ -14,6 +14,8 @@ from . import (
     shape,
     sources,
     weights,
+    windows,
+    writes,
 )
 
 RULES: dict[str, Rule] = {
@@ -27,6 +29,8 @@ RULES: dict[str, Rule] = {
     **sources.RULES,
     **indexing.RULES,
     **recurrent.RULES,
+    **writes.RULES,
+    **windows.RULES,
 }
 
 # Operations that mix neurons, through weights or with one another.

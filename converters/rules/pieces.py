@@ -92,6 +92,9 @@ def _slice_axes(trace: Tracing, node: Node) -> Value:
     start = min(max((call["start"] or 0) + (before if (call["start"] or 0) < 0 else 0), 0), before)
     if after == before:
         return axes
+    if not after:
+        axes[dim] = fixed(0, "an empty slice")
+        return axes
     if call["step"] != 1:
         fix(axes[dim], "slicing with a step tells positions apart")
         axes[dim] = fixed(after, "slicing with a step")

@@ -94,10 +94,16 @@ def broadcast_axes(trace: Tracing, node: Node) -> Value:
         axes = [axes[-from_right] for axes in operands if len(axes) >= from_right]
         result.append(_join([a for a in axes if size_of(a) == shape[position]], shape, reason))
     for operand in node.all_input_nodes:
-        kind = "gain" if name_of(node) in ("mul", "div") else "shift"
+        kind = "gain" if _is_factor(node, operand) else "shift"
         ports = BOTH * len(trace.axes(operand))
         trace.use(operand, node, kind, ports)
     return result
+
+
+def _is_factor(node: Node, operand: Node) -> bool:
+    """Whether the operand multiplies or divides, rather than being added."""
+    fused = name_of(node) in ("addcmul", "addcdiv") and operand is not node.args[0]
+    return fused or name_of(node) in ("mul", "div")
 
 
 BOTH: tuple[Port, ...] = ("both",)
@@ -125,6 +131,14 @@ def _quotient_units(trace: Tracing, node: Node) -> Unit:
     if arguments(node).get("rounding_mode"):
         return fixed_unit(trace, node)
     return _in_place(trace, node, trace.unit(node.args[0]) / trace.unit(node.args[1]))
+
+
+def _fused_units(trace: Tracing, node: Node) -> Unit:
+    """A product or a quotient is added to the first operand."""
+    added, first, second = (trace.unit(operand) for operand in node.args[:3])
+    product = first / second if name_of(node) == "addcdiv" else first * second
+    trace.balance.equal(added, product)
+    return added
 
 
 def _power_units(trace: Tracing, node: Node) -> Unit:
@@ -156,9 +170,6 @@ RULES = {
             *("gelu", "silu", "sigmoid", "softplus", "elu", "celu", "selu", "mish", "hardswish"),
             *("hardsigmoid", "relu6", "exp", "log", "sqrt", "rsqrt", "log_sigmoid", "threshold"),
             *(
-                "clamp",
-                "clamp_min",
-                "clamp_max",
                 "hardshrink",
                 "softshrink",
                 "ceil",
@@ -177,9 +188,16 @@ RULES = {
     "abs": _activation(absolute_unit, "any permutation; positive scales; signs, which it removes"),
     "neg": Rule(same_axes, same_unit, "any permutation; any scale", recorded=True, linear=moved),
     "hardtanh": _activation(_hardtanh_unit, "any permutation; signs if its bounds are symmetric"),
-    "pow": _activation(_power_units, "any permutation; scales, to an integer power"),
+    # Bounds and exponents may be tensors, one for every neuron.
+    "pow": Rule(
+        broadcast_axes, _power_units, f"{_ARITHMETIC}; scales, to an integer power", recorded=True
+    ),
     **dict.fromkeys(
-        ("add", "sub"),
+        ("clamp", "clamp_min", "clamp_max"),
+        Rule(broadcast_axes, fixed_unit, _ARITHMETIC, recorded=True),
+    ),
+    **dict.fromkeys(
+        ("add", "sub", "rsub"),
         Rule(
             broadcast_axes,
             _sum_units,
@@ -201,6 +219,12 @@ RULES = {
         f"{_ARITHMETIC}; quotients of scales",
         recorded=True,
         linear=divided,
+    ),
+    "addcmul": Rule(
+        broadcast_axes, _fused_units, f"{_ARITHMETIC}; products of scales", recorded=True
+    ),
+    "addcdiv": Rule(
+        broadcast_axes, _fused_units, f"{_ARITHMETIC}; quotients of scales", recorded=True
     ),
     **dict.fromkeys(
         (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from ..axes import fix, fixed, mark_position
-from ..tracing import Rule, Tracing, Value, arguments, atoms_of, name_of
+from ..axes import fix, fixed, mark_position, unify
+from ..tracing import Rule, Tracing, Value, arguments, atoms_of, name_of, place_of
 from ..units import Unit
 from .linear import kept
 from .pointwise import broadcast_axes, fixed_unit
@@ -56,6 +56,14 @@ def _reduction_units(trace: Tracing, node: Node) -> Unit:
     return trace.balance.restrict(trace.unit(node.args[0]), atoms_of(*kept))
 
 
+def _norm_units(trace: Tracing, node: Node) -> Unit:
+    """Norms take magnitudes out; counting the entries that are not zero is no norm."""
+    call = arguments(node)
+    if call.get("ord", call.get("p")) == 0:
+        return fixed_unit(trace, node)
+    return _reduction_units(trace, node).magnitude
+
+
 def _extreme_axes(trace: Tracing, node: Node) -> Value | list[Value]:
     """``max`` and ``min``: of two values, of a whole value, or along a dimension."""
     if len(node.all_input_nodes) > 1:
@@ -102,6 +110,21 @@ def _resize_axes(trace: Tracing, node: Node) -> Value:
     return [*features[:2], *feature_map(node, len(features) - 2)]
 
 
+def _sampled_axes(trace: Tracing, node: Node) -> Value:
+    """``grid_sample``: every channel is read at the same places."""
+    features, grid = trace.axes(node.args[0]), trace.axes(node.args[1])
+    unify(features[0], grid[0], place_of(node))
+    for axis in (*features[2:], *grid[1:]):
+        fix(axis, "sampling tells positions apart")
+        mark_position(axis)
+    return [*features[:2], *feature_map(node, len(features) - 2)]
+
+
+def _sampled_units(trace: Tracing, node: Node) -> Unit:
+    trace.balance.fix(trace.unit(node.args[1]))
+    return _resize_units(trace, node)
+
+
 def _resize_units(trace: Tracing, node: Node) -> Unit:
     kept = trace.axes(node.args[0])[:2]
     return trace.balance.restrict(trace.unit(node.args[0]), atoms_of(*kept))
@@ -136,6 +159,18 @@ RULES = {
             recorded=True,
             linear=kept,
         ),
+    ),
+    **dict.fromkeys(
+        ("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"),
+        Rule(_sampled_axes, _sampled_units, f"{_CHANNELS}; any scale of them", recorded=True),
+    ),
+    **dict.fromkeys(
+        ("linalg_vector_norm", "norm"),
+        Rule(_reduction_axes, _norm_units, "any permutation; magnitudes kept", recorded=True),
+    ),
+    **dict.fromkeys(
+        ("std", "var", "logsumexp"),
+        Rule(_reduction_axes, fixed_unit, "any permutation", recorded=True),
     ),
     "argmax": Rule(_argument_axes, fixed_unit, "permutations of the other dimensions"),
     "argmin": Rule(_argument_axes, fixed_unit, "permutations of the other dimensions"),

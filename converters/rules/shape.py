@@ -65,7 +65,11 @@ def _pixel_shuffle_units(trace: Tracing, node: Node) -> Unit:
 _VIEW = Rule(_view_axes, same_unit, "permutations of whole factors of the dimensions", linear=moved)
 RULES = {
     **dict.fromkeys(
-        ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze"), _VIEW
+        (
+            *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze"),
+            *("view_as", "reshape_as"),
+        ),
+        _VIEW,
     ),
     **dict.fromkeys(
         ("permute", "transpose", "t", "mT", "numpy_T", "movedim", "swapaxes", "swapdims"),

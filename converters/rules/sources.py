@@ -20,6 +20,15 @@ def _counted_axes(trace: Tracing, node: Node) -> Value:
     return [fixed(size, "counting tells positions apart") for size in shape_of(node)]
 
 
+def _grid_axes(trace: Tracing, node: Node) -> list[Value]:
+    """``meshgrid``: every result ranges over all operands, and varies along its own."""
+    call = arguments(node)
+    axes = [axis for operand in call["tensors"] for axis in trace.axes(operand)]
+    if call.get("indexing") == "xy":
+        axes[:2] = reversed(axes[:2])
+    return [axes for _ in call["tensors"]]
+
+
 def _embedding_axes(trace: Tracing, node: Node) -> Value:
     call = arguments(node)
     table = trace.axes(call["weight"])
@@ -100,7 +109,8 @@ RULES = {
         ),
         Rule(_uniform_axes, no_unit, "everything", linear=moved),
     ),
-    "arange": Rule(_counted_axes, no_unit, "nothing"),
+    **dict.fromkeys(("arange", "linspace"), Rule(_counted_axes, no_unit, "nothing")),
+    "meshgrid": Rule(_grid_axes, fixed_unit, "any permutation"),
     "embedding": Rule(
         _embedding_axes,
         _embedding_units,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch.fx import Node
 
 from gmn.spec import Port
@@ -69,16 +71,30 @@ def _conv_axes(trace: Tracing, node: Node) -> Value:
     features, weight = trace.axes(call["input"]), trace.axes(call["weight"])
     spatial = len(weight) - 2
     channel = len(features) - spatial - 1
-    for axis in (*features[channel + 1 :], *weight[2:]):
-        fix(axis, "a convolution tells positions apart")
-        mark_position(axis)
+    places = _convolved(node, features[channel + 1 :], weight[2:])
     shared = _conv_channels(features[channel], weight, call["groups"], place_of(node))
     trace.contract(weight[1], [shared])
     steps = (1.0, 1.0, *(float(d) for d in call["dilation"]))
     taps: list[Port] = ["tap"] * spatial
     trace.use(call["weight"], node, "weight", ("target", "source", *taps), shared, steps)
     _bias_axes(trace, node, call["bias"], weight[0])
-    return [*features[:channel], weight[0], *feature_map(node, spatial)]
+    return [*features[:channel], weight[0], *places]
+
+
+def _convolved(node: Node, before: Sequence[Axis], kernel: Sequence[Axis]) -> list[Axis]:
+    """Places of the result. Where the kernel has width one, they stay what they are."""
+    padding = arguments(node)["padding"]
+    amounts = [0] * len(kernel) if isinstance(padding, str) else list(padding)
+    amounts = amounts * len(kernel) if len(amounts) == 1 else amounts
+    after = feature_map(node, len(kernel))
+    for dim, (axis, taps) in enumerate(zip(before, kernel, strict=True)):
+        if size_of(taps) == 1 and size_of(axis) == size_of(after[dim]) and not amounts[dim]:
+            after[dim] = axis
+        else:
+            fix(axis, "a convolution tells positions apart")
+        fix(taps, "a convolution tells positions apart")
+        mark_position((*axis, *taps))
+    return after
 
 
 def _transposed_axes(trace: Tracing, node: Node) -> Value:
