@@ -3,6 +3,10 @@
 import pytest
 import torch
 
+from tests.torchvision_operators import declare_operators
+
+declare_operators()  # before any module of tests imports torchvision, directly or not
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:

@@ -190,8 +190,18 @@ def build(name: str, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
     config = getattr(transformers, config_class)(**settings)
     if experts is not None:
         config._experts_implementation = experts
-    model = First(getattr(transformers, model_class)(config), tuple(inputs)).eval()
+    model = First(getattr(transformers, model_class)(config), tuple(inputs))
+    return shaken(model), tuple(make() for make in inputs.values())
+
+
+def shaken(model: nn.Module) -> nn.Module:
+    """The model in evaluation mode, its weights and statistics away from their first values."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    return model, tuple(make() for make in inputs.values())
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.add_(0.1 * torch.randn_like(buffer))
+            elif name.endswith("running_var"):
+                buffer.mul_(1 + 0.5 * torch.rand_like(buffer))
+    return model.eval()
