@@ -4,10 +4,21 @@ from importlib import import_module
 from importlib.metadata import version
 
 from gmn import symmetry
+from gmn.files import GraphFileError, load, save
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.spec import GraphSpec, SpecError
 
-__all__ = ["GraphSpec", "ParameterGraph", "SpecError", "StateDictError", "compare", "symmetry"]
+__all__ = [
+    "GraphFileError",
+    "GraphSpec",
+    "ParameterGraph",
+    "SpecError",
+    "StateDictError",
+    "compare",
+    "load",
+    "save",
+    "symmetry",
+]
 __version__ = version("graph-metanetworks")
 
 _ON_DEMAND = {"features", "nn", "tasks", "testing", "zoo"}
