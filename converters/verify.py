@@ -145,14 +145,17 @@ class _Run:
         self._model = copy.deepcopy(model).double()
         self._inputs = pytree.tree_map(_double, example_inputs)
         self._state = {k: v.detach() for k, v in self._model.state_dict().items()}
+        self._tensors = {id(t): t for t in (*self._model.parameters(), *self._model.buffers())}
         self._expected = self._outputs(self._state)
         self._size = max((float(t.abs().max()) for t in self._expected if t.numel()), default=0.0)
         if not all(bool(t.isfinite().all()) for t in self._expected):
             raise ValueError("the module's outputs on the example inputs are NaN or infinite")
 
     def _outputs(self, state: Mapping[str, Tensor]) -> list[Tensor]:
+        # A module may keep what it computed from its weights; a copy that never ran has not.
+        model = copy.deepcopy(self._model, dict(self._tensors))
         with torch.no_grad(), _Float64():
-            result = functional_call(self._model, dict(state), self._inputs, tie_weights=False)
+            result = functional_call(model, dict(state), self._inputs, tie_weights=False)
         return [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
 
     def error(self, element: symmetry.Element) -> float:

@@ -51,4 +51,4 @@ def test_a_wrong_rule_fails_the_certificate(monkeypatch: pytest.MonkeyPatch) -> 
 def test_register_adds_to_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "RULES", dict(rules.RULES))
     converters.register("my_operation", converters.Rule(same_axes, same_unit, "everything"))
-    assert ("my_operation", "everything") in rules.table()
+    assert ("my_operation", "everything", "") in rules.table()
