@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,13 +9,16 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 import converters
-from gmn import registry, zoo
+from gmn import files, registry, zoo
 from gmn.comparison import compare as run_comparison
 from gmn.comparison import save
 from gmn.draw import draw as draw_spec
+from gmn.sources import ACTIVATIONS, UserError, load_weights, named_module
+from gmn.sources import convert as convert_checkpoints
+from gmn.spec import GraphSpec
 from gmn.tasks import AccuracyPrediction
 from gmn.train import Recipe
 
@@ -44,24 +45,29 @@ Input = Annotated[
     list[str] | None,
     typer.Option("--input", "-i", help="Shape of an example input, such as 1x3x32x32; repeatable."),
 ]
-
-
-class UserError(Exception):
-    """Something the user can mend; shown without a traceback."""
+Weights = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", "-c", help="File or folder of weights to put into the network."),
+]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", help="Where in the file the state dict lies, such as model.state_dict."),
+]
 
 
 @app.command()
 def inspect(
     model: Model,
     input_shapes: Input = None,
+    checkpoint: Weights = None,
+    key: Key = None,
     json: Annotated[bool, typer.Option("--json", help="Print the spec as JSON.")] = False,
 ) -> None:
     """Print node sets, edge sets, symmetries and the certificate of a network.
 
-    Example: `gmn inspect resnet`, `gmn inspect mypackage.models:make -i 1x3x32x32`
+    Example: `gmn inspect resnet`, `gmn inspect mypackage.models:make -i 1x3x32x32 -c last.ckpt`
     """
-    module, inputs = _load(model, input_shapes)
-    spec = converters.trace(module, inputs)
+    module, inputs, spec = _load(model, input_shapes, checkpoint, key)
     if json:
         print(spec.to_json())
         return
@@ -74,20 +80,59 @@ def inspect(
 def verify(
     model: Model,
     input_shapes: Input = None,
+    checkpoint: Weights = None,
+    key: Key = None,
     trials: Annotated[int, typer.Option(help="Random elements of the whole group.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the random elements.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print the certificate as JSON.")] = False,
 ) -> None:
     """Check by experiment that a network's symmetries preserve its function; exit code 1 if not.
 
-    Example: `gmn verify mypackage.models:make -i 1x3x32x32 --trials 32`
+    Example: `gmn verify mypackage.models:make -i 1x3x32x32 -c last.ckpt --trials 32`
     """
-    module, inputs = _load(model, input_shapes)
+    module, inputs, spec = _load(model, input_shapes, checkpoint, key)
     generator = torch.Generator().manual_seed(seed)
-    certificate = converters.verify(module, inputs, trials=trials, generator=generator)
+    certificate = converters.verify(module, inputs, spec, trials, generator)
     print(certificate.to_json() if json else certificate)
     if not certificate.ok:
         raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    checkpoints: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files or folders of weights, all of one architecture."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The network: as for `gmn inspect`.")
+    ] = None,
+    hf: Annotated[
+        Path | None,
+        typer.Option("--hf", help="Folder of transformers: config.json, and weights if none else."),
+    ] = None,
+    timm: Annotated[str | None, typer.Option("--timm", help="Name of a timm model.")] = None,
+    input_shapes: Input = None,
+    key: Key = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(help=f"Of a chain without a model: {', '.join(ACTIVATIONS)}. [relu]"),
+    ] = None,
+) -> None:
+    """Write checkpoints as one parameter graph: spec.json and weights.safetensors.
+
+    Code in the checkpoints never runs. Without a model, a plain chain of linear layers and
+    convolutions is guessed from the shapes, and what was assumed is printed.
+
+    Example: `gmn convert a.pt b.pt --model mypackage.models:make -i 1x3x32x32 --out graph`,
+    `gmn convert --hf folder --out graph`, `gmn convert mlp.safetensors --out graph`
+    """
+    graph, report = convert_checkpoints(
+        checkpoints or [], model, hf, timm, input_shapes, key, activation
+    )
+    files.save(graph, out)
+    print("\n".join([*report, str(graph), f"wrote {out}; gmn.load({str(out)!r}) reads it again"]))
 
 
 @app.command()
@@ -100,11 +145,11 @@ def draw(
 
     Example: `gmn draw resnet -o resnet.svg`
     """
-    module, inputs = _load(model, input_shapes)
+    _, _, spec = _load(model, input_shapes)
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"{out}: pictures are written as .png, .svg or .pdf")
     out.parent.mkdir(parents=True, exist_ok=True)
-    draw_spec(converters.trace(module, inputs)).savefig(out, dpi=160)
+    draw_spec(spec).savefig(out, dpi=160)
     console.print(f"wrote {out}")
 
 
@@ -159,41 +204,15 @@ def compare(
     console.print(f"wrote {out}/comparison.json, comparison.txt and comparison.png")
 
 
-def _load(name: str, shapes: list[str] | None) -> tuple[nn.Module, tuple[Any, ...]]:
-    """The module and example inputs that the user means."""
-    from gmn.examples import EXAMPLES
-
-    made = EXAMPLES[name]() if name in EXAMPLES else _call_factory(name)
-    module, inputs = made if isinstance(made, tuple) else (made, None)
-    if shapes:
-        inputs = tuple(torch.randn(_shape(text)) for text in shapes)
-    if not isinstance(module, nn.Module):
-        raise UserError(f"{name} gave a {type(module).__name__}, not a torch.nn.Module")
-    if inputs is None:
-        raise UserError(f"{name} gave no example inputs; add --input 1x3x32x32, once per input")
-    return module, (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-
-
-def _call_factory(name: str) -> Any:
-    from gmn.examples import EXAMPLES
-
-    place, colon, factory = name.partition(":")
-    if not colon:
-        raise UserError(
-            f"{name} is neither a built-in example ({', '.join(EXAMPLES)}) nor module:factory"
-        )
-    sys.path.insert(0, "")  # as `python -m` does, so that a module in the current folder is found
-    try:
-        return getattr(importlib.import_module(place), factory)()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{name}: {error}") from error
-
-
-def _shape(text: str) -> list[int]:
-    try:
-        return [int(size) for size in text.split("x")]
-    except ValueError as error:
-        raise UserError(f"{text!r} is not a shape such as 1x3x32x32") from error
+def _load(
+    model: str, shapes: list[str] | None, checkpoint: Path | None = None, key: str | None = None
+) -> tuple[nn.Module, tuple[Any, ...], GraphSpec]:
+    """The module with the weights that the user means, example inputs, and its spec."""
+    module, inputs = named_module(model, shapes)
+    spec = converters.trace(module, inputs)
+    if checkpoint is not None:
+        load_weights(module, spec, checkpoint, key)
+    return module, inputs, spec
 
 
 def main() -> None:

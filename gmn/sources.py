@@ -1,0 +1,178 @@
+"""The modules and weights that a command line names."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import converters
+from gmn.graph import ParameterGraph
+from gmn.spec import GraphSpec
+
+Named = tuple[nn.Module, tuple[Any, ...]]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+    "leaky-relu": nn.LeakyReLU,
+    "sigmoid": nn.Sigmoid,
+    "sine": converters.chains.Sine,
+}
+
+
+class UserError(Exception):
+    """Something the user can mend; shown without a traceback."""
+
+
+def named_module(name: str, shapes: Sequence[str] | None) -> Named:
+    """The module and example inputs that the user means.
+
+    Args:
+        name: a built-in example or ``module:factory``.
+        shapes: of the example inputs, as ``1x3x32x32``; None for those that come with the module.
+
+    Raises:
+        UserError: if there is no such module, or it comes without inputs.
+    """
+    from gmn.examples import EXAMPLES
+
+    made = EXAMPLES[name]() if name in EXAMPLES else _call_factory(name)
+    module, inputs = made if isinstance(made, tuple) else (made, None)
+    if shapes:
+        inputs = tuple(torch.randn(_shape(text)) for text in shapes)
+    if not isinstance(module, nn.Module):
+        raise UserError(f"{name} gave a {type(module).__name__}, not a torch.nn.Module")
+    if inputs is None:
+        raise UserError(f"{name} gave no example inputs; add --input 1x3x32x32, once per input")
+    return module, (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+
+
+def load_weights(module: nn.Module, spec: GraphSpec, path: Path, key: str | None) -> None:
+    """Puts a checkpoint's weights into a module.
+
+    Args:
+        module: of the architecture ``spec``.
+        spec: the architecture.
+        path: of the checkpoint.
+        key: where in the file the state dict lies; None to find it.
+
+    Raises:
+        converters.CheckpointError: if the checkpoint cannot be read.
+        UserError: if it does not fit the module.
+    """
+    checkpoint = converters.read_checkpoint(path, key=key)
+    state = converters.fit_state(spec, checkpoint.state, [checkpoint.prefix])
+    module.load_state_dict(_graph(spec, state, path).to_state_dict())
+
+
+def convert(
+    paths: Sequence[Path],
+    model: str | None,
+    hf: Path | None,
+    timm: str | None,
+    shapes: Sequence[str] | None,
+    key: str | None,
+    activation: str | None,
+) -> tuple[ParameterGraph, list[str]]:
+    """The graph of checkpoints of one architecture, and what there is to say about it.
+
+    Args:
+        paths: of the checkpoints; may be empty if ``hf`` is given, whose weights are then taken.
+        model: a built-in example or ``module:factory``.
+        hf: a folder of transformers.
+        timm: a name of a timm model.
+        shapes: of the example inputs.
+        key: where in the files the state dicts lie; None to find them.
+        activation: of a bare chain of layers.
+
+    Raises:
+        converters.CheckpointError: if a checkpoint cannot be read.
+        UserError: if one does not fit, or the arguments contradict one another.
+    """
+    if sum(source is not None for source in (model, hf, timm)) > 1:
+        raise UserError("give one of --model, --hf and --timm")
+    paths = paths or ([hf] if hf is not None else [])
+    if not paths:
+        raise UserError("name at least one checkpoint, or a folder with --hf")
+    bare = model is None and hf is None and timm is None
+    if activation is not None and not bare:
+        raise UserError("--activation is for checkpoints without a model")
+    checkpoints = [converters.read_checkpoint(path, key=key) for path in paths]
+    report = [f"{path}: {checkpoint}" for path, checkpoint in zip(paths, checkpoints, strict=True)]
+    if bare:
+        chain = _chain(checkpoints[0].state, activation, shapes)
+        module, inputs = chain.module, chain.inputs
+        report.append(str(chain))
+    else:
+        module, inputs = _architecture(model, hf, timm, shapes)
+    spec = converters.trace(module, inputs)
+    graphs = []
+    for path, checkpoint in zip(paths, checkpoints, strict=True):
+        state = converters.pretrained.rename_state(spec, module, checkpoint)
+        graphs.append(_graph(spec, state, path))
+    graph = ParameterGraph.cat(graphs) if len(graphs) > 1 else graphs[0]
+    return graph, [*report, *spec.unknown]
+
+
+def _chain(
+    state: dict[str, Tensor], activation: str | None, shapes: Sequence[str] | None
+) -> converters.Chain:
+    if shapes:
+        raise UserError("--input is for --model and --timm: a bare chain of layers needs none")
+    if activation is not None and activation not in ACTIVATIONS:
+        raise UserError(f"no activation is called {activation!r}; known: {', '.join(ACTIVATIONS)}")
+    return converters.infer_chain(state, ACTIVATIONS[activation]() if activation else None)
+
+
+def _architecture(
+    model: str | None, hf: Path | None, timm: str | None, shapes: Sequence[str] | None
+) -> Named:
+    if model is not None:
+        return named_module(model, shapes)
+    if hf is not None:
+        if shapes:
+            raise UserError("--input is for --model and --timm: a configuration tells the inputs")
+        return converters.from_config(hf)
+    assert timm is not None
+    module, inputs = converters.from_timm(timm)
+    if shapes:
+        inputs = tuple(torch.zeros(_shape(text), device="meta") for text in shapes)
+    return module, inputs
+
+
+def _graph(spec: GraphSpec, state: dict[str, Tensor], path: Path) -> ParameterGraph:
+    try:
+        return ParameterGraph.from_state_dicts(spec, [state])
+    except ValueError as error:
+        raise UserError(f"{path}: {str(error).removeprefix('network 0: ')}") from error
+
+
+def _call_factory(name: str) -> Any:
+    from gmn.examples import EXAMPLES
+
+    place, colon, factory = name.partition(":")
+    if not colon:
+        raise UserError(
+            f"{name} is neither a built-in example ({', '.join(EXAMPLES)}) nor module:factory"
+        )
+    sys.path.insert(0, "")  # as `python -m` does, so that a module in the current folder is found
+    try:
+        return getattr(importlib.import_module(place), factory)()
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{name}: {error}") from error
+
+
+def _shape(text: str) -> list[int]:
+    try:
+        return [int(size) for size in text.split("x")]
+    except ValueError as error:
+        raise UserError(f"{text!r} is not a shape such as 1x3x32x32") from error

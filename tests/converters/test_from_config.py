@@ -1,0 +1,88 @@
+"""Folders of transformers: built without weights, traced, and their weights put in place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import converters
+import gmn
+from converters import CheckpointError
+from tests.families import FAMILIES, build
+
+
+# Those that transformers stores under other names, and one of each kind of input.
+TYPICAL = ["vit", "swin", "gpt-neox", "mixtral", "bert-classifier", "clip", "whisper", "t5"]
+REST = [pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name not in TYPICAL]
+
+
+@pytest.mark.parametrize("family", [*TYPICAL, *REST])
+@pytest.mark.filterwarnings("ignore")
+def test_saved_models_come_back_bit_for_bit(family: str, tmp_path: Path) -> None:
+    model = build(family)[0].model
+    model.save_pretrained(tmp_path)
+    graph = converters.from_pretrained(tmp_path)
+    state, found = model.state_dict(), graph.to_state_dict()
+    assert list(found) == list(state)
+    assert all(torch.equal(found[name], value) for name, value in state.items())
+    assert len(graph.spec.symmetries.permutations) > 0
+
+
+def test_nothing_is_allocated(tmp_path: Path) -> None:
+    build("llama")[0].model.save_pretrained(tmp_path)
+    model, inputs = converters.from_config(tmp_path)
+    assert all(p.is_meta for p in (*model.parameters(), *model.buffers(), *inputs))
+
+
+def test_code_beside_a_model_never_runs(tmp_path: Path) -> None:
+    sentinel = tmp_path / "ran"
+    (tmp_path / "model.py").write_text(f"open({str(sentinel)!r}, 'w')\n")
+    config = {
+        "model_type": "mine",
+        "architectures": ["Mine"],
+        "auto_map": {"AutoConfig": "model.Config", "AutoModel": "model.Mine"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        CheckpointError, match=r"code of its own, which is never run\. Pass the mod"
+    ):
+        converters.from_config(tmp_path)
+    config |= {"model_type": "bert"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"transformers has no Mine; code beside the weights"):
+        converters.from_config(tmp_path)
+    assert not sentinel.exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"model_type": 3}', "\xff", "{" * 9999])
+def test_configurations_that_make_no_sense(content: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"config.json is no configuration"):
+        converters.from_config(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_of_another_model(tmp_path: Path) -> None:
+    build("gpt2")[0].model.save_pretrained(tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    build("bert")[0].model.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(CheckpointError, match=r"not the weights of a GPT2LMHeadModel: .* missing"):
+        converters.from_pretrained(tmp_path)
+
+
+def test_old_files_without_counters_and_with_positions() -> None:
+    """Before 0.4 batch norms counted nothing; old text models store their positions."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    spec = converters.trace(model, (torch.zeros(2, 2),))
+    state = dict(model.state_dict())
+    del state["1.num_batches_tracked"]
+    state["position_ids"] = torch.arange(3)
+    fitted = converters.fit_state(spec, {f"m.{k}": v for k, v in state.items()}, ["m."])
+    assert gmn.ParameterGraph.from_state_dicts(spec, [fitted])
+    state["extra"] = torch.zeros(3)
+    with pytest.raises(gmn.StateDictError, match="unexpected extra"):
+        gmn.ParameterGraph.from_state_dicts(spec, [converters.fit_state(spec, state)])

@@ -1,0 +1,139 @@
+"""gmn convert, and weights for gmn inspect and gmn verify."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import converters
+import gmn
+from gmn.examples import EXAMPLES
+from tests.converters.formats import FORMATS
+from tests.gmn.test_cli import run
+
+Patch = pytest.MonkeyPatch
+Printed = pytest.CaptureFixture[str]
+
+
+def resnet(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return EXAMPLES["resnet"]()[0]
+
+
+def test_many_checkpoints_of_a_model(monkeypatch: Patch, capsys: Printed, tmp_path: Path) -> None:
+    files = [str(tmp_path / f"{seed}.pt") for seed in range(3)]
+    for seed, file in enumerate(files):
+        wrapped = nn.DataParallel(resnet(seed)).state_dict()
+        torch.save({"epoch": 3, "model": wrapped}, file)
+    out = str(tmp_path / "graph")
+    assert run(monkeypatch, "convert", *files, "--model", "resnet", "--out", out) == 0
+    printed = capsys.readouterr().out
+    assert "left out: epoch (int)" in printed
+    assert "ParameterGraph(3 networks of" in printed
+    graph = gmn.load(out)
+    for seed in range(3):
+        state = resnet(seed).state_dict()
+        assert all(torch.equal(graph.to_state_dict(seed)[k], v) for k, v in state.items())
+
+
+@pytest.mark.parametrize("name", ["safetensors", "torch stream", "npz"])
+def test_a_bare_chain(name: str, monkeypatch: Patch, capsys: Printed, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+    FORMATS[name](model.state_dict(), tmp_path / "inr")
+    arguments = ("convert", str(tmp_path / "inr"), "--activation", "sine")
+    assert run(monkeypatch, *arguments, "--out", str(tmp_path / "graph")) == 0
+    assert "Sine() follows every layer but the last" in capsys.readouterr().out
+    graph = gmn.load(tmp_path / "graph")
+    assert torch.equal(graph.to_state_dict()["2.weight"], model[2].weight)
+    assert {scaling.domain for scaling in graph.spec.scalings} == {"sign"}
+
+
+def test_a_folder_of_transformers(monkeypatch: Patch, capsys: Printed, tmp_path: Path) -> None:
+    from tests.families import build
+
+    model, _ = build("bert-classifier")
+    model.model.save_pretrained(tmp_path / "bert")
+    out = str(tmp_path / "graph")
+    assert run(monkeypatch, "convert", "--hf", str(tmp_path / "bert"), "--out", out) == 0
+    state, found = model.model.state_dict(), gmn.load(out).to_state_dict()
+    assert all(torch.equal(found[name], value) for name, value in state.items())
+
+
+def test_a_timm_model(monkeypatch: Patch, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", exc_type=(ImportError, RuntimeError))
+    model = timm.create_model("resnet10t", pretrained=False)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "a.pth.tar")
+    arguments = ("convert", str(tmp_path / "a.pth.tar"), "--timm", "resnet10t")
+    assert run(monkeypatch, *arguments, "--out", str(tmp_path / "graph")) == 0
+    found = gmn.load(tmp_path / "graph").to_state_dict()
+    assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
+
+
+def test_verify_takes_the_weights_of_a_file(
+    monkeypatch: Patch, capsys: Printed, tmp_path: Path
+) -> None:
+    """Where all weights are zero, everything is a symmetry: the file was read."""
+    model = resnet(0)
+    arguments = ("verify", "resnet", "--json", "-c", str(tmp_path / "a.pt"))
+    torch.save(
+        {"net": model.state_dict(), "other": nn.Linear(2, 2).state_dict()}, tmp_path / "a.pt"
+    )
+    assert run(monkeypatch, *arguments) == 0
+    assert json.loads(capsys.readouterr().out)["max_error"] > 0
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    torch.save(model.state_dict(), tmp_path / "a.pt")
+    assert run(monkeypatch, *arguments) == 0
+    assert json.loads(capsys.readouterr().out)["max_error"] == 0
+    assert run(monkeypatch, "inspect", "resnet", "-c", str(tmp_path / "a.pt")) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a.pt", "--model", "mlp"), "a.pt: not a state dict of this architecture: missing"),
+        (("b.pt", "--model", "mlp"), "b.pt: 0.weight has shape (16, 5), this architecture needs"),
+        (("nan.pt",), "nan.pt: 0.bias has NaN"),
+        (("c.pt",), "c.pt: there is no such file or folder"),
+        ((), "name at least one checkpoint, or a folder with --hf"),
+        (("a.pt", "--model", "mlp", "--timm", "x"), "give one of --model, --hf and --timm"),
+        (("a.pt", "--model", "mlp", "--activation", "relu"), "for checkpoints without a model"),
+        (("a.pt", "--activation", "swish"), "no activation is called 'swish'; known: relu"),
+        (("a.pt", "-i", "1x2"), "a bare chain of layers needs none"),
+        (("a.pt", "--key", "x"), "there is no key 'x'"),
+        (("lstm.pt",), "Pass the module that the weights belong to (--model"),
+        (("--hf", "."), "holds 4 checkpoints"),
+        (("a.pt", "--hf", "."), "has no config.json"),
+        (("a.pt", "nan.pt"), "nan.pt: 0.bias has NaN"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: tuple[str, ...], message: str, monkeypatch: Patch, capsys: Printed, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wide = nn.Sequential(
+        nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)
+    )
+    broken = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)).state_dict()
+    torch.save(broken, "a.pt")
+    torch.save(wide.state_dict(), "b.pt")
+    torch.save(nn.LSTM(2, 2).state_dict(), "lstm.pt")
+    broken["0.bias"] = torch.tensor([1, float("nan")])
+    torch.save(broken, "nan.pt")
+    assert run(monkeypatch, "convert", *arguments, "--out", "out") == 2
+    printed = capsys.readouterr().err
+    assert message in " ".join(printed.split())
+    assert "Traceback" not in printed
+    assert not Path("out").exists()
+
+
+def test_timm_that_is_not_installed(monkeypatch: Patch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(converters.CheckpointError, match="pip install timm"):
+        converters.from_timm("resnet18")
