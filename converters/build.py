@@ -13,6 +13,7 @@ from .names import Names
 from .routes import with_routes
 from .scalings import scalings
 from .tracing import Tracing
+from .translations import translations
 
 
 def build_spec(trace: Tracing, entries: Sequence[StateEntry], unknown: Sequence[str]) -> GraphSpec:
@@ -39,6 +40,7 @@ def build_spec(trace: Tracing, entries: Sequence[StateEntry], unknown: Sequence[
         edge_sets=tuple(edges for edges, _ in pairs),
         scalings=scales,
         gauges=gauges,
+        translations=tuple(translations(trace, held, names)),
         unknown=tuple(unknown),
     )
 

@@ -246,17 +246,48 @@ class Gauge:
 
 
 @dataclass(frozen=True)
+class TranslationTerm:
+    """An edge set that follows a translation: the same number is added wherever ``dims`` agree.
+
+    Attributes:
+        edge_set: name of the edge set.
+        dims: positions in its ``dims`` that the added number depends on.
+    """
+
+    edge_set: str
+    dims: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Translation:
+    """Numbers that may be added to edge sets: what a softmax or a normalisation takes away again.
+
+    Attributes:
+        name: unique in the spec.
+        axes: what the numbers vary over; None for taps.
+        shape: the sizes of these.
+        terms: the edge sets that they are added to.
+    """
+
+    name: str
+    axes: tuple[str | None, ...]
+    shape: tuple[int, ...]
+    terms: tuple[TranslationTerm, ...]
+
+
+@dataclass(frozen=True)
 class Symmetries:
-    """The group of a spec: movable axes, scalings and changes of basis."""
+    """The group of a spec: movable axes, scalings, changes of basis and translations."""
 
     permutations: tuple[Axis, ...]
     scalings: tuple[Scaling, ...]
     gauges: tuple[Gauge, ...]
+    translations: tuple[Translation, ...]
 
     @property
-    def followed(self) -> tuple[Scaling | Gauge, ...]:
+    def followed(self) -> tuple[Scaling | Gauge | Translation, ...]:
         """The symmetries that name the edge sets that follow them."""
-        return (*self.scalings, *self.gauges)
+        return (*self.scalings, *self.gauges, *self.translations)
 
 
 @dataclass(frozen=True, repr=False)
@@ -271,6 +302,7 @@ class GraphSpec:
             edge sets of kind ``mean`` and ``variance``.
         scalings: scale symmetries.
         gauges: changes of basis.
+        translations: numbers that may be added.
         unknown: operations without a rule; the axes they touch are ordered.
 
     Raises:
@@ -283,6 +315,7 @@ class GraphSpec:
     edge_sets: tuple[EdgeSet, ...]
     scalings: tuple[Scaling, ...] = ()
     gauges: tuple[Gauge, ...] = ()
+    translations: tuple[Translation, ...] = ()
     unknown: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -369,9 +402,9 @@ class GraphSpec:
 
     @cached_property
     def symmetries(self) -> Symmetries:
-        """Permutations (axes that may move), scalings and changes of basis."""
+        """Permutations (axes that may move), scalings, changes of basis and translations."""
         moving = tuple(axis for axis in self.axes if axis.movable and axis.size > 1)
-        return Symmetries(moving, self.scalings, self.gauges)
+        return Symmetries(moving, self.scalings, self.gauges, self.translations)
 
     @cached_property
     def num_parameters(self) -> int:

@@ -1,8 +1,8 @@
 """The symmetry group of a spec: sample an element and act with it on weights.
 
-An element first changes bases, then multiplies by scales, then permutes: along every axis,
-``new[i] = s[p[i]] * (A @ old)[p[i]]``. Acting on all entries of a state dict at once leaves the
-network's function unchanged; that is what :func:`converters.verify` checks.
+An element first adds shifts, then changes bases, then multiplies by scales, then permutes: along
+every axis, ``new[i] = s[p[i]] * (A @ (old + t))[p[i]]``. Acting on all entries of a state dict at
+once leaves the network's function unchanged; that is what :func:`converters.verify` checks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gmn.spec import Axis, Dim, EdgeSet, Gauge, GraphSpec, Scaling
+from gmn.spec import Axis, Dim, EdgeSet, Gauge, GraphSpec, Scaling, Translation, TranslationTerm
 from gmn.topology import view_block
 
 if TYPE_CHECKING:
@@ -31,12 +31,14 @@ class Element:
         scales: by scaling name, tensors of the scaling's shape; float64, applied in the weights'
             own type.
         bases: by gauge name, float64 matrices of shape (*the gauge's shape, size of its last axis).
+        shifts: by translation name, float64 tensors of the translation's shape.
     """
 
     spec: GraphSpec
     permutations: Mapping[str, Tensor]
     scales: Mapping[str, Tensor]
     bases: Mapping[str, Tensor] = field(default_factory=dict)
+    shifts: Mapping[str, Tensor] = field(default_factory=dict)
 
     def act(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The transformed state dict of one network; ``state`` is left as it is."""
@@ -72,7 +74,27 @@ class Element:
             for gauge in self.spec.gauges
             if gauge.name in self.bases
         }
-        return Element(self.spec, moves, scales, bases)
+        shifts = {
+            translation.name: -self._carried(translation)
+            for translation in self.spec.translations
+            if translation.name in self.shifts
+        }
+        return Element(self.spec, moves, scales, bases, shifts)
+
+    def _carried(self, translation: Translation) -> Tensor:
+        """The translation's numbers after the other transformations: they are linear."""
+        term = translation.terms[0]
+        edges = self.spec.edge_set(term.edge_set)
+        shift = self._spread(self.shifts[translation.name], term, edges)
+        moved = self._move(shift.expand(1, *edges.shape), edges, linear=True)[0]
+        others = [place for place in range(len(edges.dims)) if place not in term.dims]
+        return moved.permute(*term.dims, *others).reshape(*translation.shape, -1)[..., 0]
+
+    def _spread(self, shift: Tensor, term: TranslationTerm, edges: EdgeSet) -> Tensor:
+        """The numbers added to a block, with size 1 along the dimensions that they do not vary."""
+        order = sorted(range(len(term.dims)), key=term.dims.__getitem__)
+        shape = [dim.size if n in term.dims else 1 for n, dim in enumerate(edges.dims)]
+        return shift.permute(order).reshape(shape)
 
     def _moved(self, gauge: Gauge) -> Tensor:
         """The gauge's matrices in the new order of neurons."""
@@ -94,21 +116,33 @@ class Element:
             if edges.parameter not in fresh:
                 result[edges.parameter] = values[edges.parameter].clone().contiguous()
                 fresh.add(edges.parameter)
-            block = self._turn(view_block(values[edges.parameter], edges), edges)
-            block = self._scale(block, edges)
-            index = self._gather_index(edges.dims)
-            if index:
-                places: list[Tensor | slice] = [i.to(block.device) for i in index]
-                block = block[(slice(None), *places)]
-            view_block(result[edges.parameter], edges).copy_(block)
+            block = self._shift(view_block(values[edges.parameter], edges), edges)
+            view_block(result[edges.parameter], edges).copy_(self._move(block, edges))
         return result
+
+    def _move(self, block: Tensor, edges: EdgeSet, linear: bool = False) -> Tensor:
+        """Changes bases, scales and permutes; ``linear`` leaves out the offsets of scalings."""
+        block = self._scale(self._turn(block, edges), edges, linear)
+        index = self._gather_index(edges.dims)
+        if index:
+            places: list[Tensor | slice] = [i.to(block.device) for i in index]
+            block = block[(slice(None), *places)]
+        return block
+
+    def _shift(self, block: Tensor, edges: EdgeSet) -> Tensor:
+        for translation in self.spec.translations:
+            for term in translation.terms:
+                if translation.name in self.shifts and term.edge_set == edges.name:
+                    shift = self._spread(self.shifts[translation.name], term, edges)
+                    block = block + shift.to(block)
+        return block
 
     def _moves(self, edges: EdgeSet) -> bool:
         permuted = any(dim.axis in self.permutations for dim in edges.dims)
         return permuted or any(
             term.edge_set == edges.name
             for symmetry in self.spec.symmetries.followed
-            if symmetry.name in self.scales or symmetry.name in self.bases
+            if symmetry.name in {**self.scales, **self.bases, **self.shifts}
             for term in symmetry.terms
         )
 
@@ -126,7 +160,7 @@ class Element:
                     block = turned.reshape(*outer, *rest).movedim([*ends], places)
         return block
 
-    def _scale(self, block: Tensor, edges: EdgeSet) -> Tensor:
+    def _scale(self, block: Tensor, edges: EdgeSet, linear: bool) -> Tensor:
         for scaling in self.spec.scalings:
             for term in scaling.terms:
                 if scaling.name in self.scales and term.edge_set == edges.name:
@@ -136,7 +170,8 @@ class Element:
                         shape[1 + position] = size
                     order = sorted(range(len(term.dims)), key=term.dims.__getitem__)
                     factor = factor.permute(order).reshape(shape).to(block)
-                    block = (block + term.offset) * factor - term.offset
+                    offset = 0.0 if linear else term.offset
+                    block = (block + offset) * factor - offset
         return block
 
     def _gather_index(self, dims: tuple[Dim, ...]) -> tuple[Tensor, ...]:
@@ -197,8 +232,8 @@ def sample(
     Args:
         spec: the architecture.
         generator: source of randomness, on the CPU.
-        scalings: False for permutations only: neither scales nor changes of basis.
-        spread: standard deviation of the logarithm of positive scales.
+        scalings: False for permutations only: no scales, changes of basis and translations.
+        spread: standard deviation of the logarithm of positive scales, and of translations.
 
     Returns:
         Uniform permutations of every movable axis; log-normal positive scales; fair signs; bases
@@ -209,7 +244,8 @@ def sample(
     }
     scales = {s.name: _scales(s, generator, spread) for s in spec.scalings} if scalings else {}
     bases = {g.name: _basis(g, generator, spread) for g in spec.gauges} if scalings else {}
-    return Element(spec, moves, scales, bases)
+    shifts = {t.name: _shifts(t, generator, spread) for t in spec.translations} if scalings else {}
+    return Element(spec, moves, scales, bases, shifts)
 
 
 def _permutation(spec: GraphSpec, axis: Axis, generator: torch.Generator | None) -> Tensor:
@@ -239,14 +275,18 @@ def _rotation(shape: tuple[int, ...], generator: torch.Generator | None) -> Tens
     return rotation * triangle.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
 
 
+def _shifts(translation: Translation, generator: torch.Generator | None, spread: float) -> Tensor:
+    return spread * torch.randn(translation.shape, generator=generator, dtype=torch.float64)
+
+
 def only(spec: GraphSpec, name: str, generator: torch.Generator | None = None) -> Element:
-    """Draws an element that moves one axis, one scaling or one gauge and nothing else.
+    """Draws an element that moves one axis, one scaling, one gauge or one translation only.
 
     Axes that depend on it keep their order within each index.
 
     Args:
         spec: the architecture.
-        name: a movable axis, a scaling or a gauge of the spec.
+        name: a movable axis, a scaling, a gauge or a translation of the spec.
         generator: source of randomness, on the CPU.
 
     Raises:
@@ -261,4 +301,7 @@ def only(spec: GraphSpec, name: str, generator: torch.Generator | None = None) -
     for gauge in spec.gauges:
         if gauge.name == name:
             return Element(spec, {}, {}, {name: _basis(gauge, generator, 0.5)})
-    raise KeyError(f"{name} is neither an axis nor a scaling nor a gauge of this spec")
+    for translation in spec.translations:
+        if translation.name == name:
+            return Element(spec, {}, {}, {}, {name: _shifts(translation, generator, 0.5)})
+    raise KeyError(f"this spec has no axis, scaling, gauge or translation called {name}")

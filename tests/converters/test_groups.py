@@ -147,7 +147,7 @@ def test_only_moves_one_thing() -> None:
     element = symmetry.only(spec, "2", torch.Generator().manual_seed(0))
     assert list(element.permutations) == ["2"]
     assert not element.scales
-    with pytest.raises(KeyError, match="neither an axis nor a scaling"):
+    with pytest.raises(KeyError, match="no axis, scaling, gauge or translation"):
         symmetry.only(spec, "nothing")
 
 
