@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from gmn._fold import fold, fold_names
 
 if TYPE_CHECKING:
     from gmn.spec import Axis, EdgeSet, Gauge, GraphSpec, NodeSet, Scaling, ScalingTerm
 
 
 def describe(spec: GraphSpec) -> str:
-    """A table of node sets, edge sets and symmetries."""
+    """A table of node sets, edge sets and symmetries; layers that are alike take one row."""
     lines = [
         f"GraphSpec: {spec.num_parameters:,} parameters in {len(spec.edge_sets)} edge sets, "
         f"{spec.num_nodes:,} neurons in {len(spec.node_sets)} node sets"
@@ -50,14 +53,18 @@ def _edge_row(spec: GraphSpec, edges: EdgeSet) -> tuple[str, ...]:
 
 def _scaling_row(scaling: Scaling) -> tuple[str, ...]:
     shape = "×".join(map(str, scaling.shape)) or "1"
-    return scaling.name, scaling.domain, shape, ", ".join(map(_term, scaling.terms))
+    return scaling.name, scaling.domain, shape, _terms(scaling.terms)
 
 
 def _gauge_row(gauge: Gauge) -> tuple[str, ...]:
     *outer, size = gauge.shape
     group = f"{'GL' if gauge.group == 'general' else 'O'}({size})"
     each = f"per {', '.join(gauge.axes[:-1])}" if outer else ""
-    return gauge.name, group, each, ", ".join(map(_term, gauge.terms))
+    return gauge.name, group, each, _terms(gauge.terms)
+
+
+def _terms(terms: Sequence[ScalingTerm]) -> str:
+    return ", ".join(fold_names(list(map(_term, terms))))
 
 
 def _term(term: ScalingTerm) -> str:
@@ -65,6 +72,7 @@ def _term(term: ScalingTerm) -> str:
 
 
 def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+    rows = fold(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     padded = (
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
