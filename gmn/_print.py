@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gmn._fold import fold, fold_names
 
 if TYPE_CHECKING:
-    from gmn.spec import Axis, EdgeSet, Gauge, GraphSpec, NodeSet, Scaling, ScalingTerm
+    from gmn.spec import Axis, EdgeSet, Gauge, GraphSpec, NodeSet, Scaling, ScalingTerm, Translation
 
 
 def describe(spec: GraphSpec) -> str:
@@ -23,6 +23,9 @@ def describe(spec: GraphSpec) -> str:
         lines += ["", "scalings", *_columns([_scaling_row(scaling) for scaling in spec.scalings])]
     if spec.gauges:
         lines += ["", "changes of basis", *_columns([_gauge_row(gauge) for gauge in spec.gauges])]
+    if spec.translations:
+        rows = [_translation_row(translation) for translation in spec.translations]
+        lines += ["", "translations", *_columns(rows)]
     if spec.unknown:
         lines += ["", f"operations without a rule: {', '.join(spec.unknown)}"]
     return "\n".join(lines)
@@ -61,6 +64,12 @@ def _gauge_row(gauge: Gauge) -> tuple[str, ...]:
     group = f"{'GL' if gauge.group == 'general' else 'O'}({size})"
     each = f"per {', '.join(gauge.axes[:-1])}" if outer else ""
     return gauge.name, group, each, _terms(gauge.terms)
+
+
+def _translation_row(translation: Translation) -> tuple[str, ...]:
+    shape = "×".join(map(str, translation.shape)) or "1"
+    names = fold_names([term.edge_set for term in translation.terms])
+    return translation.name, shape, ", ".join(names)
 
 
 def _terms(terms: Sequence[ScalingTerm]) -> str:
