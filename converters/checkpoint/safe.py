@@ -34,16 +34,18 @@ def read_safetensors(path: Path) -> dict[str, Leaf]:
     Raises:
         CheckpointError: if it is truncated or damaged.
     """
-    with damage("the safetensors file"), safe_open(path, framework="pt") as file:
-        return {name: _leaf(path, name, file.get_slice(name)) for name in file.keys()}  # noqa: SIM118
+    with damage("the safetensors file"):
+        file = safe_open(path, framework="pt")  # stays open, as long as a tensor may be asked for
+        return {name: _leaf(file, name) for name in file.keys()}  # noqa: SIM118
 
 
-def _leaf(path: Path, name: str, piece: Any) -> Leaf:
+def _leaf(file: Any, name: str) -> Leaf:
     def load() -> Tensor:
-        with damage("the safetensors file"), safe_open(path, framework="pt") as file:
+        with damage("the safetensors file"):
             tensor: Tensor = file.get_tensor(name)
             return tensor
 
+    piece = file.get_slice(name)
     kind = str(piece.get_dtype())
     if kind not in _DTYPES:
         return Leaf((), torch.uint8, load, f"of the type {kind}, which has no PyTorch counterpart")
