@@ -147,9 +147,12 @@ def _check_layer(place: str, entries: Mapping[str, Tensor]) -> None:
 
 
 def _order(layers: Layers) -> list[str]:
-    """That of the file or that of the numbers in the names, if the shapes fit just one."""
-    by_name = sorted(layers, key=_natural)
-    orders = [list(layers)] if list(layers) == by_name else [list(layers), by_name]
+    """That of the file or that of the names, if the shapes fit just one.
+
+    A file that has conv3 before conv2 keeps no order: then only that of the names counts.
+    """
+    by_name, by_file = sorted(layers, key=_natural), list(layers)
+    orders = [by_name] if by_name == by_file or not _counts_up(by_file) else [by_file, by_name]
     problems = [_misfit([layers[name] for name in order], order) for order in orders]
     fitting = [order for order, problem in zip(orders, problems, strict=True) if not problem]
     if not fitting:
@@ -160,6 +163,18 @@ def _order(layers: Layers) -> list[str]:
             f"and {', '.join(fitting[1][:5])} by name. {_WAY_OUT}"
         )
     return fitting[0]
+
+
+def _counts_up(names: list[str]) -> bool:
+    """Whether names that differ by their numbers alone come in the order of these numbers."""
+    last: dict[str, list[int]] = {}
+    for name in names:
+        numbers = [int(digits[:18]) for digits in re.findall(r"\d+", name)]
+        pattern = re.sub(r"\d+", "0", name)
+        if numbers < last.get(pattern, []):
+            return False
+        last[pattern] = numbers
+    return True
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
