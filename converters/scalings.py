@@ -37,8 +37,14 @@ def scalings(trace: Tracing, held: Held, names: Names) -> Iterator[Scaling]:
             if not terms or len(axes) < len(over):
                 continue
             terms = [replace(t, exponent=t.exponent / terms[0].exponent) for t in terms]
-            name = unique(f"{index.targets[terms[0].edge_set]}.{suffix}", taken)
-            yield Scaling(name, domain, tuple(axes), tuple(a.size for a in over), tuple(terms))
+            shape, target = tuple(a.size for a in over), index.targets[terms[0].edge_set]
+            if free.phase:
+                terms = _with_phase(trace, free, over, index, terms)
+                name = unique(f"{index.targets[terms[-1].edge_set]}.phase", taken)
+                yield Scaling(name, "phase", tuple(axes), shape, tuple(terms))
+            else:
+                name = unique(f"{target}.{suffix}", taken)
+                yield Scaling(name, domain, tuple(axes), shape, tuple(terms))
 
 
 class _Index:
@@ -90,6 +96,23 @@ def _terms(
         for (name, dims), total in powers.items()
         if (power := total % 2 if signs else total)
     ]
+
+
+def _with_phase(
+    trace: Tracing,
+    free: Unknown,
+    over: Sequence[Atom],
+    index: _Index,
+    terms: Sequence[ScalingTerm],
+) -> list[ScalingTerm]:
+    """The terms of a parity, with the bias that the phase is added to as the last one."""
+    bias, shift = trace.phases[free]
+    ((_, edges, block),) = index.blocks(Unknown(frozenset(), bias, "both"))
+    places = [_position(block, atom, "both") for atom in over]
+    dims = tuple(place for place in places if place is not None)
+    power = sum(t.exponent for t in terms if t.edge_set == edges.name)
+    others = [term for term in terms if term.edge_set != edges.name]
+    return [*others, ScalingTerm(edges.name, dims, power, shift=shift)]
 
 
 def _position(block: Block, atom: Atom, port: str) -> int | None:

@@ -107,6 +107,7 @@ class Tracing:
         contractions: axes that products are summed over, see :meth:`contract`.
         unknown: operations without a rule that covers them.
         static: values that depend on parameters and constants only.
+        phases: by parity of a phase, the bias that shifts it and the shift that makes it odd.
         read: parameters that some operation reads.
         balance: the equations between units.
     """
@@ -128,6 +129,7 @@ class Tracing:
         self.static: set[Node] = set()
         self._origins: dict[Node, str] = {}
         self.read: set[str] = set()
+        self.phases: dict[Unknown, tuple[str, float]] = {}
 
     # --- axes -----------------------------------------------------------------------------------
 
@@ -278,6 +280,14 @@ class Tracing:
     def scales(self) -> list[Unknown]:
         """All unknown scales of parameters, in the order of their first use."""
         return [u for unit in self._scales.values() for part in unit.parts for u in part.unknowns()]
+
+    def parity(self, bias: str, shift: float) -> Unit:
+        """The sign that a periodic function gets when a bias is shifted by half a period."""
+        atoms_ = atoms_of(*self.parameters[bias])
+        known = (u for u, found in self.phases.items() if found == (bias, shift))
+        unknown = next(known, None) or Unknown(atoms_, phase=True)
+        self.phases[unknown] = (bias, shift)
+        return units.of(unknown).sign
 
     def find_use(self, node: Node, value: object) -> Use | None:
         """How ``node`` uses an operand as edges, if it does."""

@@ -18,6 +18,7 @@ from gmn.spec import EdgeSet, Translation, TranslationTerm
 from .axes import Atom, Axis, atoms, resolve, size_of, terms
 from .blocks import Block
 from .names import Names
+from .rules.recurrent import GATES, bias_pairs, gates_that_add_biases
 from .tracing import Tracing, arguments, atoms_of, count_terms, name_of, stacked
 
 Held = Sequence[tuple[EdgeSet, Block]]
@@ -61,6 +62,7 @@ def translations(trace: Tracing, held: Held, names: Names) -> Iterator[Translati
         held: the edge sets that hold parameters and statistics, with their blocks.
         names: names of axes.
     """
+    yield from _trades(trace, held, names)
     slacks = _slacks(trace)
     statistics = {edges.parameter: (edges, block) for edges, block in held if edges.kind == "mean"}
     for edges, block in held:
@@ -84,6 +86,35 @@ def translations(trace: Tracing, held: Held, names: Names) -> Iterator[Translati
                 tuple(piece.size for piece in pieces),
                 tuple(TranslationTerm(e.name, dims) for e, dims in followers),
             )
+
+
+def _trades(trace: Tracing, held: Held, names: Names) -> Iterator[Translation]:
+    """Recurrent cells have two biases of which most gates see the sum."""
+    blocks: dict[str, list[tuple[EdgeSet, Block]]] = {}
+    for edges, block in held:
+        if edges.kind == "bias" and name_of(block.use.node).removesuffix("_cell") in GATES:
+            blocks.setdefault(edges.parameter, []).append((edges, block))
+    nodes = {b.use.node: None for found in blocks.values() for _, b in found}
+    pairs = [(node, pair) for node in nodes for pair in bias_pairs(node)]
+    for node, (one, other) in pairs:
+        first, second = (trace.parameter_name(bias) for bias in (one, other))
+        if first not in blocks or second not in blocks or not _read_together(trace, first, second):
+            continue
+        for gate in gates_that_add_biases(node):
+            (edges, block), (others, _) = blocks[first][gate], blocks[second][gate]
+            dims = tuple(range(len(block.pieces)))
+            yield Translation(
+                f"{edges.name}.trade",
+                tuple(names.axis(piece.atom) for piece in block.pieces),
+                tuple(piece.size for piece in block.pieces),
+                (TranslationTerm(edges.name, dims), TranslationTerm(others.name, dims, -1.0)),
+            )
+
+
+def _read_together(trace: Tracing, first: str, second: str) -> bool:
+    """Whether every operation that reads one of two biases reads the other as its partner."""
+    readers = [[use.node for use in trace.uses_of(name)] for name in (first, second)]
+    return first != second and readers[0] == readers[1]
 
 
 def _slack_of(trace: Tracing, block: Block, slacks: dict[Node, Slacks]) -> Slack | None:

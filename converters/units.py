@@ -23,12 +23,14 @@ class Unknown:
         parameter: the parameter it scales, if it belongs to one.
         port: the end of the parameter that it belongs to.
         term: the term of that end's axis, where it is a concatenation.
+        phase: whether it is the parity of a phase, which something beside scales has to follow.
     """
 
     atoms: frozenset[Atom]
     parameter: str | None = None
     port: str = ""
     term: int = 0
+    phase: bool = False
 
 
 Powers = Mapping[Unknown, Fraction]
@@ -149,11 +151,17 @@ class System:
             for unknown in powers:
                 self._solved[unknown] = {}
             return
-        pivot = max(enumerate(pivots), key=lambda item: (item[1].parameter is None, item[0]))[1]
+        pivot = max(enumerate(pivots), key=_preference)[1]
         self._solved[pivot] = {u: -p / powers[pivot] for u, p in powers.items() if u is not pivot}
 
     def _invertible(self, power: Fraction) -> bool:
         return power != 0 and (self._modulus is None or power % self._modulus == 1)
+
+
+def _preference(candidate: tuple[int, Unknown]) -> tuple[bool, bool, int]:
+    """Parities stay unknown as long as possible, scales of parameters longer than others."""
+    number, unknown = candidate
+    return not unknown.phase, unknown.parameter is None, number
 
 
 class Balance:

@@ -68,7 +68,9 @@ def _gauge_row(gauge: Gauge) -> tuple[str, ...]:
 
 def _translation_row(translation: Translation) -> tuple[str, ...]:
     shape = "×".join(map(str, translation.shape)) or "1"
-    names = fold_names([term.edge_set for term in translation.terms])
+    names = fold_names(
+        [("" if term.factor > 0 else "-") + term.edge_set for term in translation.terms]
+    )
     return translation.name, shape, ", ".join(names)
 
 
@@ -77,6 +79,8 @@ def _terms(terms: Sequence[ScalingTerm]) -> str:
 
 
 def _term(term: ScalingTerm) -> str:
+    if term.shift:
+        return f"{term.edge_set} + {term.shift:.3g}"
     return term.edge_set if term.exponent == 1 else f"{term.edge_set}^{term.exponent:g}"
 
 

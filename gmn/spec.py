@@ -27,7 +27,7 @@ FORMAT_VERSION = 1
 
 Role = Literal["input", "hidden", "output", "ordered"]
 Port = Literal["target", "source", "both", "tap"]
-Domain = Literal["positive", "sign"]
+Domain = Literal["positive", "sign", "phase"]
 MatrixGroup = Literal["general", "orthogonal"]
 
 
@@ -194,21 +194,26 @@ class ScalingTerm:
         dims: positions in its ``dims`` that run over the scaling's axes, in the order of those.
         exponent: power of the scale.
         offset: constant added before and removed after scaling (the epsilon of a variance).
+        shift: constant added per step of a phase.
     """
 
     edge_set: str
     dims: tuple[int, ...]
     exponent: float
     offset: float = 0.0
+    shift: float = 0.0
 
 
 @dataclass(frozen=True)
 class Scaling:
     """One independent scale for every index of ``axes``, acting on several edge sets at once.
 
+    A ``phase`` is a number of half periods of a sine: it shifts the bias before it, and an odd
+    number of them changes the sign of what reads it.
+
     Attributes:
         name: unique in the spec.
-        domain: ``positive`` scales or ``sign`` flips.
+        domain: ``positive`` scales, ``sign`` flips, or whole numbers of half periods (``phase``).
         axes: the axes it runs over.
         shape: their sizes.
         terms: the edge sets that follow it.
@@ -252,10 +257,12 @@ class TranslationTerm:
     Attributes:
         edge_set: name of the edge set.
         dims: positions in its ``dims`` that the added number depends on.
+        factor: what the number is multiplied by before.
     """
 
     edge_set: str
     dims: tuple[int, ...]
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)

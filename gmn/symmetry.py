@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gmn.spec import Axis, Dim, EdgeSet, Gauge, GraphSpec, Scaling, Translation, TranslationTerm
+from gmn.spec import (
+    Axis,
+    Dim,
+    EdgeSet,
+    Gauge,
+    GraphSpec,
+    Scaling,
+    ScalingTerm,
+    Translation,
+    TranslationTerm,
+)
 from gmn.topology import view_block
 
 if TYPE_CHECKING:
@@ -63,38 +73,36 @@ class Element:
         scales = {}
         for scaling in self.spec.scalings:
             if scaling.name in self.scales:
-                dims = tuple(
-                    Dim(n, 0, "both", a) for a, n in zip(scaling.axes, scaling.shape, strict=True)
-                )
-                index = self._gather_index(dims)
-                scale = self.scales[scaling.name]
-                scales[scaling.name] = 1 / (scale[index] if index else scale)
+                scales[scaling.name] = self._unscaled(scaling)
         bases = {
             gauge.name: self._moved(gauge).inverse()
             for gauge in self.spec.gauges
             if gauge.name in self.bases
         }
         shifts = {
-            translation.name: -self._carried(translation)
+            translation.name: -self._carried(self.shifts[translation.name], translation.terms[0])
             for translation in self.spec.translations
             if translation.name in self.shifts
         }
         return Element(self.spec, moves, scales, bases, shifts)
 
-    def _carried(self, translation: Translation) -> Tensor:
-        """The translation's numbers after the other transformations: they are linear."""
-        term = translation.terms[0]
-        edges = self.spec.edge_set(term.edge_set)
-        shift = self._spread(self.shifts[translation.name], term, edges)
-        moved = self._move(shift.expand(1, *edges.shape), edges, linear=True)[0]
-        others = [place for place in range(len(edges.dims)) if place not in term.dims]
-        return moved.permute(*term.dims, *others).reshape(*translation.shape, -1)[..., 0]
+    def _unscaled(self, scaling: Scaling) -> Tensor:
+        """The scales that undo those of a scaling."""
+        scale = self.scales[scaling.name]
+        if scaling.domain == "phase":
+            term = next(term for term in scaling.terms if term.shift)
+            return -(self._carried(scale * term.shift, term) / term.shift).round()
+        dims = tuple(Dim(n, 0, "both", a) for a, n in zip(scaling.axes, scaling.shape, strict=True))
+        index = self._gather_index(dims)
+        return 1 / (scale[index] if index else scale)
 
-    def _spread(self, shift: Tensor, term: TranslationTerm, edges: EdgeSet) -> Tensor:
-        """The numbers added to a block, with size 1 along the dimensions that they do not vary."""
-        order = sorted(range(len(term.dims)), key=term.dims.__getitem__)
-        shape = [dim.size if n in term.dims else 1 for n, dim in enumerate(edges.dims)]
-        return shift.permute(order).reshape(shape)
+    def _carried(self, shift: Tensor, term: TranslationTerm | ScalingTerm) -> Tensor:
+        """Added numbers as they are after the other transformations, which are linear."""
+        edges = self.spec.edge_set(term.edge_set)
+        spread = _spread(shift, term.dims, edges)
+        moved = self._move(spread.expand(1, *edges.shape), edges, linear=True)[0]
+        others = [place for place in range(len(edges.dims)) if place not in term.dims]
+        return moved.permute(*term.dims, *others).reshape(*shift.shape, -1)[..., 0]
 
     def _moved(self, gauge: Gauge) -> Tensor:
         """The gauge's matrices in the new order of neurons."""
@@ -133,8 +141,13 @@ class Element:
         for translation in self.spec.translations:
             for term in translation.terms:
                 if translation.name in self.shifts and term.edge_set == edges.name:
-                    shift = self._spread(self.shifts[translation.name], term, edges)
-                    block = block + shift.to(block)
+                    shift = _spread(self.shifts[translation.name], term.dims, edges)
+                    block = block + (term.factor * shift).to(block)
+        for scaling in self.spec.scalings:
+            for phase in scaling.terms:
+                if scaling.name in self.scales and phase.edge_set == edges.name and phase.shift:
+                    steps = _spread(self.scales[scaling.name], phase.dims, edges)
+                    block = block + (steps * phase.shift).to(block)
         return block
 
     def _moves(self, edges: EdgeSet) -> bool:
@@ -164,12 +177,10 @@ class Element:
         for scaling in self.spec.scalings:
             for term in scaling.terms:
                 if scaling.name in self.scales and term.edge_set == edges.name:
-                    factor = self.scales[scaling.name] ** term.exponent
-                    shape = [1] * block.dim()
-                    for position, size in zip(term.dims, scaling.shape, strict=True):
-                        shape[1 + position] = size
-                    order = sorted(range(len(term.dims)), key=term.dims.__getitem__)
-                    factor = factor.permute(order).reshape(shape).to(block)
+                    scale = self.scales[scaling.name]
+                    if scaling.domain == "phase":
+                        scale = 1 - 2 * (scale % 2)
+                    factor = _spread(scale**term.exponent, term.dims, edges).to(block)
                     offset = 0.0 if linear else term.offset
                     block = (block + offset) * factor - offset
         return block
@@ -190,6 +201,13 @@ class Element:
             parents = [grids[_find(dims, dim, parent)] for parent in within]
             index.append(table[(*parents, grids[position])])
         return tuple(index)
+
+
+def _spread(numbers: Tensor, dims: tuple[int, ...], edges: EdgeSet) -> Tensor:
+    """Numbers of a symmetry in a block's dimensions, of size 1 where they do not vary."""
+    order = sorted(range(len(dims)), key=dims.__getitem__)
+    shape = [dim.size if place in dims else 1 for place, dim in enumerate(edges.dims)]
+    return numbers.permute(order).reshape(shape)
 
 
 def _find(dims: tuple[Dim, ...], child: Dim, parent: str) -> int:
@@ -255,6 +273,8 @@ def _permutation(spec: GraphSpec, axis: Axis, generator: torch.Generator | None)
 
 def _scales(scaling: Scaling, generator: torch.Generator | None, spread: float) -> Tensor:
     noise = torch.randn(scaling.shape, generator=generator, dtype=torch.float64)
+    if scaling.domain == "phase":
+        return (2 * noise).round()
     if scaling.domain == "sign":
         return torch.where(noise < 0, -1.0, 1.0).to(torch.float64)
     return (noise * spread).exp()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch.fx import Node
 
-from ..axes import Atom, Axis, Sum, cut, fix, fixed, size_of, unify
+from ..axes import Atom, Axis, Sum, cut, fix, fixed, size_of, terms, unify
 from ..tracing import Rule, Tracing, Value, arguments, count_terms, place_of, shape_of, stacked
 from ..units import Monomial, Unit
 from ..unstack import unstack
@@ -89,7 +91,7 @@ def _slice_axes(trace: Tracing, node: Node) -> Value:
     axes, dim = list(trace.axes(node.args[0])), call["dim"]
     dim %= len(axes)
     before, after = size_of(axes[dim]), shape_of(node)[dim]
-    start = min(max((call["start"] or 0) + (before if (call["start"] or 0) < 0 else 0), 0), before)
+    start = _start(call, before)
     if after == before:
         return axes
     if not after:
@@ -116,11 +118,32 @@ def _select_units(trace: Tracing, node: Node) -> Unit:
     unit = trace.unit(node.args[0])
     if len(unit.parts) == size_of(axes[call["dim"]]) == stacked(axes):
         return Unit((unit.parts[call["index"]],))
-    return trace.balance.merge(unit)
+    return _beside(trace, node, unit)
+
+
+def _beside(trace: Tracing, node: Node, unit: Unit) -> Unit:
+    """A concatenation keeps a part per term if something else is taken apart."""
+    axes, dim = trace.axes(node.args[0]), arguments(node)["dim"]
+    whole = len(terms(axes[dim])) == 1 and count_terms(trace.values[node]) == len(unit.parts)
+    return unit if whole else trace.balance.merge(unit)
 
 
 def _slice_units(trace: Tracing, node: Node) -> Unit:
-    return trace.balance.merge(trace.unit(node.args[0]))
+    """A slice of a concatenation has the units of the terms that it covers."""
+    unit, call = trace.unit(node.args[0]), arguments(node)
+    before = trace.axes(node.args[0])[call["dim"]]
+    sizes = [size_of(term) for term in terms(before)]
+    starts = [sum(sizes[:number]) for number in range(len(sizes) + 1)]
+    start = _start(call, size_of(before))
+    end = start + shape_of(node)[call["dim"]]
+    if len(unit.parts) == len(sizes) and call["step"] == 1 and {start, end} <= {*starts}:
+        return Unit(unit.parts[starts.index(start) : starts.index(end)])
+    return _beside(trace, node, unit)
+
+
+def _start(call: dict[str, Any], size: int) -> int:
+    start = call["start"] or 0
+    return int(min(max(start + (size if start < 0 else 0), 0), size))
 
 
 def _expand_axes(trace: Tracing, node: Node) -> Value:

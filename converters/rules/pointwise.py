@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from torch.fx import Node
 
 from gmn.spec import Port
 
-from ..axes import Axis, fixed, size_of, unify
+from ..axes import Axis, fixed, size_of, terms, unify
 from ..tracing import Rule, Tracing, Value, arguments, is_inplace, name_of, place_of, shape_of
 from ..units import ONE, Unit
 from .linear import divided, moved, multiplied, summed
@@ -53,6 +55,33 @@ def even_unit(trace: Tracing, node: Node) -> Unit:
 def absolute_unit(trace: Tracing, node: Node) -> Unit:
     """Even, and homogeneous for positive scales."""
     return _in_place(trace, node, trace.unit(node.args[0]).magnitude)
+
+
+def _wave_unit(trace: Tracing, node: Node) -> Unit:
+    """Sine and cosine: besides odd or even, they change sign when half a period is added."""
+    unit = odd_unit(trace, node) if name_of(node) == "sin" else even_unit(trace, node)
+    bias, rate = _bias_before(trace, node)
+    return unit if bias is None else unit * trace.parity(bias, math.pi / abs(rate))
+
+
+def _bias_before(trace: Tracing, node: Node) -> tuple[str | None, float]:
+    """The bias that shifts an operand and nothing else, and by how much per unit of it."""
+    value, rate = node.args[0], 1.0
+    while isinstance(value, Node) and len(value.users) == 1 and value.op == "call_function":
+        if name_of(value) in ("mul", "div") and isinstance(value.args[1], (int, float)):
+            factor = float(value.args[1]) or math.nan
+            rate *= factor if name_of(value) == "mul" else 1 / factor
+            value = value.args[0]
+            continue
+        named = [trace.parameter_name(operand) for operand in value.all_input_nodes]
+        biases = [n for n in named if n and any(u.kind == "bias" for u in trace.uses_of(n))]
+        alone = len(biases) == 1 and len(trace.uses_of(biases[0])) == 1
+        known = alone and math.isfinite(rate) and len(terms(trace.parameters[biases[0]][0])) == 1
+        return (biases[0] if known and name_of(value) in _SHIFTED else None), rate
+    return None, rate
+
+
+_SHIFTED = {"linear", "addmm", "bilinear", "conv1d", "conv2d", "conv3d"}
 
 
 def _no_axes(trace: Tracing, node: Node) -> Value:
@@ -161,10 +190,14 @@ _ARITHMETIC = "permutations that all operands share"
 RULES = {
     **dict.fromkeys(("relu", "leaky_relu"), _POSITIVE),
     **dict.fromkeys(
-        ("tanh", "sin", "erf", "softsign", "asinh", "atan", "sinh", "sign", "tan", "tanhshrink"),
+        ("tanh", "erf", "softsign", "asinh", "atan", "sinh", "sign", "tan", "tanhshrink"),
         _ODD,
     ),
-    **dict.fromkeys(("cos", "cosh"), _EVEN),
+    "cosh": _EVEN,
+    **dict.fromkeys(
+        ("sin", "cos"),
+        _activation(_wave_unit, "any permutation; signs; half periods, which change the sign"),
+    ),
     **dict.fromkeys(
         (
             *("gelu", "silu", "sigmoid", "softplus", "elu", "celu", "selu", "mish", "hardswish"),

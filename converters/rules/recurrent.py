@@ -150,6 +150,19 @@ def _step_axes(trace: Tracing, node: Node) -> Value | list[Value]:
     return [result, list(result)] if len(given) > 1 else result
 
 
+def bias_pairs(node: Node) -> list[tuple[Any, Any]]:
+    """The two biases of every cell of a recurrent operation."""
+    call = arguments(node)
+    cells = [_step_cell(call)] if "w_ih" in call else [c for row in _cells(node, call) for c in row]
+    return [(first, second) for first, second in (c.biases for c in cells if len(c.biases) == 2)]
+
+
+def gates_that_add_biases(node: Node) -> list[int]:
+    """The gates that see the sum of both biases only: not the candidate of a GRU."""
+    gated = name_of(node).startswith("gru")
+    return [n for n in range(len(_gates(node))) if not (gated and n == _candidate(node))]
+
+
 # --- units --------------------------------------------------------------------------------------
 
 

@@ -210,3 +210,28 @@ def test_a_wrong_basis_fails_the_certificate() -> None:
         mlp(nn.ReLU()), (torch.randn(4, 3),), spec_of("mlp-identity"), trials=1
     )
     assert certificate.errors["0.basis"] > 1e-3
+
+
+class Sliced(nn.Module):
+    """Queries, keys and values cut from one weight by slices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.o = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.qkv(x)
+        parts = (y[..., :8], y[..., 8:16], y[..., 16:])
+        q, k, v = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in parts)
+        weights = (q @ k.mT / 2).softmax(-1)
+        return self.o((weights @ v).transpose(1, 2).flatten(2))
+
+
+def test_slices_of_a_packed_weight_are_its_parts() -> None:
+    model, inputs = Sliced(), (torch.randn(2, 5, 8),)
+    spec = converters.trace(model, inputs)
+    assert [gauge.shape for gauge in spec.gauges] == [(2, 4), (2, 4)]
+    assert {t.edge_set: t.exponent for t in spec.gauges[0].terms} == {
+        "qkv.weight[0]": 1, "qkv.weight[1]": -1, "qkv.bias[0]": 1, "qkv.bias[1]": -1
+    }  # fmt: skip
+    assert converters.verify(model, inputs, spec).ok

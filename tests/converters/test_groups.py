@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +12,7 @@ from torch import nn
 import converters
 from gmn import symmetry
 from gmn.testing import assert_same_function
-from tests.cases import mlp
+from tests.cases import Recurrent, mlp
 from tests.traced import BY_NAME, spec_of
 
 DOMAINS = {
@@ -18,7 +21,7 @@ DOMAINS = {
     "mlp-tanh": {"sign"},
     "mlp-softsign": {"sign"},
     "mlp-hardtanh": {"sign"},
-    "mlp-sine": {"sign"},
+    "mlp-sine": {"sign", "phase"},
     "mlp-identity": set(),  # changes of basis instead
     "mlp-gelu": set(),
     "mlp-silu": set(),
@@ -175,6 +178,91 @@ def test_attention_moves_heads_and_units_within_them(name: str) -> None:
     heads, *units = spec.symmetries.permutations[:3]
     assert (heads.size, [axis.size for axis in units]) == (2, [4, 4])
     assert all(axis.within == (heads.name,) for axis in units)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "tanh", "bidirectional"])
+def test_recurrent_cells_have_one_sign_per_unit(name: str) -> None:
+    spec = spec_of(f"recurrent-{name}")
+    units = [axis.size for axis in spec.symmetries.permutations]
+    assert [(s.domain, s.shape) for s in spec.scalings] == [("sign", (n,)) for n in units]
+
+
+def test_signs_of_an_lstm_flip_the_candidate_and_what_reads_the_state() -> None:
+    (sign,) = spec_of("recurrent-lstm").scalings
+    flipped = {(term.edge_set.partition("_l0")[0], term.edge_set[-3:]) for term in sign.terms}
+    assert ("layer.weight_ih", "[2]") in flipped  # the candidate is the third of i, f, g, o
+    assert ("layer.weight_ih", "[0]") not in flipped
+    assert {"layer.weight_hh_l0[0]", "head.weight"} <= {term.edge_set for term in sign.terms}
+
+
+def test_a_recurrent_relu_has_one_scale_for_all_steps() -> None:
+    model = Recurrent(nn.RNN(3, 4, nonlinearity="relu", batch_first=True))
+    spec = converters.trace(model, (torch.randn(2, 5, 3),))
+    assert [(s.domain, s.shape) for s in spec.scalings] == [("positive", (4,))]
+    assert converters.verify(model, (torch.randn(2, 5, 3),), spec).ok
+
+
+def test_two_biases_of_a_cell_trade_but_for_the_candidate_of_a_gru() -> None:
+    trades = [t for t in spec_of("recurrent-lstm").translations if t.name.endswith("trade")]
+    assert [t.terms[1].factor for t in trades] == [-1.0] * 4
+    gates = [t.terms[0].edge_set[-3:] for t in spec_of("recurrent-gru").translations]
+    assert gates == ["[0]", "[1]"] * (len(gates) // 2)
+
+
+def test_a_state_that_starts_at_a_given_value_keeps_its_scale() -> None:
+    class Started(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = nn.GRU(3, 4, batch_first=True), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+            return self.head(self.layer(x, state)[0][:, -1])
+
+    inputs = (torch.randn(2, 5, 3), torch.randn(1, 2, 4))
+    spec = converters.trace(Started(), inputs)
+    assert not spec.scalings
+    assert converters.verify(Started(), inputs, spec).ok
+
+
+def _wave(first: nn.Module, wave: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+    class Wave(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = first, nn.Linear(5, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(wave(self.first(x)))
+
+    return Wave()
+
+
+def test_half_periods_shift_a_sine_by_its_frequency() -> None:
+    model, inputs = _wave(nn.Linear(3, 5), lambda z: torch.sin(z * 7)), (torch.randn(4, 3),)
+    spec = converters.trace(model, inputs)
+    phase = next(s for s in spec.scalings if s.domain == "phase")
+    shifts = [term.shift for term in phase.terms if term.shift]
+    assert shifts == pytest.approx([math.pi / 7])
+    assert converters.verify(model, inputs, spec).ok
+
+
+def test_phases_of_a_sine_need_a_bias_of_its_own_and_a_linear_reader() -> None:
+    plain = nn.Linear(3, 5)
+    others = {
+        "no bias": _wave(nn.Linear(3, 5, bias=False), torch.sin),
+        "read twice": _wave(plain, lambda z: torch.sin(z) + z),
+        "two rates": _wave(plain, lambda z: torch.sin(z) + torch.sin(2 * z)),
+    }
+    for name, model in others.items():
+        spec = converters.trace(model, (torch.randn(4, 3),))
+        assert "phase" not in {s.domain for s in spec.scalings}, name
+        assert converters.verify(model, (torch.randn(4, 3),), spec).ok
+    squashed = _wave(plain, lambda z: torch.relu(torch.sin(z)))
+    (mirrored,) = converters.trace(squashed, (torch.randn(4, 3),)).scalings
+    assert {t.edge_set for t in mirrored.terms} == {"first.weight", "first.bias"}  # sin(π − z)
+    assert converters.verify(squashed, (torch.randn(4, 3),)).ok
+    cosine = converters.trace(_wave(plain, torch.cos), (torch.randn(4, 3),))
+    assert sorted(s.domain for s in cosine.scalings) == ["phase", "sign"]
+    assert converters.verify(_wave(plain, torch.cos), (torch.randn(4, 3),), cosine).ok
 
 
 def test_grouped_queries_move_within_their_group_only() -> None:
