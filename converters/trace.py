@@ -110,7 +110,9 @@ def _export(model: nn.Module, example_inputs: tuple[Any, ...]) -> torch.export.E
             # Recurrent layers refresh their list of weights; nothing of it reaches the graph.
             warnings.filterwarnings("ignore", message="The tensor attribute")
             inputs = _beside(model, example_inputs)
-            return torch.export.export(model, inputs, strict=False)
+            program = torch.export.export(model, inputs, strict=False)
+            program.graph.eliminate_dead_code()  # what nobody reads tells nothing apart
+            return program
     except Exception as error:
         first = str(error).strip().splitlines()[:1]
         raise TraceError(

@@ -46,6 +46,18 @@ class Shifted(nn.Module):
         return self.last(torch.roll(x, 1, self.dim) + 2 * x.flip(self.dim) + x)
 
 
+class Unread(nn.Module):
+    """A hidden unit is looked at, as models do that want a shape, but what is found is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        return self.last(x) * len(x[:, 0].exp())
+
+
 class Picked(nn.Module):
     """Hidden units added to themselves in another order, which is picked by number."""
 

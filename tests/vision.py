@@ -6,6 +6,7 @@ small ones.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -243,7 +244,30 @@ def build(library: str, name: str, seed: int = 0) -> tuple[nn.Module, tuple[Tens
 
         side, settings = TIMM[name]
         model, shapes = timm.create_model(name, num_classes=5, **settings), ((2, 3, side, side),)
-    return shaken(model), tuple(torch.randn(shape) for shape in shapes)
+    inputs = tuple(torch.randn(shape) for shape in shapes)
+    return measured(shaken(model), inputs), inputs
+
+
+def measured(model: nn.Module, inputs: tuple[Tensor, ...]) -> nn.Module:
+    """The model with batch statistics near those of the inputs.
+
+    Without, signals fade in deep networks until outputs depend on the last biases only, and no
+    wrong symmetry could be told from a right one.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(_measure) for norm in norms]
+    # Some models keep what they compute on the way; a copy that shares the tensors keeps it apart.
+    tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    with torch.no_grad():
+        copy.deepcopy(model, tensors)(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return model
+
+
+def _measure(norm: nn.Module, values: tuple[Tensor]) -> None:
+    norm.running_mean.add_(values[0].mean())
+    norm.running_var.mul_(values[0].var())
 
 
 BUILDERS = {library: partial(build, library) for library in ("torchvision", "timm")}

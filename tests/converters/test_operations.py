@@ -16,6 +16,7 @@ MOVABLE = {
     "overwritten": [2, 5],
     "shifted-tokens": [6],
     "shifted-units": [],
+    "unread": [6],
     "picked": [],
     "repeated": [4, 3, 5, 2],  # also copies
     "bounded": [5],

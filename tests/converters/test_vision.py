@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import copy
 import random
 from collections.abc import Mapping
 
@@ -38,27 +38,31 @@ def test_network(library: str, name: str) -> None:
 
 
 def assert_certificate_means_something(
-    model: nn.Module, inputs: tuple[Tensor, ...], spec: gmn.GraphSpec, count: int = 4
+    model: nn.Module, inputs: tuple[Tensor, ...], spec: gmn.GraphSpec, count: int = 8
 ) -> None:
-    """A weight that does not move with the others changes the outputs: they depend on it."""
-    model = model.double()
+    """Outputs depend on most weights: they change if one does not move with the others."""
     state = {key: value.clone() for key, value in model.state_dict().items()}
     element = symmetry.sample(spec, torch.Generator().manual_seed(0), scalings=False)
     moved = element.act(state)
-    names = {
-        e.parameter for e in spec.edge_sets if e.kind == "weight" and e.operation.name != "unused"
+    weights = {edges.parameter for edges in spec.edge_sets if edges.kind == "weight"}
+    names = sorted(name for name in weights if not torch.equal(moved[name], state[name]))
+    names = random.Random(0).sample(names, min(count, len(names)))
+    expected = _outputs(model, moved, inputs)
+    changes = {
+        name: max(
+            map(relative_error, _outputs(model, {**moved, name: state[name]}, inputs), expected)
+        )
+        for name in names
     }
-    names = sorted(name for name in names if not torch.equal(moved[name], state[name]))
-    expected = _outputs(model, state, inputs)
-    for name in random.Random(0).sample(names, min(count, len(names))):
-        found = _outputs(model, {**moved, name: state[name]}, inputs)
-        changes = itertools.starmap(relative_error, zip(found, expected, strict=True))
-        assert max(changes) > 1e-7, f"{name} does not matter for the outputs"
+    assert sum(change > 1e-5 for change in changes.values()) >= 0.75 * len(names), changes
 
 
 def _outputs(
     model: nn.Module, state: Mapping[str, Tensor], inputs: tuple[Tensor, ...]
 ) -> list[Tensor]:
+    tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
     with torch.no_grad():
-        result = functional_call(model, dict(state), tuple(value.double() for value in inputs))
+        result = functional_call(
+            copy.deepcopy(model, tensors), dict(state), inputs, tie_weights=False
+        )
     return [value for value in pytree.tree_leaves(result) if isinstance(value, Tensor)]
