@@ -20,6 +20,7 @@ from gmn.spec import GraphSpec, Port, StateEntry
 from .axes import Atom, atoms, fix, fixed, size_of
 from .build import build_spec
 from .dependence import settle_dependence
+from .leaves import as_operations
 from .rules import RULES
 from .rules.norm import STATISTICS
 from .tracing import (
@@ -110,7 +111,8 @@ def _export(model: nn.Module, example_inputs: tuple[Any, ...]) -> torch.export.E
             # Recurrent layers refresh their list of weights; nothing of it reaches the graph.
             warnings.filterwarnings("ignore", message="The tensor attribute")
             inputs = _beside(model, example_inputs)
-            program = torch.export.export(model, inputs, strict=False)
+            with as_operations(model, inputs):
+                program = torch.export.export(model, inputs, strict=False)
             program.graph.eliminate_dead_code()  # what nobody reads tells nothing apart
             return program
     except Exception as error:
@@ -118,7 +120,8 @@ def _export(model: nn.Module, example_inputs: tuple[Any, ...]) -> torch.export.E
         raise TraceError(
             f"{type(model).__name__}: torch.export cannot follow it: {type(error).__name__}: "
             f"{first[0] if first else ''}. Check that the module runs on the example inputs and "
-            "that its control flow does not depend on their values."
+            "that its control flow does not depend on their values; a module inside it that is to "
+            "blame can be given a rule with converters.register(its class, rule)."
         ) from error
 
 

@@ -30,6 +30,8 @@ _SILENT = {
     "use_input_stats",
     "inplace",
     "train",
+    "module",
+    "call",
 }
 
 
@@ -351,6 +353,8 @@ def place_of(node: Node) -> str:
 def name_of(node: Node) -> str:
     """Name of the operation, without namespace, overload and in-place underscore."""
     target = node.target
+    if target is torch.ops.graph_metanetworks.leaf.default:
+        return str(node.args[1])
     name = getattr(target, "_opname", None) or getattr(target, "__name__", str(target))
     return str(name).rstrip("_") if not str(name).startswith("_") else str(name)
 

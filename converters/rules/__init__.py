@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from torch import nn
+
+from .. import leaves
 from ..tracing import Rule
 from . import (
     indexing,
@@ -37,15 +40,24 @@ RULES: dict[str, Rule] = {
 PRODUCTS = frozenset({*weights.RULES, *products.RULES, *recurrent.RULES})
 
 
-def register(operation: str, rule: Rule) -> None:
-    """Adds or replaces the rule of an operation.
+def register(operation: str | type[nn.Module], rule: Rule) -> None:
+    """Adds or replaces the rule of an operation, or of a module class.
+
+    A module of a registered class is one operation in the graph, whatever it does inside. Its
+    node's first argument is the list of its operands: tensors it is called with, then its
+    parameters, in the order of ``module.parameters()``; its results are a list.
 
     Args:
         operation: its name as reports print it, without namespace and overload (``"my_op"`` for
-            ``torch.ops.mylib.my_op``).
+            ``torch.ops.mylib.my_op``); or a module class.
         rule: what it does to axes and units.
     """
-    RULES[operation] = rule
+    if isinstance(operation, str):
+        RULES[operation] = rule
+        return
+    name = leaves.name_of_class(operation)
+    leaves.CLASSES[name] = operation
+    RULES[name] = rule
 
 
 def table() -> list[tuple[str, str, str]]:
