@@ -146,21 +146,32 @@ class _Run:
         self._inputs = pytree.tree_map(_double, example_inputs)
         self._state = {k: v.detach() for k, v in self._model.state_dict().items()}
         self._tensors = {id(t): t for t in (*self._model.parameters(), *self._model.buffers())}
-        self._expected = self._outputs(self._state)
+        self._used = self._copy()
+        self._expected = self._outputs(self._used, self._state)
+        self._remembers = self._is_stale()
         self._size = max((float(t.abs().max()) for t in self._expected if t.numel()), default=0.0)
         if not all(bool(t.isfinite().all()) for t in self._expected):
             raise ValueError("the module's outputs on the example inputs are NaN or infinite")
 
-    def _outputs(self, state: Mapping[str, Tensor]) -> list[Tensor]:
-        # A module may keep what it computed from its weights; a copy that never ran has not.
-        model = copy.deepcopy(self._model, dict(self._tensors))
+    def _copy(self) -> nn.Module:
+        """A copy that never ran, with the same tensors."""
+        return copy.deepcopy(self._model, dict(self._tensors))
+
+    def _is_stale(self) -> bool:
+        """Whether the module keeps what it computed from earlier weights, and answers with that."""
+        other = {k: 1.5 * v if v.is_floating_point() else v for k, v in self._state.items()}
+        answers = (self._outputs(model, other) for model in (self._used, self._copy()))
+        return not all(torch.equal(a, b) for a, b in zip(*answers, strict=True))
+
+    def _outputs(self, model: nn.Module, state: Mapping[str, Tensor]) -> list[Tensor]:
         with torch.no_grad(), _Float64():
             result = functional_call(model, dict(state), self._inputs, tie_weights=False)
         return [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
 
     def error(self, element: symmetry.Element) -> float:
         """Relative change of the outputs."""
-        moved = self._outputs(element.act(self._state))
+        model = self._copy() if self._remembers else self._used
+        moved = self._outputs(model, element.act(self._state))
         pairs = zip(moved, self._expected, strict=True)
         change = max((float((a - b).abs().max()) for a, b in pairs if b.numel()), default=0.0)
         return change / self._size if self._size else change
