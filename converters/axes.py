@@ -12,6 +12,7 @@ An atom made by splitting may have a permutation of its own for every index of i
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -26,6 +27,7 @@ class Atom:
         size: number of indices.
         fixed: why its indices may not move; None while they may.
         position: whether its indices are places of a feature map, not neurons.
+        unmatched: whether it stood in an axis that could not be matched with another.
         roles: subset of {"input", "output"}.
         within: atoms it may depend on, if every value that has it has them too.
         siblings: atoms that it was split from; together they number what was one index set.
@@ -41,6 +43,7 @@ class Atom:
         self.size = size
         self.fixed = fixed
         self.position = False
+        self.unmatched = False
         self.roles: set[str] = set()
         self.within: set[Atom] = set()
         self.siblings: set[Atom] = set()
@@ -130,12 +133,41 @@ def atoms(axis: Axis) -> Iterator[Atom]:
                 yield from atoms(term)
 
 
+def without(axis: Axis, gone: set[Atom]) -> Axis:
+    """The axis less some of its root atoms."""
+    kept: list[Atom | Sum] = []
+    for factor in resolve(axis):
+        if isinstance(factor, Sum):
+            kept.append(Sum(tuple(without(term, gone) for term in factor.terms)))
+        elif factor not in gone:
+            kept.append(factor)
+    return tuple(kept)
+
+
+def repeated(axes: Iterable[Axis]) -> frozenset[Atom]:
+    """Root atoms that stand in two places of a value: which one is meant, nobody could tell."""
+    counts: Counter[Atom] = Counter()
+    for axis in axes:
+        most: Counter[Atom] = Counter()
+        for term in terms(axis):
+            most |= Counter(factor for factor in term if isinstance(factor, Atom))
+        counts += most
+    return frozenset(atom for atom, count in counts.items() if count > 1 and atom.size > 1)
+
+
 def fix(axis: Axis, reason: str) -> None:
     """Forbids permutations of everything the axis ranges over."""
     for atom in atoms(axis):
         atom.fixed = atom.fixed or reason
         for copy in atom.copies:
             fix((copy,), reason)
+
+
+def _give_up(axis: Axis, reason: str) -> None:
+    """Fixes what could not be matched: nothing may be permuted or scaled by its indices."""
+    fix(axis, reason)
+    for atom in atoms(axis):
+        atom.unmatched = True
 
 
 def mark_position(axis: Axis) -> None:
@@ -183,7 +215,7 @@ def unify(first: Axis, second: Axis, reason: str) -> None:
         longer, shorter = (left, right) if a.size > b.size else (right, left)
         pieces = _split(longer[0], shorter[0].size, reason)
         if pieces is None:
-            fix((*left, *right), reason)
+            _give_up((*left, *right), reason)
             return
         longer[:] = [*pieces, *longer[1:]]
         left, right = list(resolve(tuple(left))), list(resolve(tuple(right)))
@@ -209,7 +241,7 @@ def _unify_factors(a: Atom | Sum, b: Atom | Sum, reason: str) -> None:
         atom, union = (a, b) if isinstance(a, Atom) else (b, a)
         assert isinstance(atom, Atom)
         if atom in atoms((union,)):
-            fix((union,), reason)
+            _give_up((union,), reason)
         else:
             _bind(atom, (union,))
 
@@ -223,7 +255,7 @@ def _unify_sums(left: list[Axis], right: list[Axis], reason: str) -> None:
         longer, shorter = (left, right) if a > b else (right, left)
         pieces = cut(longer[0], [min(a, b), abs(a - b)], reason)
         if pieces is None:
-            fix(tuple(f for term in (*left, *right) for f in term), reason)
+            _give_up(tuple(f for term in (*left, *right) for f in term), reason)
             return
         longer[:1] = pieces
         assert shorter
@@ -249,7 +281,7 @@ def cut(axis: Axis, sizes: list[int], reason: str) -> list[Axis] | None:
     major, minor = axis[0], axis[1:]
     inner = size_of(minor)
     if any(size % inner for size in sizes):
-        fix(axis, reason)
+        _give_up(axis, reason)
         return None
     if isinstance(major, Sum):
         parts = _cut_sum(list(major.terms), [size // inner for size in sizes], reason)
@@ -305,7 +337,7 @@ def regroup(axes: Iterable[Axis], shape: Iterable[int], reason: str) -> list[Axi
                 continue
             pieces = _split(factor, room, reason) if factor.size > room else None
             if pieces is None:
-                fix(everything, reason)
+                _give_up(everything, reason)
                 return [fixed(size, reason) for size in shape]
             queue[:0] = resolve(pieces)
         if size == 1 and queue and queue[0].size == 1:
@@ -352,6 +384,7 @@ def _split_sum(factor: Sum, major: int, reason: str) -> Axis | None:
 
 def _inherit(child: Atom, parent: Atom) -> None:
     child.fixed, child.position = parent.fixed, parent.position
+    child.unmatched = parent.unmatched
     child.roles = set(parent.roles)
     child.within = set(parent.within)
 
@@ -365,6 +398,7 @@ def _bind(atom: Atom, axis: Axis) -> None:
     outer: set[Atom] = set()
     for part in atoms(axis):
         part.position |= atom.position
+        part.unmatched |= atom.unmatched
         part.roles |= atom.roles
     for factor in resolve(axis):
         # What was one free index set lets inner factors move on their own for each outer index.
@@ -384,5 +418,6 @@ def _merge(a: Atom, b: Atom) -> None:
     b.binding = (a,)
     a.fixed = a.fixed or b.fixed
     a.position |= b.position
+    a.unmatched |= b.unmatched
     a.roles |= b.roles
     a.within |= b.within

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 import gmn
 from gmn.spec import GraphSpec, Port, StateEntry
 
-from .axes import Atom, atoms, fix, fixed, size_of
+from .axes import Atom, Axis, atoms, fix, fixed, size_of
 from .build import build_spec
 from .dependence import settle_dependence
 from .leaves import as_operations
@@ -238,16 +238,17 @@ def _apply(result: Tracing, node: Node) -> str | None:
         value = result.values[node.args[0]]  # type: ignore[index]
         result.values[node] = value[node.args[1]] if value else []
         return None
-    rule, before = RULES.get(name_of(node)), len(result.uses)
+    rule, before, sums = RULES.get(name_of(node)), len(result.uses), len(result.contractions)
     axes = rule.axes(result, node) if rule is not None else None
     if rule is None or axes is None or not _fits(axes, node):
-        place = place_of(node) or "model"
+        place = place_of(node)
         result.values[node] = result.opaque(node, f"{place}: {name_of(node)} has no rule")
         return (
             f"{place}: {node.target} has no rule; its axes stay ordered. "
             "Add one with converters.register"
         )
     result.values[node] = axes
+    _note_mixing(result, node, [axis for axis, _ in result.contractions[sums:]])
     if node in result.static:
         result.derive(node)
     if any(use.kind == "weight" for use in result.uses[before:]):
@@ -255,6 +256,17 @@ def _apply(result: Tracing, node: Node) -> str | None:
     if rule.recorded and len(result.uses) == before:
         result.operations.append((operation_of(node), node))
     return None
+
+
+def _note_mixing(result: Tracing, node: Node, summed: Sequence[Axis]) -> None:
+    """What an operand has and the result has not, or what is summed over, is put together."""
+    left = {atom for axis in flat_axes(result.values[node]) for atom in atoms(axis)}
+    left -= {atom for axis in summed for atom in atoms(axis)}
+    for operand in node.all_input_nodes:
+        value = result.values[operand]
+        gone = {atom for axis in flat_axes(value) for atom in atoms(axis)} - left
+        if gone and not isinstance(value[0], list):
+            result.mix(value, gone)
 
 
 def _fits(axes: Any, node: Node) -> bool:
@@ -306,7 +318,7 @@ def _add_unused(result: Tracing, entries: list[StateEntry]) -> None:
 
 
 def _tensors(result: Tracing) -> list[Value]:
-    values = [list(axes) for axes in result.parameters.values()]
+    values = [list(axes) for axes in (*result.parameters.values(), *result.mixed)]
     for value in result.values.values():
         parts = value if value and isinstance(value[0], list) else [value]
         values.extend(parts)

@@ -6,7 +6,7 @@ axes are known, what it does to units.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.fx import Node
 from gmn.spec import Operation, Port
 
 from . import units
-from .axes import Atom, Axis, atoms, fix, fixed, size_of, terms
+from .axes import Atom, Axis, atoms, fix, fixed, repeated, size_of, terms, without
 from .units import ONE, Balance, Unit, Unknown
 
 Value = list[Axis]
@@ -107,6 +107,7 @@ class Tracing:
         operations: parameter-free operations on neurons, in execution order.
         depth: number of weight layers up to each node.
         contractions: axes that products are summed over, see :meth:`contract`.
+        mixed: what is left of values whose entries an operation puts together, see :meth:`mix`.
         unknown: operations without a rule that covers them.
         static: values that depend on parameters and constants only.
         phases: by parity of a phase, the bias that shifts it and the shift that makes it odd.
@@ -127,6 +128,7 @@ class Tracing:
         self._scales: dict[tuple[str, str], Unit] = {}
         self.offsets: dict[str, float] = {}
         self.contractions: list[tuple[Axis, tuple[Axis, ...]]] = []
+        self.mixed: list[Value] = []
         self.unknown: set[Node] = set()
         self.static: set[Node] = set()
         self._origins: dict[Node, str] = {}
@@ -163,6 +165,15 @@ class Tracing:
         Its permutation may depend on those only: along other axes the factors differ.
         """
         self.contractions.append((axis, tuple(aligned)))
+
+    def mix(self, value: Value, along: Iterable[Atom]) -> None:
+        """Records that an operation puts entries of a value at all indices of some atoms together.
+
+        What else the value ranges over must be permuted alike at all of these indices, even where
+        the result ranges over them, too, as after a softmax, or after a residual connection.
+        """
+        gone = set(along)
+        self.mixed.append([without(axis, gone) for axis in value])
 
     def use(
         self,
@@ -224,7 +235,17 @@ class Tracing:
         count = sum(map(count_terms, value)) if _is_nested(value) else count_terms(value)
         if len(unit.parts) not in (1, count):
             unit = self.balance.merge(unit)
+        if any(part.unknowns() for part in unit.parts):
+            unit = self._unambiguous(unit, value if _is_nested(value) else [value])
         self._units[node] = unit
+
+    def _unambiguous(self, unit: Unit, values: Sequence[Value]) -> Unit:
+        """The unit, made to vary only over atoms that stand in one place of every value."""
+        twice = frozenset[Atom]().union(*map(repeated, values))
+        if not twice:
+            return unit
+        present = atoms_of(*(axis for value in values for axis in value))
+        return self.balance.restrict(unit, present - twice)
 
     def unit_of_result(self, node: Node, number: int) -> Unit:
         """Unit of one of several results."""
@@ -247,9 +268,10 @@ class Tracing:
                 return ONE
             plain = [axis for axis in own if len(terms(axis)) == 1]
             choices = parts[0] if parts else [()]
+            barred = repeated(own) | {a for axis in own for a in atoms(axis) if a.unmatched}
             self._scales[name, port] = units.of(
                 *(
-                    Unknown(atoms_of(*plain, choice, shared), name, port, number)
+                    Unknown(atoms_of(*plain, choice, shared) - barred, name, port, number)
                     for number, choice in enumerate(choices)
                 )
             )
@@ -345,9 +367,9 @@ def shape_of(node: Node) -> tuple[int, ...]:
 
 
 def place_of(node: Node) -> str:
-    """Dotted path of the module that runs the operation; empty for the model itself."""
+    """Dotted path of the module that runs the operation; ``model`` for the model itself."""
     stack = node.meta.get("nn_module_stack") or {}
-    return str(list(stack.values())[-1][0]) if stack else ""
+    return str(list(stack.values())[-1][0] if stack else "") or "model"
 
 
 def name_of(node: Node) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch.fx import Node
 
-from ..axes import Atom, Axis, fix, fixed, size_of
+from ..axes import Atom, Axis, atoms, fix, fixed, size_of
 from ..tracing import Rule, Tracing, Value, arguments, atoms_of, shape_of
 from ..units import ONE, Unit
 
@@ -36,6 +36,7 @@ def _along_axes(trace: Tracing, node: Node) -> Value:
     """Running sums and the like: one dimension keeps its order, and may change its size."""
     axes, shape = list(trace.axes(node.args[0])), shape_of(node)
     fix(axes[_dim(node)], _REASON)
+    trace.mix(axes, atoms(axes[_dim(node)]))
     if shape_of(node.args[0]) != shape:  # type: ignore[arg-type]
         axes[_dim(node)] = fixed(shape[_dim(node)], _REASON)
     return axes

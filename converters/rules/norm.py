@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch.fx import Node
 
-from ..axes import regroup, size_of, unify
+from ..axes import Axis, atoms, regroup, size_of, unify
 from ..tracing import Rule, Tracing, Value, arguments, atoms_of, place_of
 from ..units import ONE, Unit
 from .pointwise import BOTH, fixed_unit
@@ -67,9 +68,14 @@ def _affine_axes(trace: Tracing, node: Node, axes: Value, weight: object, bias: 
             trace.use(operand, node, kind, BOTH * len(own))
 
 
+def _normalise(trace: Tracing, features: Value, over: Sequence[Axis]) -> None:
+    trace.mix(features, (atom for axis in over for atom in atoms(axis)))
+
+
 def _last_axes(trace: Tracing, node: Node) -> Value:
     call = arguments(node)
     features = trace.axes(call["input"])
+    _normalise(trace, features, features[-len(call["normalized_shape"]) :])
     _affine_axes(trace, node, features, call["weight"], call.get("bias"))
     return list(features)
 
@@ -103,7 +109,8 @@ def _group_norm_axes(trace: Tracing, node: Node) -> Value:
     call = arguments(node)
     features, groups = trace.axes(call["input"]), call["num_groups"]
     size = size_of(features[1])
-    regroup([features[1]], (groups, size // groups), place_of(node))
+    _, members = regroup([features[1]], (groups, size // groups), place_of(node))
+    _normalise(trace, features, [members, *features[2:]])
     _affine_axes(trace, node, [features[1]], call["weight"], call["bias"])
     return list(features)
 
@@ -119,6 +126,7 @@ def _instance_norm_axes(trace: Tracing, node: Node) -> Value | None:
     if call["running_mean"] is not None:
         return None
     features = trace.axes(call["input"])
+    _normalise(trace, features, features[2:])
     _affine_axes(trace, node, [features[1]], call["weight"], call["bias"])
     return list(features)
 

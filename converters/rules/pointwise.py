@@ -8,7 +8,7 @@ from torch.fx import Node
 
 from gmn.spec import Port
 
-from ..axes import Axis, fixed, size_of, terms, unify
+from ..axes import Axis, atoms, fixed, size_of, terms, unify
 from ..tracing import Rule, Tracing, Value, arguments, is_inplace, name_of, place_of, shape_of
 from ..units import ONE, Unit
 from .linear import divided, moved, multiplied, summed
@@ -17,6 +17,12 @@ from .linear import divided, moved, multiplied, summed
 def same_axes(trace: Tracing, node: Node) -> Value:
     """The result ranges over what the first operand ranges over."""
     return list(trace.axes(node.args[0]))
+
+
+def _softmax_axes(trace: Tracing, node: Node) -> Value:
+    axes = trace.axes(node.args[0])
+    trace.mix(axes, atoms(axes[arguments(node)["dim"]]))
+    return list(axes)
 
 
 def same_unit(trace: Tracing, node: Node) -> Unit:
@@ -115,7 +121,7 @@ def _hardtanh_unit(trace: Tracing, node: Node) -> Unit:
 
 def broadcast_axes(trace: Tracing, node: Node) -> Value:
     """Aligns the operands' axes from the right, as broadcasting does."""
-    shape, reason = shape_of(node), place_of(node) or name_of(node)
+    shape, reason = shape_of(node), place_of(node)
     operands = [trace.axes(operand) for operand in node.all_input_nodes]
     result: Value = []
     for position in range(len(shape)):
@@ -283,6 +289,6 @@ RULES = {
     ),
     **dict.fromkeys(
         ("softmax", "log_softmax"),
-        Rule(same_axes, fixed_unit, "any permutation", recorded=True),
+        Rule(_softmax_axes, fixed_unit, "any permutation", recorded=True),
     ),
 }
