@@ -8,7 +8,7 @@ from torch.fx import Node
 
 from ..axes import Atom, Axis, Sum, cut, fix, fixed, size_of, terms, unify
 from ..tracing import Rule, Tracing, Value, arguments, count_terms, place_of, shape_of, stacked
-from ..units import Monomial, Unit
+from ..units import ONE, Monomial, Unit
 from ..unstack import unstack
 from .linear import moved, taken
 from .pointwise import same_unit
@@ -136,6 +136,8 @@ def _slice_units(trace: Tracing, node: Node) -> Unit:
     starts = [sum(sizes[:number]) for number in range(len(sizes) + 1)]
     start = _start(call, size_of(before))
     end = start + shape_of(node)[call["dim"]]
+    if start == end:
+        return ONE
     if len(unit.parts) == len(sizes) and call["step"] == 1 and {start, end} <= {*starts}:
         return Unit(unit.parts[starts.index(start) : starts.index(end)])
     return _beside(trace, node, unit)

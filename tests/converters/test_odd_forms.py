@@ -92,6 +92,7 @@ FORMS: dict[str, Odd] = {
     "readers before and after": reader_before,
     "copies along rows": filled(1),
     "copies along columns": filled(2),
+    "nothing": written(lambda s, x: x[:, 6:].fill_(1)),
     # Structures that do not match.
     "copies of the whole and of entries": lambda s, x: (
         (x.repeat(1, 2) + x.repeat_interleave(2, 1)).unflatten(1, (6, 2)).sum(2)
