@@ -5,11 +5,12 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch.fx import Node
 
-from gmn.spec import Gauge, Scaling, ScalingTerm
+from gmn.spec import Gauge, Scaling
 
 from .axes import Atom, atoms
 from .names import Names, unique
@@ -56,8 +57,8 @@ def with_gauges(
     return tuple(s for s in scalings if s.name not in contained), tuple(gauges)
 
 
-def _support(scaling: Scaling) -> frozenset[tuple[str, tuple[int, ...]]]:
-    return frozenset((term.edge_set, term.dims) for term in scaling.terms)
+def _support(scaling: Scaling) -> frozenset[tuple[str, tuple[int, ...], str]]:
+    return frozenset((term.edge_set, term.dims, term.port) for term in scaling.terms)
 
 
 def _gauge(name: str, sign: Scaling, scale: Scaling | None, basis: str) -> Gauge:
@@ -70,7 +71,7 @@ def _gauge(name: str, sign: Scaling, scale: Scaling | None, basis: str) -> Gauge
         tuple(diagonal.axes[place] for place in places),
         tuple(diagonal.shape[place] for place in places),
         tuple(
-            ScalingTerm(term.edge_set, tuple(term.dims[place] for place in places), term.exponent)
+            replace(term, dims=tuple(term.dims[place] for place in places))
             for term in diagonal.terms
         ),
     )

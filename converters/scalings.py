@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from gmn.spec import Domain, EdgeSet, Scaling, ScalingTerm
+from gmn.spec import Domain, EdgeSet, Port, Scaling, ScalingTerm
 
 from .axes import Atom
 from .blocks import Block
@@ -82,7 +82,7 @@ def _terms(
         for unknown, power in followers.items()
         for number, edges, block in index.blocks(unknown)
     ]
-    powers: dict[tuple[str, tuple[int, ...]], Fraction] = {}
+    powers: dict[tuple[str, tuple[int, ...], Port], Fraction] = {}
     offsets: dict[str, float] = {}
     for _, edges, block, unknown, power in sorted(found, key=lambda item: item[0]):
         offsets[edges.name] = trace.offsets.get(edges.parameter, 0.0)
@@ -90,10 +90,11 @@ def _terms(
         dims = tuple(place for place in places if place is not None)
         if len(dims) < len(over):
             return []  # the scale varies along taps, which have no axis
-        powers[edges.name, dims] = powers.get((edges.name, dims), Fraction(0)) + power
+        key = edges.name, dims, unknown.port
+        powers[key] = powers.get(key, Fraction(0)) + power
     return [
-        ScalingTerm(name, dims, float(power), offsets[name])
-        for (name, dims), total in powers.items()
+        ScalingTerm(name, dims, float(power), offsets[name], port=port)
+        for (name, dims, port), total in powers.items()
         if (power := total % 2 if signs else total)
     ]
 

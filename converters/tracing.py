@@ -125,7 +125,7 @@ class Tracing:
         self.balance = Balance()
         self._names: dict[Node, str] = {}
         self._units: dict[Node, Unit] = {}
-        self._scales: dict[tuple[str, str], Unit] = {}
+        self._scales: dict[tuple[str, Port], Unit] = {}
         self.offsets: dict[str, float] = {}
         self.contractions: list[tuple[Axis, tuple[Axis, ...]]] = []
         self.mixed: list[Value] = []
@@ -255,7 +255,7 @@ class Tracing:
         start = sum(map(count_terms, results[:number]))
         return Unit(unit.parts[start : start + count_terms(results[number])])
 
-    def scale(self, name: str, port: str) -> Unit:
+    def scale(self, name: str, port: Port) -> Unit:
         """The unknown scale of one end of a parameter, as a unit.
 
         It has one part per term of that end's axis. Ends with several concatenated dimensions have
@@ -286,7 +286,7 @@ class Tracing:
         turned = first.ports != use.ports and first.ends == use.ends
         return self.scale(use.parameter, _OTHER_END[end] if turned else end)
 
-    def _end(self, name: str, port: str) -> tuple[list[Axis], Axis]:
+    def _end(self, name: str, port: Port) -> tuple[list[Axis], Axis]:
         axes = self.parameters[name]
         if port == "both":
             return list(axes), ()
@@ -294,9 +294,9 @@ class Tracing:
         own = [axis for p, axis in zip(use.ports, axes, strict=True) if p == port]
         return own, use.shared
 
-    def ports_of_scales(self) -> dict[str, set[str]]:
+    def ports_of_scales(self) -> dict[str, set[Port]]:
         """By parameter, the ends whose scales were asked for."""
-        result: dict[str, set[str]] = {}
+        result: dict[str, set[Port]] = {}
         for name, port in self._scales:
             result.setdefault(name, set()).add(port)
         return result

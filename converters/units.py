@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from gmn.spec import Port
+
 from .axes import Atom
 
 
@@ -28,7 +30,7 @@ class Unknown:
 
     atoms: frozenset[Atom]
     parameter: str | None = None
-    port: str = ""
+    port: Port = "both"
     term: int = 0
     phase: bool = False
 

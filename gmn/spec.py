@@ -195,6 +195,7 @@ class ScalingTerm:
         exponent: power of the scale.
         offset: constant added before and removed after scaling (the epsilon of a variance).
         shift: constant added per step of a phase.
+        port: the end of the edges whose neurons are scaled; ``both`` for diagonal blocks.
     """
 
     edge_set: str
@@ -202,6 +203,7 @@ class ScalingTerm:
     exponent: float
     offset: float = 0.0
     shift: float = 0.0
+    port: Port = "both"
 
 
 @dataclass(frozen=True)

@@ -106,17 +106,22 @@ def memberships(spec: GraphSpec) -> Tensor:
         read-only.
     """
     outer = {name for axis in spec.axes for name in axis.within}
-    found, start, groups = [torch.zeros(2, 0, dtype=torch.long)], 0, 0
-    first = {}
+    first, groups = {}, 0
     for axis in spec.axes:
         if axis.name in outer:
-            first[axis.name], groups = groups, groups + axis.size
+            parents = math.prod(spec.axis(name).size for name in axis.within)
+            first[axis.name], groups = groups, groups + parents * axis.size
+    found, start = [torch.zeros(2, 0, dtype=torch.long)], 0
     for nodes in spec.node_sets:
-        grid = torch.cartesian_prod(*map(torch.arange, nodes.shape)).view(nodes.size, -1)
-        for place, name in enumerate(nodes.axes):
+        grids = torch.meshgrid(*map(torch.arange, nodes.shape), indexing="ij")
+        for name in nodes.axes:
             if name in first:
+                # An index of a nested axis means something only within its parents'.
+                number = torch.zeros(nodes.shape, dtype=torch.long)
+                for part in (*spec.axis(name).within, name):
+                    number = number * spec.axis(part).size + grids[nodes.axes.index(part)]
                 members = start + torch.arange(nodes.size)
-                found.append(torch.stack([members, first[name] + grid[:, place]]))
+                found.append(torch.stack([members, first[name] + number.flatten()]))
         start += nodes.size
     return torch.cat(found, dim=1)
 

@@ -56,6 +56,22 @@ class InvariantReadout(nn.Module):
         return self.answer(torch.cat([pooled.flatten(1), mean_edge, state], dim=1))
 
 
+class NodeReadout(nn.Module):
+    """Means over the nodes of each role, with the global state, into an MLP."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.nodes = nn.Sequential(nn.Linear(width, width), nn.SiLU())
+        self.answer = nn.Sequential(
+            nn.Linear((len(ROLES) + 1) * width, 2 * width), nn.SiLU(), nn.Linear(2 * width, outputs)
+        )
+
+    def forward(self, spec: GraphSpec, nodes: Tensor, state: Tensor) -> Tensor:
+        """Reads out states of nodes (B, N, width) and of networks (B, width): (B, outputs)."""
+        pooled = _role_means(spec, nodes) @ self.nodes(nodes)
+        return self.answer(torch.cat([pooled.flatten(1), state], dim=1))
+
+
 def _role_means(spec: GraphSpec, like: Tensor) -> Tensor:
     """Averaging matrix of shape (roles, N); ordered neurons count as hidden."""
     sizes = torch.tensor([nodes.size for nodes in spec.node_sets])

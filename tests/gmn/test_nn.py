@@ -103,7 +103,7 @@ QUERIES, KEYS, VALUES = (
 )
 
 
-def _exchanged(graph: gmn.ParameterGraph, one: list[str], other: list[str]) -> gmn.ParameterGraph:
+def exchanged(graph: gmn.ParameterGraph, one: list[str], other: list[str]) -> gmn.ParameterGraph:
     pairs = [*zip(one, other, strict=True), *zip(other, one, strict=True)]
     return graph.replace({name: graph.values[source] for name, source in pairs})
 
@@ -113,7 +113,7 @@ def _exchanged(graph: gmn.ParameterGraph, one: list[str], other: list[str]) -> g
 )
 def test_queries_keys_and_values_are_told_apart(one: list[str], other: list[str]) -> None:
     graph, net = graph_of(BY_NAME["attention"]), gmn_net()
-    assert relative_error(net(_exchanged(graph, one, other)), net(graph)) > 1e-6
+    assert relative_error(net(exchanged(graph, one, other)), net(graph)) > 1e-6
 
 
 def test_one_entry_of_the_queries_is_not_one_of_the_keys() -> None:
@@ -149,7 +149,7 @@ def test_the_number_of_heads_is_noticed() -> None:
 
 def test_the_branches_of_a_gated_unit_are_told_apart() -> None:
     graph, net = graph_of(BY_NAME["transformer-rms"]), gmn_net()
-    changed = _exchanged(graph, ["gated.gate.weight"], ["gated.up.weight"])
+    changed = exchanged(graph, ["gated.gate.weight"], ["gated.up.weight"])
     assert relative_error(net(changed), net(graph)) > 1e-6
 
 

@@ -1,0 +1,277 @@
+"""What transforms how: the scalings and gauges of a spec, seen from its neurons.
+
+The values that pass a node set carry units (design: dimensional analysis), and may carry another
+one after a normalisation than before. A *slot* is a node set together with one such unit. Channels
+``x`` of a slot transform like the values, channels ``y`` inversely, so that products of both do
+not transform at all. An edge set maps the slot that it reads to the slot that it writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from gmn.spec import EdgeSet, Gauge, GraphSpec, NodeSet, Scaling, ScalingTerm
+
+# Powers of the scales of a spec, by name; sorted, without zeros. Signs count modulo 2.
+Unit = tuple[tuple[str, float], ...]
+Kind = Literal["free", "positive", "sign", "both", "general", "orthogonal"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Neurons that carry one unit.
+
+    Attributes:
+        nodes: name of the node set.
+        kind: which group acts: none, positive scales, signs, both, or changes of basis.
+        basis: position in the node set's axes of the one that a change of basis mixes.
+    """
+
+    nodes: str
+    kind: Kind
+    basis: int | None = None
+
+
+@dataclass(frozen=True)
+class Port:
+    """Channels of a slot: ``x``, or ``y`` if ``dual``."""
+
+    slot: int
+    dual: bool
+
+    def inverse(self) -> Port:
+        """The channels that transform inversely."""
+        return Port(self.slot, not self.dual)
+
+
+@dataclass(frozen=True)
+class Map:
+    """An edge set that takes values from one slot to another."""
+
+    edges: EdgeSet
+    source: Port
+    target: Port
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A diagonal edge set whose values are themselves values of a slot (a bias)."""
+
+    edges: EdgeSet
+    port: Port
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A diagonal edge set that multiplies the values of one slot into another.
+
+    Attributes:
+        offset: for a variance, what is added before its inverse root is taken; else None.
+    """
+
+    edges: EdgeSet
+    source: Port
+    target: Port
+    offset: float | None
+
+
+@dataclass(frozen=True)
+class Share:
+    """Two slots of one unit; the neurons of ``wide`` have further axes (the queries of a key)."""
+
+    wide: int
+    narrow: int
+
+
+@dataclass(frozen=True)
+class Slots:
+    """All slots of a spec and how its edge sets connect them.
+
+    Attributes:
+        facts: diagonal edge sets that no symmetry changes (slopes, gains without a scale).
+    """
+
+    slots: tuple[Slot, ...]
+    maps: tuple[Map, ...]
+    entries: tuple[Entry, ...]
+    gains: tuple[Gain, ...]
+    shares: tuple[Share, ...]
+    facts: tuple[EdgeSet, ...]
+
+
+ADDED = ("bias", "shift", "mean")
+
+
+@lru_cache(maxsize=64)
+def slots_of(spec: GraphSpec) -> Slots:
+    """Finds the slots of a spec. Phases and translations play no part: a canonical form has none.
+
+    The slots of a node set are the units of the edges that enter or leave it.
+    """
+    return _sorted(spec, _Finder(spec).find())
+
+
+def _sorted(spec: GraphSpec, found: Slots) -> Slots:
+    """The same with slots in the order of the spec's node sets."""
+    place = {nodes.name: number for number, nodes in enumerate(spec.node_sets)}
+    order = sorted(range(len(found.slots)), key=lambda n: place[found.slots[n].nodes])
+    number = {old: new for new, old in enumerate(order)}
+
+    def at(port: Port) -> Port:
+        return Port(number[port.slot], port.dual)
+
+    return Slots(
+        tuple(found.slots[old] for old in order),
+        tuple(Map(m.edges, at(m.source), at(m.target)) for m in found.maps),
+        tuple(Entry(e.edges, at(e.port)) for e in found.entries),
+        tuple(Gain(g.edges, at(g.source), at(g.target), g.offset) for g in found.gains),
+        tuple(Share(number[s.wide], number[s.narrow]) for s in found.shares),
+        found.facts,
+    )
+
+
+class _Finder:
+    def __init__(self, spec: GraphSpec) -> None:
+        self._spec = spec
+        self._numbers: dict[tuple[str, Unit], int] = {}
+        self._slots: list[Slot] = []
+        self._even = {s.name for s in spec.scalings if s.domain == "sign"}
+        self._even |= {g.name for g in spec.gauges if g.group == "orthogonal"}
+        acting: list[Scaling | Gauge] = [s for s in spec.scalings if s.domain != "phase"]
+        acting += spec.gauges
+        self._terms: dict[str, list[tuple[str, ScalingTerm]]] = {}
+        self._offsets: dict[str, float] = {}
+        for symmetry in acting:
+            for term in symmetry.terms:
+                found = self._terms.setdefault(term.edge_set, [])
+                found.append((symmetry.name, term))
+                self._offsets[term.edge_set] = term.offset
+
+    def find(self) -> Slots:
+        for nodes in self._spec.node_sets:
+            if nodes.role != "hidden":
+                self._slot(nodes.name, ())
+        maps, entries = [], []
+        for edges in self._spec.edge_sets:
+            units = self._units(edges)
+            if edges.diagonal and _adds(edges):
+                entries.append(Entry(edges, self._port(edges.target, units["both"])))
+            elif not edges.diagonal:
+                source = self._port(edges.source, _power(units["source"], -1))
+                maps.append(Map(edges, source, self._port(edges.target, units["target"])))
+        for nodes in self._spec.node_sets:
+            if not any(name == nodes.name for name, _ in self._numbers):
+                self._slot(nodes.name, ())
+        variances_first = sorted(self._spec.edge_sets, key=lambda edges: edges.kind != "variance")
+        gains = [gain for edges in variances_first for gain in self._gains(edges)]
+        slots = tuple(self._slots)
+        facts = tuple(e for e in self._spec.edge_sets if self._is_fact(e))
+        return Slots(slots, tuple(maps), tuple(entries), tuple(gains), tuple(self._shares()), facts)
+
+    def _is_fact(self, edges: EdgeSet) -> bool:
+        return edges.diagonal and not _adds(edges) and not self._units(edges)["both"]
+
+    def _units(self, edges: EdgeSet) -> dict[str, Unit]:
+        """The unit of each end of an edge set; of a diagonal one, all of it under ``both``."""
+        result: dict[str, dict[str, float]] = {"target": {}, "source": {}, "both": {}}
+        for name, term in self._terms.get(edges.tied_to or edges.name, ()):
+            end = "both" if edges.diagonal else self._end(edges, term)
+            result[end][name] = result[end].get(name, 0.0) + term.exponent
+        return {end: self._clean(powers) for end, powers in result.items()}
+
+    def _end(self, edges: EdgeSet, term: ScalingTerm) -> str:
+        """The end of the edges that a term scales; a tied block may have its ends exchanged."""
+        if edges.tied_to is None:
+            return term.port if term.port != "both" else "target"
+        own = [dim.port for dim in edges.dims]
+        first = [dim.port for dim in self._spec.edge_set(edges.tied_to).dims]
+        turned = own != first
+        return {"target": "source", "source": "target"}[term.port] if turned else term.port
+
+    def _clean(self, powers: Mapping[str, float]) -> Unit:
+        reduced = {n: p % 2 if n in self._even else p for n, p in powers.items()}
+        return tuple(sorted((name, power) for name, power in reduced.items() if power))
+
+    def _port(self, nodes: str, unit: Unit) -> Port:
+        directed = [power for name, power in unit if name not in self._even]
+        dual = bool(directed) and directed[0] < 0
+        return Port(self._slot(nodes, self._clean(dict(_power(unit, -1 if dual else 1)))), dual)
+
+    def _slot(self, nodes: str, unit: Unit) -> int:
+        if (nodes, unit) not in self._numbers:
+            self._numbers[nodes, unit] = len(self._slots)
+            self._slots.append(self._describe(self._spec.node_set(nodes), unit))
+        return self._numbers[nodes, unit]
+
+    def _describe(self, nodes: NodeSet, unit: Unit) -> Slot:
+        for gauge in self._spec.gauges:
+            if any(name == gauge.name for name, _ in unit):
+                return Slot(nodes.name, gauge.group, nodes.axes.index(gauge.axes[-1]))
+        signs = any(name in self._even for name, _ in unit)
+        scales = any(name not in self._even for name, _ in unit)
+        kind: Kind = "both" if signs and scales else "sign" if signs else "free"
+        return Slot(nodes.name, "positive" if scales and not signs else kind)
+
+    def _gains(self, edges: EdgeSet) -> Iterator[Gain]:
+        """Multiplication by a diagonal block, from every slot whose result has a slot, too."""
+        if not edges.diagonal or _adds(edges):
+            return
+        unit, offset = self._units(edges)["both"], None
+        if edges.kind == "variance":
+            unit, offset = _power(unit, -0.5), self._offsets.get(edges.name, 0.0)
+        found: set[tuple[Port, Port]] = set()
+        for (nodes, own), number in list(self._numbers.items()):
+            for dual in (False, True) if self._meets(edges, nodes, unit, own) else ():
+                if dual and self._is_even(own):
+                    continue
+                total = self._clean(_product(_power(own, -1 if dual else 1), unit))
+                if offset is not None and len(total) < len(own):
+                    self._port(nodes, total)  # between a variance and the gain after it
+                source, target = Port(number, dual), self._find_port(nodes, total)
+                if target is None or (target.dual and self._is_even(own)):
+                    continue
+                if (target.inverse(), source.inverse()) not in found:
+                    found.add((source, target))
+                    yield Gain(edges, source, target, offset)
+
+    def _meets(self, edges: EdgeSet, nodes: str, unit: Unit, own: Unit) -> bool:
+        """Whether a block may multiply these neurons: its own, or those that it is broadcast to."""
+        if nodes == edges.target:
+            return bool(unit) or not own
+        block, wide = self._spec.node_set(edges.target), self._spec.node_set(nodes)
+        return bool(unit) and (block.size == 1 or set(block.axes) < set(wide.axes))
+
+    def _find_port(self, nodes: str, unit: Unit) -> Port | None:
+        for dual in (False, True):
+            number = self._numbers.get((nodes, self._clean(dict(_power(unit, -1 if dual else 1)))))
+            if number is not None:
+                return Port(number, dual)
+        return None
+
+    def _is_even(self, unit: Unit) -> bool:
+        return all(name in self._even for name, _ in unit)
+
+    def _shares(self) -> Iterator[Share]:
+        """Slots of one unit whose neurons differ by some axes: keys that several queries read."""
+        for (one, unit), wide in self._numbers.items():
+            for (other, same), narrow in self._numbers.items():
+                first, second = self._spec.node_set(one), self._spec.node_set(other)
+                inside = set(second.axes) < set(first.axes)
+                if unit == same and inside and first.role == second.role == "hidden":
+                    yield Share(wide, narrow)
+
+
+def _adds(edges: EdgeSet) -> bool:
+    """Whether the values of a diagonal edge set are added, rather than multiplied by."""
+    return edges.kind in ADDED or edges.operation.name in ("read", "unused")
+
+
+def _product(one: Unit, other: Unit) -> dict[str, float]:
+    return {n: dict(one).get(n, 0.0) + dict(other).get(n, 0.0) for n, _ in (*one, *other)}
+
+
+def _power(unit: Unit, exponent: float) -> Unit:
+    return tuple((name, power * exponent) for name, power in unit)

@@ -1,0 +1,209 @@
+"""DualGMN: invariant to the whole certified group, and to nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import converters
+import gmn
+from gmn import symmetry
+from gmn.nn import DualGMN, InvariantHead
+from gmn.testing import assert_invariant, relative_error
+from tests.cases import Attention, Case
+from tests.gmn.test_nn import KEYS, QUERIES, VALUES, conv, exchanged
+from tests.traced import BY_NAME, every_case, graph_of
+
+
+def net(hidden: int = 16, depth: int = 2, recompute: bool = False) -> DualGMN:
+    torch.manual_seed(0)
+    return DualGMN(hidden, depth, InvariantHead(3), recompute=recompute).double()
+
+
+def difference(net: nn.Module, one: gmn.ParameterGraph, other: gmn.ParameterGraph) -> float:
+    with torch.no_grad():
+        return relative_error(net(one), net(other))
+
+
+@every_case
+def test_invariant_to_the_whole_group(case: Case) -> None:
+    assert_invariant(net(), graph_of(case), scalings=True)
+
+
+@every_case
+def test_every_symmetry_alone(case: Case) -> None:
+    graph, generator = graph_of(case), torch.Generator().manual_seed(0)
+    group = graph.spec.symmetries
+    for name in [axis.name for axis in group.permutations] + [s.name for s in group.followed]:
+        moved = symmetry.only(graph.spec, name, generator).act_on_graph(graph)
+        assert difference(net(), moved, graph) <= 1e-9, name
+
+
+# Biases whose unit is a scale that a whole layer shares and nothing else of theirs carries.
+SHARED_SCALE = {
+    ("cosines", "second.bias"),
+    ("picked", "second.bias"),
+    ("bounded", "bound"),
+    ("width-one", "mix.bias"),
+    ("width-three", "mix.bias"),
+}
+
+
+@every_case
+def test_every_parameter_matters(case: Case) -> None:
+    graph, generator = graph_of(case), torch.Generator().manual_seed(0)
+    free = {t.terms[0].edge_set for t in graph.spec.translations if not _constant(graph.spec, t)}
+    for edges in graph.spec.edge_sets:
+        values = graph.block(edges)
+        known = edges.name in free or (case.name, edges.parameter) in SHARED_SCALE
+        if edges.tied_to or known or edges.operation.name == "unused" or not values.numel():
+            continue
+        noise = torch.rand(values.shape, generator=generator, dtype=torch.float64) + 0.5
+        changed = graph.replace_pairs({edges.name: graph.pairs(edges) * _like(noise, graph, edges)})
+        assert difference(net(), changed, graph) > 1e-8, edges.name
+
+
+def _constant(spec: gmn.GraphSpec, translation: gmn.spec.Translation) -> bool:
+    """Whether it shifts several numbers alike, or those of several edge sets."""
+    term = translation.terms[0]
+    return len(translation.terms) > 1 or len(term.dims) < len(spec.edge_set(term.edge_set).dims)
+
+
+def _like(noise: Tensor, graph: gmn.ParameterGraph, edges: gmn.spec.EdgeSet) -> Tensor:
+    return noise.reshape(graph.pairs(edges).shape)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(QUERIES, VALUES), (QUERIES, KEYS), (KEYS, VALUES)], ids=["qv", "qk", "kv"]
+)
+def test_queries_keys_and_values_are_told_apart(one: list[str], other: list[str]) -> None:
+    graph = graph_of(BY_NAME["attention"])
+    assert difference(net(), exchanged(graph, one, other), graph) > 1e-8
+
+
+def test_units_of_other_heads_are_told_apart() -> None:
+    graph, order = graph_of(BY_NAME["attention"]), torch.tensor([4, 1, 2, 3, 0, 5, 6, 7])
+    changed = graph.replace({name: graph.values[name][:, order] for name in QUERIES + KEYS})
+    assert difference(net(), changed, graph) > 1e-12
+
+
+def test_the_number_of_heads_is_noticed() -> None:
+    state, inputs = BY_NAME["attention"].model().state_dict(), (torch.zeros(2, 5, 8),)
+    graphs = [
+        gmn.ParameterGraph.from_state_dicts(
+            converters.trace(Attention(heads=h, keys=h), inputs), [state]
+        )
+        for h in (1, 2, 4)
+    ]
+    assert difference(net(), graphs[0], graphs[1]) > 1e-12
+    assert difference(net(), graphs[1], graphs[2]) > 1e-12
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: conv(stride=2),
+        lambda: conv(padding=1),
+        lambda: conv(dilation=2),
+        lambda: conv(act=nn.Tanh()),
+        lambda: conv(act=nn.LeakyReLU(0.3)),
+    ],
+    ids=["stride", "padding", "dilation", "activation", "slope"],
+)
+def test_what_the_operations_do_is_noticed(change: Callable[[], nn.Module]) -> None:
+    inputs, state = (torch.zeros(1, 2, 12, 12),), conv().double().state_dict()
+    graphs = [
+        gmn.ParameterGraph.from_state_dicts(converters.trace(model, inputs), [state])
+        for model in (conv(), change())
+    ]
+    assert difference(net(), *graphs) > 1e-8
+
+
+def test_one_sided_permutations_are_noticed() -> None:
+    graph = graph_of(BY_NAME["mlp-relu"])
+    changed = graph.replace({"0.weight": graph.values["0.weight"].flip(1)})
+    assert difference(net(), changed, graph) > 1e-8
+
+
+SCALED = ["mlp-relu", "cnn", "batch-norm", "resnet", "mlp-tanh", "attention", "transformer-rms"]
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_scales_of_ten_thousand(name: str) -> None:
+    graph = graph_of(BY_NAME[name])
+    element = symmetry.sample(graph.spec, torch.Generator().manual_seed(0), spread=4.6)
+    moved = element.act_on_graph(graph)
+    assert difference(net(), moved, graph) <= 1e-9 * _condition(element)
+
+
+def _condition(element: symmetry.Element) -> float:
+    """Changes of basis of such a spread lose digits when they act on the weights."""
+    found = [float(torch.linalg.cond(matrix).max()) for matrix in element.bases.values()]
+    return max([1.0, *found])
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_single_precision(name: str) -> None:
+    graph = graph_of(BY_NAME[name]).to(dtype=torch.float32)
+    assert_invariant(net().float(), graph, scalings=True, tolerance=1e-4)
+
+
+def _zeros(value: Tensor) -> Tensor:
+    return torch.zeros_like(value)
+
+
+def _tiny(value: Tensor) -> Tensor:
+    return value * 1e-15
+
+
+def _dead(value: Tensor) -> Tensor:
+    result = value.clone()
+    result[:, 0] = 0
+    return result
+
+
+def _duplicate(value: Tensor) -> Tensor:
+    result = value.clone()
+    result[:, 1] = result[:, 0]
+    return result
+
+
+@pytest.mark.parametrize("damage", [_zeros, _tiny, _dead, _duplicate])
+@pytest.mark.parametrize("name", ["mlp-relu", "mlp-tanh", "batch-norm", "attention"])
+def test_degenerate_weights(name: str, damage: Callable[[Tensor], Tensor]) -> None:
+    graph = graph_of(BY_NAME[name])
+    weight = next(e.parameter for e in graph.spec.edge_sets if e.kind == "weight")
+    values = damage(graph.values[weight]).requires_grad_()
+    damaged = graph.replace({weight: values})
+    model = net()
+    model(damaged).square().sum().backward()
+    for gradient in [values.grad, *(p.grad for p in model.parameters() if p.grad is not None)]:
+        assert gradient is not None
+        assert gradient.isfinite().all()
+    with torch.no_grad():
+        assert_invariant(model, graph.replace({weight: values.detach()}), scalings=True)
+
+
+def test_a_batch_is_its_networks() -> None:
+    graph, model = graph_of(BY_NAME["resnet"], networks=3), net()
+    torch.testing.assert_close(model(graph), torch.cat([model(graph[i]) for i in range(3)]))
+
+
+def test_recomputed_layers_give_the_same_gradients() -> None:
+    graph, gradients = graph_of(BY_NAME["cnn"]), []
+    for recompute in (False, True):
+        model = net(recompute=recompute)
+        model(graph).square().sum().backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_gradients_of_the_softened_product() -> None:
+    from gmn.nn.dual import _Soften
+
+    products = torch.linspace(-3, 3, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(_Soften.apply, products)
