@@ -30,8 +30,9 @@ class DualGMN(nn.Module):
     Every node set carries, for each unit of its neurons, channels ``x`` that transform like the
     neurons and ``y`` that transform inversely (:mod:`gmn.nn.slots`). One layer is::
 
-        forward    x_j ← P [x_j, Σ_i W_ji A x_i + b_j a]
-        backward   y_i ← Q [y_i, Σ_j W_ji B y_j]
+        forward    m_j = Σ_i W_ji (x_i + m_i) + b_j a       in the order of the network
+        backward   n_i = Σ_j W_ji (y_j + n_j)               against it
+        mixing     x_j ← P [x_j, m_j],  y_j ← Q [y_j, n_j]
         invariant  z_j = (U x_j) ⊙ (V y_j),  on heads averaged over their units
         update     h_j ← h_j + φ(h_j, z_j, mean of j's head, summary)
                    x_j, y_j ← gates of h_j
@@ -114,7 +115,6 @@ class _Layer(nn.Module):
     def __init__(self, hidden: int) -> None:
         super().__init__()
         channels = hidden // 2
-        self.ahead, self.back = (nn.Linear(channels, channels, bias=False) for _ in range(2))
         self.keep_x, self.keep_y, self.take_x, self.take_y = (
             nn.Linear(channels, channels, bias=False) for _ in range(4)
         )
@@ -188,13 +188,11 @@ class _Layer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """A sweep along the network for x, one against it for y; each sees what came before."""
         values = {False: plan.split(x), True: plan.split(y)}
-        mapped = {False: plan.split(self.ahead(x)), True: plan.split(self.back(y))}
         found: dict[Port, Tensor] = {}
 
         def read(port: Port) -> Tensor:
-            linear = self.back if port.dual else self.ahead
-            base = mapped[port.dual][port.slot]
-            return base + linear(found[port]) if port in found else base
+            base = values[port.dual][port.slot]
+            return base + found[port] if port in found else base
 
         def write(port: Port, message: Tensor) -> None:
             found[port] = found[port] + message if port in found else message
