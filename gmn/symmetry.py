@@ -7,7 +7,7 @@ once leaves the network's function unchanged; that is what :func:`converters.ver
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,8 @@ from gmn.topology import view_block
 
 if TYPE_CHECKING:
     from gmn.graph import ParameterGraph
+
+KINDS = ("permutations", "scalings", "gauges", "translations")
 
 
 @dataclass(frozen=True)
@@ -244,25 +246,38 @@ def sample(
     *,
     scalings: bool = True,
     spread: float = 0.5,
+    symmetries: Collection[str] | None = None,
 ) -> Element:
-    """Draws a random element of the group.
+    """Draws a random element of the group, or of a part of it.
 
     Args:
         spec: the architecture.
         generator: source of randomness, on the CPU.
         scalings: False for permutations only: no scales, changes of basis and translations.
         spread: standard deviation of the logarithm of positive scales, and of translations.
+        symmetries: which parts move, of :data:`KINDS`; None for what ``scalings`` says.
 
     Returns:
         Uniform permutations of every movable axis; log-normal positive scales; fair signs; bases
         with log-normal singular values between uniform rotations.
+
+    Raises:
+        ValueError: if ``symmetries`` holds another name.
     """
-    moves = {
-        axis.name: _permutation(spec, axis, generator) for axis in spec.symmetries.permutations
-    }
-    scales = {s.name: _scales(s, generator, spread) for s in spec.scalings} if scalings else {}
-    bases = {g.name: _basis(g, generator, spread) for g in spec.gauges} if scalings else {}
-    shifts = {t.name: _shifts(t, generator, spread) for t in spec.translations} if scalings else {}
+    if symmetries is None:
+        symmetries = KINDS if scalings else KINDS[:1]
+    if unknown := set(symmetries) - set(KINDS):
+        raise ValueError(f"no symmetries are called {sorted(unknown)}; there are {KINDS}")
+    group = spec.symmetries
+    moves, scales, bases, shifts = (
+        {part.name: draw(part) for part in parts} if kind in symmetries else {}
+        for kind, parts, draw in (
+            ("permutations", group.permutations, lambda a: _permutation(spec, a, generator)),
+            ("scalings", group.scalings, lambda s: _scales(s, generator, spread)),
+            ("gauges", group.gauges, lambda g: _basis(g, generator, spread)),
+            ("translations", group.translations, lambda t: _shifts(t, generator, spread)),
+        )
+    )
     return Element(spec, moves, scales, bases, shifts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -33,16 +33,19 @@ def assert_invariant(
     trials: int = 3,
     tolerance: float = 1e-9,
     generator: torch.Generator | None = None,
+    symmetries: Collection[str] | None = None,
 ) -> float:
     """Asserts that symmetries of the networks do not change the net's answer.
 
     Args:
         net: maps a graph to a tensor; put it and the graph in float64 for the default tolerance.
         graph: networks to act on.
-        scalings: whether the net claims invariance to scalings, too.
+        scalings: whether the net claims invariance to the whole group, not to permutations alone.
         trials: number of random group elements.
         tolerance: largest allowed relative change.
         generator: source of randomness, on the CPU; seeded with 0 if None.
+        symmetries: the parts of the group that the net claims, of :data:`gmn.symmetry.KINDS`; None
+            for what ``scalings`` says.
 
     Returns:
         The largest relative change found.
@@ -51,11 +54,11 @@ def assert_invariant(
         AssertionError: if the answer changes by more.
     """
     __tracebackhide__ = True
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
     with torch.no_grad():
         expected = net(graph)
         errors = [
-            relative_error(net(_move(graph, generator, scalings)), expected) for _ in range(trials)
+            relative_error(net(element.act_on_graph(graph)), expected)
+            for element in _elements(graph, generator, scalings, symmetries, trials)
         ]
     worst = max(errors)
     assert worst <= tolerance, (
@@ -65,8 +68,16 @@ def assert_invariant(
     return worst
 
 
-def _move(graph: ParameterGraph, generator: torch.Generator, scalings: bool) -> ParameterGraph:
-    return symmetry.sample(graph.spec, generator, scalings=scalings).act_on_graph(graph)
+def _elements(
+    graph: ParameterGraph,
+    generator: torch.Generator | None,
+    scalings: bool,
+    symmetries: Collection[str] | None,
+    trials: int,
+) -> Iterator[symmetry.Element]:
+    source = torch.Generator().manual_seed(0) if generator is None else generator
+    for _ in range(trials):
+        yield symmetry.sample(graph.spec, source, scalings=scalings, symmetries=symmetries)
 
 
 def assert_equivariant(
@@ -77,16 +88,19 @@ def assert_equivariant(
     trials: int = 3,
     tolerance: float = 1e-9,
     generator: torch.Generator | None = None,
+    symmetries: Collection[str] | None = None,
 ) -> float:
     """Asserts that a net from graphs to graphs commutes with the symmetries of the networks.
 
     Args:
         net: maps a graph to a graph of the same spec.
         graph: networks to act on.
-        scalings: whether the net claims equivariance to scalings, too.
+        scalings: whether the net claims equivariance to the whole group, not to permutations alone.
         trials: number of random group elements.
         tolerance: largest allowed relative difference, entry by entry of the state dict.
         generator: source of randomness, on the CPU; seeded with 0 if None.
+        symmetries: the parts of the group that the net claims, of :data:`gmn.symmetry.KINDS`; None
+            for what ``scalings`` says.
 
     Returns:
         The largest relative difference found.
@@ -95,11 +109,9 @@ def assert_equivariant(
         AssertionError: if acting before and after the net differ by more.
     """
     __tracebackhide__ = True
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
     worst = 0.0
     with torch.no_grad():
-        for _ in range(trials):
-            element = symmetry.sample(graph.spec, generator, scalings=scalings)
+        for element in _elements(graph, generator, scalings, symmetries, trials):
             before, after = net(element.act_on_graph(graph)), element.act_on_graph(net(graph))
             for name, expected in after.values.items():
                 if expected.is_floating_point():
