@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gmn._print import group_name
@@ -82,10 +83,22 @@ def _arrows(spec: GraphSpec) -> dict[tuple[str, str], list[str]]:
     return result
 
 
+LONGEST = 18  # characters of a name that is drawn as it is
+
+
+def shorten(name: str, kept: int = 1) -> str:
+    """A dotted name with its words cut to initials, but for numbers and the last ``kept`` words."""
+    if len(name) <= LONGEST:
+        return name
+    words = name.split(".")
+    first = [w if w.isdigit() else "".join(p[0] for p in w.split("_") if p) for w in words[:-kept]]
+    return ".".join([*first, *words[-kept:]])
+
+
 def _label(edges: EdgeSet) -> str:
     neurons = "×".join(str(dim.size) for dim in edges.dims if dim.port != "tap")
     taps = "×".join(str(dim.size) for dim in edges.dims if dim.port == "tap")
-    return f"{edges.name}\n{neurons}{f' @ {taps}' if taps else ''}"
+    return f"{shorten(edges.name, 2)}  {neurons}{f' @ {taps}' if taps else ''}"
 
 
 def _draw_box(axes: Axes, spec: GraphSpec, nodes: NodeSet, spot: Spot) -> FancyBboxPatch:
@@ -118,9 +131,10 @@ def _draw_box(axes: Axes, spec: GraphSpec, nodes: NodeSet, spot: Spot) -> FancyB
 
 
 def _box_text(spec: GraphSpec, nodes: NodeSet) -> str:
-    group = " × ".join(group_name(spec.axis(name)) for name in nodes.axes)
-    name = nodes.name.replace("_", r"\_").replace(" ", r"\ ")
-    lines = [rf"$\bf{{{name}}}$", f"{'×'.join(map(str, nodes.shape))} {nodes.role}, {group}"]
+    axes = [replace(a, within=tuple(map(shorten, a.within))) for a in map(spec.axis, nodes.axes)]
+    group = " × ".join(map(group_name, axes))
+    name = shorten(nodes.name).replace("_", r"\_").replace(" ", r"\ ")
+    lines = [rf"$\bf{{{name}}}$", f"{'×'.join(map(str, nodes.shape))} {nodes.role}", group]
     own = (e for e in spec.edge_sets if e.diagonal and e.target == nodes.name)
     lines += _wrap(list(dict.fromkeys(e.name.rsplit(".", 1)[-1] for e in own)), " · ")
     lines += _wrap([f"→ {operation.name}" for operation in nodes.operations], " ")[:4]
