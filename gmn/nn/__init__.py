@@ -3,5 +3,7 @@
 from gmn.nn.dual import DualGMN
 from gmn.nn.gmn import GMN
 from gmn.nn.heads import InvariantHead
+from gmn.nn.neural_graph_gnn import NeuralGraphGNN
+from gmn.nn.neural_graph_transformer import NeuralGraphTransformer
 
-__all__ = ["GMN", "DualGMN", "InvariantHead"]
+__all__ = ["GMN", "DualGMN", "InvariantHead", "NeuralGraphGNN", "NeuralGraphTransformer"]

@@ -72,6 +72,21 @@ class NodeReadout(nn.Module):
         return self.answer(torch.cat([pooled.flatten(1), state], dim=1))
 
 
+class RoleReadout(nn.Module):
+    """Means over the nodes of each role, into an MLP; for networks without a global state."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.nodes = nn.Sequential(nn.Linear(width, width), nn.SiLU())
+        self.answer = nn.Sequential(
+            nn.Linear(len(ROLES) * width, 2 * width), nn.SiLU(), nn.Linear(2 * width, outputs)
+        )
+
+    def forward(self, spec: GraphSpec, nodes: Tensor) -> Tensor:
+        """Reads out states of nodes (B, N, width): (B, outputs)."""
+        return self.answer((_role_means(spec, nodes) @ self.nodes(nodes)).flatten(1))
+
+
 def _role_means(spec: GraphSpec, like: Tensor) -> Tensor:
     """Averaging matrix of shape (roles, N); ordered neurons count as hidden."""
     sizes = torch.tensor([nodes.size for nodes in spec.node_sets])
