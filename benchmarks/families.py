@@ -84,7 +84,7 @@ def _why(spec: gmn.GraphSpec) -> str:
         sizes[edges.target] = sizes.get(edges.target, 0) + edges.size
     largest = spec.node_set(max(sizes, key=lambda name: sizes[name]))
     stream = (
-        "the residual stream, which is the output" if largest.role == "output" else largest.role
+        "the output is the residual stream" if largest.role == "output" else largest.role
     )
     return f"{stream} (`{largest.name}`)"
 
