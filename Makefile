@@ -4,6 +4,7 @@ BIN := .venv/bin
 OUT ?= runs
 SIZE ?= 1200
 SEEDS ?= 3
+MODELS ?= gmn nfn-hnp nfn-np flat-mlp layer-statistics
 
 .PHONY: demo test lint slow checkpoints clean
 
@@ -11,7 +12,7 @@ demo: .venv/installed  ## Build a population of CNNs and compare metanetworks on
 	$(BIN)/gmn inspect cnn-relu
 	$(BIN)/gmn draw resnet --out $(OUT)/resnet.png
 	$(BIN)/gmn zoo build cnn-mnist --size $(SIZE) --seed 0 --out $(OUT)/cnn-mnist
-	$(BIN)/gmn compare $(OUT)/cnn-mnist --seeds $(SEEDS) --out $(OUT)/compare
+	$(BIN)/gmn compare $(OUT)/cnn-mnist $(addprefix -m ,$(MODELS)) --seeds $(SEEDS) --out $(OUT)/compare
 
 test: .venv/installed lint  ## Lint, types, layers, tests with coverage, README and notebooks.
 	rm -f .coverage .coverage.*
