@@ -83,9 +83,7 @@ def _why(spec: gmn.GraphSpec) -> str:
     for edges in _held(spec):
         sizes[edges.target] = sizes.get(edges.target, 0) + edges.size
     largest = spec.node_set(max(sizes, key=lambda name: sizes[name]))
-    stream = (
-        "the output is the residual stream" if largest.role == "output" else largest.role
-    )
+    stream = "the output is the residual stream" if largest.role == "output" else largest.role
     return f"{stream} (`{largest.name}`)"
 
 
