@@ -127,10 +127,13 @@ def _slack_of(trace: Tracing, block: Block, slacks: dict[Node, Slacks]) -> Slack
     number = block.term_at("target" if use.kind == "weight" else "both")
     slack = own[number] if number < len(own) else None
     present = {piece.atom for piece in block.pieces}
+    own_atoms = atoms_of(*trace.parameters[use.parameter])
     result = trace.axes(use.node)
     for dim, atom in slack.constant if slack is not None else ():
         if atom is None and not present.isdisjoint(atoms(result[dim])):
             return None  # edges of one term cannot be shifted with those of another
+        if atom is not None and atom not in present and atom in own_atoms:
+            return None  # the numbers would have to agree along taps
         if atom in present and len(_dims_of(result, atom)) > 1:
             return None  # it cannot be said which of these dimensions the parameter runs along
     if slack is None or use.kind != "weight":

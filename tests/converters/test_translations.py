@@ -133,6 +133,23 @@ def test_a_concatenation_is_centred_as_a_whole() -> None:
     assert _shifted(Joined(), torch.randn(5, 3)) == []  # not one part without the other
 
 
+def test_positions_that_are_normalised_together_may_not_be_shifted_apart() -> None:
+    class Pixels(nn.Module):
+        def __init__(self, together: bool) -> None:
+            super().__init__()
+            self.conv, self.positions = nn.Conv2d(1, 5, 1), nn.Parameter(torch.randn(1, 5, 3, 3))
+            self.norm, self.head = nn.LayerNorm(45 if together else 5), nn.Linear(45, 2)
+            self.together = together
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = (self.conv(x) + self.positions).flatten(2).transpose(1, 2)
+            return self.head(self.norm(x.flatten(1)) if self.together else self.norm(x).flatten(1))
+
+    image = torch.randn(2, 1, 3, 3)
+    assert "positions" not in _shifted(Pixels(True), image)
+    assert "positions" in _shifted(Pixels(False), image)
+
+
 def test_a_shared_parameter_is_left_alone() -> None:
     class Shared(nn.Module):
         def __init__(self) -> None:
