@@ -5,5 +5,13 @@ from gmn.nn.gmn import GMN
 from gmn.nn.heads import InvariantHead
 from gmn.nn.neural_graph_gnn import NeuralGraphGNN
 from gmn.nn.neural_graph_transformer import NeuralGraphTransformer
+from gmn.nn.scale_gmn import ScaleGMN
 
-__all__ = ["GMN", "DualGMN", "InvariantHead", "NeuralGraphGNN", "NeuralGraphTransformer"]
+__all__ = [
+    "GMN",
+    "DualGMN",
+    "InvariantHead",
+    "NeuralGraphGNN",
+    "NeuralGraphTransformer",
+    "ScaleGMN",
+]

@@ -40,13 +40,22 @@ class NeuralGraph:
     turned: Tensor
     members: Tensor
 
-    def group_means(self, nodes: Tensor) -> Tensor:
-        """The mean of every neuron's groups, summed over them; shapes (N, B, d)."""
-        node, group = self.members
-        share = 1 / torch.bincount(group)[group].to(nodes).view(-1, 1, 1)
-        groups = nodes.new_zeros(int(group.max()) + 1, *nodes.shape[1:])
-        means = groups.index_add(0, group, nodes[node] * share)
-        return torch.zeros_like(nodes).index_add(0, node, means[group])
+
+def group_means(nodes: Tensor, members: Tensor) -> Tensor:
+    """The mean of every neuron's groups, summed over them.
+
+    Args:
+        nodes: shape (N, B, d).
+        members: (2, M) neuron and group, as of :func:`gmn.topology.memberships`; M > 0.
+
+    Returns:
+        Tensor of shape (N, B, d); zeros for neurons of no group.
+    """
+    node, group = members
+    share = 1 / torch.bincount(group)[group].to(nodes).view(-1, 1, 1)
+    groups = nodes.new_zeros(int(group.max()) + 1, *nodes.shape[1:])
+    means = groups.index_add(0, group, nodes[node] * share)
+    return torch.zeros_like(nodes).index_add(0, node, means[group])
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import InvariantHead, RoleReadout
-from gmn.nn.neural_graph import NeuralGraph, NeuralGraphEncoder, neural_graph
+from gmn.nn.neural_graph import NeuralGraph, NeuralGraphEncoder, group_means, neural_graph
 
 AGGREGATORS = 4
 # What PNA divides the logarithm of degrees by: the paper takes the mean over each training set,
@@ -106,14 +106,15 @@ class _Layer(nn.Module):
         amplified = found * ((at.degree + 1).to(found).log() / USUAL_LOG_DEGREE)
         update = self.update(torch.cat([nodes, found, amplified], dim=-1))
         if wiring.members.numel():
-            update = update + self.group(wiring.group_means(nodes))
+            update = update + self.group(group_means(nodes, wiring.members))
         nodes = nodes + nn.functional.silu(self.normal(update))
         return nodes, edges if self.edges is None else self.edges(wiring, nodes, edges)
 
 
 def _statistics(messages: Tensor) -> Tensor:
     """Mean, minimum, maximum and deviation along dimension 1."""
-    variance, mean = torch.var_mean(messages, dim=1, correction=0)
+    mean = messages.mean(dim=1)
+    variance = (messages - mean.unsqueeze(1)).square().mean(dim=1)  # var_mean takes twice as long
     least, most = messages.min(dim=1).values, messages.max(dim=1).values
     return torch.cat([mean, least, most, (variance + 1e-5).sqrt()], dim=-1)
 

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import InvariantHead, RoleReadout
-from gmn.nn.neural_graph import NeuralGraph, NeuralGraphEncoder, mlp, neural_graph
+from gmn.nn.neural_graph import NeuralGraph, NeuralGraphEncoder, group_means, mlp, neural_graph
 
 
 class NeuralGraphTransformer(nn.Module):
@@ -111,7 +111,7 @@ class _Layer(nn.Module):
         ]
         update = self.out(at.gather(parts, value))
         if wiring.members.numel():
-            update = update + self.group(wiring.group_means(nodes))
+            update = update + self.group(group_means(nodes, wiring.members))
         nodes = self.normal(nodes + update)
         nodes = self.normal_mlp(nodes + self.mlp(nodes))
         return nodes, edges if self.edges is None else self.edges(wiring, nodes, edges)

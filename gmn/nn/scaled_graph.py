@@ -1,0 +1,264 @@
+"""The graph that ScaleGMN runs on: neurons with the group that scales them, and what joins them.
+
+A *row* is a neuron together with one unit of its values (:mod:`gmn.nn.slots`); in chains every
+neuron has one row. An edge takes the values of one row to another: a weight, a gain, the inverse
+deviation of a batch norm, or 1 where neurons share their values (keys read by several queries).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from gmn.graph import ParameterGraph
+from gmn.nn.scale_blocks import Kind
+from gmn.nn.slots import Gain, Port, Share, Slots, slots_of
+from gmn.spec import EdgeSet, GraphSpec
+from gmn.topology import memberships, pair_index, topology
+
+
+class UnsupportedGraph(ValueError):
+    """An architecture breaks an assumption of a metanetwork."""
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """How to read the values of an edge set.
+
+    Attributes:
+        edges: the edge set.
+        pick: (n,) which pairs of the block to read; None for all in order.
+        offset: for a variance, what is added before its inverse root is taken; else None.
+    """
+
+    edges: EdgeSet
+    pick: Tensor | None = None
+    offset: float | None = None
+
+    def of(self, graph: ParameterGraph) -> Tensor:
+        """Shape (n, B, taps)."""
+        values = graph.pairs(self.edges).transpose(0, 1)
+        values = values if self.pick is None else values[self.pick]
+        return values if self.offset is None else (values + self.offset).rsqrt()
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledGraph:
+    """Rows, edges between them, and the values on both.
+
+    Attributes:
+        spec: the architecture.
+        node: (R,) the neuron of each row.
+        kind: which group acts on each row.
+        source: (E,) the row that each edge reads.
+        target: (E,) the row that it writes.
+        weights: the values on edges, in order; edges after these carry 1.
+        entries: values of rows (biases), and those rows.
+        facts: values of neurons that no symmetry changes (slopes), and those neurons.
+        members: (2, M) neuron and group (a head) that it belongs to.
+        aligned: whether rows are neurons.
+    """
+
+    spec: GraphSpec
+    node: Tensor
+    kind: Kind
+    source: Tensor
+    target: Tensor
+    weights: tuple[Values, ...]
+    entries: tuple[tuple[Values, Tensor], ...]
+    facts: tuple[tuple[Values, Tensor], ...]
+    members: Tensor
+    aligned: bool
+
+    def to_nodes(self, rows: Tensor) -> Tensor:
+        """Sums over the rows of each neuron: (R, B, d) to (N, B, d)."""
+        if self.aligned:
+            return rows
+        nodes = rows.new_zeros(self.spec.num_nodes, *rows.shape[1:])
+        return nodes.index_add(0, self.node, rows)
+
+
+@lru_cache(maxsize=64)
+def scaled_graph(spec: GraphSpec, device: torch.device) -> ScaledGraph:
+    """The graph of a spec; cached, so treat its tensors as read-only.
+
+    Raises:
+        UnsupportedGraph: if neurons with scales are not both written and read along edges.
+    """
+    return _Builder(spec, slots_of(spec), device).build()
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """Edges that are no weights: a gain, or copies between neurons that share their values."""
+
+    source: Port
+    target: Port
+    by: Gain | Share
+
+
+class _Builder:
+    def __init__(self, spec: GraphSpec, slots: Slots, device: torch.device) -> None:
+        self._spec, self._slots, self._device = spec, slots, device
+        self._maps = [(item, self._plain(item.source), self._plain(item.target))
+                      for item in slots.maps]  # fmt: skip
+        self._entries = [(entry.edges, self._plain(entry.port)) for entry in slots.entries]
+        self._steps = self._found_steps()
+        self._check()
+        used = {port for _, *ends in self._maps for port in ends}
+        used |= {port for step in self._steps for port in (step.source, step.target)}
+        used |= {port for _, port in self._entries}
+        touched = {port.slot for port in used}
+        used |= {Port(n, False) for n in range(len(slots.slots)) if n not in touched}
+        self._ports = sorted(used, key=lambda port: (port.slot, port.dual))
+        self._first_node = dict(
+            zip((n.name for n in spec.node_sets), topology(spec).node_offset, strict=True)
+        )
+        self._first_row: dict[Port, int] = {}
+        rows = 0
+        for port in self._ports:
+            self._first_row[port] = rows
+            rows += self._size(port)
+
+    def build(self) -> ScaledGraph:
+        node = torch.cat(
+            [
+                self._first_node[self._slots.slots[port.slot].nodes]
+                + torch.arange(self._size(port))
+                for port in self._ports
+            ]
+        )
+        weights, ends = [], [torch.zeros(2, 0, dtype=torch.long)]
+        for item, source, target in self._maps:
+            first = torch.tensor([[self._first_row[source]], [self._first_row[target]]])
+            weights.append(Values(item.edges))
+            ends.append(pair_index(self._spec, item.edges) + first)
+        # Edges that carry 1 come last.
+        for step in sorted(self._steps, key=lambda step: isinstance(step.by, Share)):
+            if isinstance(step.by, Gain):
+                weights.append(self._gain(step.by))
+            ends.append(self._between(step))
+        source, target = torch.cat(ends, dim=1).to(self._device)
+        return ScaledGraph(
+            self._spec,
+            node.to(self._device),
+            self._kinds(),
+            source,
+            target,
+            tuple(weights),
+            tuple((Values(e), self._rows(e, self._first_row[port])) for e, port in self._entries),
+            tuple(
+                (Values(e), self._rows(e, self._first_node[e.target])) for e in self._slots.facts
+            ),
+            memberships(self._spec).to(self._device),
+            torch.equal(node, torch.arange(self._spec.num_nodes)),
+        )
+
+    def _plain(self, port: Port) -> Port:
+        """The port itself; of slots that are their own inverse, the one that is not dual."""
+        own_inverse = self._kind(port) in ("free", "sign", "orthogonal")
+        return Port(port.slot, port.dual and not own_inverse)
+
+    def _found_steps(self) -> list[_Step]:
+        """Gains and shares in the direction in which values run: away from what weights write."""
+        reached = {target for *_, target in self._maps} | {port for _, port in self._entries}
+        left = [
+            (
+                _Step(self._plain(gain.source), self._plain(gain.target), gain),
+                _Step(self._plain(gain.target.inverse()), self._plain(gain.source.inverse()), gain),
+            )
+            for gain in self._slots.gains
+        ] + [
+            (_Step(Port(one, dual), Port(other, dual), share),)
+            for share in self._slots.shares
+            for dual in (False, True)
+            for one, other in ((share.wide, share.narrow), (share.narrow, share.wide))
+            if self._plain(Port(one, dual)).dual == dual
+        ]
+        found: dict[tuple[Port, Port, str], _Step] = {}
+        while ready := [(o, s) for o in left for s in o if s.source in reached]:
+            options, step = ready[0]
+            left.remove(options)
+            name = step.by.edges.name if isinstance(step.by, Gain) else ""
+            backwards = self._plain(step.target.inverse()), self._plain(step.source.inverse()), name
+            if name == "" or backwards not in found:
+                found.setdefault((step.source, step.target, name), step)
+            reached.add(step.target)
+        return list(found.values())
+
+    def _check(self) -> None:
+        """Whether what scales a neuron is undone: values with a scale are written and read."""
+        written = {target for *_, target in self._maps} | {port for _, port in self._entries}
+        written |= {step.target for step in self._steps}
+        read = {source for _, source, _ in self._maps}
+        read |= {step.target for step in self._steps if self._kind(step.target) == "free"}
+        while more := {s.source for s in self._steps if s.target in read} - read:
+            read |= more
+        for port in sorted(written | read, key=lambda port: (port.slot, port.dual)):
+            if self._kind(port) != "free" and not (port in written and port in read):
+                nodes = self._slots.slots[port.slot].nodes
+                raise _refuse(nodes, "reads" if port in written else "writes")
+
+    def _kind(self, port: Port) -> str:
+        return self._slots.slots[port.slot].kind
+
+    def _size(self, port: Port) -> int:
+        return self._spec.node_set(self._slots.slots[port.slot].nodes).size
+
+    def _kinds(self) -> Kind:
+        kinds = [self._kind(port) for port in self._ports]
+        sizes = torch.tensor([self._size(port) for port in self._ports])
+
+        def mask(*members: str) -> Tensor:
+            flags = torch.tensor([kind in members for kind in kinds], dtype=torch.bool)
+            return flags.repeat_interleave(sizes).view(-1, 1, 1).to(self._device)
+
+        even = mask("sign", "orthogonal", "both", "general")
+        scaled = mask("positive", "both", "general")
+        return Kind(scaled, even.to(torch.uint8), bool(scaled.any()), bool(even.any()))
+
+    def _gain(self, gain: Gain) -> Values:
+        wide = self._slots.slots[gain.source.slot].nodes
+        neuron = _inside(self._spec, gain.edges.target, wide)
+        pick = pair_index(self._spec, gain.edges)[1].argsort()[neuron]
+        return Values(gain.edges, pick.to(self._device), gain.offset)
+
+    def _between(self, step: _Step) -> Tensor:
+        """Source and target rows of a step."""
+        source, target = self._first_row[step.source], self._first_row[step.target]
+        rows = torch.arange(max(self._size(step.source), self._size(step.target)))
+        narrow = rows
+        if isinstance(step.by, Share):
+            wide = self._slots.slots[step.by.wide].nodes
+            narrow = _inside(self._spec, self._slots.slots[step.by.narrow].nodes, wide)
+        spread = isinstance(step.by, Share) and step.source.slot == step.by.narrow
+        ends = (narrow, rows) if spread else (rows, narrow)
+        return torch.stack([source + ends[0], target + ends[1]])
+
+    def _rows(self, edges: EdgeSet, first: int) -> Tensor:
+        return (first + pair_index(self._spec, edges)[1]).to(self._device)
+
+
+def _inside(spec: GraphSpec, narrow: str, wide: str) -> Tensor:
+    """For every neuron of a node set, the one of another set that has some of its axes."""
+    axes = spec.node_set(wide)
+    grids = torch.meshgrid(*map(torch.arange, axes.shape), indexing="ij")
+    place = dict(zip(axes.axes, grids, strict=True))
+    number = torch.zeros(axes.shape, dtype=torch.long)
+    nodes = spec.node_set(narrow)
+    for axis, size in zip(nodes.axes, nodes.shape, strict=True):
+        number = number * size + place.get(axis, torch.tensor(0))
+    return number.flatten()
+
+
+def _refuse(nodes: str, missing: str) -> UnsupportedGraph:
+    return UnsupportedGraph(
+        f"node set {nodes}: no weight {missing} the values that a scale of its neurons changes; "
+        "they meet other neurons in a product (attention, a gate) or a normalisation, or share one "
+        "scale. ScaleGMN assumes that the weights around each neuron undo its scale. DualGMN reads "
+        "this architecture with all its symmetries; GMN, NeuralGraphGNN and NeuralGraphTransformer "
+        "read it without its scales"
+    )

@@ -1,0 +1,299 @@
+"""ScaleGMN: invariant to permutations and scales of neurons, in both forms, and to nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import converters
+import gmn
+from gmn import symmetry
+from gmn.nn import InvariantHead, ScaleGMN
+from gmn.nn.scale_blocks import EdgeUpdate, Kind, ReScaleEq, ScaleEq, ScaleInv, unit
+from gmn.nn.scaled_graph import UnsupportedGraph
+from gmn.testing import assert_invariant, relative_error
+from tests.cases import CASES, Case
+from tests.gmn.test_nn import conv
+from tests.traced import BY_NAME, graph_of
+
+CLAIMED = {"permutations", "scalings", "translations"}
+REFUSED = {  # a node set whose scale no weight undoes
+    **{f"attention{kind}": "q" for kind in ("", "-grouped")},
+    **{"attention-packed": "qkv", "attention-module": "self_attn", "bilinear": "left"},
+    **{"transformer": "attention.q", "transformer-rms": "attention.q", "reparametrised": "middle"},
+    **{"cosines": "first", "picked": "first", "bounded": "first", "windows": "first"},
+    **{"width-one": "first", "width-three": "first", "shifted-units": "first"},
+    **{"scalar-hidden": "conv"},
+}
+supported = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.name not in REFUSED], ids=lambda case: case.name
+)
+refused = pytest.mark.parametrize(("name", "nodes"), REFUSED.items(), ids=lambda text: text)
+both = pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])
+
+
+def net(bidirectional: bool, depth: int = 3, recompute: bool = False) -> ScaleGMN:
+    torch.manual_seed(0)
+    return ScaleGMN(12, depth, InvariantHead(3), bidirectional, recompute).double()
+
+
+def difference(net: nn.Module, one: gmn.ParameterGraph, other: gmn.ParameterGraph) -> float:
+    with torch.no_grad():
+        return relative_error(net(one), net(other))
+
+
+@both
+@supported
+def test_invariant_to_what_it_claims(case: Case, bidirectional: bool) -> None:
+    assert_invariant(net(bidirectional), graph_of(case), symmetries=CLAIMED)
+
+
+@both
+@supported
+def test_every_parameter_matters(case: Case, bidirectional: bool) -> None:
+    graph, generator = graph_of(case), torch.Generator().manual_seed(0)
+    free = {t.terms[0].edge_set for t in graph.spec.translations}
+    for edges in graph.spec.edge_sets:
+        values = graph.pairs(edges)
+        unread = edges.tied_to or edges.operation.name == "unused" or not values.numel()
+        if not unread and edges.name not in free:
+            noise = torch.rand(values.shape, generator=generator, dtype=torch.float64) + 0.5
+            changed = graph.replace_pairs({edges.name: values * noise})
+            assert difference(net(bidirectional), changed, graph) > 1e-8, edges.name
+
+
+@refused
+def test_what_it_cannot_read_is_named(name: str, nodes: str) -> None:
+    with pytest.raises(UnsupportedGraph, match=f"node set {nodes}: .*DualGMN"):
+        net(False)(graph_of(BY_NAME[name]))
+
+
+def test_changes_of_basis_are_not_claimed() -> None:
+    with pytest.raises(AssertionError, match="is not invariant"):
+        assert_invariant(net(True), graph_of(BY_NAME["mlp-identity"]), symmetries={"gauges"})
+
+
+@both
+@pytest.mark.parametrize("name", ["mlp-relu", "cnn", "batch-norm", "resnet", "mlp-tanh"])
+def test_scales_of_ten_thousand(name: str, bidirectional: bool) -> None:
+    graph = graph_of(BY_NAME[name])
+    element = symmetry.sample(
+        graph.spec, torch.Generator().manual_seed(0), spread=4.6, symmetries=CLAIMED
+    )
+    assert difference(net(bidirectional), element.act_on_graph(graph), graph) <= 1e-9
+
+
+@both
+@pytest.mark.parametrize("name", ["mlp-relu", "cnn", "batch-norm", "mlp-sine"])
+def test_single_precision(name: str, bidirectional: bool) -> None:
+    graph = graph_of(BY_NAME[name]).to(dtype=torch.float32)
+    assert_invariant(net(bidirectional).float(), graph, symmetries=CLAIMED, tolerance=1e-4)
+
+
+def _zeros(value: Tensor) -> Tensor:
+    return torch.zeros_like(value)
+
+
+def _tiny(value: Tensor) -> Tensor:
+    return value * 1e-15
+
+
+def _one_tiny(value: Tensor) -> Tensor:
+    """Its reciprocal, the paper's backward edge, is 1e15."""
+    result = value.clone()
+    result[:, 0, 0] = 1e-15
+    return result
+
+
+def _dead(value: Tensor) -> Tensor:
+    result = value.clone()
+    result[:, 0] = 0
+    return result
+
+
+def _duplicate(value: Tensor) -> Tensor:
+    result = value.clone()
+    result[:, 1] = result[:, 0]
+    return result
+
+
+@both
+@pytest.mark.parametrize("damage", [_zeros, _tiny, _one_tiny, _dead, _duplicate])
+@pytest.mark.parametrize("name", ["mlp-no-bias", "mlp-relu", "mlp-tanh", "batch-norm"])
+def test_degenerate_weights(
+    name: str, damage: Callable[[Tensor], Tensor], bidirectional: bool
+) -> None:
+    graph, model = graph_of(BY_NAME[name]), net(bidirectional)
+    weight = next(e.parameter for e in graph.spec.edge_sets if e.kind == "weight")
+    values = damage(graph.values[weight]).requires_grad_()
+    model(graph.replace({weight: values})).square().sum().backward()
+    gradients = [values.grad, *(p.grad for p in model.parameters() if p.grad is not None)]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+    assert_invariant(model, graph.replace({weight: values.detach()}), symmetries=CLAIMED)
+
+
+@both
+def test_gradients_of_parameters_do_not_explode(bidirectional: bool) -> None:
+    """With reciprocals they grow by 15 orders of magnitude when one weight is 1e-15."""
+    graph, sizes = graph_of(BY_NAME["mlp-relu"]), []
+    for weights in (graph.values["2.weight"], _one_tiny(graph.values["2.weight"])):
+        model = net(bidirectional)
+        model(graph.replace({"2.weight": weights})).square().sum().backward()
+        sizes.append(max(p.grad.abs().max() for p in model.parameters() if p.grad is not None))
+    assert sizes[1] < 10 * sizes[0]
+
+
+@both
+def test_one_sided_changes_are_noticed(bidirectional: bool) -> None:
+    for name in ("mlp-relu", "mlp-tanh"):
+        graph = graph_of(BY_NAME[name])
+        first, second = graph.values["0.weight"], graph.values["2.weight"]
+        changes = (
+            {"0.weight": first.flip(1)},
+            {"0.weight": first.flip(2)},
+            {"0.weight": first * 2},
+            {"2.weight": second * torch.tensor([-1.0, 1, 1, 1, 1, 1])},
+            {"4.weight": graph.values["4.weight"].flip(1)},
+        )
+        for change in changes:
+            assert difference(net(bidirectional), graph.replace(change), graph) > 1e-6
+
+
+@both
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: conv(stride=2),
+        lambda: conv(padding=1),
+        lambda: conv(dilation=2),
+        lambda: conv(act=nn.Tanh()),
+        lambda: conv(act=nn.LeakyReLU(0.3)),
+    ],
+    ids=["stride", "padding", "dilation", "activation", "slope"],
+)
+def test_what_the_operations_do_is_noticed(
+    change: Callable[[], nn.Module], bidirectional: bool
+) -> None:
+    inputs, state = (torch.zeros(1, 2, 12, 12),), conv().double().state_dict()
+    graphs = [
+        gmn.ParameterGraph.from_state_dicts(converters.trace(model, inputs), [state])
+        for model in (conv(), change())
+    ]
+    assert difference(net(bidirectional), *graphs) > 1e-8
+
+
+@both
+def test_a_batch_is_its_networks(bidirectional: bool) -> None:
+    graph, model = graph_of(BY_NAME["resnet"], networks=3), net(bidirectional)
+    torch.testing.assert_close(model(graph), torch.cat([model(graph[i]) for i in range(3)]))
+
+
+@both
+def test_gradients_reach_every_parameter(bidirectional: bool) -> None:
+    model = net(bidirectional)
+    for name in ("prelu", "batch-norm", "cnn-grouped", "heads"):  # facts, rows, groups, copies
+        model(graph_of(BY_NAME[name])).square().sum().backward()
+    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+    assert not silent
+
+
+def test_recomputed_layers_give_the_same_gradients() -> None:
+    graph, gradients = graph_of(BY_NAME["cnn"]), []
+    for recompute in (False, True):
+        model = net(True, recompute=recompute)
+        model(graph).square().sum().backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+# --- the blocks ----------------------------------------------------------------------------------
+
+ROWS = 40
+
+
+def kinds() -> Kind:
+    """Ten rows each of: no group, scales, signs, both."""
+    number = torch.arange(ROWS).view(-1, 1, 1) // 10
+    return Kind((number == 1) | (number == 3), (number >= 2).to(torch.uint8), True, True)
+
+
+def scales(kind: Kind, spread: float, seed: int) -> Tensor:
+    """A random element of every row's group."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(ROWS, 1, 1, generator=generator, dtype=torch.float64)
+    signs = torch.where((kind.even > 0) & (noise < 0), -1.0, 1.0)
+    return signs * torch.where(kind.scaled, (spread * noise.abs()).exp(), 1.0)
+
+
+def rows(size: float) -> Tensor:
+    torch.manual_seed(1)
+    values = size * torch.randn(ROWS, 2, 6, dtype=torch.float64)
+    values[::5] = 0
+    return values
+
+
+sizes = pytest.mark.parametrize("size", [1.0, 1e-15, 1e15])
+spreads = pytest.mark.parametrize("spread", [0.5, 9.2, -9.2])  # exp(9.2) is ten thousand
+
+
+@sizes
+@spreads
+def test_blocks_obey_their_law(size: float, spread: float) -> None:
+    torch.manual_seed(0)
+    kind, x, extras = kinds(), rows(size), torch.randn(ROWS, 2, 4, dtype=torch.float64)
+    q = scales(kind, spread, 0)
+    invariant, equivariant = ScaleInv(6, 5, 4).double(), ScaleEq(6, 5, 4).double()
+    with torch.no_grad():
+        moved, still = (invariant(y, kind, extras) for y in (q * x, x))
+        assert relative_error(moved, still) <= 1e-12
+        moved, still = (equivariant(y, kind, extras) for y in (q * x, x))
+        for one, other in zip(moved, q * still, strict=True):
+            assert relative_error(one, other) <= 1e-12
+
+
+@sizes
+@spreads
+def test_products_obey_their_law(size: float, spread: float) -> None:
+    torch.manual_seed(0)
+    kind, x, edges = kinds(), rows(1.0), rows(size)
+    source, target = torch.randperm(ROWS), torch.randperm(ROWS)
+    q = scales(kind, spread, 0)
+    moved_edges = edges * q[target] / q[source]
+    message, update = ReScaleEq(6).double(), EdgeUpdate(6).double()
+    z = torch.randn(ROWS, 2, 6, dtype=torch.float64)
+    with torch.no_grad():
+        moved, still = message(moved_edges, q * x, source), message(edges, x, source)
+        for one, other in zip(moved, q[target] * still, strict=True):
+            assert relative_error(one, other) <= 1e-12
+        moved, still = (update(e, z, source, target) for e in (moved_edges, edges))
+        for one, other in zip(moved, q[target] / q[source] * still, strict=True):
+            assert relative_error(one, other) <= 1e-12
+
+
+def test_signs_are_not_scales() -> None:
+    """Invariance to signs keeps sizes, invariance to scales keeps signs."""
+    torch.manual_seed(0)
+    kind, x, block = kinds(), rows(1.0), ScaleInv(6, 5).double()
+    with torch.no_grad():
+        doubled, turned, found = block(2 * x, kind), block(-x, kind), block(x, kind)
+    changed = [(y - found).abs().amax(dim=(1, 2)) > 1e-6 for y in (doubled, turned)]
+    live = torch.arange(ROWS) % 5 > 0
+    number = torch.arange(ROWS) // 10
+    assert torch.equal(changed[0], live & ((number == 0) | (number == 2)))
+    assert torch.equal(changed[1], live & (number <= 1))
+
+
+def test_unit_vectors_have_finite_gradients() -> None:
+    for size in (0.0, 1e-300, 1e-15, 1.0, 1e300):
+        x = torch.full((1, 3), size, dtype=torch.float64, requires_grad=True)
+        result = unit(x)
+        result.sum().backward()
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
+        torch.testing.assert_close(result.norm().item(), float(size > 0))
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(unit, x)
