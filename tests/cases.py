@@ -695,6 +695,7 @@ CASES = [
         )
         for name, dim in (("tokens", 1), ("units", 2))
     ),
+    Case("places", modules.Places, images(2), "constants along taps, which have no axis"),
     Case("unread", modules.Unread, vectors(3), "results that nobody reads"),
     Case("picked", modules.Picked, vectors(3), "scales do not follow what is picked by number"),
     Case("repeated", modules.Repeated, vectors(3), "which factor of a repeated axis is the copy"),

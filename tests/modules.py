@@ -203,3 +203,18 @@ class Remembering(nn.Module):
         if "gain" not in self.memory:
             self.memory["gain"] = torch.exp(self.gain)
         return self.last(torch.relu(self.first(x)) * self.memory["gain"])
+
+
+class Places(nn.Module):
+    """A number for every channel and place, before a softmax over places, and before a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(2, 4, 3, stride=3), nn.LayerNorm(36)
+        self.scores = nn.Parameter(torch.randn(4, 3, 3))
+        self.places, self.last = nn.Parameter(torch.randn(4, 3, 3)), nn.Linear(36, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x = x * torch.softmax(x + self.scores, -1)
+        return self.last(self.norm((x + self.places).flatten(1)))
