@@ -55,7 +55,7 @@ class DualGMN(nn.Module):
         hidden: int = 64,
         depth: int = 4,
         head: InvariantHead | None = None,
-        recompute: bool = True,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.recompute = recompute
