@@ -9,9 +9,7 @@ import pytest
 
 import gmn
 from gmn import cli, registry
-from gmn.draw import draw, layout, shorten
 from tests.gmn.population import small_zoo
-from tests.traced import every_case, spec_of
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -48,25 +46,6 @@ def test_draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str) -> N
     out = tmp_path / "new" / f"picture.{suffix}"
     assert run(monkeypatch, "draw", "cnn-relu", "--out", str(out)) == 0
     assert out.stat().st_size > 5000
-
-
-@every_case
-def test_every_case_can_be_drawn(case) -> None:  # type: ignore[no-untyped-def]
-    spec = spec_of(case.name)
-    places = layout(spec)
-    assert len(set(places.values())) == len(spec.node_sets)
-    figure = draw(spec)
-    texts = {text.get_text() for text in figure.axes[0].texts}
-    for edges in spec.edge_sets:
-        if not edges.diagonal:
-            assert any(shorten(edges.name, 2) in text for text in texts)
-
-
-def test_layout_follows_the_network() -> None:
-    places = layout(spec_of("resnet"))
-    columns = [places[name][0] for name in ("input", "0", "2.conv1", "6")]
-    assert columns == sorted(columns)
-    assert places["3.conv2"][0] > places["3.conv1"][0]
 
 
 @pytest.mark.parametrize(
@@ -132,9 +111,3 @@ def test_help_teaches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     for command in (("inspect",), ("verify",), ("draw",), ("compare",), ("zoo", "build")):
         assert run(monkeypatch, *command, "--help") == 0
         assert "Example:" in capsys.readouterr().out
-
-
-def test_long_names_are_cut_to_initials() -> None:
-    assert shorten("encoder.layer.0.attention.self.query") == "e.l.0.a.s.query"
-    assert shorten("short.name") == "short.name"
-    assert shorten("embeddings.word_embeddings.weight", 2) == "e.word_embeddings.weight"
