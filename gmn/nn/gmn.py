@@ -28,9 +28,6 @@ class GMN(nn.Module):
     Neurons of one head (or group of channels) read their mean, or nothing would say which queries
     belong to which values; parallel edges are told apart by their route. In the paper's graph of
     attention, queries, keys and values can be exchanged, and heads are invisible.
-    Neurons of one head (or group of channels) read their mean, or nothing would say which queries
-    belong to which values; parallel edges are told apart by their route. In the paper's graph of
-    attention, queries, keys and values can be exchanged, and heads are invisible.
 
     It needs no spec: one module reads every architecture. Equivariant to the permutations of the
     spec, not to its scalings.

@@ -1,0 +1,318 @@
+"""The contractions of a spec: which products carry messages, and in which order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import torch
+from torch import Tensor
+
+from gmn.graph import ParameterGraph
+from gmn.nn.slots import Map, Port, Slots, slots_of
+from gmn.spec import EdgeSet, GraphSpec
+from gmn.topology import memberships, tap_order
+
+Blocks = dict[str, Tensor]  # by edge set
+RANKS = 4  # independent ways in which a message weighs the taps of a kernel
+
+
+def blocks_of(graph: ParameterGraph) -> Blocks:
+    """Edge sets with their taps last: shape (B, *pair dims, taps)."""
+    result = {}
+    for edges in graph.spec.edge_sets:
+        block = graph.block(edges).permute([0, *(1 + place for place in tap_order(edges))])
+        pairs = sum(dim.port != "tap" for dim in edges.dims)
+        result[edges.name] = block.reshape(*block.shape[: 1 + pairs], edges.num_taps)
+    return result
+
+
+@dataclass(frozen=True)
+class Product:
+    """A map as an einsum between its block and the channels of its source.
+
+    Attributes:
+        source: where it reads.
+        target: where it writes.
+        edges: its edge set.
+        letters: those of the block, of source neurons and of target neurons.
+        sizes: shapes of source and target node sets.
+    """
+
+    source: Port
+    target: Port
+    edges: EdgeSet
+    letters: tuple[str, str, str]
+    sizes: tuple[tuple[int, ...], tuple[int, ...]]
+
+    def ahead(self, channels: Tensor, blocks: Blocks, codes: Blocks) -> Tensor:
+        """From (B, source neurons, c) to (B, target neurons, c)."""
+        block, source, target = self.letters
+        code = codes[self.edges.name][:, :RANKS]
+        return _contract(blocks[self.edges.name], code, channels, block, source, target, self.sizes)
+
+    def back(self, channels: Tensor, blocks: Blocks, codes: Blocks) -> Tensor:
+        """From (B, target neurons, c) to (B, source neurons, c), along the adjoint."""
+        block, source, target = self.letters
+        code = codes[self.edges.name][:, RANKS : 2 * RANKS]
+        sizes = (self.sizes[1], self.sizes[0])
+        return _contract(blocks[self.edges.name], code, channels, block, target, source, sizes)
+
+
+def _contract(
+    values: Tensor,
+    code: Tensor,
+    channels: Tensor,
+    block: str,
+    source: str,
+    target: str,
+    sizes: tuple[tuple[int, ...], tuple[int, ...]],
+) -> Tensor:
+    """Sums over sources and taps; channels fall into ranks that weigh taps differently."""
+    batch, width = len(channels), channels.shape[-1]
+    split = channels.reshape(batch, *sizes[0], RANKS, width // RANKS)
+    if values.shape[-1] == 1:
+        weighed = (split * code[0].unsqueeze(-1)).reshape(batch, *sizes[0], width)
+        result = torch.einsum(f"b{block},b{source}c->b{target}c", values[..., 0], weighed)
+    else:
+        mixed = torch.einsum(f"b{block}k,kr->br{block}", values, code)
+        result = torch.einsum(f"br{block},b{source}rc->b{target}rc", mixed, split)
+    return result.reshape(batch, -1, width)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """Multiplication by a diagonal block.
+
+    Attributes:
+        index: for every neuron, the neuron of the block's own node set; None if they are the same.
+    """
+
+    source: Port
+    target: Port
+    edges: EdgeSet
+    offset: float | None
+    index: Tensor | None
+
+    def ahead(self, channels: Tensor, blocks: Blocks, codes: Blocks) -> Tensor:
+        """Both (B, neurons, c)."""
+        return self._times(channels, blocks, codes[self.edges.name][:, :RANKS])
+
+    def back(self, channels: Tensor, blocks: Blocks, codes: Blocks) -> Tensor:
+        """Both (B, neurons, c)."""
+        return self._times(channels, blocks, codes[self.edges.name][:, RANKS : 2 * RANKS])
+
+    def _times(self, channels: Tensor, blocks: Blocks, code: Tensor) -> Tensor:
+        batch, rows, width = channels.shape
+        values = blocks[self.edges.name].flatten(1, -2)
+        values = values if self.index is None else values[:, self.index]
+        values = values if self.offset is None else (values + self.offset).rsqrt()
+        split = channels.reshape(batch, rows, RANKS, width // RANKS)
+        return (split * (values @ code).unsqueeze(-1)).reshape(batch, rows, width)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Neurons that differ by some axes: a mean over those, or copies along them.
+
+    Attributes:
+        wide: shape of the source's neurons.
+        kept: which of its axes the target has, in the target's order.
+    """
+
+    source: Port
+    target: Port
+    wide: tuple[int, ...]
+    kept: tuple[int, ...]
+
+    def ahead(self, channels: Tensor, blocks: Blocks, codes: Blocks) -> Tensor:
+        """From (B, wide neurons, c) to the mean (B, narrow neurons, c)."""
+        others = [place for place in range(len(self.wide)) if place not in self.kept]
+        wide = channels.reshape(len(channels), *self.wide, -1)
+        order = [0, *(1 + p for p in self.kept), *(1 + p for p in others), len(self.wide) + 1]
+        moved = wide.permute(order).flatten(1 + len(self.kept), -2)
+        return moved.mean(dim=-2).flatten(1, -2)
+
+    def back(self, channels: Tensor, blocks: Blocks, codes: Blocks) -> Tensor:
+        """From (B, narrow neurons, c) to copies (B, wide neurons, c)."""
+        batch, width = len(channels), channels.shape[-1]
+        narrow = channels.reshape(batch, *(self.wide[p] for p in self.kept), width)
+        order = sorted(range(len(self.kept)), key=self.kept.__getitem__)
+        shape = [size if p in self.kept else 1 for p, size in enumerate(self.wide)]
+        spread = narrow.permute(0, *(1 + p for p in order), len(order) + 1)
+        spread = spread.reshape(batch, *shape, width).expand(batch, *self.wide, width)
+        return spread.reshape(batch, -1, width)
+
+
+Step = Product | Scaled | Shared
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a forward pass looks up, once per spec.
+
+    Attributes:
+        spec: the architecture.
+        slots: its slots.
+        steps: products and the like, in the order in which the network runs.
+        rows: (R,) the node of each row; the slots' neurons follow one another.
+        sizes: number of rows of each slot.
+        levels: rows of each slot with a basis, and the shape (before, basis, after) of its neurons.
+        facts: edge sets that no symmetry changes, with the first and last node they belong to.
+        members: neurons and the groups they belong to.
+    """
+
+    spec: GraphSpec
+    slots: Slots
+    steps: tuple[Step, ...]
+    rows: Tensor
+    sizes: tuple[int, ...]
+    levels: tuple[tuple[int, tuple[int, int, int]], ...]
+    facts: tuple[tuple[EdgeSet, tuple[int, int]], ...]
+    members: Tensor
+
+    def split(self, channels: Tensor) -> tuple[Tensor, ...]:
+        """The channels of each slot."""
+        return channels.split(self.sizes, dim=1)
+
+    def to_rows(self, nodes: Tensor) -> Tensor:
+        """Channels of nodes (B, N, c) at the rows of all slots (B, R, c)."""
+        return nodes if self.aligned else nodes[:, self.rows]
+
+    def to_nodes(self, rows: Tensor) -> Tensor:
+        """Sums over the slots of each node."""
+        if self.aligned:
+            return rows
+        count = self.spec.num_nodes
+        return rows.new_zeros(len(rows), count, rows.shape[-1]).index_add(1, self.rows, rows)
+
+    @cached_property
+    def aligned(self) -> bool:
+        """Whether every node set has one slot, in order."""
+        return bool((self.rows.cpu() == torch.arange(len(self.rows))).all())
+
+    @cached_property
+    def free(self) -> Tensor:
+        """(R, 1) ones in the rows of neurons that no scale acts on."""
+        return self._mask("free")
+
+    @cached_property
+    def linear(self) -> Tensor:
+        """(R, 1) ones where channels of unit length are invariant."""
+        return self._mask("free", "positive")
+
+    @cached_property
+    def even(self) -> Tensor:
+        """(R, 1) ones where products of two of them are."""
+        return self._mask("sign", "both")
+
+    @cached_property
+    def has_even(self) -> bool:
+        """Whether there are such rows."""
+        return bool(self.even.any())
+
+    def _mask(self, *kinds: str) -> Tensor:
+        flags = torch.tensor([float(slot.kind in kinds) for slot in self.slots.slots])
+        return flags.repeat_interleave(torch.tensor(self.sizes)).unsqueeze(1).to(self.rows.device)
+
+    def level(self, channels: Tensor) -> Tensor:
+        """Means over the units of a basis, in all their rows."""
+        if not self.levels:
+            return channels
+        parts = list(self.split(channels))
+        for slot, shape in self.levels:
+            part = parts[slot]
+            whole = part.reshape(len(part), *shape, -1)
+            parts[slot] = whole.mean(2, keepdim=True).expand_as(whole).reshape(part.shape)
+        return torch.cat(parts, dim=1)
+
+
+@lru_cache(maxsize=64)
+def plan_of(spec: GraphSpec, device: torch.device) -> Plan:
+    """The plan of a spec; cached."""
+    slots = slots_of(spec)
+    start, first = 0, {}
+    for nodes in spec.node_sets:
+        first[nodes.name], start = start, start + nodes.size
+    sets = [spec.node_set(slot.nodes) for slot in slots.slots]
+    rows = [first[nodes.name] + torch.arange(nodes.size) for nodes in sets]
+    levels = [
+        (number, _around(nodes.shape, slot.basis))
+        for number, (slot, nodes) in enumerate(zip(slots.slots, sets, strict=True))
+        if slot.basis is not None
+    ]
+    return Plan(
+        spec,
+        slots,
+        tuple(_steps(spec, slots)),
+        torch.cat(rows).to(device),
+        tuple(nodes.size for nodes in sets),
+        tuple(levels),
+        tuple(
+            (e, (first[e.target], first[e.target] + spec.node_set(e.target).size))
+            for e in slots.facts
+        ),
+        memberships(spec).to(device),
+    )
+
+
+def _around(shape: tuple[int, ...], place: int) -> tuple[int, int, int]:
+    return math.prod(shape[:place]), shape[place], math.prod(shape[place + 1 :])
+
+
+def _steps(spec: GraphSpec, slots: Slots) -> list[Step]:
+    """Everything that carries messages, in the order in which the network runs."""
+    timed: list[tuple[float, Step]] = []
+    written: dict[int, float] = {}
+    for item in slots.maps:
+        timed.append((item.edges.depth, _product(spec, item)))
+        written[item.target.slot] = max(item.edges.depth, written.get(item.target.slot, 0))
+    for gain in slots.gains:
+        late = 0.2 if gain.offset is not None else 0.3
+        index = _broadcast(spec, gain.edges.target, slots.slots[gain.source.slot].nodes)
+        step = Scaled(gain.source, gain.target, gain.edges, gain.offset, index)
+        timed.append((gain.edges.depth + late, step))
+    for share in slots.shares:
+        wide = spec.node_set(slots.slots[share.wide].nodes)
+        narrow = spec.node_set(slots.slots[share.narrow].nodes)
+        kept = tuple(wide.axes.index(axis) for axis in narrow.axes)
+        time = max(written.get(slot, 0) for slot in (share.wide, share.narrow))
+        for dual in (False, True):
+            ports = Port(share.wide, dual), Port(share.narrow, dual)
+            timed.append((time + 0.5, Shared(*ports, wide.shape, kept)))
+    return [step for _, step in sorted(timed, key=lambda item: item[0])]
+
+
+def _broadcast(spec: GraphSpec, narrow: str, wide: str) -> Tensor | None:
+    """For every neuron of a node set, the one of another set whose axes it has all."""
+    if narrow == wide:
+        return None
+    axes = dict(zip(spec.node_set(wide).axes, spec.node_set(wide).shape, strict=True))
+    grids = torch.meshgrid(*map(torch.arange, axes.values()), indexing="ij")
+    place = dict(zip(axes, grids, strict=True))
+    number = torch.zeros(tuple(axes.values()), dtype=torch.long)
+    for axis, size in zip(spec.node_set(narrow).axes, spec.node_set(narrow).shape, strict=True):
+        number = number * size + place.get(axis, torch.tensor(0))
+    return number.flatten()
+
+
+def _product(spec: GraphSpec, item: Map) -> Product:
+    letters: dict[tuple[str | None, str], str] = {}
+    for dim in item.edges.dims:
+        if dim.port != "tap":
+            letters.setdefault((dim.axis, dim.port), chr(ord("A") + len(letters)))
+    source, target = spec.node_set(item.edges.source), spec.node_set(item.edges.target)
+
+    def of(axes: Sequence[str], end: str) -> str:
+        return "".join(letters.get((axis, end)) or letters[axis, "both"] for axis in axes)
+
+    block = "".join(letters[d.axis, d.port] for d in item.edges.dims if d.port != "tap")
+    return Product(
+        item.source,
+        item.target,
+        item.edges,
+        (block, of(source.axes, "source"), of(target.axes, "target")),
+        (source.shape, target.shape),
+    )
