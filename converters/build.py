@@ -5,24 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import torch
+
 from gmn.spec import Dim, EdgeSet, GraphSpec, StateEntry
 
 from .blocks import Block, blocks_of
 from .gauges import with_gauges
 from .names import Names
+from .program import program_of
 from .routes import with_routes
 from .scalings import scalings
 from .tracing import Tracing
 from .translations import translations
 
 
-def build_spec(trace: Tracing, entries: Sequence[StateEntry], unknown: Sequence[str]) -> GraphSpec:
+def build_spec(
+    trace: Tracing,
+    entries: Sequence[StateEntry],
+    unknown: Sequence[str],
+    exported: torch.export.ExportedProgram,
+) -> GraphSpec:
     """The spec of a traced architecture.
 
     Args:
         trace: the trace, with units balanced.
         entries: the state dict.
         unknown: reports on operations without a rule.
+        exported: the graph that was traced.
     """
     blocks = {e.name: blocks_of(trace, e) for e in entries if e.name in trace.parameters}
     names = Names(trace, [block for found in blocks.values() for block in found])
@@ -42,6 +51,7 @@ def build_spec(trace: Tracing, entries: Sequence[StateEntry], unknown: Sequence[
         gauges=gauges,
         translations=tuple(translations(trace, held, names)),
         unknown=tuple(unknown),
+        program=program_of(exported, trace, entries, pairs, names),
     )
 
 

@@ -70,7 +70,7 @@ class Names:
         for operation, node in operations:
             value = self._trace.values[node]  # type: ignore[index]
             axes = value[0] if value and isinstance(value[0], list) else value
-            for key in self._on(frozenset(a for axis in axes for a in atoms(axis))):
+            for key in self.node_sets_on(frozenset(a for axis in axes for a in atoms(axis))):
                 found[key].append(operation)
         return tuple(
             NodeSet(
@@ -83,7 +83,7 @@ class Names:
             for key, name in self._keys.items()
         )
 
-    def _on(self, present: frozenset[Atom]) -> list[NodeKey]:
+    def node_sets_on(self, present: frozenset[Atom]) -> list[NodeKey]:
         """The largest node sets whose axes a value has."""
         touched = {key for atom in present for key in self._keys_with.get(atom, ())}
         inside = [key for key in touched if present.issuperset(key)]

@@ -71,7 +71,7 @@ def trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> GraphSpec:
     _add_unused(result, entries)
     settle_dependence(_tensors(result), result.contractions)
     _run_units(result, program)
-    return build_spec(result, entries, unknown)
+    return build_spec(result, entries, unknown, program)
 
 
 def to_graph(model: nn.Module, example_inputs: tuple[Any, ...]) -> gmn.ParameterGraph:

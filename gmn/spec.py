@@ -17,11 +17,12 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 from gmn._json import decode, encode
+from gmn.program import Program
 
 FORMAT_VERSION = 1
 
@@ -313,6 +314,8 @@ class GraphSpec:
         gauges: changes of basis.
         translations: numbers that may be added.
         unknown: operations without a rule; the axes they touch are ordered.
+        program: the forward function, if it can be said as data. It does not count in comparisons:
+            what a metanetwork knows of weights is the structure.
 
     Raises:
         SpecError: if names collide or dangle, or a parameter is not covered exactly once.
@@ -326,6 +329,7 @@ class GraphSpec:
     gauges: tuple[Gauge, ...] = ()
     translations: tuple[Translation, ...] = ()
     unknown: tuple[str, ...] = ()
+    program: Program | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         followed = self.symmetries.followed
@@ -456,7 +460,8 @@ class GraphSpec:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the JSON text: equal specs, equal fingerprints, in every process."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        text = replace(self, program=None).to_json()
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def __hash__(self) -> int:
         return int(self.fingerprint[:15], 16)
