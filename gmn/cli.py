@@ -21,6 +21,7 @@ from gmn.sources import convert as convert_checkpoints
 from gmn.spec import GraphSpec
 from gmn.tasks import AccuracyPrediction
 from gmn.train import Recipe
+from gmn.zoo.catalogue import BUILDERS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -162,7 +163,7 @@ def models() -> None:
 
 @zoo_app.command("build")
 def build_zoo(
-    name: Annotated[str, typer.Argument(help="Population: cnn-mnist or cnn-digits.")],
+    name: Annotated[str, typer.Argument(help=f"Population: {', '.join(BUILDERS)}.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     size: Annotated[int, typer.Option(min=1, help="Number of networks.")] = 1200,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -170,10 +171,13 @@ def build_zoo(
 ) -> None:
     """Train a population of networks; a stopped run goes on where it was.
 
-    Example: `gmn zoo build cnn-mnist --size 1200 --seed 0 --out runs/cnn-mnist`
+    Example: `gmn zoo build cnn-mnist --size 1200 --seed 0 --out runs/cnn-mnist`,
+    `gmn zoo build inr-mnist --size 5000 --seed 0 --out runs/inr-mnist`
     """
     population = zoo.build(name, size=size, seed=seed, out=out, workers=workers)
     console.print(f"{population} in {out}")
+    for topic, value in population.manifest["card"].items():
+        console.print(f"  {topic}: {value}", highlight=False)
 
 
 @app.command()

@@ -1,33 +1,17 @@
-"""The populations that can be built by name: which networks, which images, which recipes."""
+"""What a kind of population has to say about itself; the rest of building is common to all."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from gmn.zoo.recipe import Range, RecipeRanges
-from gmn.zoo.training import BATCH_SIZE
+from torch import Tensor
 
-SHARD_SIZE = 25
+from gmn.zoo.store import Row
 
-
-@dataclass(frozen=True)
-class Builder:
-    """What a population is made of.
-
-    Attributes:
-        images: Name of the image set that its networks learn.
-        architectures: Names of its architectures; networks take them in turn.
-        ranges: Where the hyper-parameters come from.
-    """
-
-    images: str
-    architectures: tuple[str, ...]
-    ranges: RecipeRanges
-
-    def configuration(self) -> dict[str, Any]:
-        """All that decides what is built, besides size and seed, as JSON values."""
-        return {**asdict(self), "batch_size": BATCH_SIZE, "shard_size": SHARD_SIZE}
+State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,52 +29,66 @@ class Shard:
     networks: tuple[int, ...]
 
 
-# Length and strength of training spread the accuracies, and both leave their trace in the weights.
-# Wide ranges of the last three would not: accuracy could no longer be read off a network.
-CNN_RANGES = RecipeRanges(
-    steps=Range(5, 600, logarithmic=True),
-    learning_rate=Range(3e-3, 2e-2, logarithmic=True),
-    weight_decay=Range(2e-2, 6.0, logarithmic=True),
-    init_scale=Range(0.9, 1.1),
-    data_fraction=Range(0.6, 1.0),
-    label_noise=Range(0.0, 0.1),
-)
+class Builder(ABC):
+    """Which networks a population has, what they learn, and what is noted down of each.
 
-BUILDERS: dict[str, Builder] = {
-    "cnn-mnist": Builder("mnist", ("cnn-relu", "cnn-tanh"), CNN_RANGES),
-    "cnn-digits": Builder("digits", ("cnn-relu", "cnn-tanh"), CNN_RANGES),
-}
+    Network i of a seed must not depend on the size of the population.
 
-
-def builder(name: str) -> Builder:
-    """The builder of this name.
-
-    Args:
-        name: ``"cnn-mnist"`` or ``"cnn-digits"``.
-
-    Returns:
-        What the population is made of.
-
-    Raises:
-        ValueError: If no population has this name.
+    Attributes:
+        architectures: Names of its architectures; networks take them in turn.
+        shard_size: Largest number of networks that are trained together.
     """
-    if name not in BUILDERS:
-        raise ValueError(f"no population is called {name!r}; known: {', '.join(sorted(BUILDERS))}")
-    return BUILDERS[name]
+
+    architectures: tuple[str, ...]
+    shard_size: int
+
+    @abstractmethod
+    def configuration(self) -> dict[str, Any]:
+        """All that decides what is built, besides size and seed, as JSON values."""
+
+    @abstractmethod
+    def example(self) -> Tensor:
+        """An input of the networks, to trace them with.
+
+        Raises:
+            MissingImages: If the images of the population are not installed.
+        """
+
+    @abstractmethod
+    def train(self, shard: Shard, seed: int) -> tuple[State, list[Row]]:
+        """Trains the networks of one shard.
+
+        Args:
+            shard: Which ones.
+            seed: Seed of the population.
+
+        Returns:
+            The states, every tensor stacked to shape (networks, ...); and of each network its
+            split, labels and hyper-parameters.
+        """
+
+    @abstractmethod
+    def card(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """What a reader should know about this kind of population, as JSON values.
+
+        Args:
+            rows: The rows of all its networks.
+        """
 
 
-def plan(size: int, architectures: tuple[str, ...]) -> list[Shard]:
+def plan(size: int, architectures: tuple[str, ...], shard_size: int) -> list[Shard]:
     """Deals `size` networks out to shards, so that architectures take turns.
 
     Args:
         size: Number of networks.
         architectures: Names; network i has the one at ``i % len(architectures)``.
+        shard_size: Largest number of networks in a shard.
 
     Returns:
         The shards, numbered from zero.
     """
     width = len(architectures)
-    stride = SHARD_SIZE * width
+    stride = shard_size * width
     parts = [
         (architecture, tuple(range(start + offset, min(start + stride, size), width)))
         for start in range(0, size, stride)

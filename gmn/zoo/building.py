@@ -11,8 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict
-from functools import lru_cache
 from itertools import starmap
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
@@ -22,13 +20,11 @@ import torch
 from tqdm import tqdm
 
 import converters
-from gmn.zoo import images
-from gmn.zoo.builders import Builder, Shard, builder, plan
+from gmn.zoo.builders import Builder, Shard, plan
+from gmn.zoo.catalogue import builder
 from gmn.zoo.networks import network
 from gmn.zoo.population import Zoo
-from gmn.zoo.recipe import derive_seed
 from gmn.zoo.store import Row, ZooWriter
-from gmn.zoo.training import train_chunk
 
 Task = tuple[ZooWriter, Builder, int, Shard]
 
@@ -50,7 +46,7 @@ def build(
     ``if __name__ == "__main__":``.
 
     Args:
-        name: ``"cnn-mnist"`` or ``"cnn-digits"``.
+        name: ``"cnn-mnist"``, ``"cnn-digits"``, ``"inr-mnist"`` or ``"inr-digits"``.
         size: Number of networks to train. Runs that diverge are kept out and counted in the
             data card.
         seed: Seed of the population.
@@ -70,54 +66,40 @@ def build(
         raise ValueError(f"size and workers must be positive, got {size} and {workers}")
     chosen = builder(name)
     writer = ZooWriter(Path(out), name, size, seed, chosen.configuration())
-    shards = plan(size, chosen.architectures)
+    shards = plan(size, chosen.architectures, chosen.shard_size)
     missing = [shards[number] for number in writer.missing(len(shards))]
-    if missing:
-        images.load(chosen.images)  # fails here, with its advice, rather than in a worker
     if missing or not writer.complete:
+        example = chosen.example()  # fails here, with its advice, rather than in a worker
         tasks = [(writer, chosen, seed, shard) for shard in missing]
         done = size - sum(len(shard.networks) for shard in missing)
         with tqdm(total=size, initial=done, unit="net", disable=not progress) as bar:
             for trained in _run(tasks, workers):
                 bar.update(trained)
         rows = writer.collect_rows(len(shards))
-        example = images.load(chosen.images).train_images[:1]
         specs = {
             architecture: json.loads(converters.trace(network(architecture), (example,)).to_json())
             for architecture in chosen.architectures
         }
-        writer.finish(len(shards), rows, specs, data_card(rows, size))
+        writer.finish(len(shards), rows, specs, {**data_card(rows, size), **chosen.card(rows)})
     return Zoo(writer.folder)
 
 
 def data_card(rows: list[Row], size: int) -> dict[str, Any]:
-    """What a reader should know about a population before using it.
+    """What a reader should know about any population before using it.
 
     Args:
         rows: The rows of its networks.
         size: How many were trained.
 
     Returns:
-        JSON values: counts, training time in processor seconds, and in ``test_accuracy`` the
-        number of networks per tenth of accuracy, for each architecture.
+        JSON values: counts, and training time in processor seconds.
     """
     return {
         "networks": len(rows),
         "diverged_and_kept_out": size - len(rows),
         "training_seconds": round(sum(row["seconds"] for row in rows), 1),
         "splits": dict(Counter(row["split"] for row in rows)),
-        "test_accuracy": {
-            architecture: _tenths(
-                [row["test_accuracy"] for row in rows if row["architecture"] == architecture]
-            )
-            for architecture in sorted({row["architecture"] for row in rows})
-        },
     }
-
-
-def _tenths(values: list[float]) -> list[int]:
-    counts = Counter(min(int(value * 10), 9) for value in values)
-    return [counts[tenth] for tenth in range(10)]
 
 
 def _run(tasks: list[Task], workers: int) -> Iterator[int]:
@@ -161,48 +143,17 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-@lru_cache(maxsize=1)
-def _load_images(name: str) -> images.ImageSet:
-    return images.load(name)
-
-
 def _build_shard(writer: ZooWriter, chosen: Builder, seed: int, shard: Shard) -> int:
     """Trains the networks of one shard and writes it; returns how many were trained."""
     start = time.perf_counter()
-    seeds = [derive_seed(seed, "network", number) for number in shard.networks]
-    recipes = [
-        chosen.ranges.draw(torch.Generator().manual_seed(derive_seed(seed, "recipe", number)))
-        for number in shard.networks
-    ]
-    module, images_ = network(shard.architecture), _load_images(chosen.images)
-    state, metrics = train_chunk(module, recipes, images_, seeds)
+    state, rows = chosen.train(shard, seed)
     seconds = (time.perf_counter() - start) / len(shard.networks)
     finite = torch.stack([value.flatten(1).isfinite().all(1) for value in state.values()]).all(0)
     kept = finite.nonzero().flatten()
-    rows: list[Row] = [
-        {
-            "id": f"{shard.networks[position]:06d}",
-            "split": split_of(seed, shard.networks[position]),
-            **metrics[position],
-            **asdict(recipes[position]),
-            "seconds": round(seconds, 3),
-        }
-        for position in kept.tolist()
+    full: list[Row] = [
+        {"id": f"{shard.networks[row]:06d}", **rows[row], "seconds": round(seconds, 3)}
+        for row in kept.tolist()
     ]
     stacked = {name: value[kept] for name, value in state.items()}
-    writer.write_shard(shard.number, shard.architecture, stacked, rows)
+    writer.write_shard(shard.number, shard.architecture, stacked, full)
     return len(shard.networks)
-
-
-def split_of(seed: int, number: int) -> str:
-    """The split of a network, whatever the size of the zoo: 70 % train, 15 % val, 15 % test.
-
-    Args:
-        seed: Seed of the population.
-        number: Number of the network.
-
-    Returns:
-        ``"train"``, ``"val"`` or ``"test"``.
-    """
-    percent = derive_seed(seed, "split", number) % 100
-    return "train" if percent < 70 else "val" if percent < 85 else "test"

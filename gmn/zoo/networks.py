@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
@@ -47,9 +48,41 @@ class SmallCNN(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Siren(nn.Module):
+    """An image as a network from coordinates to brightness: 2-32-32-1 with sines, 1,185 parameters.
+
+    Sitzmann et al., 2020, https://arxiv.org/abs/2006.09661.
+
+    >>> sum(p.numel() for p in Siren().parameters())
+    1185
+    """
+
+    frequency = 30.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer1 = nn.Linear(2, 32)
+        self.layer2 = nn.Linear(32, 32)
+        self.layer3 = nn.Linear(32, 1)
+
+    def layers(self) -> tuple[nn.Linear, ...]:
+        """The linear layers from input to output."""
+        return self.layer1, self.layer2, self.layer3
+
+    def forward(
+        self,
+        coordinates: Tensor,  # shape: (points, 2), in [-1, 1]
+    ) -> Tensor:  # shape: (points, 1)
+        """Brightness at each point."""
+        x = torch.sin(self.frequency * self.layer1(coordinates))
+        x = torch.sin(self.frequency * self.layer2(x))
+        return self.layer3(x)
+
+
 ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "cnn-relu": partial(SmallCNN, "relu"),
     "cnn-tanh": partial(SmallCNN, "tanh"),
+    "siren": Siren,
 }
 
 

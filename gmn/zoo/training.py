@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
 
+from gmn.zoo.builders import State
 from gmn.zoo.images import ImageSet
 from gmn.zoo.recipe import Recipe
-
-State = dict[str, Tensor]
 
 BATCH_SIZE = 32
 EVALUATION_BATCH = 50
@@ -136,7 +135,7 @@ def _optimise(
         weights = {name: value[:running] for name, value in state.items()}
         gradients = _gradients(module, weights, images.train_images[batch], targets)
         for name, weight in weights.items():
-            _adamw(
+            adamw_step(
                 weight,
                 gradients[name],
                 (first[name][:running], second[name][:running]),
@@ -159,7 +158,7 @@ def _gradients(
     return dict(zip(leaves, gradients, strict=True))
 
 
-def _adamw(
+def adamw_step(
     weight: Tensor,  # shape: (N, ...), updated in place
     gradient: Tensor,
     moments: tuple[Tensor, Tensor],  # updated in place

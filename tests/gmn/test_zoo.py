@@ -15,8 +15,9 @@ from torch import nn
 from torch.nn import functional
 
 from gmn import zoo
-from gmn.zoo import builders, images
-from gmn.zoo.builders import CNN_RANGES, SHARD_SIZE, plan
+from gmn.zoo import catalogue, images
+from gmn.zoo.builders import plan
+from gmn.zoo.catalogue import CNN_RANGES
 from gmn.zoo.images import ImageSet
 from gmn.zoo.networks import network
 from gmn.zoo.recipe import Recipe
@@ -51,7 +52,7 @@ def short_runs():
     """Recipes of at most eight steps, so that this file takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
         shorter = replace(CNN_RANGES, steps=replace(CNN_RANGES.steps, high=8))
-        patch.setitem(builders.BUILDERS, NAME, replace(builders.BUILDERS[NAME], ranges=shorter))
+        patch.setitem(catalogue.BUILDERS, NAME, replace(catalogue.BUILDERS[NAME], ranges=shorter))
         yield
 
 
@@ -203,7 +204,7 @@ def test_wrong_questions_are_answered_with_the_choices(built):
 
 
 def test_a_finished_zoo_is_opened_not_built(built, monkeypatch):
-    monkeypatch.setattr("gmn.zoo.building.train_chunk", None)
+    monkeypatch.setattr("gmn.zoo.classifiers.train_chunk", None)
     assert build(built.folder).rows == built.rows
 
 
@@ -262,7 +263,7 @@ def test_a_network_that_diverged_is_kept_out_and_counted(tmp_path, monkeypatch):
         state["conv1.weight"][0] = torch.nan
         return state, metrics
 
-    monkeypatch.setattr("gmn.zoo.building.train_chunk", one_diverges)
+    monkeypatch.setattr("gmn.zoo.classifiers.train_chunk", one_diverges)
     small = build(tmp_path, size=3)
     assert [row["id"] for row in small.rows] == ["000002"]
     assert small.manifest["card"]["diverged_and_kept_out"] == 2
@@ -270,29 +271,29 @@ def test_a_network_that_diverged_is_kept_out_and_counted(tmp_path, monkeypatch):
 
 
 def test_a_plan_deals_every_network_out_once():
-    shards = plan(130, ("a", "b"))
+    shards = plan(130, ("a", "b"), 25)
     dealt = [number for shard in shards for number in shard.networks]
     assert sorted(dealt) == list(range(130))
     assert [shard.number for shard in shards] == list(range(len(shards)))
-    assert max(len(shard.networks) for shard in shards) == SHARD_SIZE
+    assert max(len(shard.networks) for shard in shards) == 25
     assert all(number % 2 == "ab".index(s.architecture) for s in shards for number in s.networks)
 
 
 KILLED = """
 import sys
 from gmn import zoo
-from gmn.zoo import builders
 if __name__ == "__main__":
-    zoo.build("cnn-digits", 2000, 1, sys.argv[1], workers=2, progress=False)
+    zoo.build(sys.argv[1], 20_000, 1, sys.argv[2], workers=2, progress=False)
 """
 
 
 @pytest.mark.slow
-def test_a_build_that_was_killed_goes_on_and_leaves_no_workers(tmp_path):
+@pytest.mark.parametrize("name", ["cnn-digits", "inr-digits"])
+def test_a_build_that_was_killed_goes_on_and_leaves_no_workers(name, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(KILLED)
     out = tmp_path / "zoo"
-    process = subprocess.Popen([sys.executable, str(script), str(out)])
+    process = subprocess.Popen([sys.executable, str(script), name, str(out)])
     deadline = time.monotonic() + 120
     while len(list(out.glob("shard-*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
