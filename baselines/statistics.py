@@ -39,24 +39,30 @@ def _quantiles(values: Tensor) -> Tensor:
 
 
 class StatNN:
-    """Gradient boosting on :func:`layer_statistics`; fitted at once, on the CPU."""
+    """Gradient boosting on :func:`layer_statistics`; fitted at once, on the CPU.
 
-    def __init__(self) -> None:
+    Args:
+        outputs: 1 to predict a number; the number of classes to predict their probabilities.
+    """
+
+    def __init__(self, outputs: int = 1) -> None:
+        self.outputs = outputs
         self._model: Any = None
 
     def fit(self, graphs: Sequence[ParameterGraph], targets: Tensor, seed: int = 0) -> StatNN:
-        """Fits to targets of shape (sum of batch sizes,).
+        """Fits to targets of shape (sum of batch sizes,): numbers, or classes from zero.
 
         Raises:
             ImportError: if LightGBM is not installed.
         """
         try:
-            from lightgbm import LGBMRegressor
+            from lightgbm import LGBMClassifier, LGBMRegressor
         except ImportError as error:
             raise ImportError(
                 "StatNN needs LightGBM: pip install 'graph-metanetworks[baselines]'"
             ) from error
-        self._model = LGBMRegressor(
+        booster = LGBMRegressor if self.outputs == 1 else LGBMClassifier
+        self._model = booster(
             n_estimators=600,
             learning_rate=0.03,
             num_leaves=15,
@@ -73,14 +79,22 @@ class StatNN:
         return self
 
     def predict(self, graphs: Sequence[ParameterGraph]) -> Tensor:
-        """Predictions of shape (sum of batch sizes,).
+        """Predictions of shape (sum of batch sizes,), or probabilities with one column per class.
 
         Raises:
             RuntimeError: before :meth:`fit`.
         """
         if self._model is None:
             raise RuntimeError("StatNN predicts after fit")
-        return torch.as_tensor(self._model.predict(_rows(graphs)), dtype=torch.float32)
+        rows = _rows(graphs)
+        if self.outputs == 1:
+            return torch.as_tensor(self._model.predict(rows), dtype=torch.float32)
+        # The booster has columns only for the classes that it has seen.
+        result = torch.zeros(len(rows), self.outputs)
+        result[:, self._model.classes_] = torch.as_tensor(
+            self._model.predict_proba(rows), dtype=torch.float32
+        )
+        return result
 
 
 def _rows(graphs: Sequence[ParameterGraph]) -> Any:

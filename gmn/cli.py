@@ -19,7 +19,7 @@ from gmn.draw import draw as draw_spec
 from gmn.sources import ACTIVATIONS, UserError, load_weights, named_module
 from gmn.sources import convert as convert_checkpoints
 from gmn.spec import GraphSpec
-from gmn.tasks import AccuracyPrediction
+from gmn.tasks import task_of
 from gmn.train import Recipe
 from gmn.zoo.catalogue import BUILDERS
 
@@ -192,12 +192,13 @@ def compare(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 25,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread.")] = 2,
 ) -> None:
-    """Predict test accuracy from weights with several models, and compare them.
+    """Compare models on what a population is for: test accuracies of CNNs, classes of INRs.
 
-    Example: `gmn compare runs/cnn-mnist -m gmn -m nfn-hnp --out runs/compare`
+    Example: `gmn compare runs/cnn-mnist -m gmn -m nfn-hnp --out runs/compare`,
+    `gmn compare runs/inr-mnist -m dual-gmn --epochs 100 --out runs/compare-inr`
     """
     result = run_comparison(
-        partial(AccuracyPrediction.open, population),
+        partial(task_of, population),
         model or registry.names(),
         seeds=seeds,
         recipe=Recipe(epochs=epochs),

@@ -21,7 +21,8 @@ from tqdm.auto import tqdm
 
 from gmn import cost, registry, report
 from gmn.cost import Cost
-from gmn.train import Recipe, Result, Task, train
+from gmn.tasks.answers import ANSWERS, AnswerKind
+from gmn.train import Augment, Recipe, Result, Task, train
 
 TaskFactory = Callable[[], Task]
 
@@ -33,7 +34,7 @@ class Row:
     Attributes:
         model: its name.
         metrics: per metric, one value per seed.
-        predictions: per seed, one prediction per test network.
+        predictions: per seed, one answer (a number or a class) per test network.
         cost: of a training step.
         seconds: training time per seed.
         learning_rate: peak of the schedule; 0 for estimators.
@@ -97,17 +98,17 @@ class Comparison:
         return str(self.protocol["metric"])
 
     def p_value(self, row: Row) -> float:
-        """Paired test against the best model: Wilcoxon's on absolute errors per test network.
+        """Paired test against the best model: Wilcoxon's on errors per test network.
 
-        Predictions are averaged over seeds first. 1 for the best model itself.
+        The error of numbers is the distance of their mean over seeds from the truth; that of
+        classes is the share of seeds that are wrong, so that for one seed this is McNemar's test.
+        1 for the best model itself, and for one that errs exactly like it.
         """
-        if row is self.rows[0]:
+        kind, truth = ANSWERS[self.protocol["kind"]], torch.tensor(self.target)
+        own, best = (kind.errors(torch.tensor(r.predictions), truth) for r in (row, self.rows[0]))
+        if torch.equal(own, best):
             return 1.0
-        errors = [
-            (torch.tensor(r.predictions).mean(dim=0) - torch.tensor(self.target)).abs().numpy()
-            for r in (row, self.rows[0])
-        ]
-        return float(stats.wilcoxon(*errors).pvalue)
+        return float(stats.wilcoxon(own.numpy(), best.numpy()).pvalue)
 
     def __str__(self) -> str:
         return report.text_table(self)
@@ -131,7 +132,7 @@ def compare(
     time; then models train in ``workers`` processes of one thread each.
 
     Args:
-        task: makes the task, such as ``functools.partial(AccuracyPrediction.open, folder)``;
+        task: makes the task, such as ``functools.partial(gmn.tasks.task_of, folder)``;
             with several workers it has to be picklable.
         models: names of installed models (see ``gmn models``), or factories by name.
         seeds: number of seeds.
@@ -153,7 +154,10 @@ def compare(
     costs = dict(zip(factories, _costs(runner, jobs[: len(factories)], progress), strict=True))
     outcomes = _train_all(runner, jobs, progress)
     example = task()
-    rows = [_row(name, costs[name], [o for o in outcomes if o.name == name]) for name in factories]
+    rows = [
+        _row(name, costs[name], [o for o in outcomes if o.name == name], ANSWERS[example.kind])
+        for name in factories
+    ]
     rows.sort(key=lambda row: -row.mean(example.metric))
     return Comparison(
         protocol=_protocol(example, recipe, seeds, workers),
@@ -166,13 +170,20 @@ def _protocol(task: Task, recipe: Recipe, seeds: int, workers: int) -> dict[str,
     sizes = {name: sum(map(len, task.split(name))) for name in ("train", "val", "test")}
     return {
         "task": task.name,
+        "target": task.target,
+        "kind": task.kind,
         "metric": task.metric,
         "networks": sizes,
         "seeds": seeds,
-        "recipe": asdict(recipe),
+        "recipe": {**asdict(recipe), "augment": _in_words(recipe.augment)},
         "threads": torch.get_num_threads() if workers == 1 else 1,
         "torch": str(torch.__version__),
     }
+
+
+def _in_words(augment: Augment | None) -> str | None:
+    """A function's name, or what an object says of itself."""
+    return None if augment is None else str(getattr(augment, "__qualname__", repr(augment)))
 
 
 # --- jobs ---------------------------------------------------------------------------------------
@@ -221,10 +232,10 @@ def _train(job: _Job, messages: Any = None) -> _Outcome:
     return _Outcome(job.name, job.seed, result, time.perf_counter() - start)
 
 
-def _row(name: str, price: Cost, outcomes: list[_Outcome]) -> Row:
+def _row(name: str, price: Cost, outcomes: list[_Outcome], kind: AnswerKind) -> Row:
     outcomes = sorted(outcomes, key=lambda outcome: outcome.seed)
     metrics = {m: [o.result.metrics[m] for o in outcomes] for m in outcomes[0].result.metrics}
-    predictions = [o.result.prediction.tolist() for o in outcomes]
+    predictions = [kind.answers(o.result.prediction).tolist() for o in outcomes]
     seconds, rate = [o.seconds for o in outcomes], outcomes[0].result.learning_rate
     return Row(name, metrics, predictions, price, seconds, rate)
 
@@ -316,4 +327,4 @@ def save(comparison: Comparison, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "comparison.json").write_text(comparison.to_json())
     (folder / "comparison.txt").write_text(f"{comparison}\n")
-    report.scatter_plot(comparison).savefig(folder / "comparison.png", dpi=150)
+    report.plot(comparison).savefig(folder / "comparison.png", dpi=150)

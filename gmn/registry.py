@@ -23,10 +23,10 @@ class Estimator(Protocol):
     """A model that is fitted at once instead of by gradient steps."""
 
     def fit(self, graphs: Sequence[ParameterGraph], targets: Tensor, seed: int = 0) -> object:
-        """Fits to targets of shape (sum of batch sizes,)."""
+        """Fits to targets of shape (sum of batch sizes,): numbers, or classes from zero."""
 
     def predict(self, graphs: Sequence[ParameterGraph]) -> Tensor:
-        """Predictions of shape (sum of batch sizes,)."""
+        """Predictions (sum of batch sizes,), or probabilities with one column per class."""
 
 
 Factory: TypeAlias = Callable[[GraphSpec, int], "nn.Module | Estimator"]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable, Sequence
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import Locator
 
     from gmn.comparison import Comparison, Row
 
-NAMES = {"tau": "Kendall τ", "r2": "R²"}
+NAMES = {"tau": "Kendall τ", "r2": "R²", "nll": "−log p"}
 
 
 def columns(comparison: Comparison) -> list[str]:
@@ -52,9 +56,13 @@ def caption(comparison: Comparison) -> str:
     return (
         f"{protocol['task']}: {sizes} networks (train/val/test), {protocol['seeds']} seeds "
         f"(mean ± 95 % CI), {recipe['epochs']} epochs of batches of {recipe['batch_size']}, "
-        "AdamW with one cycle, no augmentation, no probes, best validation epoch; "
+        f"AdamW with one cycle, {_augmentation(recipe)}, no probes, best validation epoch; "
         f"costs per training step on {protocol['threads']} thread(s)"
     )
+
+
+def _augmentation(recipe: dict[str, Any]) -> str:
+    return "no augmentation" if recipe["augment"] is None else f"augmented by {recipe['augment']}"
 
 
 def text_table(comparison: Comparison) -> str:
@@ -82,7 +90,75 @@ def html_table(comparison: Comparison) -> str:
 
 
 def scatter_plot(comparison: Comparison) -> Figure:
-    """Predicted against true values, one panel per model, seeds averaged."""
+    """Predicted against true numbers, one panel per model, seeds averaged."""
+    figure, panels = _panels(comparison)
+    for axis, row in panels:
+        predicted = torch.tensor(row.predictions).mean(dim=0)
+        axis.plot([0, 1], [0, 1], color="0.7", linewidth=1, zorder=0)
+        axis.scatter(comparison.target, predicted, s=9, alpha=0.5, linewidths=0, color="C0")
+        axis.set_aspect("equal")
+    figure.supxlabel(f"true {comparison.protocol['target']}", fontsize=10)
+    figure.supylabel("predicted from the weights", fontsize=10)
+    return figure
+
+
+def confusion_plot(comparison: Comparison) -> Figure:
+    """How often each class is taken for which, one panel per model, all seeds together.
+
+    Rows are true classes and sum to one; agreement is on the diagonal.
+    """
+    figure, panels = _panels(comparison)
+    for axis, row in panels:
+        shares = confusion(row.predictions, comparison.target).numpy()
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axis.xaxis.set_major_locator(_whole_numbers())
+        axis.yaxis.set_major_locator(_whole_numbers())
+    figure.supxlabel("predicted from the weights", fontsize=10)
+    figure.supylabel(f"true {comparison.protocol['target']}", fontsize=10)
+    return figure
+
+
+def confusion(predictions: Sequence[Sequence[float]], target: Sequence[float]) -> Tensor:
+    """Share of the networks of each true class (row) that are taken for each class (column).
+
+    Args:
+        predictions: classes per seed and network.
+        target: true class per network.
+
+    Returns:
+        Shape (classes, classes); a row is zero where no network has its class.
+
+    >>> confusion([[0, 1, 1], [0, 0, 1]], [0, 0, 1])
+    tensor([[0.7500, 0.2500],
+            [0.0000, 1.0000]])
+    """
+    found = torch.tensor(predictions).long()
+    truth = torch.tensor(target).long().expand_as(found)
+    classes = int(torch.maximum(found, truth).max()) + 1
+    counts = torch.zeros(classes, classes)
+    counts.index_put_((truth, found), torch.ones(()), accumulate=True)
+    return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+PLOTS: dict[str, Callable[[Comparison], Figure]] = {
+    "number": scatter_plot,
+    "class": confusion_plot,
+}
+
+
+def plot(comparison: Comparison) -> Figure:
+    """What the models answered and what is true, in the picture that fits the task."""
+    return PLOTS[comparison.protocol["kind"]](comparison)
+
+
+def _whole_numbers() -> Locator:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(10, integer=True)
+
+
+def _panels(comparison: Comparison) -> tuple[Figure, list[tuple[Axes, Row]]]:
+    """A figure with a titled panel for each model."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -94,18 +170,11 @@ def scatter_plot(comparison: Comparison) -> Figure:
     engine = figure.get_layout_engine()
     assert engine is not None
     engine.set(h_pad=0.12)  # type: ignore[call-arg]
-    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    axes = list(grid.flat)
+    axes = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
+    metric = comparison.metric
     for axis, row in zip(axes, comparison.rows, strict=False):
-        predicted = torch.tensor(row.predictions).mean(dim=0)
-        axis.plot([0, 1], [0, 1], color="0.7", linewidth=1, zorder=0)
-        axis.scatter(comparison.target, predicted, s=9, alpha=0.5, linewidths=0, color="C0")
-        metric = comparison.metric
         title = f"{row.model}\n{NAMES.get(metric, metric)} = {row.mean(metric):.3f}"
         axis.set_title(title, fontsize=10)
-        axis.set_aspect("equal")
     for axis in axes[count:]:
         axis.set_visible(False)
-    figure.supxlabel("true test accuracy", fontsize=10)
-    figure.supylabel("predicted from the weights", fontsize=10)
-    return figure
+    return figure, list(zip(axes, comparison.rows, strict=False))

@@ -11,14 +11,25 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from gmn.graph import ParameterGraph
 from gmn.registry import Estimator
 from gmn.tasks.batches import Batch, minibatches
 
 
 class Task(Protocol):
-    """What is predicted; see :class:`gmn.tasks.AccuracyPrediction`."""
+    """What is predicted; see :class:`gmn.tasks.AccuracyPrediction`.
+
+    Attributes:
+        name: of the task.
+        target: what is predicted, in words.
+        kind: of the answers: ``number`` or ``class``, see :mod:`gmn.tasks.answers`.
+        outputs: numbers that a model gives per network.
+        metric: the metric that ranks models; larger is better.
+    """
 
     name: str
+    target: str
+    kind: str
     outputs: int
     metric: str
 
@@ -29,10 +40,13 @@ class Task(Protocol):
         """Mean loss."""
 
     def prediction(self, output: Tensor) -> Tensor:
-        """What the output stands for, in units of the target."""
+        """What the output stands for: in units of the target, or probabilities of classes."""
 
     def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
-        """Metrics by name; larger is better."""
+        """Metrics by name."""
+
+
+Augment = Callable[[ParameterGraph, torch.Generator], ParameterGraph]
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,8 @@ class Recipe:
             ``learning_rate``, or 0.001).
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
+        augment: changes the networks of a training minibatch, see :mod:`gmn.augment`; None for
+            none. Estimators, which take no steps, get the networks as they are.
     """
 
     epochs: int = 25
@@ -53,6 +69,7 @@ class Recipe:
     learning_rate: float | None = None
     weight_decay: float = 1e-2
     clip: float = 1.0
+    augment: Augment | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +78,7 @@ class Result:
 
     Attributes:
         metrics: the task's metrics.
-        prediction: one per network, in the split's order.
+        prediction: one per network, in the split's order, shape (B, ...).
         target: the truth.
         epoch: the epoch with the best validation metric, whose weights were kept.
         learning_rate: peak of the schedule; 0 for estimators.
@@ -115,6 +132,8 @@ def _silent(done: float, metric: float) -> None:
 
 def _optimise(model: nn.Module, task: Task, recipe: Recipe, seed: int, report: Report) -> int:
     parts, generator = task.split("train"), torch.Generator().manual_seed(seed)
+    # Of its own, so that minibatches are the same with and without augmentation.
+    chance = torch.Generator().manual_seed(seed)
     steps = sum(math.ceil(len(part) / recipe.batch_size) for part in parts)
     rate = peak_rate(model, recipe)
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=recipe.weight_decay)
@@ -125,7 +144,8 @@ def _optimise(model: nn.Module, task: Task, recipe: Recipe, seed: int, report: R
     for epoch in range(recipe.epochs):
         model.train()
         for batch in minibatches(parts, recipe.batch_size, generator):
-            loss = task.loss(model(batch.graph), batch.target)
+            graph = batch.graph if recipe.augment is None else recipe.augment(batch.graph, chance)
+            loss = task.loss(model(graph), batch.target)
             if not bool(loss.isfinite()):
                 raise FloatingPointError(
                     f"{type(model).__name__}: the loss is {loss.item()} in epoch {epoch}; "

@@ -2,5 +2,7 @@
 
 from gmn.tasks.accuracy import AccuracyPrediction
 from gmn.tasks.batches import Batch, minibatches
+from gmn.tasks.choice import task_of
+from gmn.tasks.classification import InrClassification
 
-__all__ = ["AccuracyPrediction", "Batch", "minibatches"]
+__all__ = ["AccuracyPrediction", "Batch", "InrClassification", "minibatches", "task_of"]

@@ -9,10 +9,8 @@ from scipy.stats import kendalltau
 from torch import Tensor
 
 from gmn import zoo
-from gmn.tasks.batches import Batch
+from gmn.tasks.batches import Batch, split_batches
 from gmn.zoo import Zoo
-
-SPLITS = ("train", "val", "test")
 
 
 class AccuracyPrediction:
@@ -25,20 +23,14 @@ class AccuracyPrediction:
     """
 
     name = "accuracy prediction"
+    target = "test accuracy"
+    kind = "number"
     outputs = 1
     metric = "tau"
 
     def __init__(self, population: Zoo) -> None:
         self.zoo = population
-        labels = population.labels("test_accuracy")
-        self._splits = {
-            split: [
-                Batch(population.graph(chosen), labels[chosen])
-                for architecture in population.architectures
-                if len(chosen := population.indices(split, architecture))
-            ]
-            for split in SPLITS
-        }
+        self._splits = split_batches(population, population.labels("test_accuracy"))
 
     @classmethod
     def open(cls, folder: str | Path) -> AccuracyPrediction:

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from gmn.graph import ParameterGraph
+from gmn.zoo import Zoo
+
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,23 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.graph)
+
+
+def split_batches(population: Zoo, labels: Tensor) -> dict[str, list[Batch]]:
+    """The splits of a zoo, each as one batch per architecture.
+
+    Args:
+        population: the zoo.
+        labels: what is to be predicted of each of its networks, shape (networks, ...).
+    """
+    return {
+        split: [
+            Batch(population.graph(chosen), labels[chosen])
+            for architecture in population.architectures
+            if len(chosen := population.indices(split, architecture))
+        ]
+        for split in SPLITS
+    }
 
 
 def minibatches(

@@ -151,3 +151,13 @@ def test_quantiles_are_torchs() -> None:
     levels = torch.tensor([0, 0.25, 0.5, 0.75, 1], dtype=torch.float64)
     expected = graph.values["0.weight"].flatten(1).quantile(levels, dim=1).T
     torch.testing.assert_close(layer_statistics(graph)[:, 2:7], expected)
+
+
+def test_statistics_give_a_probability_to_every_class() -> None:
+    graph = graph_of(BY_NAME["mlp-tanh"], networks=60)
+    target = torch.arange(60) % 3 * 2  # no network of class 1 or 3
+    scores = StatNN(outputs=5).fit([graph], target).predict([graph])
+    assert scores.shape == (60, 5)
+    torch.testing.assert_close(scores.sum(1), torch.ones(60))
+    assert not scores[:, [1, 3]].any()
+    assert (scores.argmax(1) == target).double().mean() > 0.8
