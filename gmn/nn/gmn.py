@@ -1,15 +1,20 @@
-"""GMN, the graph metanetwork of Lim et al. (ICLR 2024, arXiv 2312.04501), executed sparsely."""
+"""GMN, the graph metanetwork of Lim et al. (ICLR 2024, arXiv 2312.04501)."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import MessagePassing
 
 from gmn import features
 from gmn.graph import ParameterGraph
+from gmn.nn.dense import DenseExecutor, EdgeMaps
+from gmn.nn.groups import Groups, groups_of
 from gmn.nn.heads import InvariantHead
-from gmn.nn.sparse import EdgeIndex, edge_index, sum_into_nodes
+from gmn.nn.sparse import SparseExecutor, sparse_executor
+
+Executor = Literal["dense", "sparse"]
 
 
 class GMN(nn.Module):
@@ -36,26 +41,41 @@ class GMN(nn.Module):
         hidden: channels of all states.
         depth: number of layers.
         head: what to answer with.
+        executor: ``"dense"`` runs on blocks of edges, ``"sparse"`` on PyG's message passing; both
+            give the same numbers from the same parameters.
 
     Attributes:
+        executor: may be changed at any time.
         learning_rate: a good peak for :func:`gmn.train.train`.
     """
 
     learning_rate = 5e-3
 
-    def __init__(self, hidden: int = 64, depth: int = 4, head: InvariantHead | None = None) -> None:
+    def __init__(
+        self,
+        hidden: int = 64,
+        depth: int = 4,
+        head: InvariantHead | None = None,
+        executor: Executor = "dense",
+    ) -> None:
         super().__init__()
+        self.executor = executor
         self.encoder = Encoder(hidden)
         self.layers = nn.ModuleList(GMNLayer(hidden) for _ in range(depth))
         self.head = (InvariantHead() if head is None else head).build(hidden)
 
     def forward(self, graph: ParameterGraph) -> Tensor:
         """Reads B networks; the answer has shape (B, outputs)."""
-        index = edge_index(graph.spec, graph.device, graph.dtype)
-        nodes, edges, state = self.encoder(graph, index)
+        spec, device, dtype = graph.spec, graph.device, graph.dtype
+        run: DenseExecutor | SparseExecutor = DenseExecutor(spec)
+        if self.executor == "sparse":
+            run = sparse_executor(spec, device, dtype)
+        groups = groups_of(spec, device, dtype)
+        nodes, edges, state = self.encoder(graph)
+        edges = run.arrange(edges)
         for layer in self.layers:
-            nodes, edges, state = layer(nodes, edges, state, index)
-        return self.head(graph.spec, nodes, edges, state)
+            nodes, edges, state = layer(run, groups, nodes, edges, state)
+        return self.head(spec, nodes, run.restore(edges, len(graph)), state)
 
 
 class Encoder(nn.Module):
@@ -70,8 +90,8 @@ class Encoder(nn.Module):
         self.taps = _mlp(features.EDGE_FEATURES + features.TAP_FEATURES, codes)
         self.state = nn.Parameter(torch.randn(hidden) / hidden**0.5)
 
-    def forward(self, graph: ParameterGraph, index: EdgeIndex) -> tuple[Tensor, Tensor, Tensor]:
-        """States of nodes (B, N, d), edges (B, P, d) sorted by target, and networks (B, d)."""
+    def forward(self, graph: ParameterGraph) -> tuple[Tensor, list[Tensor], Tensor]:
+        """States of nodes (B, N, d), of each edge set (B, pairs, d), and of networks (B, d)."""
         spec, batch = graph.spec, len(graph)
         like = self.state
         described = features.edge_descriptions(spec).to(like)
@@ -86,16 +106,16 @@ class Encoder(nn.Module):
         nodes = self.nodes(features.node_descriptions(spec).to(like))
         return (
             nodes.expand(batch, -1, -1),
-            torch.cat(blocks, dim=1)[:, index.order],
+            blocks,
             self.state.expand(batch, -1),
         )
 
 
-class GMNLayer(MessagePassing):
+class GMNLayer(nn.Module):
     """One round of messages, and the updates of nodes, edges and global state."""
 
     def __init__(self, hidden: int) -> None:
-        super().__init__(node_dim=-2)
+        super().__init__()
         self.normal_nodes, self.normal_edges = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
         # First layers of φ_m (both directions) and φ_e, split by what they read: node parts are
         # computed once per node, not once per edge.
@@ -112,44 +132,31 @@ class GMNLayer(MessagePassing):
         self.group_out = nn.Parameter(torch.eye(hidden))
 
     def forward(
-        self, nodes: Tensor, edges: Tensor, state: Tensor, index: EdgeIndex
+        self,
+        run: DenseExecutor | SparseExecutor,
+        groups: Groups,
+        nodes: Tensor,
+        edges: Tensor,
+        state: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Updates states of nodes (B, N, d), edges (B, P, d) and networks (B, d)."""
-        x, e = self.normal_nodes(nodes), self.normal_edges(edges)
-        ahead, back, update = self.edge_updater(
-            index.edge_index,
-            source=self.from_source(x),
-            target=self.from_target(x) + self.from_state(state).unsqueeze(1),
-            edge=self.from_edge(e),
-        )
-        size = (nodes.shape[-2],) * 2
-        into = self.propagate(
-            index.edge_index, message=ahead * index.share, pointer=index.pointer, size=size
-        )
-        source = index.edge_index[0]
-        out = back.new_zeros(nodes.shape).index_add(1, source, back * index.share)
-        into = self.forward_out(into)
-        if index.members.numel():
-            into = into + index.share_in_groups(x) @ self.group_out
-        gathered = [x, into, self.backward_out(out)]
+        """Updates states of nodes (B, N, d), edges (as arranged) and networks (B, d)."""
+        x = self.normal_nodes(nodes)
+        shift = self.from_state(state) + self.from_edge(self.normal_edges.bias)
+        target = self.from_target(x) + shift.unsqueeze(1)
+        found = run.exchange(self.from_source(x), target, edges, self._maps())
+        into = self.forward_out(found.into)
+        if groups:
+            into = into + groups.means(x) @ self.group_out
+        gathered = [x, into, self.backward_out(found.out)]
         summary = state.unsqueeze(1).expand_as(nodes)
         nodes = nodes + self.node_update(torch.cat([*gathered, summary], dim=-1))
-        edges = edges + self.edge_out(update)
-        means = [state, nodes.mean(dim=1), edges.mean(dim=1)]
-        return nodes, edges, state + self.state_update(torch.cat(means, dim=-1))
+        means = [state, nodes.mean(dim=1), found.mean]
+        return nodes, found.edges, state + self.state_update(torch.cat(means, dim=-1))
 
-    def edge_update(self, source_j: Tensor, target_i: Tensor, edge: Tensor) -> tuple[Tensor, ...]:
-        """Hidden layers of both messages and of the edge update, each (B, P, d)."""
-        # In place: none of the three is needed for the backward pass.
-        return source_j.add_(target_i).add_(edge).relu_().chunk(3, dim=-1)
-
-    def message(self, message: Tensor) -> Tensor:
-        """Messages are computed with the edge update."""
-        return message
-
-    def aggregate(self, inputs: Tensor, index: Tensor, pointer: Tensor) -> Tensor:
-        """Sums messages by target."""
-        return sum_into_nodes(inputs, index, pointer)
+    def _maps(self) -> EdgeMaps:
+        """What every edge passes, with the norm's gain folded in; its shift is a bias."""
+        read = self.from_edge.weight * self.normal_edges.weight
+        return EdgeMaps(read, self.edge_out.weight, self.edge_out.bias)
 
 
 def _mlp(inputs: int, outputs: int) -> nn.Sequential:

@@ -1,17 +1,21 @@
-"""The sparse executor: sums over the edges that enter each node."""
+"""The sparse executor: PyG's message passing over a list of edges."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.nn.functional import layer_norm, linear
+from torch_geometric.nn import MessagePassing
 
+from gmn.nn.dense import EdgeMaps, Exchange
 from gmn.spec import GraphSpec
-from gmn.topology import memberships, topology
+from gmn.topology import topology
 
 
 @lru_cache(maxsize=1)
@@ -52,23 +56,12 @@ class EdgeIndex:
         order: (P,) number of each edge in the spec's order.
         pointer: (N + 1,) where each target's edges begin.
         share: (P, 1) one over the number of edges of the same edge set into the same target.
-        members: (2, M) neuron and group of neurons (a head) that it belongs to.
-        member_share: (M, 1) one over the number of neurons of the group.
     """
 
     edge_index: Tensor
     order: Tensor
     pointer: Tensor
     share: Tensor
-    members: Tensor
-    member_share: Tensor
-
-    def share_in_groups(self, nodes: Tensor) -> Tensor:
-        """The mean of every neuron's group, summed over its groups; shapes (..., N, d)."""
-        node, group = self.members
-        groups = nodes.new_zeros(*nodes.shape[:-2], len(group), nodes.shape[-1])
-        means = groups.index_add(-2, group, nodes[..., node, :] * self.member_share)
-        return torch.zeros_like(nodes).index_add(-2, node, means[..., group, :])
 
 
 @lru_cache(maxsize=64)
@@ -82,13 +75,63 @@ def edge_index(spec: GraphSpec, device: torch.device, dtype: torch.dtype) -> Edg
     share = 1 / count[into_set[order]].to(dtype).unsqueeze(1)
     degree = torch.bincount(target, minlength=spec.num_nodes)
     pointer = torch.cat([torch.zeros(1, dtype=torch.long), degree.cumsum(0)])
-    members = memberships(spec)
-    sizes = torch.bincount(members[1])
     return EdgeIndex(
         torch.stack([source[order], target[order]]).to(device),
         order.to(device),
         pointer.to(device),
         share.to(device),
-        members.to(device),
-        (1 / sizes[members[1]].to(dtype).unsqueeze(1)).to(device),
     )
+
+
+class SparseExecutor(MessagePassing):
+    """The edge work of a layer with gathers and scatters; the reference for the dense one.
+
+    Args:
+        index: the pairs of the spec.
+    """
+
+    def __init__(self, index: EdgeIndex) -> None:
+        super().__init__(node_dim=-2)
+        self.index = index
+
+    def arrange(self, states: Sequence[Tensor]) -> Tensor:
+        """States of edge sets, (B, pairs, d) each, as one tensor (B, P, d), sorted by target."""
+        return torch.cat(list(states), dim=1)[:, self.index.order]
+
+    def restore(self, edges: Tensor, batch: int) -> Tensor:
+        """The states of all edges as (B, P, d), in any order."""
+        return edges
+
+    def exchange(self, source: Tensor, target: Tensor, edges: Tensor, maps: EdgeMaps) -> Exchange:
+        """As :meth:`gmn.nn.dense.DenseExecutor.exchange`, on edges sorted by target."""
+        index = self.index
+        normal = layer_norm(edges, edges.shape[-1:])
+        ahead, back, update = self.edge_updater(
+            index.edge_index, source=source, target=target, edge=linear(normal, maps.read)
+        )
+        size = (source.shape[-2],) * 2
+        into = self.propagate(
+            index.edge_index, message=ahead * index.share, pointer=index.pointer, size=size
+        )
+        out = torch.zeros_like(into).index_add(-2, index.edge_index[0], back * index.share)
+        edges = edges + linear(update, maps.write, maps.bias)
+        return Exchange(into, out, edges, edges.mean(dim=1))
+
+    def edge_update(self, source_j: Tensor, target_i: Tensor, edge: Tensor) -> tuple[Tensor, ...]:
+        """Hidden layers of both messages and of the edge update, each (B, P, d)."""
+        # In place: none of the three is needed for the backward pass.
+        return source_j.add_(target_i).add_(edge).relu_().chunk(3, dim=-1)
+
+    def message(self, message: Tensor) -> Tensor:
+        """Messages are computed with the edge update."""
+        return message
+
+    def aggregate(self, inputs: Tensor, index: Tensor, pointer: Tensor) -> Tensor:
+        """Sums messages by target."""
+        return sum_into_nodes(inputs, index, pointer)
+
+
+@lru_cache(maxsize=64)
+def sparse_executor(spec: GraphSpec, device: torch.device, dtype: torch.dtype) -> SparseExecutor:
+    """The sparse executor of a spec; cached."""
+    return SparseExecutor(edge_index(spec, device, dtype))

@@ -1,0 +1,368 @@
+"""The dense executor: every edge set is a block, and the edge work of a layer runs on blocks.
+
+The sources and targets of an edge set's pairs are dimensions of its block, so what nodes tell
+edges is a broadcast and what edges tell nodes a sum along dimensions: no edge list, no gather, no
+scatter. Pairs pass in pieces that fit a cache, and of the three hidden layers of every edge one is
+kept for the backward pass; of the messages' two, one bit's worth a number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gmn.spec import EdgeSet, GraphSpec
+
+EPSILON = 1e-5  # that of nn.LayerNorm
+# Edges whose hidden layers are in memory at once: what fits the second-level cache of a core, and
+# what fills an accelerator.
+CHUNK = {"cpu": 2048}
+LARGE_CHUNK = 2**18
+
+
+class Exchange(NamedTuple):
+    """What the edge work of a layer gives.
+
+    Attributes:
+        into: (B, N, d) hidden layers of messages along edges, averaged within each edge set.
+        out: (B, N, d) those against them, weighted likewise.
+        edges: new states of edges, as the executor arranged them.
+        mean: (B, d) their mean.
+    """
+
+    into: Tensor
+    out: Tensor
+    edges: Tensor
+    mean: Tensor
+
+
+class EdgeMaps(NamedTuple):
+    """The linear maps that a layer applies to every edge.
+
+    Attributes:
+        read: (3 d, d) from normalised states to the hidden layers of both messages and the update.
+        write: (d, d) from the hidden layer of the update to the change of the state.
+        bias: (d,) of the change.
+    """
+
+    read: Tensor
+    write: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of an edge set's pairs: which of its block's dimensions index the neurons.
+
+    Attributes:
+        first: number of the node set's first neuron.
+        shape: of the node set.
+        dims: for each axis of the node set, the dimension of the block that runs over it.
+        others: the block's other dimensions.
+    """
+
+    first: int
+    shape: tuple[int, ...]
+    dims: tuple[int, ...]
+    others: tuple[int, ...]
+
+    def spread(self, nodes: Tensor) -> Tensor:
+        """A view of (B, N, c) that broadcasts to the block's (B, *block, c)."""
+        own = nodes[:, self.first : self.first + math.prod(self.shape)]
+        own = own.view(len(nodes), *self.shape, nodes.shape[-1])
+        order = sorted(range(len(self.dims)), key=self.dims.__getitem__)
+        own = own.permute(0, *(1 + place for place in order), -1)
+        for place in self.others:
+            own = own.unsqueeze(1 + place)
+        return own
+
+
+@dataclass(frozen=True)
+class Block:
+    """The pairs of an edge set.
+
+    Attributes:
+        first: number of the first one among those of all edge sets.
+        shape: of the block, taps left out.
+        source: the end that is read.
+        target: the end that is written.
+    """
+
+    first: int
+    shape: tuple[int, ...]
+    source: End
+    target: End
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs."""
+        return math.prod(self.shape)
+
+    @property
+    def share(self) -> float:
+        """One over the number of edges into each target."""
+        return math.prod(self.target.shape) / max(self.pairs, 1)
+
+    def pieces(self, batch: int, most: int) -> Iterator[Piece]:
+        """Parts of the block of ``batch`` networks with at most ``most`` pairs, if possible."""
+        start, networks = batch * self.first, max(1, most // max(self.pairs, 1))
+        if networks > 1 or not self.shape:
+            for low in range(0, batch, networks):
+                high = min(low + networks, batch)
+                rows = slice(start + low * self.pairs, start + high * self.pairs)
+                yield Piece(slice(low, high), slice(None), rows, (high - low, *self.shape))
+            return
+        each = math.prod(self.shape[1:])
+        lines = max(1, most // max(each, 1))
+        for network in range(batch):
+            base = start + network * self.pairs
+            for low in range(0, self.shape[0], lines):
+                high = min(low + lines, self.shape[0])
+                rows = slice(base + low * each, base + high * each)
+                shape = (1, high - low, *self.shape[1:])
+                yield Piece(slice(network, network + 1), slice(low, high), rows, shape)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a block: some networks, or some lines of one network's block.
+
+    Attributes:
+        networks: which networks.
+        lines: which indices of the block's first dimension.
+        rows: their rows among the states of all edges.
+        shape: (networks, *block).
+    """
+
+    networks: slice
+    lines: slice
+    rows: slice
+    shape: tuple[int, ...]
+
+    def of(self, end: Tensor) -> Tensor:
+        """The part of a view made by :meth:`End.spread` that this piece reads or writes."""
+        end = end[self.networks]
+        return end[:, self.lines] if len(self.shape) > 1 and end.shape[1] > 1 else end
+
+    def block(self, rows: Tensor) -> Tensor:
+        """Rows (n, c) as (networks, *block, c)."""
+        return rows.view(*self.shape, rows.shape[-1])
+
+
+@lru_cache(maxsize=64)
+def blocks(spec: GraphSpec) -> tuple[Block, ...]:
+    """The pairs of all edge sets, in the spec's order."""
+    result, first, nodes = [], 0, 0
+    start = {}
+    for node_set in spec.node_sets:
+        start[node_set.name], nodes = nodes, nodes + node_set.size
+    for edges in spec.edge_sets:
+        shape = tuple(dim.size for dim in edges.dims if dim.port != "tap")
+        source = _end(spec, edges, "source", start[edges.source])
+        target = _end(spec, edges, "target", start[edges.target])
+        result.append(Block(first, shape, source, target))
+        first += math.prod(shape)
+    return tuple(result)
+
+
+def _end(spec: GraphSpec, edges: EdgeSet, port: str, first: int) -> End:
+    places: list[tuple[str | None, str]] = [
+        (dim.axis, dim.port) for dim in edges.dims if dim.port != "tap"
+    ]
+    nodes = spec.node_set(edges.source if port == "source" else edges.target)
+    dims = tuple(
+        places.index((axis, port) if (axis, port) in places else (axis, "both"))
+        for axis in nodes.axes
+    )
+    others = tuple(place for place in range(len(places)) if place not in dims)
+    return End(first, nodes.shape, dims, others)
+
+
+@dataclass(frozen=True)
+class DenseExecutor:
+    """The edge work of a layer on the blocks of a spec.
+
+    Attributes:
+        spec: the architecture.
+    """
+
+    spec: GraphSpec
+
+    def arrange(self, states: Sequence[Tensor]) -> Tensor:
+        """States of edge sets, (B, pairs, d) each, as one tensor (B P, d), one after another."""
+        return torch.cat([part.flatten(0, 1) for part in states])
+
+    def restore(self, edges: Tensor, batch: int) -> Tensor:
+        """The states of all edges as (B, P, d)."""
+        counts = [batch * part.pairs for part in blocks(self.spec)]
+        states = [part.view(batch, -1, edges.shape[-1]) for part in edges.split(counts)]
+        return torch.cat(states, dim=1)
+
+    def exchange(self, source: Tensor, target: Tensor, edges: Tensor, maps: EdgeMaps) -> Exchange:
+        """The edge work of a layer.
+
+        With ``(a, b, c) = relu(source_j + target_i + read(norm(e_ij)))``, gives the averages of
+        ``a`` at targets and of ``b`` at sources, and ``e_ij + write(c)``. Under autocast, products
+        run in its type; states of edges keep theirs.
+
+        Args:
+            source: (B, N, 3 d) what neurons tell the edges that leave them.
+            target: (B, N, 3 d) what they tell those that enter.
+            edges: (B P, d) states, as arranged.
+            maps: what is applied to every edge.
+        """
+        kind = edges.device.type
+        mixed = torch.is_autocast_enabled(kind)
+        type_ = torch.get_autocast_dtype(kind) if mixed else edges.dtype
+        products = (tensor.to(type_) for tensor in (source, target, *maps))
+        with torch.autocast(kind, enabled=False):
+            found = _Exchange.apply(blocks(self.spec), torch.is_grad_enabled(), edges, *products)
+        return Exchange(*found)
+
+
+class _Kept(NamedTuple):
+    """What the backward pass cannot do without, by row.
+
+    Attributes:
+        scale: (B P, 1) one over the deviation of the states.
+        normal: (B P, d) normalised states.
+        update: (B P, d) hidden layer of the update.
+        signs: (B P, 2 d) where the hidden layers of the messages are positive.
+    """
+
+    scale: Tensor
+    normal: Tensor
+    update: Tensor
+    signs: Tensor
+
+
+class _Exchange(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        context: Any,
+        parts: tuple[Block, ...],
+        keep: bool,
+        edges: Tensor,
+        source: Tensor,
+        target: Tensor,
+        read: Tensor,
+        write: Tensor,
+        bias: Tensor,
+    ) -> tuple[Tensor, ...]:
+        rows, width = edges.shape
+        room = rows if keep else 0
+        kept = _Kept(
+            edges.new_empty(rows, 1),
+            read.new_empty(room, width),
+            read.new_empty(room, width),
+            edges.new_empty(room, 2 * width, dtype=torch.bool),
+        )
+        into, out = (torch.zeros_like(source[..., :width]) for _ in range(2))
+        mean = torch.zeros_like(into[:, 0])
+        new = torch.add(edges, bias)
+        for part in parts:
+            ends = part.source.spread(source), part.target.spread(target)
+            results = part.target.spread(into), part.source.spread(out)
+            for piece in part.pieces(len(source), _most(edges)):
+                at = piece.rows
+                normal = _normalise(edges[at], kept.scale[at]).to(read.dtype)
+                hidden = normal.new_empty(len(normal), 3 * width)
+                torch.add(*(piece.of(end) for end in ends), out=piece.block(hidden))
+                hidden.addmm_(normal, read.T).relu_()
+                block = piece.block(hidden)
+                _add_sums(piece.of(results[0]), block[..., :width], part.target, part.share)
+                _add_sums(
+                    piece.of(results[1]), block[..., width : 2 * width], part.source, part.share
+                )
+                _add_product(new[at], hidden[:, 2 * width :], write.T)
+                if keep:
+                    kept.normal[at], kept.update[at] = normal, hidden[:, 2 * width :]
+                    kept.signs[at] = hidden[:, : 2 * width]  # True where not 0
+        pairs = rows // len(source)
+        for states in new.split([len(source) * part.pairs for part in parts]):
+            mean += states.view(len(source), -1, width).sum(dim=1)
+        if keep:
+            context.parts = parts
+            context.save_for_backward(*kept, read, write)
+        return into, out, new, mean.div_(pairs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        into, out, new, mean = gradients
+        *tensors, read, write = context.saved_tensors
+        kept, parts = _Kept(*tensors), context.parts
+        (rows, width), batch = new.shape, len(into)
+        edges, of_bias = new.clone(), new.sum(dim=0) + mean.sum(dim=0)
+        source, target = (into.new_zeros(*into.shape[:2], 3 * width) for _ in range(2))
+        of_read, of_write = torch.zeros_like(read), torch.zeros_like(write)
+        # The norm's subtraction of the mean, done once on the map instead of on every edge.
+        centred = read - read.mean(dim=1, keepdim=True)
+        for part, states in zip(parts, edges.split([batch * p.pairs for p in parts]), strict=True):
+            states.view(batch, -1, width).add_((mean * batch / rows).unsqueeze(1))
+            ends = part.target.spread(into * part.share), part.source.spread(out * part.share)
+            results = part.source.spread(source), part.target.spread(target)
+            for piece in part.pieces(batch, _most(edges)):
+                at = piece.rows
+                normal, update, change = kept.normal[at], kept.update[at], edges[at].to(read.dtype)
+                hidden = normal.new_empty(len(normal), 3 * width)
+                block, signs = piece.block(hidden), piece.block(_as_numbers(kept.signs[at], read))
+                for place, end in enumerate(ends):
+                    own = slice(place * width, (place + 1) * width)
+                    _where_positive(block[..., own], piece.of(end), signs[..., own])
+                _where_positive(hidden[:, 2 * width :], change @ write, update)
+                for result, end in zip(results, (part.source, part.target), strict=True):
+                    _add_sums(piece.of(result), block, end)
+                of_read.addmm_(hidden.T, normal)
+                of_write.addmm_(change.T, update)
+                back = (hidden @ centred).to(edges.dtype)
+                along = torch.linalg.vecdot(back, normal.to(back.dtype)).unsqueeze(-1)
+                back.addcmul_(normal, along, value=-1 / width)
+                edges[at].addcmul_(back, kept.scale[at])
+        return None, None, edges, source, target, of_read, of_write, of_bias.to(read.dtype)
+
+
+def _most(edges: Tensor) -> int:
+    return CHUNK.get(edges.device.type, LARGE_CHUNK)
+
+
+def _normalise(states: Tensor, scale: Tensor) -> Tensor:
+    """States of mean 0 and variance 1; writes what they were multiplied with into ``scale``."""
+    centred = states - states.mean(dim=-1, keepdim=True)
+    length = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
+    torch.rsqrt(length.square_().div_(states.shape[-1]).add_(EPSILON), out=scale)
+    return centred.mul_(scale)
+
+
+def _add_sums(result: Tensor, block: Tensor, end: End, factor: float = 1.0) -> None:
+    """Adds the block's sums over the dimensions that do not index an end, in place."""
+    if end.others:
+        block = block.sum([1 + place for place in end.others], keepdim=True)
+    result.add_(block, alpha=factor)
+
+
+def _add_product(states: Tensor, left: Tensor, right: Tensor) -> None:
+    """Adds ``left @ right`` to states in place."""
+    if states.dtype == left.dtype:
+        states.addmm_(left, right)
+    else:
+        states += left @ right
+
+
+def _as_numbers(flags: Tensor, like: Tensor) -> Tensor:
+    """Ones and zeros; eight times as fast as from booleans."""
+    return flags.view(torch.int8).to(like.dtype)
+
+
+def _where_positive(result: Tensor, values: Tensor, signs: Tensor) -> None:
+    """Writes values where the signs are positive, and 0 elsewhere: the gradient of a ReLU."""
+    torch.ops.aten.threshold_backward.grad_input(
+        values.expand_as(result), signs, 0, grad_input=result
+    )

@@ -1,0 +1,45 @@
+"""What neurons of one head, or of one group of channels, tell each other: their mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from gmn.spec import GraphSpec
+from gmn.topology import memberships
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Neurons and the groups that they belong to.
+
+    Attributes:
+        members: (2, M) neuron and group.
+        share: (M, 1) one over the number of neurons of the group.
+    """
+
+    members: Tensor
+    share: Tensor
+
+    def __bool__(self) -> bool:
+        """Whether any neuron belongs to a group."""
+        return self.members.shape[1] > 0
+
+    def means(self, nodes: Tensor) -> Tensor:
+        """The mean of every neuron's group, summed over its groups; shapes (..., N, d)."""
+        node, group = self.members
+        groups = nodes.new_zeros(*nodes.shape[:-2], len(group), nodes.shape[-1])
+        means = groups.index_add(-2, group, nodes[..., node, :] * self.share)
+        return torch.zeros_like(nodes).index_add(-2, node, means[..., group, :])
+
+
+@lru_cache(maxsize=64)
+def groups_of(spec: GraphSpec, device: torch.device, dtype: torch.dtype) -> Groups:
+    """The groups of a spec; cached, so treat its tensors as read-only."""
+    members = memberships(spec)
+    sizes = torch.bincount(members[1])
+    share = 1 / sizes[members[1]].to(dtype).unsqueeze(1)
+    return Groups(members.to(device), share.to(device))

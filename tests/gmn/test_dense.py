@@ -1,0 +1,111 @@
+"""The dense executor gives the numbers of the sparse one, at half its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import converters
+import gmn
+from gmn.cost import saved_bytes
+from gmn.nn import GMN, InvariantHead, dense
+from gmn.testing import relative_error
+from gmn.zoo.networks import network
+from tests.cases import Case
+from tests.traced import BY_NAME, every_case, graph_of
+
+
+def net(hidden: int = 8, depth: int = 3) -> GMN:
+    torch.manual_seed(0)
+    return GMN(hidden, depth, InvariantHead(3)).double()
+
+
+def run(model: GMN, graph: gmn.ParameterGraph, executor: str) -> tuple[Tensor, dict[str, Tensor]]:
+    """The answer, and gradients by parameters and by the networks' values."""
+    model.executor = executor
+    model.zero_grad()
+    values = {
+        entry.name: graph.values[entry.name].clone().requires_grad_()
+        for entry in graph.spec.entries
+        if entry.tied_to is None and entry.floating
+    }
+    answer = model(graph.replace(values))
+    answer.square().sum().backward()
+    found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    found |= {f"of {n}": v.grad for n, v in values.items() if v.grad is not None}
+    return answer.detach(), {n: g.clone() for n, g in found.items()}
+
+
+def assert_equal(model: GMN, graph: gmn.ParameterGraph, answers: float, gradients: float) -> None:
+    (found, slopes), (expected, wanted) = (run(model, graph, e) for e in ("dense", "sparse"))
+    assert relative_error(found, expected) <= answers
+    assert slopes.keys() == wanted.keys()
+    largest = max(float(g.abs().max()) for g in wanted.values() if g.numel())
+    for name, gradient in wanted.items():
+        if gradient.numel():
+            assert float((slopes[name] - gradient).abs().max()) <= gradients * largest, name
+
+
+@every_case
+def test_dense_is_sparse(case: Case) -> None:
+    graph = graph_of(case, networks=3)
+    assert_equal(net(), graph, answers=1e-12, gradients=1e-12)
+    assert_equal(net().float(), graph.to(dtype=torch.float32), answers=1e-6, gradients=1e-5)
+
+
+@pytest.mark.parametrize("most", [1, 7, 40])
+@pytest.mark.parametrize("name", ["mlp-relu", "resnet", "cnn-grouped", "attention"])
+def test_any_cut_into_pieces_gives_the_same(
+    name: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(dense.CHUNK, "cpu", most)
+    assert_equal(net(), graph_of(BY_NAME[name], networks=3), answers=1e-12, gradients=1e-12)
+
+
+@pytest.mark.parametrize("most", [1, 5, 30, 1000])
+@every_case
+def test_pieces_cover_every_row_once(case: Case, most: int) -> None:
+    graph = graph_of(case)
+    counts = torch.zeros(sum(2 * part.pairs for part in dense.blocks(graph.spec)))
+    for part in dense.blocks(graph.spec):
+        for piece in part.pieces(2, most):
+            counts[piece.rows] += 1
+            line = torch.Size(part.shape[1:]).numel()
+            assert counts[piece.rows].numel() <= max(most, line)
+    assert (counts == 1).all()
+
+
+class Sine(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(30 * x)
+
+
+def siren() -> nn.Module:
+    layers = [nn.Linear(2, 32), Sine(), nn.Linear(32, 32), Sine(), nn.Linear(32, 1)]
+    return nn.Sequential(*layers)
+
+
+def small_cnn() -> nn.Module:
+    return network("cnn-relu")
+
+
+@pytest.mark.parametrize(
+    ("build", "inputs"),
+    [(small_cnn, torch.zeros(2, 1, 14, 14)), (siren, torch.zeros(2, 2))],
+    ids=["cnn", "siren"],
+)
+def test_half_the_memory_of_the_sparse_executor(
+    build: Callable[[], nn.Module], inputs: Tensor
+) -> None:
+    spec = converters.trace(build(), (inputs,))
+    graph = gmn.ParameterGraph.from_state_dicts(spec, [build().state_dict() for _ in range(4)])
+    model, kept = GMN(hidden=64, depth=4), {}
+    for executor in ("dense", "sparse"):
+        model.executor = executor
+        with saved_bytes(model) as saved:
+            model(graph)
+        kept[executor] = sum(saved.values())
+    assert kept["dense"] <= kept["sparse"] / 2
