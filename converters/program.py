@@ -29,6 +29,7 @@ from .axes import Atom, Axis, Sum, atoms, resolve, size_of
 from .blocks import Block, NodeKey
 from .names import Names
 from .tracing import Tracing, flat_axes
+from .units import Unit, UnitMismatch
 
 LARGEST = 4096  # numbers in a constant that a program brings along
 BESIDE = ("placeholder", "output")
@@ -140,9 +141,22 @@ def _read(trace: Tracing, pairs: Sequence[tuple[EdgeSet, Block]]) -> Iterator[Ob
             if operand.op == "placeholder" or operand in trace.static:
                 continue
             sides = _sides(trace.values[operand], block.source)
-            if sides is not None and (operand.name, edges.source, sides) not in told:
+            if sides is None or not _carries(trace, operand, block):
+                continue
+            if (operand.name, edges.source, sides) not in told:
                 told.add((operand.name, edges.source, sides))
                 yield Observation(operand.name, edges.source, edges.name, sides)
+
+
+def _carries(trace: Tracing, operand: Node, block: Block) -> bool:
+    """Whether the value has the unit that the weights expect of their source, and no more."""
+    value, expected = trace.unit(operand), trace.end_scale(block.use, "source")
+    try:
+        product = value * expected
+    except UnitMismatch:
+        return False
+    number = block.term_at("source") if len(product.parts) > 1 else 0
+    return trace.balance.is_one(Unit(product.parts[number : number + 1]))
 
 
 def _left(

@@ -211,6 +211,10 @@ class Balance:
         inside = Unit(tuple(_touching(part, atoms) for part in unit.parts))
         return inside, unit / inside
 
+    def is_one(self, unit: Unit) -> bool:
+        """Whether the equations leave no scale in the unit."""
+        return not any(part.unknowns() for part in self._reduced(unit).parts)
+
     def _reduced(self, unit: Unit) -> Unit:
         return Unit(
             tuple(

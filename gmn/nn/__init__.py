@@ -5,6 +5,7 @@ from gmn.nn.gmn import GMN
 from gmn.nn.heads import InvariantHead
 from gmn.nn.neural_graph_gnn import NeuralGraphGNN
 from gmn.nn.neural_graph_transformer import NeuralGraphTransformer
+from gmn.nn.probes import Probes
 from gmn.nn.scale_gmn import ScaleGMN
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "InvariantHead",
     "NeuralGraphGNN",
     "NeuralGraphTransformer",
+    "Probes",
     "ScaleGMN",
 ]

@@ -13,6 +13,7 @@ from gmn.canonical import without_shifts
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import InvariantHead, NodeReadout
 from gmn.nn.plan import RANKS, Blocks, Plan, blocks_of, plan_of
+from gmn.nn.probes import Listening, Probes
 from gmn.nn.slots import Port
 
 
@@ -37,6 +38,7 @@ class DualGMN(nn.Module):
         hidden: channels of ``h``; ``x`` and ``y`` have half as many.
         depth: number of layers.
         head: what to answer with.
+        probes: inputs to put to the networks; None to read weights alone.
         recompute: whether layers are computed again in the backward pass instead of kept.
     """
 
@@ -47,10 +49,13 @@ class DualGMN(nn.Module):
         hidden: int = 64,
         depth: int = 4,
         head: InvariantHead | None = None,
+        probes: Probes | None = None,
         recompute: bool = False,
     ) -> None:
         super().__init__()
         self.recompute = recompute
+        self.probes = probes
+        self.listening = None if probes is None else Listening(hidden, probes.count)
         self.encoder = _Encoder(hidden, depth)
         self.layers = nn.ModuleList(_Layer(hidden) for _ in range(depth))
         self.readout = NodeReadout(hidden, (InvariantHead() if head is None else head).outputs)
@@ -61,6 +66,8 @@ class DualGMN(nn.Module):
         plan = plan_of(graph.spec, graph.device)
         blocks = blocks_of(graph)
         state = self.encoder(graph, plan)
+        if self.probes is not None and self.listening is not None:
+            state = self.listening(plan, self.probes(graph, plan), *state)
         for layer, codes in zip(self.layers, self.encoder.codes(graph, plan), strict=True):
             if self.recompute and torch.is_grad_enabled():
                 state = checkpoint(layer, plan, blocks, codes, *state, use_reentrant=False)

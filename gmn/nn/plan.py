@@ -188,6 +188,22 @@ class Plan:
         count = self.spec.num_nodes
         return rows.new_zeros(len(rows), count, rows.shape[-1]).index_add(1, self.rows, rows)
 
+    def span(self, nodes: str) -> tuple[int, int]:
+        """The first neuron of a node set, and the first after it."""
+        return self._spans[nodes]
+
+    @cached_property
+    def _spans(self) -> dict[str, tuple[int, int]]:
+        spans, start = {}, 0
+        for nodes in self.spec.node_sets:
+            spans[nodes.name], start = (start, start + nodes.size), start + nodes.size
+        return spans
+
+    @cached_property
+    def readers(self) -> dict[str, Port]:
+        """By edge set, the channels that what it reads transforms like."""
+        return {item.edges.name: item.source for item in self.slots.maps}
+
     @cached_property
     def aligned(self) -> bool:
         """Whether every node set has one slot, in order."""

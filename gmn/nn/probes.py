@@ -1,0 +1,125 @@
+"""Probes: inputs that a metanetwork learns to put to the networks it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gmn import features
+from gmn.graph import ParameterGraph
+from gmn.nn.plan import Plan
+from gmn.nn.slots import Port
+from gmn.program import ProgramError
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What B networks made of k probes.
+
+    Attributes:
+        hidden: by port, the values (B, neurons, k) of its neurons, means over places; they
+            transform like the channels of the port.
+        output: by node set of the outputs, their values (B, neurons, k).
+    """
+
+    hidden: tuple[tuple[Port, Tensor], ...]
+    output: tuple[tuple[str, Tensor], ...]
+
+
+class Probes(nn.Module):
+    """Learned inputs, and every neuron's answer to them.
+
+    A network's forward pass on chosen inputs tells what its weights mean: the answers of hidden
+    neurons transform like the neurons, those of outputs do not transform at all. Floating-point
+    inputs are learned, integers (tokens) stay what they are. Probes fit every architecture with
+    inputs of their shape.
+
+    Args:
+        initial: per input of the network, k values of the shape of the example it was traced with:
+            (k, *shape). Trace with a batch of one, so that each probe has answers of its own.
+
+    Source: probing as in Herrmann et al. (2024) and Kahana et al. (ProbeX/ProbeGen, 2024), on
+    every neuron instead of the outputs alone, and Neural Graphs' probe features (Kofinas et al.,
+    2024) for any traced network.
+    """
+
+    def __init__(self, *initial: Tensor) -> None:
+        super().__init__()
+        if not initial or len({len(values) for values in initial}) != 1:
+            raise ValueError("probes need one tensor per input of the network, all of length k")
+        self.count = len(initial[0])
+        for number, values in enumerate(initial):
+            if values.is_floating_point():
+                self.register_parameter(f"input{number}", nn.Parameter(values.clone()))
+            else:
+                self.register_buffer(f"input{number}", values.clone())
+        self._names = [f"input{number}" for number in range(len(initial))]
+
+    def forward(self, graph: ParameterGraph, plan: Plan) -> Answers:
+        """Runs B networks on all probes.
+
+        Raises:
+            ProgramError: if the spec has no program, or takes inputs of another shape.
+        """
+        program = graph.spec.program
+        if program is None:
+            raise ProgramError(
+                "the spec has no program, so its networks cannot be run: trace the module again, "
+                "or use a metanetwork without probes"
+            )
+        inputs = [getattr(self, name) for name in self._names]
+        seen = program.observe(graph.values, inputs)
+        hidden, output = [], []
+        for observation, values in zip(program.observations, seen, strict=True):
+            if observation.reader is None:
+                output.append((observation.nodes, _per_neuron(values)))
+            elif observation.reader in plan.readers:
+                hidden.append((plan.readers[observation.reader], _per_neuron(values)))
+        return Answers(tuple(hidden), tuple(output))
+
+
+class Listening(nn.Module):
+    """Takes answers to probes into the states of a metanetwork.
+
+    Answers of hidden neurons join the channels that transform like them. Those of the outputs, as
+    they are and as log-probabilities over the node set, become states of its neurons and one
+    summary ``Σ_o (L a_o) ⊙ (D c_o)``, with ``c_o`` the description of output ``o``: any linear
+    function of the whole table of answers, so that probing alone is a special case.
+
+    Args:
+        hidden: channels of node states; ``x`` and ``y`` have half as many.
+        probes: number of probes.
+    """
+
+    def __init__(self, hidden: int, probes: int) -> None:
+        super().__init__()
+        self.channels = nn.Linear(probes, hidden // 2, bias=False)
+        self.about = nn.Linear(features.NODE_FEATURES, hidden)
+        self.table = nn.Linear(2 * probes, hidden)
+        self.nodes = nn.Sequential(nn.SiLU(), nn.Linear(hidden, hidden))
+        self.summary = nn.Sequential(
+            nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden)
+        )
+
+    def forward(
+        self, plan: Plan, answers: Answers, x: Tensor, y: Tensor, h: Tensor, summary: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Adds what was heard; shapes as those of DualGMN's states."""
+        parts = {False: list(plan.split(x)), True: list(plan.split(y))}
+        for port, values in answers.hidden:
+            parts[port.dual][port.slot] = parts[port.dual][port.slot] + self.channels(values)
+        about = self.about(features.node_descriptions(plan.spec).to(h))
+        for nodes, values in answers.output:
+            first, last = plan.span(nodes)
+            heard = self.table(torch.cat([values, values.log_softmax(dim=1)], dim=-1))
+            heard = heard * about[first:last]
+            h = h + nn.functional.pad(self.nodes(heard), (0, 0, first, h.shape[1] - last))
+            summary = summary + self.summary(heard.mean(dim=1))
+        return torch.cat(parts[False], dim=1), torch.cat(parts[True], dim=1), h, summary
+
+
+def _per_neuron(values: Tensor) -> Tensor:
+    """From (B, k, places, neurons) to means over places (B, neurons, k)."""
+    return values.mean(dim=2).transpose(1, 2)
