@@ -1,0 +1,74 @@
+"""Signs: incoming weights get a positive sum, or a positive higher odd moment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gmn.canonical.draft import Draft, along, sum_onto
+from gmn.graph import ParameterGraph
+from gmn.spec import Gauge, GraphSpec, Scaling, ScalingTerm
+
+Signed = Scaling | Gauge
+MOMENTS = (1, 3, 5)
+NEGLIGIBLE = 1e-6  # of a moment, over that of absolute values: centred blocks have sum 0
+
+
+@torch.no_grad()
+def with_positive_signs(graph: ParameterGraph, *, bases: bool = True) -> ParameterGraph:
+    """The graph with the signs of its spec chosen.
+
+    A sign is read off an edge set that no other open sign reaches, of which there is one unless
+    signs act in a circle: the sum over the neuron's weights there becomes positive; if that is
+    negligible, the sum of third or fifth powers; if that is, too, the next such edge set decides.
+    A neuron that leaves no moment anywhere keeps its sign. Sums do not depend on the order of
+    other neurons, so the choice follows permutations.
+
+    Args:
+        graph: the networks, in principal bases if ``bases``.
+        bases: whether to choose the signs of bases' directions, too.
+    """
+    draft = Draft(graph, torch.float64)
+    left = _signed(graph.spec, bases)
+    while left:
+        chosen, anchors = _next(left)
+        signs = _signs(anchors, draft)
+        for term in chosen.terms:
+            block = draft.block(term.edge_set)
+            block *= along(signs, term.dims, block)
+        left.remove(chosen)
+    return draft.finish()
+
+
+def _signed(spec: GraphSpec, bases: bool) -> list[Signed]:
+    found: list[Signed] = [s for s in spec.scalings if s.domain == "sign"]
+    return [*found, *spec.gauges] if bases else found
+
+
+def _next(left: Sequence[Signed]) -> tuple[Signed, list[ScalingTerm]]:
+    """A symmetry that can be decided now, and the terms that decide it."""
+    reached = Counter(term.edge_set for one in left for term in one.terms)
+    for one in left:
+        anchors = [term for term in one.terms if reached[term.edge_set] == 1]
+        if anchors:
+            return one, anchors
+    return left[0], list(left[0].terms)
+
+
+def _signs(anchors: Sequence[ScalingTerm], draft: Draft) -> Tensor:
+    """±1 for every neuron (B, *shape)."""
+    result: Tensor | None = None
+    for term in anchors:
+        block = draft.block(term.edge_set)
+        largest = block.abs().flatten(1).amax(1).clamp(min=torch.finfo(block.dtype).tiny)
+        unit = block / largest.view(-1, *[1] * (block.dim() - 1))
+        for power in MOMENTS:
+            moment = sum_onto(unit**power, term.dims)
+            clear = moment.abs() > NEGLIGIBLE * sum_onto(unit.abs() ** power, term.dims)
+            sign = moment.sign() * clear
+            result = sign if result is None else torch.where(result == 0, sign, result)
+    assert result is not None
+    return torch.where(result == 0, torch.ones_like(result), result)
