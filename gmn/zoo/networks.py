@@ -18,6 +18,7 @@ class SmallCNN(nn.Module):
 
     Args:
         activation: ``"relu"`` or ``"tanh"``.
+        width: Number of channels of each convolution.
 
     Raises:
         ValueError: If the activation is not one of the two.
@@ -26,15 +27,15 @@ class SmallCNN(nn.Module):
     4970
     """
 
-    def __init__(self, activation: str) -> None:
+    def __init__(self, activation: str, width: int = 16) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             known = ", ".join(sorted(ACTIVATIONS))
             raise ValueError(f"SmallCNN has no activation {activation!r}; known: {known}")
-        self.conv1 = nn.Conv2d(1, 16, kernel_size=3, stride=2, padding=1)
-        self.conv2 = nn.Conv2d(16, 16, kernel_size=3, stride=2, padding=1)
-        self.conv3 = nn.Conv2d(16, 16, kernel_size=3, stride=2, padding=1)
-        self.head = nn.Linear(16, 10)
+        self.conv1 = nn.Conv2d(1, width, kernel_size=3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(width, width, kernel_size=3, stride=2, padding=1)
+        self.conv3 = nn.Conv2d(width, width, kernel_size=3, stride=2, padding=1)
+        self.head = nn.Linear(width, 10)
         self.activation = ACTIVATIONS[activation]()
 
     def forward(
@@ -53,17 +54,20 @@ class Siren(nn.Module):
 
     Sitzmann et al., 2020, https://arxiv.org/abs/2006.09661.
 
+    Args:
+        width: Number of neurons of each hidden layer.
+
     >>> sum(p.numel() for p in Siren().parameters())
     1185
     """
 
     frequency = 30.0
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.layer1 = nn.Linear(2, 32)
-        self.layer2 = nn.Linear(32, 32)
-        self.layer3 = nn.Linear(32, 1)
+        self.layer1 = nn.Linear(2, width)
+        self.layer2 = nn.Linear(width, width)
+        self.layer3 = nn.Linear(width, 1)
 
     def layers(self) -> tuple[nn.Linear, ...]:
         """The linear layers from input to output."""
@@ -79,18 +83,21 @@ class Siren(nn.Module):
         return self.layer3(x)
 
 
-ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
-    "cnn-relu": partial(SmallCNN, "relu"),
-    "cnn-tanh": partial(SmallCNN, "tanh"),
-    "siren": Siren,
+# How to make a network, given its width, and the width that it has in populations.
+ARCHITECTURES: dict[str, tuple[Callable[[int], nn.Module], int]] = {
+    "cnn-relu": (partial(SmallCNN, "relu"), 16),
+    "cnn-tanh": (partial(SmallCNN, "tanh"), 16),
+    "siren": (Siren, 32),
 }
 
 
-def network(architecture: str) -> nn.Module:
+def network(architecture: str, widening: int = 1) -> nn.Module:
     """An untrained network of the named architecture, ready to take a state of a zoo.
 
     Args:
         architecture: A name from ``Zoo.architectures``, such as ``"cnn-relu"``.
+        widening: How many times as wide its hidden layers are; :func:`gmn.zoo.widen.widen` gives
+            states of such networks.
 
     Returns:
         A new module.
@@ -101,4 +108,5 @@ def network(architecture: str) -> nn.Module:
     if architecture not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
         raise ValueError(f"no architecture is called {architecture!r}; known: {known}")
-    return ARCHITECTURES[architecture]()
+    make, width = ARCHITECTURES[architecture]
+    return make(widening * width)
