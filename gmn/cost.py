@@ -6,17 +6,18 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from gmn.memory import check_fits, saved_bytes
 from gmn.registry import Estimator
 from gmn.tasks.batches import Batch
 from gmn.train import Task
+
+__all__ = ["MIB", "Cost", "measure", "saved_bytes"]
 
 MIB = 2**20
 
@@ -51,11 +52,15 @@ def measure(model: nn.Module | Estimator, task: Task, batch_size: int, repeats: 
         task: what is predicted.
         batch_size: networks per step.
         repeats: timed steps, after two that are not.
+
+    Raises:
+        DoesNotFit: if a step needs more memory than there is; said before it is allocated.
     """
     parts = task.split("train")
     if not isinstance(model, nn.Module):
         return _measure_fit(model, parts)
     batch = Batch(parts[0].graph[:batch_size], parts[0].target[:batch_size])
+    check_fits(model, batch.graph, len(batch))
 
     def step() -> None:
         model.zero_grad()
@@ -83,22 +88,6 @@ def _measure_fit(model: Estimator, parts: list[Batch]) -> Cost:
     networks = sum(map(len, parts))
     peak = (_memory(torch.device("cpu")) - before) / MIB
     return Cost(0, seconds * 1e3 / networks, peak, 0.0, 0.0)
-
-
-@contextmanager
-def saved_bytes(model: nn.Module) -> Iterator[dict[int, int]]:
-    """Records the storages that autograd keeps for the backward pass: bytes by address."""
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    saved: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield saved
 
 
 def _timed(step, device: torch.device) -> float:  # type: ignore[no-untyped-def]

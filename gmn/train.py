@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
+from gmn.memory import check_fits
 from gmn.registry import Estimator
 from gmn.tasks.batches import Batch, minibatches
 
@@ -115,11 +116,14 @@ def train(
 
     Raises:
         FloatingPointError: if the loss becomes NaN or infinite.
+        DoesNotFit: if a step needs more memory than there is; said before it is allocated.
     """
     recipe = Recipe() if recipe is None else recipe
     report = _silent if report is None else report
     if not isinstance(model, nn.Module):
         return _fit(model, task, seed, report)
+    for part in task.split("train"):
+        check_fits(model, part.graph, min(recipe.batch_size, len(part)))
     epoch = _optimise(model, task, recipe, seed, report)
     prediction, target = predict(model, task, task.split("test"), recipe.batch_size)
     metrics, rate = task.metrics(prediction, target), peak_rate(model, recipe)
