@@ -7,6 +7,8 @@ the bias before it, the phase of a sine lands within half a period around 0.
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from gmn.canonical.draft import Draft, along
 from gmn.graph import ParameterGraph
 from gmn.spec import Scaling, Translation
@@ -31,6 +33,26 @@ def without_shifts(graph: ParameterGraph) -> ParameterGraph:
     return draft.finish()
 
 
+def flips(graph: ParameterGraph) -> dict[str, Tensor]:
+    """The signs with which taking out phases multiplies edge sets, by name; only those it does.
+
+    Returns:
+        Signs that broadcast to the edge set's block (B, *shape).
+    """
+    phases = [scaling for scaling in graph.spec.scalings if scaling.domain == "phase"]
+    result: dict[str, Tensor] = {}
+    draft = Draft(graph)
+    for translation in graph.spec.translations if phases else ():
+        _centre(translation, draft)
+    for scaling in phases:
+        sign = _rewind(scaling, draft)
+        for term in scaling.terms:
+            if term.exponent % 2:
+                own = along(sign, term.dims, draft.block(term.edge_set))
+                result[term.edge_set] = result.get(term.edge_set, 1) * own
+    return result
+
+
 def _centre(translation: Translation, draft: Draft) -> None:
     *others, last = translation.terms
     block = draft.block(last.edge_set)
@@ -44,7 +66,7 @@ def _centre(translation: Translation, draft: Draft) -> None:
         other -= term.factor * along(numbers, term.dims, other)
 
 
-def _rewind(scaling: Scaling, draft: Draft) -> None:
+def _rewind(scaling: Scaling, draft: Draft) -> Tensor:
     bias = next(term for term in scaling.terms if term.shift)
     block = draft.block(bias.edge_set)
     steps = (block / bias.shift).round().permute(0, *(1 + d for d in bias.dims))
@@ -54,3 +76,4 @@ def _rewind(scaling: Scaling, draft: Draft) -> None:
         if term.exponent % 2:
             reader = draft.block(term.edge_set)
             reader *= along(sign, term.dims, reader)
+    return sign

@@ -1,6 +1,7 @@
 """Message-passing metanetworks."""
 
 from gmn.nn.dual import DualGMN
+from gmn.nn.editing import EditHead
 from gmn.nn.gmn import GMN
 from gmn.nn.heads import InvariantHead
 from gmn.nn.neural_graph_gnn import NeuralGraphGNN
@@ -11,6 +12,7 @@ from gmn.nn.scale_gmn import ScaleGMN
 __all__ = [
     "GMN",
     "DualGMN",
+    "EditHead",
     "InvariantHead",
     "NeuralGraphGNN",
     "NeuralGraphTransformer",

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from gmn import features
 from gmn.canonical import without_shifts
 from gmn.graph import ParameterGraph
+from gmn.nn.editing import EditHead, Editor
 from gmn.nn.heads import InvariantHead, NodeReadout
 from gmn.nn.plan import RANKS, Blocks, Plan, blocks_of, plan_of
 from gmn.nn.probes import Listening, Probes
@@ -48,7 +49,7 @@ class DualGMN(nn.Module):
         self,
         hidden: int = 64,
         depth: int = 4,
-        head: InvariantHead | None = None,
+        head: InvariantHead | EditHead | None = None,
         probes: Probes | None = None,
         recompute: bool = False,
     ) -> None:
@@ -58,11 +59,15 @@ class DualGMN(nn.Module):
         self.listening = None if probes is None else Listening(hidden, probes.count)
         self.encoder = _Encoder(hidden, depth)
         self.layers = nn.ModuleList(_Layer(hidden) for _ in range(depth))
-        self.readout = NodeReadout(hidden, (InvariantHead() if head is None else head).outputs)
+        head = InvariantHead() if head is None else head
+        if isinstance(head, EditHead):
+            self.editors = nn.ModuleList(Editor(hidden) for _ in range(head.copies))
+        else:
+            self.readout = NodeReadout(hidden, head.outputs)
 
-    def forward(self, graph: ParameterGraph) -> Tensor:
-        """Reads B networks; the answer has shape (B, outputs)."""
-        graph = without_shifts(graph)
+    def forward(self, graph: ParameterGraph) -> Any:
+        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks."""
+        given, graph = graph, without_shifts(graph)
         plan = plan_of(graph.spec, graph.device)
         blocks = blocks_of(graph)
         state = self.encoder(graph, plan)
@@ -73,8 +78,11 @@ class DualGMN(nn.Module):
                 state = checkpoint(layer, plan, blocks, codes, *state, use_reentrant=False)
             else:
                 state = layer(plan, blocks, codes, *state)
-        _, _, h, summary = state
-        return self.readout(graph.spec, h, summary)
+        *channels, summary = state
+        if not hasattr(self, "readout"):
+            edit = [editor(given, plan, blocks, tuple(channels)) for editor in self.editors]
+            return ParameterGraph.cat(edit) if len(edit) > 1 else edit[0]
+        return self.readout(graph.spec, channels[-1], summary)
 
 
 class _Encoder(nn.Module):
@@ -98,13 +106,11 @@ class _Encoder(nn.Module):
 
     def codes(self, graph: ParameterGraph, plan: Plan) -> list[dict[str, Tensor]]:
         """By layer and edge set: how it weighs taps (taps, 2 ranks), and what a bias adds."""
-        about = features.edge_descriptions(plan.spec).to(self.summary)
         layers: list[dict[str, Tensor]] = [{} for _ in range(self.depth)]
-        for edges, description in zip(plan.spec.edge_sets, about, strict=True):
-            places = features.tap_descriptions(edges).to(self.summary)
-            given = torch.cat([description.expand(len(places), -1), places], dim=1)
-            for layer, code in zip(layers, self.edges(given).chunk(self.depth, 1), strict=True):
-                layer[edges.name] = code
+        for name, given in plan.descriptions.items():
+            parts = self.edges(given.to(self.summary)).chunk(self.depth, 1)
+            for layer, code in zip(layers, parts, strict=True):
+                layer[name] = code
         return layers
 
 

@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
+from gmn import features
 from gmn.graph import ParameterGraph
 from gmn.nn.slots import Map, Port, Slots, slots_of
 from gmn.spec import EdgeSet, GraphSpec
@@ -59,6 +60,36 @@ class Product:
         code = codes[self.edges.name][:, RANKS : 2 * RANKS]
         sizes = (self.sizes[1], self.sizes[0])
         return _contract(blocks[self.edges.name], code, channels, block, target, source, sizes)
+
+    def outer(self, targets: Tensor, sources: Tensor, code: Tensor) -> Tensor:
+        """Products of the channels of both ends, a block of shape (B, *pair dims, taps).
+
+        Args:
+            targets: shape (B, target neurons, c).
+            sources: shape (B, source neurons, c).
+            code: shape (taps, ranks), how each rank of channels counts at each tap.
+        """
+        block, source, target = self.letters
+        batch, width = len(targets), targets.shape[-1]
+        ends = [
+            channels.reshape(batch, *shape, RANKS, width // RANKS)
+            for channels, shape in zip((targets, sources), self.sizes[::-1], strict=True)
+        ]
+        found = torch.einsum(f"b{target}rc,b{source}rc->b{block}r", *ends)
+        return found @ code.T
+
+    def spread(self, targets: Tensor, sources: Tensor) -> Tensor:
+        """Sums of a number of each end, (B, target neurons) and (B, source neurons), per pair."""
+        block, source, target = self.letters
+        size = dict(zip(source + target, (*self.sizes[0], *self.sizes[1]), strict=False))
+        both = []
+        for numbers, letters in ((targets, target), (sources, source)):
+            found = numbers.reshape(len(numbers), *(size[letter] for letter in letters))
+            order = sorted(range(len(letters)), key=lambda place: block.index(letters[place]))
+            found = found.permute(0, *(1 + place for place in order))
+            shape = [size[letter] if letter in letters else 1 for letter in block]
+            both.append(found.reshape(len(numbers), *shape))
+        return both[0] + both[1]
 
 
 def _contract(
@@ -198,6 +229,20 @@ class Plan:
         for nodes in self.spec.node_sets:
             spans[nodes.name], start = (start, start + nodes.size), start + nodes.size
         return spans
+
+    def span_of(self, port: Port) -> tuple[int, int]:
+        """The same of the neurons of a port."""
+        return self.span(self.slots.slots[port.slot].nodes)
+
+    @cached_property
+    def descriptions(self) -> dict[str, Tensor]:
+        """By edge set, what there is to know of each tap: (taps, EDGE_FEATURES + TAP_FEATURES)."""
+        result = {}
+        about = features.edge_descriptions(self.spec)
+        for edges, description in zip(self.spec.edge_sets, about, strict=True):
+            places = features.tap_descriptions(edges)
+            result[edges.name] = torch.cat([description.expand(len(places), -1), places], dim=1)
+        return result
 
     @cached_property
     def readers(self) -> dict[str, Port]:

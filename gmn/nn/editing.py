@@ -1,0 +1,125 @@
+"""The equivariant head of DualGMN: networks in, edited networks out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gmn import features
+from gmn.canonical.shifts import flips
+from gmn.graph import ParameterGraph
+from gmn.nn.plan import RANKS, Blocks, Plan, Product
+from gmn.nn.slots import Port
+from gmn.spec import EdgeSet
+from gmn.topology import tap_order, view_block
+
+
+@dataclass(frozen=True)
+class EditHead:
+    """Answers with edited networks instead of vectors.
+
+    Attributes:
+        copies: edits per network, whose outputs a task averages (k-fold output expansion). The
+            answer holds the first edit of all B networks, then the second of all, and so on.
+    """
+
+    copies: int = 1
+
+
+class Editor(nn.Module):
+    """Changes of parameters that transform like the parameters.
+
+    With channels ``x`` that transform like neurons and ``y`` that transform inversely::
+
+        ΔW_ji = Σ_c x_jc y_ic + W_ji (g_j + g'_i),    Δb_j = Γ x_j + b_j g_j
+
+    where kernels weigh the channels differently at each tap, and ``g`` are functions of the
+    invariant states. Running statistics stay as they are.
+
+    Args:
+        hidden: channels of node states; ``x`` and ``y`` have half as many.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        channels = hidden // 2
+        self.of_target, self.of_source = (
+            nn.Linear(channels, channels, bias=False) for _ in range(2)
+        )
+        self.added = nn.Linear(channels, RANKS, bias=False)
+        self.fact = nn.Linear(hidden, RANKS)
+        self.gates = nn.Linear(hidden, 2)
+        self.codes = nn.Linear(features.EDGE_FEATURES + features.TAP_FEATURES, RANKS)
+        self.size = nn.Parameter(torch.tensor(0.01))
+
+    def forward(
+        self,
+        graph: ParameterGraph,
+        plan: Plan,
+        blocks: Blocks,
+        states: tuple[Tensor, Tensor, Tensor],
+    ) -> ParameterGraph:
+        """The edited networks.
+
+        Args:
+            graph: B networks.
+            plan: that of their spec.
+            blocks: their edge sets with taps last, translations and phases taken out.
+            states: ``x`` and ``y`` (B, rows, d / 2) and ``h`` (B, N, d).
+        """
+        signs = flips(graph)
+        fresh: dict[str, Tensor] = {}
+        for edges, change in self._changes(plan, blocks, states):
+            order = tap_order(edges)
+            sizes = [edges.shape[place] for place in order]
+            back = [0, *(1 + order.index(place) for place in range(len(order)))]
+            change = (self.size * change).reshape(len(graph), *sizes).permute(back)
+            if edges.name in signs:
+                change = change * signs[edges.name]
+            old = graph.values[edges.parameter]
+            new = fresh.setdefault(edges.parameter, old.clone().contiguous())
+            view_block(new, edges).add_(change)
+        return graph.replace(fresh)
+
+    def _changes(
+        self, plan: Plan, blocks: Blocks, states: tuple[Tensor, Tensor, Tensor]
+    ) -> Iterator[tuple[EdgeSet, Tensor]]:
+        """Changes of shape (B, *pair dims, taps) of all edge sets that hold parameters."""
+        x, y, h = states
+        channels = {False: plan.split(x), True: plan.split(y)}
+        gates = plan.split(self.gates(plan.level(plan.to_rows(h))))
+        products = {s.edges.name: s for s in plan.steps if isinstance(s, Product)}
+        entries = {entry.edges.name: entry.port for entry in plan.slots.entries}
+        gains = {gain.edges.name: gain for gain in reversed(plan.slots.gains)}
+        for edges in plan.spec.edge_sets:
+            if edges.tied_to is not None or not plan.spec.is_parameter(edges):
+                continue
+            values, name = blocks[edges.name], edges.name
+            code = self.codes(plan.descriptions[name].to(h))
+            if name in products:
+                step = products[name]
+                target = self.of_target(_at(channels, step.target))
+                source = self.of_source(_at(channels, step.source.inverse()))
+                gate = step.spread(gates[step.target.slot][..., 0], gates[step.source.slot][..., 1])
+                yield edges, step.outer(target, source, code) + values * gate.unsqueeze(-1)
+                continue
+            first, last = plan.span(edges.target)
+            change = values.flatten(1, -2) * self.gates(h[:, first:last])[..., :1]
+            if name in entries:
+                change = change + self.added(_at(channels, entries[name])) @ code.T
+            elif name in gains and plan.span_of(gains[name].source) == (first, last):
+                gain = gains[name]
+                target = self.of_target(_at(channels, gain.target))
+                source = self.of_source(_at(channels, gain.source.inverse()))
+                both = (target * source).unflatten(-1, (RANKS, -1)).sum(-1)
+                change = change + both @ code.T
+            elif edges in plan.slots.facts:
+                change = change + self.fact(h[:, first:last]) @ code.T
+            yield edges, change.reshape(values.shape)
+
+
+def _at(channels: dict[bool, tuple[Tensor, ...]], port: Port) -> Tensor:
+    return channels[port.dual][port.slot]
