@@ -1,10 +1,13 @@
-"""Metanetworks by name, for comparisons."""
+"""Metanetworks by name, for comparisons; those of papers in their published configurations."""
 
 from __future__ import annotations
 
 from gmn.nn.dual import DualGMN
 from gmn.nn.gmn import GMN
 from gmn.nn.heads import InvariantHead
+from gmn.nn.neural_graph_gnn import NeuralGraphGNN
+from gmn.nn.neural_graph_transformer import NeuralGraphTransformer
+from gmn.nn.scale_gmn import ScaleGMN
 from gmn.spec import GraphSpec
 
 
@@ -16,3 +19,34 @@ def gmn(spec: GraphSpec, outputs: int) -> GMN:
 def dual_gmn(spec: GraphSpec, outputs: int) -> DualGMN:
     """DualGMN without probes; it reads any architecture."""
     return DualGMN(hidden=64, depth=4, head=InvariantHead(outputs))
+
+
+def ng_gnn(spec: GraphSpec, outputs: int) -> NeuralGraphGNN:
+    """NG-GNN: 64 channels, 4 layers, edges of 32 (Kofinas et al., 2024).
+
+    Messages also run in reverse, as in the paper, unless the networks are convolutional.
+    """
+    return NeuralGraphGNN(
+        hidden=64,
+        depth=4,
+        head=InvariantHead(outputs),
+        edge_hidden=32,
+        reverse=not any(edges.num_taps > 1 for edges in spec.edge_sets),
+    )
+
+
+def ng_t(spec: GraphSpec, outputs: int) -> NeuralGraphTransformer:
+    """NG-T: 64 channels, 4 layers of 8 heads, edges of 32 (Kofinas et al., 2024)."""
+    return NeuralGraphTransformer(
+        hidden=64, depth=4, head=InvariantHead(outputs), edge_hidden=32, attention=128, heads=8
+    )
+
+
+def scale_gmn(spec: GraphSpec, outputs: int) -> ScaleGMN:
+    """ScaleGMN, forward: 128 channels, 4 layers (Kalogeropoulos et al., 2024)."""
+    return ScaleGMN(hidden=128, depth=4, head=InvariantHead(outputs))
+
+
+def scale_gmn_bidirectional(spec: GraphSpec, outputs: int) -> ScaleGMN:
+    """ScaleGMN in both directions: 128 channels, 4 layers (Kalogeropoulos et al., 2024)."""
+    return ScaleGMN(hidden=128, depth=4, head=InvariantHead(outputs), bidirectional=True)

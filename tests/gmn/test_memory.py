@@ -68,10 +68,10 @@ def test_what_does_not_fit_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyP
     with pytest.raises(DoesNotFit, match=r"GMN needs .* step of 21 networks .* a batch of 20 fits"):
         check_fits(model, graph, 21)
     monkeypatch.setattr(memory, "available_bytes", lambda device: found.fixed + found.each / 2)
-    with pytest.raises(DoesNotFit, match="not even one network fits|keeps more than"):
+    with pytest.raises(DoesNotFit, match=r"not even one network fits|keeps more than"):
         check_fits(model, graph, 1)
     monkeypatch.setattr(memory, "available_bytes", lambda device: 1000.0)
-    with pytest.raises(DoesNotFit, match="GMN keeps more than 0.0 GiB, all that is available"):
+    with pytest.raises(DoesNotFit, match=r"GMN keeps more than 0\.0 GiB, all that is available"):
         check_fits(model, graph, 1)
 
 
