@@ -4,6 +4,7 @@ from gmn.nn.dual import DualGMN
 from gmn.nn.editing import EditHead
 from gmn.nn.gmn import GMN
 from gmn.nn.heads import InvariantHead
+from gmn.nn.mixed import read_all
 from gmn.nn.neural_graph_gnn import NeuralGraphGNN
 from gmn.nn.neural_graph_transformer import NeuralGraphTransformer
 from gmn.nn.probes import Probes
@@ -18,4 +19,5 @@ __all__ = [
     "NeuralGraphTransformer",
     "Probes",
     "ScaleGMN",
+    "read_all",
 ]

@@ -1,0 +1,38 @@
+"""Batches of several architectures: one pass per architecture, answers in the order given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from gmn.graph import ParameterGraph
+from gmn.spec import GraphSpec
+
+
+def read_all(net: Callable[[ParameterGraph], Tensor], graphs: Sequence[ParameterGraph]) -> Tensor:
+    """Runs a net once on all networks of each architecture.
+
+    Args:
+        net: maps a graph of B networks to a tensor (B, ...), the same trailing shape for all.
+        graphs: networks of any architectures, in any order, on one device.
+
+    Returns:
+        The answers of all networks, graph by graph: shape (sum of batches, ...).
+
+    Raises:
+        ValueError: if there are no graphs.
+    """
+    if not graphs:
+        raise ValueError("no graphs to read")
+    groups: dict[GraphSpec, list[int]] = {}
+    for number, graph in enumerate(graphs):
+        groups.setdefault(graph.spec, []).append(number)
+    answers: list[Tensor] = [torch.empty(0)] * len(graphs)
+    for numbers in groups.values():
+        joined = net(ParameterGraph.cat([graphs[n] for n in numbers]))
+        parts = joined.split([len(graphs[n]) for n in numbers])
+        for number, part in zip(numbers, parts, strict=True):
+            answers[number] = part
+    return torch.cat(answers)
