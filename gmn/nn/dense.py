@@ -21,10 +21,10 @@ from torch.autograd.function import once_differentiable
 from gmn.spec import EdgeSet, GraphSpec
 
 EPSILON = 1e-5  # that of nn.LayerNorm
-# Edges whose hidden layers are in memory at once: what fits the second-level cache of a core, and
-# what fills an accelerator.
-CHUNK = {"cpu": 2048}
-LARGE_CHUNK = 2**18
+# Bytes of the hidden layers that are in memory at once: what stays in a core's caches, and what
+# fills an accelerator.
+PIECE = {"cpu": 3 * 2**20}
+LARGE_PIECE = 2**28
 
 
 class Exchange(NamedTuple):
@@ -330,7 +330,9 @@ class _Exchange(torch.autograd.Function):
 
 
 def _most(edges: Tensor) -> int:
-    return CHUNK.get(edges.device.type, LARGE_CHUNK)
+    """How many pairs pass at once."""
+    room = PIECE.get(edges.device.type, LARGE_PIECE)
+    return max(1, room // (3 * edges.shape[-1] * edges.element_size()))
 
 
 def _normalise(states: Tensor, scale: Tensor) -> Tensor:

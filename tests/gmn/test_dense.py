@@ -61,7 +61,7 @@ def test_dense_is_sparse(case: Case) -> None:
 def test_any_cut_into_pieces_gives_the_same(
     name: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(dense.CHUNK, "cpu", most)
+    monkeypatch.setattr(dense, "_most", lambda edges: most)
     assert_equal(net(), graph_of(BY_NAME[name], networks=3), answers=1e-12, gradients=1e-12)
 
 
