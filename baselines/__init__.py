@@ -3,6 +3,7 @@
 from .adapter import UnsupportedArchitecture
 from .flat import FlatMLP
 from .nfn import NFN
+from .probing import ProbeNet
 from .statistics import StatNN, layer_statistics
 
-__all__ = ["NFN", "FlatMLP", "StatNN", "UnsupportedArchitecture", "layer_statistics"]
+__all__ = ["NFN", "FlatMLP", "ProbeNet", "StatNN", "UnsupportedArchitecture", "layer_statistics"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from gmn.nn.probes import Probes
 from gmn.spec import GraphSpec
 
 from .flat import FlatMLP
 from .nfn import NFN
+from .probing import ProbeNet
 from .statistics import StatNN
 
 
@@ -27,3 +29,9 @@ def flat_mlp(spec: GraphSpec, outputs: int) -> FlatMLP:
 def layer_statistics(spec: GraphSpec, outputs: int) -> StatNN:
     """Layer statistics with gradient boosting; reads any set of architectures with equal layers."""
     return StatNN(outputs)
+
+
+def probe_net(spec: GraphSpec, outputs: int) -> ProbeNet:
+    """Plain probing with 64 learned inputs; reads all architectures with inputs of one shape."""
+    answers = sum(nodes.size for nodes in spec.node_sets if nodes.role == "output")
+    return ProbeNet(Probes.like(spec, 64), answers, outputs)

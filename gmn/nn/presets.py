@@ -7,6 +7,7 @@ from gmn.nn.gmn import GMN
 from gmn.nn.heads import InvariantHead
 from gmn.nn.neural_graph_gnn import NeuralGraphGNN
 from gmn.nn.neural_graph_transformer import NeuralGraphTransformer
+from gmn.nn.probes import Probes
 from gmn.nn.scale_gmn import ScaleGMN
 from gmn.spec import GraphSpec
 
@@ -17,6 +18,11 @@ def gmn(spec: GraphSpec, outputs: int) -> GMN:
 
 
 def dual_gmn(spec: GraphSpec, outputs: int) -> DualGMN:
+    """DualGMN with 64 probes; it reads every architecture with inputs of the spec's shape."""
+    return DualGMN(64, 2, InvariantHead(outputs), Probes.like(spec, 64))
+
+
+def dual_gmn_weights(spec: GraphSpec, outputs: int) -> DualGMN:
     """DualGMN without probes; it reads any architecture."""
     return DualGMN(hidden=64, depth=4, head=InvariantHead(outputs))
 

@@ -11,7 +11,12 @@ from gmn import features
 from gmn.graph import ParameterGraph
 from gmn.nn.plan import Plan
 from gmn.nn.slots import Port
-from gmn.program import ProgramError
+from gmn.program import DEFAULT, ProgramError
+from gmn.spec import GraphSpec
+
+# Optimisers of Adam's kind move every parameter equally fast, but what makes a good question lies
+# further away than what makes a good weight: probes move so many times faster.
+SPEED = 30.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,9 @@ class Probes(nn.Module):
         initial: per input of the network, k values of the shape of the example it was traced with:
             (k, *shape). Trace with a batch of one, so that each probe has answers of its own.
 
+    Attributes:
+        count: k, the number of probes.
+
     Source: probing as in Herrmann et al. (2024) and Kahana et al. (ProbeX/ProbeGen, 2024), on
     every neuron instead of the outputs alone, and Neural Graphs' probe features (Kofinas et al.,
     2024) for any traced network.
@@ -50,12 +58,36 @@ class Probes(nn.Module):
         if not initial or len({len(values) for values in initial}) != 1:
             raise ValueError("probes need one tensor per input of the network, all of length k")
         self.count = len(initial[0])
+        self.moves = nn.ParameterDict()
         for number, values in enumerate(initial):
+            self.register_buffer(f"start{number}", values.clone())
             if values.is_floating_point():
-                self.register_parameter(f"input{number}", nn.Parameter(values.clone()))
-            else:
-                self.register_buffer(f"input{number}", values.clone())
-        self._names = [f"input{number}" for number in range(len(initial))]
+                self.moves[str(number)] = nn.Parameter(torch.zeros_like(values))
+        self._number = len(initial)
+
+    @classmethod
+    def like(cls, spec: GraphSpec, count: int) -> Probes:
+        """Random probes for the networks of a spec: uniform in [-1, 1].
+
+        Raises:
+            ProgramError: if the spec has no program, or inputs that are not floating-point numbers.
+        """
+        program = spec.program
+        if program is None or any(given.dtype != DEFAULT for given in program.inputs):
+            raise ProgramError(
+                "random probes need a spec with a program that takes floating-point inputs; pass "
+                "probes of your own to gmn.nn.Probes, or use a metanetwork without"
+            )
+        return cls(*(2 * torch.rand(count, *given.shape) - 1 for given in program.inputs))
+
+    def inputs(self) -> list[Tensor]:
+        """The probes as they are now, one tensor (k, *shape) per input of the network."""
+        found = []
+        for number in range(self._number):
+            start: Tensor = getattr(self, f"start{number}")
+            moves = self.moves[str(number)] if start.is_floating_point() else 0
+            found.append(start + SPEED * moves)
+        return found
 
     def forward(self, graph: ParameterGraph, plan: Plan) -> Answers:
         """Runs B networks on all probes.
@@ -69,8 +101,7 @@ class Probes(nn.Module):
                 "the spec has no program, so its networks cannot be run: trace the module again, "
                 "or use a metanetwork without probes"
             )
-        inputs = [getattr(self, name) for name in self._names]
-        seen = program.observe(graph.values, inputs)
+        seen = program.observe(graph.values, self.inputs())
         hidden, output = [], []
         for observation, values in zip(program.observations, seen, strict=True):
             if observation.reader is None:

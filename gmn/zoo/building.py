@@ -69,7 +69,7 @@ def build(
     shards = plan(size, chosen.architectures, chosen.shard_size)
     missing = [shards[number] for number in writer.missing(len(shards))]
     if missing or not writer.complete:
-        example = chosen.example()  # fails here, with its advice, rather than in a worker
+        one = chosen.example()[:1]  # fails here, with its advice, rather than in a worker
         tasks = [(writer, chosen, seed, shard) for shard in missing]
         done = size - sum(len(shard.networks) for shard in missing)
         with tqdm(total=size, initial=done, unit="net", disable=not progress) as bar:
@@ -77,7 +77,7 @@ def build(
                 bar.update(trained)
         rows = writer.collect_rows(len(shards))
         specs = {
-            architecture: json.loads(converters.trace(network(architecture), (example,)).to_json())
+            architecture: json.loads(converters.trace(network(architecture), (one,)).to_json())
             for architecture in chosen.architectures
         }
         writer.finish(len(shards), rows, specs, {**data_card(rows, size), **chosen.card(rows)})

@@ -1,0 +1,43 @@
+"""Plain probing: what the networks answer, and nothing of how."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gmn.graph import ParameterGraph
+from gmn.nn.plan import plan_of
+from gmn.nn.probes import Probes
+
+
+class ProbeNet(nn.Module):
+    """An MLP on the outputs of networks for learned inputs.
+
+    A sober reference for metanetworks that read weights: the answers alone, whatever computed them,
+    hence invariant to everything that keeps the function. It reads all architectures with inputs
+    and outputs of the same shape.
+
+    Args:
+        probes: the inputs to learn.
+        answers: numbers that one network gives to one probe.
+        outputs: length of the answer.
+        hidden: width of the MLP.
+
+    Source: probing with learned inputs as in Herrmann et al. (2020) and Kahana et al. (2024).
+    """
+
+    learning_rate = 3e-3
+
+    def __init__(self, probes: Probes, answers: int, outputs: int = 1, hidden: int = 256) -> None:
+        super().__init__()
+        self.probes = probes
+        self.net = nn.Sequential(
+            nn.Linear(probes.count * answers, hidden), nn.SiLU(),
+            nn.Linear(hidden, hidden), nn.SiLU(),
+            nn.Linear(hidden, outputs),
+        )  # fmt: skip
+
+    def forward(self, graph: ParameterGraph) -> Tensor:
+        """Reads B networks; the answer has shape (B, outputs)."""
+        heard = self.probes(graph, plan_of(graph.spec, graph.device))
+        return self.net(torch.cat([values.flatten(1) for _, values in heard.output], dim=1))
