@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
+from gmn._emphasis import Emphasis
 from gmn._layout import Place, arrange
 from gmn._print import group_name
 from gmn.spec import EdgeSet, GraphSpec, NodeSet
@@ -57,15 +59,24 @@ class Line(NamedTuple):
     rad: float = 0.0
 
 
-def draw(spec: GraphSpec) -> Figure:
+def draw(spec: GraphSpec, weights: Mapping[str, float] | None = None) -> Figure:
     """Draws the layer-level graph.
 
     Boxes hold a node set's size, permutation group, change of basis, diagonal edge sets (biases,
     normalisation) and operations; arrows are labelled with edge sets and their shapes. A residual
     stream is one long box: the layers of its blocks hang above and below it and write back to it.
 
+    Args:
+        spec: the architecture.
+        weights: by edge set, how much it counts (:func:`gmn.explain.shares`): arrows and the edges
+            of boxes become redder and thicker with their share of the total, which is written to
+            them. Missing edge sets count 0.
+
     Returns:
         A figure; save it with ``figure.savefig("spec.png")`` or ``.svg``.
+
+    Raises:
+        ValueError: if a weight is negative, or belongs to no edge set of the spec.
     """
     from gmn._picture import Picture
 
@@ -75,9 +86,11 @@ def draw(spec: GraphSpec) -> Figure:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set(xlim=(left, right), ylim=(0, DOWN))  # the height follows from what is drawn
-    boxes = {n.name: _draw_box(axes, spec, n, places[n.name]) for n in spec.node_sets}
+    emphasis = Emphasis(spec, weights)
+    boxes = {n.name: _draw_box(axes, spec, n, places[n.name], emphasis) for n in spec.node_sets}
     for (source, target), edges in _arrows(spec).items():
-        _draw_arrow(axes, _line(boxes, source, target), _label(edges, source, target))
+        line, label = _line(boxes, source, target), _label(edges, source, target)
+        _draw_arrow(axes, line, label, edges, emphasis)
     _fit(figure, axes)
     return figure
 
@@ -140,7 +153,12 @@ def _shape(edges: EdgeSet) -> str:
     return f"{neurons} @ {taps}" if taps else neurons
 
 
-def _box_text(spec: GraphSpec, nodes: NodeSet, across: int) -> str:
+def _own(spec: GraphSpec, nodes: NodeSet) -> list[EdgeSet]:
+    """The edge sets that are named in a box."""
+    return [edges for edges in spec.edge_sets if edges.diagonal and edges.target == nodes.name]
+
+
+def _box_text(spec: GraphSpec, nodes: NodeSet, across: int, emphasis: Emphasis) -> str:
     """Lines of a box; one that covers more slots has room for longer ones."""
     group = " × ".join(map(group_name, map(spec.axis, nodes.axes)))
     group = re.sub(r" per [^)]*", " each", group)  # the axes that it depends on stand before it
@@ -149,9 +167,11 @@ def _box_text(spec: GraphSpec, nodes: NodeSet, across: int) -> str:
     for gauge in spec.gauges:
         if gauge.axes == nodes.axes:
             lines.append(f"{'GL' if gauge.group == 'general' else 'O'}({gauge.shape[-1]}) each")
-    own = (e for e in spec.edge_sets if e.diagonal and e.target == nodes.name)
+    own = _own(spec, nodes)
     kinds = list(dict.fromkeys(e.name.rsplit(".", 1)[-1] for e in own))
     lines += _wrap(kinds, " · ", 2 * across)
+    if own and emphasis.on:
+        lines.append(emphasis.percent(own))
     rows = _wrap(_steps([operation.name for operation in nodes.operations]), " ", 2 * across)
     return "\n".join([*lines, *rows[:3], *(["…"] if len(rows) > 3 else [])])
 
@@ -223,7 +243,7 @@ def _crosses(a: tuple[float, float], b: tuple[float, float], box: Box) -> bool:
 # --- ink ----------------------------------------------------------------------------------------
 
 
-def _draw_box(axes: Axes, spec: GraphSpec, nodes: NodeSet, place: Place) -> Box:
+def _draw_box(axes: Axes, spec: GraphSpec, nodes: NodeSet, place: Place, emphasis: Emphasis) -> Box:
     from matplotlib.patches import FancyBboxPatch
 
     x, y = (place.left + place.right) / 2 * ACROSS, -place.level * DOWN
@@ -231,7 +251,7 @@ def _draw_box(axes: Axes, spec: GraphSpec, nodes: NodeSet, place: Place) -> Box:
     text = axes.text(
         x,
         y,
-        _box_text(spec, nodes, across),
+        _box_text(spec, nodes, across, emphasis),
         ha="center",
         va="center",
         fontsize=8,
@@ -241,25 +261,30 @@ def _draw_box(axes: Axes, spec: GraphSpec, nodes: NodeSet, place: Place) -> Box:
     extent = text.get_window_extent().transformed(axes.transData.inverted())
     half = max(extent.width / 2 + PAD, (place.right - place.left) / 2 * ACROSS + 0.7)
     box = Box(x - half, x + half, extent.y0 - PAD, extent.y1 + PAD)
+    own = _own(spec, nodes) if emphasis.on else []
     patch = FancyBboxPatch(
         (box.left, box.bottom),
         box.right - box.left,
         box.top - box.bottom,
         boxstyle="round,pad=0,rounding_size=0.08",
         facecolor=COLOURS[nodes.role],
-        edgecolor="0.45",
-        linewidth=0.8,
+        edgecolor=emphasis.colour(own) if own else "0.45",
+        linewidth=emphasis.width(own),
         zorder=2,
     )
     axes.add_patch(patch)
     return box
 
 
-def _draw_arrow(axes: Axes, line: Line, label: str) -> None:
+def _draw_arrow(
+    axes: Axes, line: Line, label: str, edges: list[EdgeSet], emphasis: Emphasis
+) -> None:
+    label = f"{label}\n{emphasis.percent(edges)}" if emphasis.on else label
     style = {
         "arrowstyle": "-|>",
         "connectionstyle": f"arc3,rad={line.rad}",
-        "color": "0.3",
+        "color": emphasis.colour(edges) if emphasis.on else "0.3",
+        "linewidth": emphasis.width(edges) if emphasis.on else 1.0,
         "shrinkA": 0,
         "shrinkB": 1,
     }
@@ -273,5 +298,5 @@ def _draw_arrow(axes: Axes, line: Line, label: str) -> None:
         fontsize=7,
         color="0.25",
         zorder=4,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.9, "pad": 0.8},
     )

@@ -1,0 +1,147 @@
+"""Which weights did the metanetwork read? Gradients of its answers, parameter by parameter.
+
+Every function returns a graph of the same spec whose values are attributions instead of weights, so
+edge sets, pictures and symmetries apply to them. PyG's explainers are not used: they mask the edges
+and node features of one ``Data`` object, where a kernel is many edges and a batch of networks is a
+disconnected graph, and metanetworks that work on blocks have no such edges. The attributions are
+the same as those of its ``CaptumExplainer`` on values.
+
+Networks of a batch are explained one by one, as long as the metanetwork reads them one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy
+import torch
+from torch import Tensor
+
+from gmn.graph import ParameterGraph
+
+Net = Callable[[ParameterGraph], Tensor]  # answers (B, outputs)
+
+
+def gradient(net: Net, graph: ParameterGraph, output: int = 0) -> ParameterGraph:
+    """The derivative of one output by every parameter and every statistic.
+
+    It is orthogonal to every continuous symmetry that the metanetwork is invariant to: along it,
+    the answer does not change.
+
+    Args:
+        net: the metanetwork, in the mode to explain; its own gradients are left alone.
+        graph: B networks.
+        output: which of its outputs.
+
+    Raises:
+        ValueError: if the answer is not of shape (B, outputs), or has fewer outputs.
+    """
+    values = _floating(graph)
+    leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
+    with torch.enable_grad():
+        answer = _answer(net, graph.replace(leaves), output)
+        found = torch.autograd.grad(answer.sum(), [*leaves.values()], allow_unused=True)
+    slopes = dict(zip(leaves, found, strict=True))
+    return _attributed(graph, {n: v for n, v in slopes.items() if v is not None})
+
+
+def saliency(net: Net, graph: ParameterGraph, output: int = 0) -> ParameterGraph:
+    """The size of gradient times value: what the answer would lose, to first order, without each.
+
+    Other than the gradient's size, it does not depend on positive scales, if the metanetwork does
+    not: what moves the values up moves the gradient down.
+
+    Args:
+        net: the metanetwork, in the mode to explain.
+        graph: B networks.
+        output: which of its outputs.
+
+    Raises:
+        ValueError: if the answer is not of shape (B, outputs), or has fewer outputs.
+    """
+    slopes, values = gradient(net, graph, output).values, _floating(graph)
+    return _attributed(graph, {n: (slopes[n] * v).abs().detach() for n, v in values.items()})
+
+
+def integrated_gradients(
+    net: Net,
+    graph: ParameterGraph,
+    output: int = 0,
+    baseline: ParameterGraph | None = None,
+    points: int = 32,
+) -> ParameterGraph:
+    """What every parameter adds to the answer on a straight way from a baseline.
+
+    The sum over all parameters is the difference of the answers to the network and to the baseline,
+    up to the error of the quadrature (Gauss-Legendre; more ``points``, less error). A metanetwork
+    that is invariant to scales is steep where all weights of a neuron are small, and jumps at 0,
+    which no quadrature can follow: give it a baseline near by.
+
+    Source: Sundararajan et al., *Axiomatic Attribution for Deep Networks* (ICML 2017).
+
+    Args:
+        net: the metanetwork, in the mode to explain.
+        graph: B networks.
+        output: which of its outputs.
+        baseline: where the way begins; None for parameters of 0 with the network's own statistics.
+        points: number of gradients.
+
+    Raises:
+        ValueError: if the answer is not of shape (B, outputs), or has fewer outputs, or the
+            baseline has another spec.
+    """
+    start = _without_parameters(graph) if baseline is None else baseline
+    if start.spec != graph.spec:
+        raise ValueError("the baseline has another spec than the networks")
+    ways = {n: v - start.values[n] for n, v in _floating(graph).items()}
+    totals = {name: torch.zeros_like(way) for name, way in ways.items()}
+    for place, weight in zip(*numpy.polynomial.legendre.leggauss(points), strict=True):
+        between = {n: start.values[n] + (1 + place) / 2 * way for n, way in ways.items()}
+        slopes = gradient(net, graph.replace(between), output).values
+        totals = {n: total + weight / 2 * slopes[n] for n, total in totals.items()}
+    return _attributed(graph, {n: (totals[n] * way).detach() for n, way in ways.items()})
+
+
+def shares(attribution: ParameterGraph) -> dict[str, Tensor]:
+    """Each edge set's part of all attribution, by size: shape (B,), summing to 1.
+
+    Further uses of a tensor are not counted again. For pictures: ``draw(spec, weights=shares)``
+    takes them for one network.
+    """
+    sizes = {
+        edges.name: attribution.block(edges).abs().reshape(len(attribution), -1).sum(1)
+        for edges in attribution.spec.edge_sets
+        if edges.tied_to is None
+    }
+    total = torch.stack([*sizes.values()]).sum(0)
+    return {n: size / torch.where(total > 0, total, 1) for n, size in sizes.items()}
+
+
+def _floating(graph: ParameterGraph) -> dict[str, Tensor]:
+    entries = (entry for entry in graph.spec.entries if entry.tied_to is None and entry.floating)
+    return {entry.name: graph.values[entry.name] for entry in entries}
+
+
+def _answer(net: Net, graph: ParameterGraph, output: int) -> Tensor:
+    """One number per network."""
+    answers = net(graph)
+    if answers.dim() != 2 or len(answers) != len(graph):
+        raise ValueError(
+            f"the metanetwork answers {len(graph)} networks with shape {tuple(answers.shape)}; "
+            "what is explained is one column of a matrix (networks, outputs)"
+        )
+    if not 0 <= output < answers.shape[1]:
+        raise ValueError(f"there is no output {output}: the answer has {answers.shape[1]}")
+    return answers[:, output]
+
+
+def _attributed(graph: ParameterGraph, found: dict[str, Tensor]) -> ParameterGraph:
+    """A graph of attributions; 0 where nothing was found."""
+    zeros = {n: torch.zeros_like(v) for n, v in graph.values.items() if n not in found}
+    return graph.replace({**zeros, **found})
+
+
+def _without_parameters(graph: ParameterGraph) -> ParameterGraph:
+    parameters = {entry.name for entry in graph.spec.entries if entry.parameter}
+    values = _floating(graph)
+    return graph.replace({n: torch.zeros_like(v) for n, v in values.items() if n in parameters})
