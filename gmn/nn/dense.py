@@ -257,23 +257,24 @@ class _Exchange(torch.autograd.Function):
         bias: Tensor,
     ) -> tuple[Tensor, ...]:
         rows, width = edges.shape
-        room = rows if keep else 0
+        size = rows if keep else 0
         kept = _Kept(
             edges.new_empty(rows, 1),
-            read.new_empty(room, width),
-            read.new_empty(room, width),
-            edges.new_empty(room, 2 * width, dtype=torch.bool),
+            read.new_empty(size, width),
+            read.new_empty(size, width),
+            edges.new_empty(size, 2 * width, dtype=torch.bool),
         )
         into, out = (torch.zeros_like(source[..., :width]) for _ in range(2))
         mean = torch.zeros_like(into[:, 0])
         new = torch.add(edges, bias)
+        room = _room(parts, len(source), edges, read)
         for part in parts:
             ends = part.source.spread(source), part.target.spread(target)
             results = part.target.spread(into), part.source.spread(out)
             for piece in part.pieces(len(source), _most(edges)):
                 at = piece.rows
                 normal = _normalise(edges[at], kept.scale[at]).to(read.dtype)
-                hidden = normal.new_empty(len(normal), 3 * width)
+                hidden = room[: len(normal)]
                 torch.add(*(piece.of(end) for end in ends), out=piece.block(hidden))
                 hidden.addmm_(normal, read.T).relu_()
                 block = piece.block(hidden)
@@ -305,6 +306,7 @@ class _Exchange(torch.autograd.Function):
         of_read, of_write = torch.zeros_like(read), torch.zeros_like(write)
         # The norm's subtraction of the mean, done once on the map instead of on every edge.
         centred = read - read.mean(dim=1, keepdim=True)
+        room = _room(parts, batch, edges, read)
         for part, states in zip(parts, edges.split([batch * p.pairs for p in parts]), strict=True):
             states.view(batch, -1, width).add_((mean * batch / rows).unsqueeze(1))
             ends = part.target.spread(into * part.share), part.source.spread(out * part.share)
@@ -312,7 +314,7 @@ class _Exchange(torch.autograd.Function):
             for piece in part.pieces(batch, _most(edges)):
                 at = piece.rows
                 normal, update, change = kept.normal[at], kept.update[at], edges[at].to(read.dtype)
-                hidden = normal.new_empty(len(normal), 3 * width)
+                hidden = room[: len(normal)]
                 block, signs = piece.block(hidden), piece.block(_as_numbers(kept.signs[at], read))
                 for place, end in enumerate(ends):
                     own = slice(place * width, (place + 1) * width)
@@ -327,6 +329,12 @@ class _Exchange(torch.autograd.Function):
                 back.addcmul_(normal, along, value=-1 / width)
                 edges[at].addcmul_(back, kept.scale[at])
         return None, None, edges, source, target, of_read, of_write, of_bias.to(read.dtype)
+
+
+def _room(parts: tuple[Block, ...], batch: int, edges: Tensor, read: Tensor) -> Tensor:
+    """Where the hidden layers of one piece after the other lie; fresh memory is slow."""
+    sizes = [math.prod(p.shape) for part in parts for p in part.pieces(batch, _most(edges))]
+    return read.new_empty(max(sizes, default=0), len(read))
 
 
 def _most(edges: Tensor) -> int:
