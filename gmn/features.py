@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gmn.graph import ParameterGraph
 from gmn.spec import EdgeSet, GraphSpec, NodeSet, Operation
+from gmn.stack import StackedGraph
 from gmn.topology import tap_positions
 
 CODE = 24
@@ -40,6 +43,99 @@ def value_features(graph: ParameterGraph, edges: EdgeSet) -> Tensor:
     elif edges.kind == "variance":
         values = values.clamp(min=1e-12).log()
     return torch.stack([values, torch.asinh(10 * values) / 5], dim=-1)
+
+
+class ValueFeatures(Protocol):
+    """How a metanetwork is given the values of edges; any object of this form will do."""
+
+    @property
+    def channels(self) -> int:
+        """Number of features of each parameter."""
+
+    def __call__(self, graph: ParameterGraph, edges: EdgeSet) -> Tensor:
+        """The features of an edge set: shape (B, pairs, taps, channels)."""
+
+
+@dataclass(frozen=True)
+class Raw:
+    """The parameters as they are."""
+
+    channels: int = field(default=1, init=False)
+
+    def __call__(self, graph: ParameterGraph, edges: EdgeSet) -> Tensor:
+        """Shape (B, pairs, taps, 1)."""
+        return graph.pairs(edges).unsqueeze(-1)
+
+
+@dataclass(frozen=True)
+class FanIn:
+    """Parameters at comparable magnitude across widths; see :func:`value_features`."""
+
+    channels: int = field(default=VALUE_FEATURES, init=False)
+
+    def __call__(self, graph: ParameterGraph, edges: EdgeSet) -> Tensor:
+        """Shape (B, pairs, taps, 2)."""
+        return value_features(graph, edges)
+
+
+@dataclass(frozen=True)
+class SignLog:
+    """Sign and magnitude apart, for values over many orders of magnitude, such as gradients.
+
+    The magnitude is ``log(|w| / smallest)`` over ``log(1 / smallest)``: 0 at ``smallest`` and
+    below, where the sign fades out, 1 at 1.
+
+    Attributes:
+        smallest: magnitude, between 0 and 1, below which values count as 0.
+
+    Raises:
+        ValueError: if ``smallest`` is not between 0 and 1.
+    """
+
+    smallest: float = 1e-6
+    channels: int = field(default=2, init=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest < 1:
+            raise ValueError(f"smallest must lie between 0 and 1; it is {self.smallest}")
+
+    def __call__(self, graph: ParameterGraph, edges: EdgeSet) -> Tensor:
+        """Shape (B, pairs, taps, 2)."""
+        values = graph.pairs(edges)
+        size = (values.abs().clamp(min=self.smallest) / self.smallest).log()
+        sign = (values / self.smallest).clamp(-1, 1)
+        return torch.stack([sign, size / -math.log(self.smallest)], dim=-1)
+
+
+class Stacked:
+    """The features of several graphs side by side, which :func:`gmn.stack.stack` puts together.
+
+    Args:
+        each: how to read each graph of the stack, in order.
+    """
+
+    def __init__(self, *each: ValueFeatures) -> None:
+        self.each = each
+
+    @property
+    def channels(self) -> int:
+        """Those of all graphs together."""
+        return sum(one.channels for one in self.each)
+
+    def __call__(self, graph: ParameterGraph, edges: EdgeSet) -> Tensor:
+        """Shape (B, pairs, taps, channels).
+
+        Raises:
+            ValueError: if the graph is not a stack of as many graphs.
+        """
+        graphs = graph.graphs if isinstance(graph, StackedGraph) else (graph,)
+        if len(graphs) != len(self.each):
+            raise ValueError(
+                f"these features read {len(self.each)} graphs, given are {len(graphs)}; join them "
+                "with gmn.stack.stack"
+            )
+        parts = [one(part, edges) for one, part in zip(self.each, graphs, strict=True)]
+        return torch.cat(parts, dim=-1)
 
 
 def fan_in(edges: EdgeSet) -> int:

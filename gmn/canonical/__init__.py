@@ -38,7 +38,7 @@ def canonical(
     values of a head, and neurons whose incoming weights have no odd moment. Values that only a
     limit of scales reaches (a neuron without input, the null space of a head) are exactly 0.
 
-    To keep what is removed as well, read both: ``features.stack([canonical(graph), graph])``.
+    To keep what is removed as well, read both: ``stack([canonical(graph), graph])``.
 
     Args:
         graph: the networks; left as it is.

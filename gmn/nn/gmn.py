@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gmn import features
+from gmn.features import FanIn, ValueFeatures
 from gmn.graph import ParameterGraph
 from gmn.nn.dense import DenseExecutor, EdgeMaps
 from gmn.nn.groups import Groups, groups_of
@@ -43,6 +44,7 @@ class GMN(nn.Module):
         head: what to answer with.
         executor: ``"dense"`` runs on blocks of edges, ``"sparse"`` on PyG's message passing; both
             give the same numbers from the same parameters.
+        features: how it is given the values of edges; None for :class:`gmn.features.FanIn`.
 
     Attributes:
         executor: may be changed at any time.
@@ -57,10 +59,11 @@ class GMN(nn.Module):
         depth: int = 4,
         head: InvariantHead | None = None,
         executor: Executor = "dense",
+        features: ValueFeatures | None = None,
     ) -> None:
         super().__init__()
         self.executor = executor
-        self.encoder = Encoder(hidden)
+        self.encoder = Encoder(hidden, FanIn() if features is None else features)
         self.layers = nn.ModuleList(GMNLayer(hidden) for _ in range(depth))
         self.head = (InvariantHead() if head is None else head).build(hidden)
 
@@ -81,12 +84,13 @@ class GMN(nn.Module):
 class Encoder(nn.Module):
     """Initial states from values and descriptions."""
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, hidden: int, values: ValueFeatures) -> None:
         super().__init__()
         self.hidden = hidden
+        self.values = values
         self.nodes = _mlp(features.NODE_FEATURES, hidden)
         self.edges = _mlp(features.EDGE_FEATURES, hidden)
-        codes = hidden * features.VALUE_FEATURES
+        codes = hidden * values.channels
         self.taps = _mlp(features.EDGE_FEATURES + features.TAP_FEATURES, codes)
         self.state = nn.Parameter(torch.randn(hidden) / hidden**0.5)
 
@@ -100,8 +104,8 @@ class Encoder(nn.Module):
         for edges, about, shift in zip(spec.edge_sets, described, shifts, strict=True):
             places = features.tap_descriptions(edges).to(like)
             codes = self.taps(torch.cat([about.expand(len(places), -1), places], dim=1))
-            codes = codes.view(len(places) * features.VALUE_FEATURES, self.hidden)
-            values = features.value_features(graph, edges).flatten(2)  # (B, pairs, taps * 2)
+            codes = codes.view(len(places) * self.values.channels, self.hidden)
+            values = self.values(graph, edges).flatten(2)  # (B, pairs, taps * channels)
             blocks.append(values @ codes / len(places) ** 0.5 + shift)
         nodes = self.nodes(features.node_descriptions(spec).to(like))
         return (

@@ -1,0 +1,69 @@
+"""Several graphs of the same networks, read together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+from torch import Tensor
+
+from gmn.graph import ParameterGraph
+
+
+class StackedGraph(ParameterGraph):
+    """Several values for every parameter: checkpoints of a training run, weights and gradients.
+
+    To whatever knows of one value only it is the first graph. Selecting networks and moving to
+    another device or type keep all; made by :func:`stack`.
+
+    Attributes:
+        graphs: the graphs.
+    """
+
+    def __init__(self, graphs: Sequence[ParameterGraph]) -> None:
+        first = graphs[0]
+        untied = [entry.name for entry in first.spec.entries if entry.tied_to is None]
+        super().__init__(first.spec, {name: first.values[name] for name in untied})
+        self.graphs = tuple(graphs)
+
+    @classmethod
+    def cat(cls, graphs: Sequence[ParameterGraph]) -> StackedGraph:
+        """Joins stacks of one architecture and one height into one batch.
+
+        Raises:
+            ValueError: if there are none, their specs differ, or their heights.
+        """
+        stacks = [graph.graphs for graph in graphs if isinstance(graph, StackedGraph)]
+        if len(stacks) < len(graphs) or len({len(parts) for parts in stacks}) != 1:
+            raise ValueError("cat needs at least one stack, all of as many graphs each")
+        return cls([ParameterGraph.cat(parts) for parts in zip(*stacks, strict=True)])
+
+    def replace(self, values: Mapping[str, Tensor]) -> NoReturn:
+        """Refused: what changes weights says nothing of what is stacked on them.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("a stack is read only: change its graphs, and stack them anew")
+
+    def _map(self, function) -> StackedGraph:  # type: ignore[no-untyped-def]
+        return StackedGraph([graph._map(function) for graph in self.graphs])
+
+    def __repr__(self) -> str:
+        return f"StackedGraph({len(self.graphs)} × {self.graphs[0]!r})"
+
+
+def stack(graphs: Sequence[ParameterGraph]) -> StackedGraph:
+    """Puts graphs of the same networks on one another, for :class:`gmn.features.Stacked`.
+
+    ``stack([canonical(graph), graph])`` keeps what a canonical form removes; checkpoints and
+    gradients of the same weights stack alike. Permutations act on all graphs in the same way;
+    scales act inversely on gradients.
+
+    Raises:
+        ValueError: if there are none, or they differ in spec, number of networks, type or device.
+    """
+    kinds = {(graph.spec, len(graph), graph.dtype, graph.device) for graph in graphs}
+    if len(kinds) != 1:
+        raise ValueError("stack needs graphs of one spec, all of as many networks, type and device")
+    return StackedGraph(graphs)
