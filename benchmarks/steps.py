@@ -1,25 +1,99 @@
-"""What conversion and a training step cost on the CNN 1-16-16-16-10 (4,970 parameters).
+"""What conversion and a training step cost on a CNN and on an INR, for every installed model.
 
-Prints the time to trace, the time to convert 1,000 further state dicts, and for every installed
-metanetwork milliseconds per step of 32 networks and MiB saved for backward at 8 and at 32.
+The CNN is 1-16-16-16-10 (4,970 parameters), the INR a SIREN 2-32-32-1 (1,185). Prints the time to
+trace, the time to convert 1,000 further state dicts, and for every metanetwork milliseconds per
+step of 32 networks (median; models take turns, so that all see the same machine), MiB kept for the
+backward pass at 8 and at 32, and the peak of a step at 32 (in a fresh process); then the ratios of
+GMN's two executors.
 
-Run: python benchmarks/steps.py
+Run: python benchmarks/steps.py [--device cuda] [--threads 2]
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import converters
 import gmn
 from gmn import registry
-from gmn.cost import MIB, saved_bytes
+from gmn.cost import MIB, high_water
+from gmn.memory import saved_bytes
+from gmn.nn import GMN, InvariantHead
 from gmn.zoo.networks import network
+
+BATCH, ROUNDS = 32, 3
+
+
+class Sine(nn.Module):
+    """The activation of a SIREN."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(30 * x)
+
+
+def siren() -> nn.Module:
+    layers = [nn.Linear(2, 32), Sine(), nn.Linear(32, 32), Sine(), nn.Linear(32, 1)]
+    return nn.Sequential(*layers)
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "cnn": (lambda: network("cnn-relu"), (2, 1, 14, 14)),
+    "siren": (siren, (2, 2)),
+}
+EXECUTORS = ("dense", "sparse")
+GMNS = {
+    f"gmn {executor} (d {hidden}, {depth} layers)": (executor, hidden, depth)
+    for hidden, depth in ((64, 4), (24, 3))
+    for executor in EXECUTORS
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to measure."""
+
+    device: str
+    threads: int
+
+
+def graph_of(name: str, place: Place) -> gmn.ParameterGraph:
+    torch.manual_seed(0)
+    torch.set_num_threads(place.threads)
+    build, shape = NETWORKS[name]
+    spec = converters.trace(build(), (torch.zeros(shape),))
+    states = [build().state_dict() for _ in range(BATCH)]
+    return gmn.ParameterGraph.from_state_dicts(spec, states).to(place.device)
+
+
+def model_of(name: str, graph: gmn.ParameterGraph) -> nn.Module | None:
+    """A model by name; None for estimators and for methods that do not read the network."""
+    if name in GMNS:
+        executor, hidden, depth = GMNS[name]
+        return GMN(hidden, depth, InvariantHead(1), executor=executor).to(graph.device)
+    try:
+        model = registry.find(name)(graph.spec, 1)
+    except ValueError:
+        return None
+    return model.to(graph.device) if isinstance(model, nn.Module) else None
+
+
+def step(model: nn.Module, graph: gmn.ParameterGraph) -> float:
+    """Seconds of one forward and backward pass."""
+    model.zero_grad()
+    start = time.perf_counter()
+    model(graph).sum().backward()
+    if graph.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def milliseconds(function: Callable[[], object], repeats: int) -> float:
@@ -32,36 +106,81 @@ def milliseconds(function: Callable[[], object], repeats: int) -> float:
     return statistics.median(times[2:]) * 1e3
 
 
-def main() -> None:
-    torch.set_num_threads(1)
+def kept(model: nn.Module, graph: gmn.ParameterGraph) -> float:
+    """MiB kept for the backward pass."""
+    with saved_bytes(model) as found:
+        model(graph)
+    return sum(found.values()) / MIB
+
+
+def peak(network_name: str, model_name: str, place: Place) -> float:
+    """MiB by which two steps raise the high-water mark; for a fresh process."""
+    graph = graph_of(network_name, place)
+    model = model_of(model_name, graph)
+    assert model is not None
+    step(model, graph[:1])  # what is set up once
+    if place.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    before = high_water(graph.device)
+    for _ in range(2):
+        step(model, graph)
+    return (high_water(graph.device) - before) / MIB
+
+
+def conversion() -> None:
     model, inputs = network("cnn-relu"), (torch.zeros(2, 1, 14, 14),)
     spec = converters.trace(model, inputs)
     states = [network("cnn-relu").state_dict() for _ in range(1000)]
     print(f"trace: {milliseconds(lambda: converters.trace(model, inputs), 5):.0f} ms")
     convert = milliseconds(lambda: gmn.ParameterGraph.from_state_dicts(spec, states), 5)
     print(f"convert 1,000 state dicts: {convert:.0f} ms")
-    graph = gmn.ParameterGraph.from_state_dicts(spec, states[:32])
-    for name in registry.names():
-        net = registry.find(name)(spec, 1)
-        if isinstance(net, nn.Module):
-            report(name, net, graph)
 
 
-def report(name: str, net: nn.Module, graph: gmn.ParameterGraph) -> None:
-    def step() -> None:
-        net.zero_grad()
-        net(graph).sum().backward()
+def report(name: str, place: Place) -> None:
+    """Prints the table of one input network."""
+    graph = graph_of(name, place)
+    found = {n: model_of(n, graph) for n in [*GMNS, *registry.names()]}
+    models = {n: model for n, model in found.items() if model is not None}
+    times: dict[str, list[float]] = {n: [] for n in models}
+    for round_ in range(ROUNDS + 1):
+        for n, model in models.items():
+            seconds = step(model, graph)
+            if round_:
+                times[n].append(seconds * 1e3)
+    median = {n: statistics.median(values) for n, values in times.items()}
+    peaks = {n: fresh(peak, name, n, place) for n in models}
+    saved = {n: (kept(model, graph[:8]), kept(model, graph)) for n, model in models.items()}
+    print(f"\n| {name} | parameters | ms per step of {BATCH} | MiB kept at 8 | at 32 | peak MiB |")
+    print("|---|---|---|---|---|---|")
+    for n, model in models.items():
+        parameters = sum(p.numel() for p in model.parameters())
+        print(
+            f"| {n} | {parameters:,} | {median[n]:.1f} | {saved[n][0]:.1f} | {saved[n][1]:.1f} "
+            f"| {peaks[n]:.0f} |"
+        )
+    for dense, sparse in zip(list(GMNS)[::2], list(GMNS)[1::2], strict=True):
+        print(
+            f"{dense} is {median[sparse] / median[dense]:.2f} times as fast as sparse, keeps "
+            f"{saved[dense][1] / saved[sparse][1]:.2f} of its memory and peaks at "
+            f"{peaks[dense] / peaks[sparse]:.2f} of its peak"
+        )
 
-    saved = []
-    for size in (8, 32):
-        with saved_bytes(net) as found:
-            net(graph[:size]).sum()
-        saved.append(sum(found.values()) / MIB)
-    parameters = sum(p.numel() for p in net.parameters())
-    print(
-        f"{name:10} {parameters:>10,} parameters  {milliseconds(step, 11):6.1f} ms/step  "
-        f"{saved[0]:6.1f} MiB saved at 8  {saved[1]:6.1f} at 32"
-    )
+
+def fresh(function: Callable[..., float], *arguments: object) -> float:
+    """Runs a function in a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    conversion()
+    for name in NETWORKS:
+        report(name, Place(arguments.device, arguments.threads))
 
 
 if __name__ == "__main__":

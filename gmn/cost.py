@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from gmn.registry import Estimator
 from gmn.tasks.batches import Batch
 from gmn.train import Task
 
-__all__ = ["MIB", "Cost", "measure", "saved_bytes"]
+__all__ = ["MIB", "Cost", "high_water", "measure", "saved_bytes"]
 
 MIB = 2**20
 
@@ -66,9 +67,9 @@ def measure(model: nn.Module | Estimator, task: Task, batch_size: int, repeats: 
         model.zero_grad()
         task.loss(model(batch.graph), batch.target).backward()
 
-    before = _memory(batch.graph.device)
+    before = high_water(batch.graph.device)
     times = [_timed(step, batch.graph.device) for _ in range(repeats + 2)][2:]
-    peak = _memory(batch.graph.device) - before
+    peak = high_water(batch.graph.device) - before
     with saved_bytes(model) as saved, FlopCounterMode(display=False) as flops:
         step()
     model.zero_grad()
@@ -82,11 +83,11 @@ def measure(model: nn.Module | Estimator, task: Task, batch_size: int, repeats: 
 
 
 def _measure_fit(model: Estimator, parts: list[Batch]) -> Cost:
-    before, start = _memory(torch.device("cpu")), time.perf_counter()
+    before, start = high_water(torch.device("cpu")), time.perf_counter()
     model.fit([part.graph for part in parts], torch.cat([part.target for part in parts]))
     seconds = time.perf_counter() - start
     networks = sum(map(len, parts))
-    peak = (_memory(torch.device("cpu")) - before) / MIB
+    peak = (high_water(torch.device("cpu")) - before) / MIB
     return Cost(0, seconds * 1e3 / networks, peak, 0.0, 0.0)
 
 
@@ -98,9 +99,14 @@ def _timed(step, device: torch.device) -> float:  # type: ignore[no-untyped-def]
     return time.perf_counter() - start
 
 
-def _memory(device: torch.device) -> int:
-    """High-water mark in bytes: of the allocator on CUDA, of the process elsewhere."""
+def high_water(device: torch.device) -> int:
+    """Most bytes in use so far: of the allocator on CUDA, of the process elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent held when it started this process
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
