@@ -7,11 +7,49 @@ the bias before it, the phase of a sine lands within half a period around 0.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 
 from gmn.canonical.draft import Draft, along
 from gmn.graph import ParameterGraph
+from gmn.pieces import mean
 from gmn.spec import Scaling, Translation
+
+
+@dataclass(frozen=True)
+class Change:
+    """What takes the shifts out of an edge set's block (B, *shape): ``(block + added) * signs``.
+
+    Attributes:
+        added: of a shape that broadcasts to the block; None to add nothing.
+        signs: likewise; None to leave the signs as they are.
+    """
+
+    added: Tensor | None = None
+    signs: Tensor | None = None
+
+    @property
+    def is_none(self) -> bool:
+        """Whether it changes nothing."""
+        return self.added is None and self.signs is None
+
+    def apply(self, block: Tensor) -> None:
+        """Changes a block, or a part of one if this is the part's change, in place."""
+        if self.added is not None:
+            block += self.added
+        if self.signs is not None:
+            block *= self.signs
+
+    def plus(self, numbers: Tensor) -> Change:
+        """With numbers added after everything else."""
+        numbers = numbers if self.signs is None else numbers * self.signs
+        return Change(numbers if self.added is None else self.added + numbers, self.signs)
+
+    def times(self, signs: Tensor) -> Change:
+        """With signs multiplied by after everything else."""
+        return Change(self.added, signs if self.signs is None else self.signs * signs)
 
 
 def without_shifts(graph: ParameterGraph) -> ParameterGraph:
@@ -25,12 +63,27 @@ def without_shifts(graph: ParameterGraph) -> ParameterGraph:
     ``b`` is ``2π/ω``, and each half of it flips what reads the neuron.
     """
     draft = Draft(graph)
+    for name, change in changes(graph).items():
+        change.apply(draft.block(name))
+    return draft.finish()
+
+
+def changes(graph: ParameterGraph, dtype: torch.dtype | None = None) -> dict[str, Change]:
+    """What :func:`without_shifts` does to edge sets, by name; only those it changes.
+
+    Takes as little memory as the symmetries' own numbers: blocks are read, not copied.
+
+    Args:
+        graph: the networks.
+        dtype: type to compute in; None for the values' own.
+    """
+    ledger = _Ledger(graph, dtype)
     for translation in graph.spec.translations:
-        _centre(translation, draft)
+        _centre(translation, ledger)
     for scaling in graph.spec.scalings:
         if scaling.domain == "phase":
-            _rewind(scaling, draft)
-    return draft.finish()
+            _rewind(scaling, ledger)
+    return ledger.changes
 
 
 def flips(graph: ParameterGraph) -> dict[str, Tensor]:
@@ -39,41 +92,74 @@ def flips(graph: ParameterGraph) -> dict[str, Tensor]:
     Returns:
         Signs that broadcast to the edge set's block (B, *shape).
     """
-    phases = [scaling for scaling in graph.spec.scalings if scaling.domain == "phase"]
-    result: dict[str, Tensor] = {}
-    draft = Draft(graph)
-    for translation in graph.spec.translations if phases else ():
-        _centre(translation, draft)
-    for scaling in phases:
-        sign = _rewind(scaling, draft)
-        for term in scaling.terms:
-            if term.exponent % 2:
-                own = along(sign, term.dims, draft.block(term.edge_set))
-                result[term.edge_set] = result.get(term.edge_set, 1) * own
-    return result
+    if not any(scaling.domain == "phase" for scaling in graph.spec.scalings):
+        return {}
+    found = changes(graph)
+    return {name: one.signs for name, one in found.items() if one.signs is not None}
 
 
-def _centre(translation: Translation, draft: Draft) -> None:
+class _Ledger:
+    """Changes of a graph's edge sets that are noted, not made.
+
+    Attributes:
+        changes: by edge set.
+    """
+
+    def __init__(self, graph: ParameterGraph, dtype: torch.dtype | None) -> None:
+        self._graph, self._dtype = graph, dtype
+        self.changes: dict[str, Change] = {}
+
+    def block(self, name: str) -> Tensor:
+        """The values (B, *shape) as they were."""
+        return self._graph.block(self._graph.spec.edge_set(name))
+
+    def mean(self, name: str, dims: list[int]) -> Tensor:
+        """The mean of the changed values over dimensions, which stay; over none, the values."""
+        block = self.block(name)
+        dtype = self._dtype or block.dtype
+        result = mean(block, dims, dtype) if dims else block.to(dtype)
+        if (change := self.changes.get(name)) is None:
+            return result
+        assert change.signs is None, "translations come before phases"
+        return result if change.added is None else result + _mean_over(change.added, dims)
+
+    def add(self, name: str, numbers: Tensor) -> None:
+        self.changes[name] = self.changes.get(name, Change()).plus(numbers)
+
+    def flip(self, name: str, signs: Tensor) -> None:
+        self.changes[name] = self.changes.get(name, Change()).times(signs)
+
+    def values(self, name: str) -> Tensor:
+        """The changed values of a bias."""
+        block = self.block(name)
+        result = block.to(self._dtype or block.dtype, copy=True)
+        self.changes.get(name, Change()).apply(result)
+        return result
+
+
+def _mean_over(numbers: Tensor, dims: list[int]) -> Tensor:
+    return numbers.mean(dim=dims, keepdim=True) if dims else numbers
+
+
+def _centre(translation: Translation, ledger: _Ledger) -> None:
     *others, last = translation.terms
-    block = draft.block(last.edge_set)
+    block = ledger.block(last.edge_set)
     constant = [1 + place for place in range(block.dim() - 1) if place not in last.dims]
-    shift = block.mean(dim=constant, keepdim=True) if constant else block.clone()
-    block -= shift
+    shift = ledger.mean(last.edge_set, constant)
+    ledger.add(last.edge_set, -shift)
     order = (0, *(1 + place for place in last.dims), *constant)
     numbers = shift.permute(order).reshape(len(block), *translation.shape) / last.factor
     for term in others:
-        other = draft.block(term.edge_set)
-        other -= term.factor * along(numbers, term.dims, other)
+        spread = along(numbers, term.dims, ledger.block(term.edge_set))
+        ledger.add(term.edge_set, -term.factor * spread)
 
 
-def _rewind(scaling: Scaling, draft: Draft) -> Tensor:
+def _rewind(scaling: Scaling, ledger: _Ledger) -> None:
     bias = next(term for term in scaling.terms if term.shift)
-    block = draft.block(bias.edge_set)
-    steps = (block / bias.shift).round().permute(0, *(1 + d for d in bias.dims))
-    block -= along(steps, bias.dims, block) * bias.shift
+    values = ledger.values(bias.edge_set)
+    steps = (values / bias.shift).round().permute(0, *(1 + d for d in bias.dims))
+    ledger.add(bias.edge_set, -along(steps, bias.dims, values) * bias.shift)
     sign = 1 - 2 * (steps % 2)
     for term in scaling.terms:
         if term.exponent % 2:
-            reader = draft.block(term.edge_set)
-            reader *= along(sign, term.dims, reader)
-    return sign
+            ledger.flip(term.edge_set, along(sign, term.dims, ledger.block(term.edge_set)))

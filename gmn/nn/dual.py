@@ -13,9 +13,10 @@ from gmn.canonical import without_shifts
 from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead, Editor
 from gmn.nn.heads import InvariantHead, NodeReadout
-from gmn.nn.plan import RANKS, Blocks, Plan, blocks_of, plan_of
+from gmn.nn.plan import RANKS, Codes, Plan, plan_of
 from gmn.nn.probes import Listening, Probes
 from gmn.nn.slots import Port
+from gmn.nn.stream import Blocks, blocks_of
 
 
 class DualGMN(nn.Module):
@@ -67,12 +68,12 @@ class DualGMN(nn.Module):
 
     def forward(self, graph: ParameterGraph) -> Any:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks."""
-        given, graph = graph, without_shifts(graph)
         plan = plan_of(graph.spec, graph.device)
-        blocks = blocks_of(graph)
+        blocks = blocks_of(graph, self.encoder.summary.dtype)
         state = self.encoder(graph, plan)
         if self.probes is not None and self.listening is not None:
-            state = self.listening(plan, self.probes(graph, plan), *state)
+            whole = without_shifts(graph.to(dtype=self.encoder.summary.dtype))
+            state = self.listening(plan, self.probes(whole, plan), *state)
         for layer, codes in zip(self.layers, self.encoder.codes(graph, plan), strict=True):
             if self.recompute and torch.is_grad_enabled():
                 state = checkpoint(layer, plan, blocks, codes, *state, use_reentrant=False)
@@ -80,7 +81,7 @@ class DualGMN(nn.Module):
                 state = layer(plan, blocks, codes, *state)
         *channels, summary = state
         if not hasattr(self, "readout"):
-            edit = [editor(given, plan, blocks, tuple(channels)) for editor in self.editors]
+            edit = [editor(graph, plan, blocks, tuple(channels)) for editor in self.editors]
             return ParameterGraph.cat(edit) if len(edit) > 1 else edit[0]
         return self.readout(graph.spec, channels[-1], summary)
 
@@ -145,7 +146,7 @@ class _Layer(nn.Module):
         self,
         plan: Plan,
         blocks: Blocks,
-        codes: Blocks,
+        codes: Codes,
         x: Tensor,
         y: Tensor,
         h: Tensor,
@@ -187,7 +188,7 @@ class _Layer(nn.Module):
         self,
         plan: Plan,
         blocks: Blocks,
-        codes: Blocks,
+        codes: Codes,
         x: Tensor,
         y: Tensor,
     ) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from gmn import features
 from gmn.canonical.shifts import flips
 from gmn.graph import ParameterGraph
-from gmn.nn.plan import RANKS, Blocks, Plan, Product
+from gmn.nn.plan import RANKS, Plan, Product
 from gmn.nn.slots import Port
+from gmn.nn.stream import Blocks
 from gmn.spec import EdgeSet
 from gmn.topology import tap_order, view_block
 

@@ -11,23 +11,13 @@ import torch
 from torch import Tensor
 
 from gmn import features
-from gmn.graph import ParameterGraph
 from gmn.nn.slots import Map, Port, Slots, slots_of
+from gmn.nn.stream import Blocks, Contraction
 from gmn.spec import EdgeSet, GraphSpec
-from gmn.topology import memberships, tap_order
+from gmn.topology import memberships
 
-Blocks = dict[str, Tensor]  # by edge set
+Codes = dict[str, Tensor]  # by edge set
 RANKS = 4  # independent ways in which a message weighs the taps of a kernel
-
-
-def blocks_of(graph: ParameterGraph) -> Blocks:
-    """Edge sets with their taps last: shape (B, *pair dims, taps)."""
-    result = {}
-    for edges in graph.spec.edge_sets:
-        block = graph.block(edges).permute([0, *(1 + place for place in tap_order(edges))])
-        pairs = sum(dim.port != "tap" for dim in edges.dims)
-        result[edges.name] = block.reshape(*block.shape[: 1 + pairs], edges.num_taps)
-    return result
 
 
 @dataclass(frozen=True)
@@ -48,18 +38,18 @@ class Product:
     letters: tuple[str, str, str]
     sizes: tuple[tuple[int, ...], tuple[int, ...]]
 
-    def ahead(self, channels: Tensor, blocks: Blocks, codes: Blocks) -> Tensor:
+    def ahead(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
         """From (B, source neurons, c) to (B, target neurons, c)."""
-        block, source, target = self.letters
         code = codes[self.edges.name][:, :RANKS]
-        return _contract(blocks[self.edges.name], code, channels, block, source, target, self.sizes)
+        contract = Contraction(*self.letters, self.sizes)
+        return contract(blocks, self.edges.name, code, channels)
 
-    def back(self, channels: Tensor, blocks: Blocks, codes: Blocks) -> Tensor:
+    def back(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
         """From (B, target neurons, c) to (B, source neurons, c), along the adjoint."""
         block, source, target = self.letters
         code = codes[self.edges.name][:, RANKS : 2 * RANKS]
-        sizes = (self.sizes[1], self.sizes[0])
-        return _contract(blocks[self.edges.name], code, channels, block, target, source, sizes)
+        contract = Contraction(block, target, source, self.sizes[::-1])
+        return contract(blocks, self.edges.name, code, channels)
 
     def outer(self, targets: Tensor, sources: Tensor, code: Tensor) -> Tensor:
         """Products of the channels of both ends, a block of shape (B, *pair dims, taps).
@@ -92,27 +82,6 @@ class Product:
         return both[0] + both[1]
 
 
-def _contract(
-    values: Tensor,
-    code: Tensor,
-    channels: Tensor,
-    block: str,
-    source: str,
-    target: str,
-    sizes: tuple[tuple[int, ...], tuple[int, ...]],
-) -> Tensor:
-    """Sums over sources and taps; channels fall into ranks that weigh taps differently."""
-    batch, width = len(channels), channels.shape[-1]
-    split = channels.reshape(batch, *sizes[0], RANKS, width // RANKS)
-    if values.shape[-1] == 1:
-        weighed = (split * code[0].unsqueeze(-1)).reshape(batch, *sizes[0], width)
-        result = torch.einsum(f"b{block},b{source}c->b{target}c", values[..., 0], weighed)
-    else:
-        mixed = torch.einsum(f"b{block}k,kr->br{block}", values, code)
-        result = torch.einsum(f"br{block},b{source}rc->b{target}rc", mixed, split)
-    return result.reshape(batch, -1, width)
-
-
 @dataclass(frozen=True, eq=False)
 class Scaled:
     """Multiplication by a diagonal block.
@@ -127,11 +96,11 @@ class Scaled:
     offset: float | None
     index: Tensor | None
 
-    def ahead(self, channels: Tensor, blocks: Blocks, codes: Blocks) -> Tensor:
+    def ahead(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
         """Both (B, neurons, c)."""
         return self._times(channels, blocks, codes[self.edges.name][:, :RANKS])
 
-    def back(self, channels: Tensor, blocks: Blocks, codes: Blocks) -> Tensor:
+    def back(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
         """Both (B, neurons, c)."""
         return self._times(channels, blocks, codes[self.edges.name][:, RANKS : 2 * RANKS])
 
@@ -158,7 +127,7 @@ class Shared:
     wide: tuple[int, ...]
     kept: tuple[int, ...]
 
-    def ahead(self, channels: Tensor, blocks: Blocks, codes: Blocks) -> Tensor:
+    def ahead(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
         """From (B, wide neurons, c) to the mean (B, narrow neurons, c)."""
         others = [place for place in range(len(self.wide)) if place not in self.kept]
         wide = channels.reshape(len(channels), *self.wide, -1)
@@ -166,7 +135,7 @@ class Shared:
         moved = wide.permute(order).flatten(1 + len(self.kept), -2)
         return moved.mean(dim=-2).flatten(1, -2)
 
-    def back(self, channels: Tensor, blocks: Blocks, codes: Blocks) -> Tensor:
+    def back(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
         """From (B, narrow neurons, c) to copies (B, wide neurons, c)."""
         batch, width = len(channels), channels.shape[-1]
         narrow = channels.reshape(batch, *(self.wide[p] for p in self.kept), width)
