@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gmn.memory import check_fits, saved_bytes
+from gmn.nn.probes import Probes
 from gmn.registry import Estimator
 from gmn.tasks.batches import Batch
 from gmn.train import Task
@@ -33,6 +34,7 @@ class Cost:
         peak_mib: largest memory of a step above what was in use before, in MiB.
         saved_mib: bytes kept for the backward pass, model parameters excluded, in MiB.
         mflop: million floating-point operations per network and step, matrix products only.
+        probes: inputs of its own that it puts to each network.
     """
 
     parameters: int
@@ -40,6 +42,7 @@ class Cost:
     peak_mib: float
     saved_mib: float
     mflop: float
+    probes: int = 0
 
 
 def measure(model: nn.Module | Estimator, task: Task, batch_size: int, repeats: int = 7) -> Cost:
@@ -79,6 +82,7 @@ def measure(model: nn.Module | Estimator, task: Task, batch_size: int, repeats: 
         peak_mib=peak / MIB,
         saved_mib=sum(saved.values()) / MIB,
         mflop=flops.get_total_flops() / len(batch) / 1e6,
+        probes=sum(part.count for part in model.modules() if isinstance(part, Probes)),
     )
 
 

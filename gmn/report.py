@@ -26,7 +26,7 @@ NAMES = {"tau": "Kendall τ", "r2": "R²", "nll": "−log p"}
 def columns(comparison: Comparison) -> list[str]:
     """Headings of the table."""
     metrics = [NAMES.get(m, m) for m in comparison.rows[0].metrics]
-    costs = ["parameters", "ms/network", "MFLOP/network", "peak MiB", "saved MiB"]
+    costs = ["probes", "parameters", "ms/network", "MFLOP/network", "peak MiB", "saved MiB"]
     return ["model", *metrics, "p vs best", *costs, "lr", "train s"]
 
 
@@ -38,6 +38,7 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
         row.model,
         *metrics,
         "–" if row is comparison.rows[0] else f"{comparison.p_value(row):.1g}",
+        f"{price.probes or '–'}",
         f"{price.parameters:,}",
         f"{price.milliseconds:.2f}",
         f"{price.mflop:.1f}",
@@ -56,7 +57,7 @@ def caption(comparison: Comparison) -> str:
     return (
         f"{protocol['task']}: {sizes} networks (train/val/test), {protocol['seeds']} seeds "
         f"(mean ± 95 % CI), {recipe['epochs']} epochs of batches of {recipe['batch_size']}, "
-        f"AdamW with one cycle, {_augmentation(recipe)}, no probes, best validation epoch; "
+        f"AdamW with one cycle, {_augmentation(recipe)}, best validation epoch; "
         f"costs per training step on {protocol['threads']} thread(s)"
     )
 
@@ -72,7 +73,7 @@ def text_table(comparison: Comparison) -> str:
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
     for row in comparison.rows:
         table.add_row(*cells(comparison, row))
-    console = Console(file=StringIO(), width=150)
+    console = Console(file=StringIO(), width=160)
     console.print(table)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines())

@@ -41,6 +41,8 @@ class DualGMN(nn.Module):
         depth: number of layers.
         head: what to answer with.
         probes: inputs to put to the networks; None to read weights alone.
+        sweeps: whether messages of one layer cross the whole network, in its order, instead of one
+            step each.
         recompute: whether layers are computed again in the backward pass instead of kept.
     """
 
@@ -52,6 +54,7 @@ class DualGMN(nn.Module):
         depth: int = 4,
         head: InvariantHead | EditHead | None = None,
         probes: Probes | None = None,
+        sweeps: bool = True,
         recompute: bool = False,
     ) -> None:
         super().__init__()
@@ -59,7 +62,7 @@ class DualGMN(nn.Module):
         self.probes = probes
         self.listening = None if probes is None else Listening(hidden, probes.count)
         self.encoder = _Encoder(hidden, depth)
-        self.layers = nn.ModuleList(_Layer(hidden) for _ in range(depth))
+        self.layers = nn.ModuleList(_Layer(hidden, sweeps) for _ in range(depth))
         head = InvariantHead() if head is None else head
         if isinstance(head, EditHead):
             self.editors = nn.ModuleList(Editor(hidden) for _ in range(head.copies))
@@ -118,8 +121,9 @@ class _Encoder(nn.Module):
 class _Layer(nn.Module):
     """Messages forward and backward, invariants, and the update of all channels."""
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, hidden: int, sweeps: bool) -> None:
         super().__init__()
+        self.sweeps = sweeps
         channels = hidden // 2
         self.keep_x, self.keep_y, self.take_x, self.take_y = (
             nn.Linear(channels, channels, bias=False) for _ in range(4)
@@ -192,13 +196,13 @@ class _Layer(nn.Module):
         x: Tensor,
         y: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """A sweep along the network for x, one against it for y; each sees what came before."""
+        """Along the network for x, against it for y; in a sweep, each sees what came before."""
         values = {False: plan.split(x), True: plan.split(y)}
         found: dict[Port, Tensor] = {}
 
         def read(port: Port) -> Tensor:
             base = values[port.dual][port.slot]
-            return base + found[port] if port in found else base
+            return base + found[port] if self.sweeps and port in found else base
 
         def write(port: Port, message: Tensor) -> None:
             found[port] = found[port] + message if port in found else message

@@ -137,7 +137,7 @@ def test_everything_is_redrawn_from_json(comparison: Comparison, tmp_path: Path)
 
 def test_table_names_the_protocol(comparison: Comparison) -> None:
     text = str(comparison)
-    for word in ("Kendall τ", "p vs best", "nfn-hnp", "48/16/16 networks", "2 seeds", "no probes"):
+    for word in ("Kendall τ", "p vs best", "nfn-hnp", "48/16/16 networks", "2 seeds", "probes"):
         assert word in text
     page = comparison._repr_html_()
     assert page.count("<tr>") == 6

@@ -33,6 +33,17 @@ def test_invariant_to_the_whole_group(case: Case) -> None:
     assert_invariant(net(), graph_of(case), scalings=True)
 
 
+@pytest.mark.parametrize("name", ["cnn", "resnet", "transformer-rms", "mlp-sine"])
+def test_rounds_are_invariant_too(name: str) -> None:
+    torch.manual_seed(0)
+    rounds = DualGMN(16, 2, InvariantHead(3), sweeps=False).double()
+    assert_invariant(rounds, graph_of(BY_NAME[name]), scalings=True)
+    with torch.no_grad():
+        assert (
+            relative_error(rounds(graph_of(BY_NAME[name])), net()(graph_of(BY_NAME[name]))) > 1e-6
+        )
+
+
 @every_case
 def test_every_symmetry_alone(case: Case) -> None:
     graph, generator = graph_of(case), torch.Generator().manual_seed(0)
