@@ -129,11 +129,12 @@ class Listening(nn.Module):
     def __init__(self, hidden: int, probes: int) -> None:
         super().__init__()
         self.channels = nn.Linear(probes, hidden // 2, bias=False)
-        self.about = nn.Linear(features.NODE_FEATURES, hidden)
-        self.table = nn.Linear(2 * probes, hidden)
-        self.nodes = nn.Sequential(nn.SiLU(), nn.Linear(hidden, hidden))
+        wide = 4 * hidden  # as many numbers as probing alone would read
+        self.about = nn.Linear(features.NODE_FEATURES, wide)
+        self.table = nn.Linear(2 * probes, wide)
+        self.nodes = nn.Sequential(nn.SiLU(), nn.Linear(wide, hidden))
         self.summary = nn.Sequential(
-            nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden)
+            nn.LayerNorm(wide), nn.Linear(wide, wide), nn.SiLU(), nn.Linear(wide, hidden)
         )
 
     def forward(
