@@ -64,10 +64,9 @@ class DualGMN(nn.Module):
         self.encoder = _Encoder(hidden, depth)
         self.layers = nn.ModuleList(_Layer(hidden, sweeps) for _ in range(depth))
         head = InvariantHead() if head is None else head
-        if isinstance(head, EditHead):
-            self.editors = nn.ModuleList(Editor(hidden) for _ in range(head.copies))
-        else:
-            self.readout = NodeReadout(hidden, head.outputs)
+        edits = head.copies if isinstance(head, EditHead) else 0
+        self.editors = nn.ModuleList(Editor(hidden) for _ in range(edits))
+        self.readout = None if isinstance(head, EditHead) else NodeReadout(hidden, head.outputs)
 
     def forward(self, graph: ParameterGraph) -> Any:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks."""
@@ -83,10 +82,10 @@ class DualGMN(nn.Module):
             else:
                 state = layer(plan, blocks, codes, *state)
         *channels, summary = state
-        if not hasattr(self, "readout"):
-            edit = [editor(graph, plan, blocks, tuple(channels)) for editor in self.editors]
-            return ParameterGraph.cat(edit) if len(edit) > 1 else edit[0]
-        return self.readout(graph.spec, channels[-1], summary)
+        if self.readout is not None:
+            return self.readout(graph.spec, channels[-1], summary)
+        edited = [editor(graph, plan, blocks, tuple(channels)) for editor in self.editors]
+        return ParameterGraph.cat(edited) if len(edited) > 1 else edited[0]
 
 
 class _Encoder(nn.Module):
