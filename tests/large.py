@@ -64,6 +64,13 @@ def llama_1b(layers: int = 16) -> Built:
     return _tokens(LlamaForCausalLM(config))
 
 
+def gpt2() -> Built:
+    """GPT-2, 124M parameters."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    return _tokens(GPT2LMHeadModel(GPT2Config(use_cache=False)))
+
+
 def gpt2_xl(layers: int = 48) -> Built:
     """GPT-2 XL, 1,558M parameters with 48 layers."""
     from transformers import GPT2Config, GPT2LMHeadModel

@@ -36,6 +36,10 @@ class DualGMN(nn.Module):
     inputs and outputs) ``x`` and ``y`` are read and written by ``h`` freely. Translations and
     phases are taken out first (:func:`gmn.canonical.without_shifts`).
 
+    Values may have any floating-point type; they are read in the metanetwork's. Without gradients
+    (``torch.no_grad``) large blocks stay where they lie, in memory or in a mapped file, and are
+    read piece by piece (:mod:`gmn.nn.stream`), so networks of a billion parameters pass.
+
     Args:
         hidden: channels of ``h``; ``x`` and ``y`` have half as many.
         depth: number of layers.
