@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT ?= runs
 SIZE ?= 1200
 SEEDS ?= 3
-MODELS ?= gmn nfn-hnp nfn-np flat-mlp layer-statistics
+MODELS ?= dual-gmn gmn nfn-hnp flat-mlp layer-statistics
 
 .PHONY: demo test lint slow checkpoints clean
 
