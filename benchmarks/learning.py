@@ -39,6 +39,8 @@ MODELS = {
     "inr": "dual-gmn-grid,probe-net-grid,probe-net,dual-gmn-weights,layer-statistics,flat-mlp",
     "width": "dual-gmn,dual-gmn-weights,gmn",
 }
+# Beside installed models, names may be dual-gmn-grid, probe-net-grid (probes that start at the
+# pixels) and dual-gmn-K, probe-net-K (K probes; K is 2, 4, 8 or 16).
 
 
 def dual_on_grid(spec: gmn.GraphSpec, outputs: int) -> DualGMN:
@@ -51,15 +53,28 @@ def probing_on_grid(spec: gmn.GraphSpec, outputs: int) -> ProbeNet:
     return ProbeNet(Probes(pixel_grid(SIDE, SIDE).unsqueeze(1)), 1, outputs)
 
 
-GRID: dict[str, registry.Factory] = {
+def dual_with(probes: int, spec: gmn.GraphSpec, outputs: int) -> DualGMN:
+    """The preset with another number of probes."""
+    return DualGMN(64, 2, InvariantHead(outputs), Probes.like(spec, probes))
+
+
+def probing_with(probes: int, spec: gmn.GraphSpec, outputs: int) -> ProbeNet:
+    """The preset with another number of probes."""
+    answers = sum(nodes.size for nodes in spec.node_sets if nodes.role == "output")
+    return ProbeNet(Probes.like(spec, probes), answers, outputs)
+
+
+OWN: dict[str, registry.Factory] = {
     "dual-gmn-grid": dual_on_grid,
     "probe-net-grid": probing_on_grid,
+    **{f"dual-gmn-{k}": partial(dual_with, k) for k in (2, 4, 8, 16)},
+    **{f"probe-net-{k}": partial(probing_with, k) for k in (2, 4, 8, 16)},
 }
 
 
 def factories(names: str) -> dict[str, registry.Factory]:
     """Models by name: installed ones, and those of this benchmark."""
-    return {name: GRID.get(name) or registry.find(name) for name in names.split(",")}
+    return {name: OWN.get(name) or registry.find(name) for name in names.split(",")}
 
 
 def learn(options: argparse.Namespace) -> None:

@@ -160,14 +160,12 @@ def _whole_numbers() -> Locator:
 
 def _panels(comparison: Comparison) -> tuple[Figure, list[tuple[Axes, Row]]]:
     """A figure with a titled panel for each model."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from gmn._picture import Picture
 
     count = len(comparison.rows)
     across = min(count, 3)
     down = -(-count // across)
-    figure = Figure(figsize=(3.2 * across, 3.3 * down + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(figsize=(3.2 * across, 3.3 * down + 0.4), layout="constrained")
     engine = figure.get_layout_engine()
     assert engine is not None
     engine.set(h_pad=0.12)  # type: ignore[call-arg]
