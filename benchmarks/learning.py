@@ -40,7 +40,7 @@ MODELS = {
     "width": "dual-gmn,dual-gmn-weights,gmn",
 }
 # Beside installed models, names may be dual-gmn-grid, probe-net-grid (probes that start at the
-# pixels) and dual-gmn-K, probe-net-K (K probes; K is 2, 4, 8 or 16).
+# pixels), dual-gmn-K, probe-net-K (K probes; K is 2, 4, 8 or 16), and dual-gmn-rounds.
 
 
 def dual_on_grid(spec: gmn.GraphSpec, outputs: int) -> DualGMN:
@@ -64,9 +64,15 @@ def probing_with(probes: int, spec: gmn.GraphSpec, outputs: int) -> ProbeNet:
     return ProbeNet(Probes.like(spec, probes), answers, outputs)
 
 
+def dual_in_rounds(spec: gmn.GraphSpec, outputs: int) -> DualGMN:
+    """The preset without probes, with synchronous rounds instead of sweeps."""
+    return DualGMN(64, 4, InvariantHead(outputs), sweeps=False)
+
+
 OWN: dict[str, registry.Factory] = {
     "dual-gmn-grid": dual_on_grid,
     "probe-net-grid": probing_on_grid,
+    "dual-gmn-rounds": dual_in_rounds,
     **{f"dual-gmn-{k}": partial(dual_with, k) for k in (2, 4, 8, 16)},
     **{f"probe-net-{k}": partial(probing_with, k) for k in (2, 4, 8, 16)},
 }
