@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 DEFAULT = "default"  # stands for the floating-point type of the run
+# Strides depend on how operations before were run; where a view is possible, this gives one, too.
+INSTEAD = {"view.default": "reshape.default"}
 TOUCHES_FILES = ("from_file",)  # a program may come from anywhere; it computes, no more
 
 
@@ -278,7 +280,7 @@ def _has_batching_rule(operation: str) -> bool:
 def _function(operation: str) -> Any:
     if operation == "getitem":
         return operator.getitem
-    name, _, overload = operation.partition(".")
+    name, _, overload = INSTEAD.get(operation, operation).partition(".")
     function = getattr(getattr(torch.ops.aten, name, None), overload, None)
     if function is None or name in TOUCHES_FILES:
         raise ProgramError(f"aten.{operation} is no operation that a program may call")
