@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import converters
 import gmn
@@ -33,21 +33,9 @@ from gmn.zoo.networks import network
 BATCH, ROUNDS = 32, 3
 
 
-class Sine(nn.Module):
-    """The activation of a SIREN."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.sin(30 * x)
-
-
-def siren() -> nn.Module:
-    layers = [nn.Linear(2, 32), Sine(), nn.Linear(32, 32), Sine(), nn.Linear(32, 1)]
-    return nn.Sequential(*layers)
-
-
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "cnn": (lambda: network("cnn-relu"), (2, 1, 14, 14)),
-    "siren": (siren, (2, 2)),
+    "cnn": (lambda: network("cnn-relu"), (1, 1, 14, 14)),
+    "siren": (lambda: network("siren"), (1, 2)),
 }
 EXECUTORS = ("dense", "sparse")
 GMNS = {

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import converters
 import gmn
@@ -78,30 +76,12 @@ def test_pieces_cover_every_row_once(case: Case, most: int) -> None:
     assert (counts == 1).all()
 
 
-class Sine(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.sin(30 * x)
-
-
-def siren() -> nn.Module:
-    layers = [nn.Linear(2, 32), Sine(), nn.Linear(32, 32), Sine(), nn.Linear(32, 1)]
-    return nn.Sequential(*layers)
-
-
-def small_cnn() -> nn.Module:
-    return network("cnn-relu")
-
-
 @pytest.mark.parametrize(
-    ("build", "inputs"),
-    [(small_cnn, torch.zeros(2, 1, 14, 14)), (siren, torch.zeros(2, 2))],
-    ids=["cnn", "siren"],
+    ("name", "inputs"), [("cnn-relu", torch.zeros(2, 1, 14, 14)), ("siren", torch.zeros(2, 2))]
 )
-def test_half_the_memory_of_the_sparse_executor(
-    build: Callable[[], nn.Module], inputs: Tensor
-) -> None:
-    spec = converters.trace(build(), (inputs,))
-    graph = gmn.ParameterGraph.from_state_dicts(spec, [build().state_dict() for _ in range(4)])
+def test_half_the_memory_of_the_sparse_executor(name: str, inputs: Tensor) -> None:
+    spec, states = converters.trace(network(name), (inputs,)), [network(name).state_dict()] * 4
+    graph = gmn.ParameterGraph.from_state_dicts(spec, states)
     model, kept = GMN(hidden=64, depth=4), {}
     for executor in ("dense", "sparse"):
         model.executor = executor
