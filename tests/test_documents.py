@@ -13,9 +13,11 @@ import baselines
 import converters
 import gmn
 from converters.rules import RULES
+from gmn import registry
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 
 
 def test_the_readme_runs() -> None:
@@ -35,6 +37,21 @@ def test_the_readmes_first_screen_shows_both_commands() -> None:
     first = (ROOT / "README.md").read_text().splitlines()[:30]
     assert any(line.startswith("make demo") for line in first)
     assert any(line.startswith("make test") for line in first)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    places = [link.partition("#")[0] for link in links if "://" not in link]
+    missing = [place for place in places if not (page.parent / place).exists()]
+    assert not missing, f"{page.name} links to nothing: {missing}"
+
+
+def test_every_installed_model_has_its_row() -> None:
+    text = (ROOT / "docs" / "metanetworks.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    missing = [name for name in registry.names() if not any(f"`{name}`" in row for row in rows)]
+    assert not missing, f"docs/metanetworks.md says nothing of {missing}"
 
 
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
