@@ -310,7 +310,7 @@ def _progress(messages: Any, jobs: int, shown: bool) -> Iterator[None]:
         while (message := messages.get()) is not None:
             name, step, metric = message
             bar.set_postfix_str(f"{name}: {metric:.3f}", refresh=False)
-            bar.update(step)
+            bar.update(min(step, jobs - bar.n))  # fractions add up to a little more than all
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
