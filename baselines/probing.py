@@ -23,7 +23,7 @@ class ProbeNet(nn.Module):
         outputs: length of the answer.
         hidden: width of the MLP.
 
-    Source: probing with learned inputs as in Herrmann et al. (2024) and Kahana et al. (2024).
+    Source: probing with learned inputs as in Herrmann et al. (2024) and Kahana et al. (2025).
     """
 
     learning_rate = 3e-3

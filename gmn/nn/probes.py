@@ -49,7 +49,7 @@ class Probes(nn.Module):
     Attributes:
         count: k, the number of probes.
 
-    Source: probing as in Herrmann et al. (2024) and Kahana et al. (ProbeX/ProbeGen, 2024), on
+    Source: probing as in Herrmann et al. (2024) and Kahana et al. (ProbeGen, 2025), on
     every neuron instead of the outputs alone, and Neural Graphs' probe features (Kofinas et al.,
     2024) for any traced network.
     """
