@@ -13,11 +13,11 @@ from torch import nn
 
 import converters
 from gmn import files, registry, zoo
+from gmn.cli.sources import ACTIVATIONS, UserError, load_weights, named_module
+from gmn.cli.sources import convert as convert_checkpoints
 from gmn.comparison import compare as run_comparison
 from gmn.comparison import save
 from gmn.draw import draw as draw_spec
-from gmn.sources import ACTIVATIONS, UserError, load_weights, named_module
-from gmn.sources import convert as convert_checkpoints
 from gmn.spec import GraphSpec
 from gmn.tasks import task_of
 from gmn.train import Recipe
