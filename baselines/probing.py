@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
-from gmn.nn.plan import plan_of
 from gmn.nn.probes import Probes
 
 
@@ -39,5 +38,5 @@ class ProbeNet(nn.Module):
 
     def forward(self, graph: ParameterGraph) -> Tensor:
         """Reads B networks; the answer has shape (B, outputs)."""
-        heard = self.probes(graph, plan_of(graph.spec, graph.device))
-        return self.net(torch.cat([values.flatten(1) for _, values in heard.output], dim=1))
+        answers = self.probes.answers(graph)
+        return self.net(torch.cat([values.flatten(1) for values in answers], dim=1))

@@ -163,14 +163,17 @@ class Program:
         for given, value in zip(self.inputs, inputs, strict=True):
             values[given.name] = value.to(like.dtype) if given.dtype == DEFAULT else value
         values |= {lookup.name: state[lookup.entry] for lookup in self.lookups}
-        for constant in self.constants:
-            numbers = json.loads(constant.numbers)
-            dtype = _dtype(constant.dtype, like)
-            values[constant.name] = torch.tensor(numbers, dtype=dtype, device=like.device)
+        for name, kind, numbers in self._constants:
+            dtype = _dtype(kind, like)
+            values[name] = torch.tensor(numbers, dtype=dtype, device=like.device)
         for name, function, arguments, options in self._calls:
             given_args = _fill(arguments, values, like)
             values[name] = function(*given_args, **_fill(options, values, like))
         return values
+
+    @cached_property
+    def _constants(self) -> list[tuple[str, str, Any]]:
+        return [(one.name, one.dtype, json.loads(one.numbers)) for one in self.constants]
 
     @cached_property
     def _calls(self) -> list[tuple[str, Callable[..., Any], list[Any], dict[str, Any]]]:
@@ -179,12 +182,23 @@ class Program:
             for call in self.calls
         ]
 
-    def observe(self, state: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+    @property
+    def outputs(self) -> tuple[Observation, ...]:
+        """The observations of what the network answers."""
+        return tuple(one for one in self.observations if one.reader is None)
+
+    def observe(
+        self,
+        state: Mapping[str, Tensor],
+        inputs: Sequence[Tensor],
+        observations: Sequence[Observation] | None = None,
+    ) -> list[Tensor]:
         """What each observation sees, for B networks at once.
 
         Args:
             state: stacked state dicts, entries of shape (B, *entry shape).
             inputs: shape (k, *shape of the example): k runs of each network.
+            observations: some of the program's own; None for all.
 
         Returns:
             By observation, a tensor of shape (B, k, other indices, neurons).
@@ -193,7 +207,8 @@ class Program:
             ProgramError: if the inputs have not the shape of the example.
         """
         self._check(inputs)
-        names = [observation.value for observation in self.observations]
+        observations = self.observations if observations is None else observations
+        names = [observation.value for observation in observations]
         entries = {lookup.entry for lookup in self.lookups}
         read = {name: value for name, value in state.items() if name in entries}
 
@@ -207,7 +222,7 @@ class Program:
                 seen = torch.vmap(many, in_dims=(0, *(None for _ in inputs)))(read, *inputs)
         else:
             seen = _looped(one, read, inputs)
-        return [o.read(value) for o, value in zip(self.observations, seen, strict=True)]
+        return [o.read(value) for o, value in zip(observations, seen, strict=True)]
 
     @cached_property
     def _batches(self) -> bool:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from gmn import features
 from gmn.canonical import without_shifts
@@ -15,6 +14,7 @@ from gmn.nn.editing import EditHead, Editor
 from gmn.nn.heads import InvariantHead, NodeReadout
 from gmn.nn.plan import RANKS, Codes, Plan, plan_of
 from gmn.nn.probes import Listening, Probes
+from gmn.nn.recompute import run
 from gmn.nn.slots import Port
 from gmn.nn.stream import Blocks, blocks_of
 
@@ -81,10 +81,7 @@ class DualGMN(nn.Module):
             whole = without_shifts(graph.to(dtype=self.encoder.summary.dtype))
             state = self.listening(plan, self.probes(whole, plan), *state)
         for layer, codes in zip(self.layers, self.encoder.codes(graph, plan), strict=True):
-            if self.recompute and torch.is_grad_enabled():
-                state = checkpoint(layer, plan, blocks, codes, *state, use_reentrant=False)
-            else:
-                state = layer(plan, blocks, codes, *state)
+            state = run(layer, self.recompute, plan, blocks, codes, *state)
         *channels, summary = state
         if self.readout is not None:
             return self.readout(graph.spec, channels[-1], summary)

@@ -6,11 +6,11 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import InvariantHead, RoleReadout
 from gmn.nn.neural_graph import NeuralGraph, NeuralGraphEncoder, group_means, neural_graph
+from gmn.nn.recompute import run
 
 AGGREGATORS = 4
 # What PNA divides the logarithm of degrees by: the paper takes the mean over each training set,
@@ -73,10 +73,7 @@ class NeuralGraphGNN(nn.Module):
         wiring = neural_graph(graph.spec, graph.device, self.reverse)
         nodes, edges = self.encoder(graph, wiring)
         for layer in self.layers:
-            if self.recompute and torch.is_grad_enabled():
-                nodes, edges = checkpoint(layer, wiring, nodes, edges, use_reentrant=False)
-            else:
-                nodes, edges = layer(wiring, nodes, edges)
+            nodes, edges = run(layer, self.recompute, wiring, nodes, edges)
         return self.readout(graph.spec, nodes.transpose(0, 1))
 
 

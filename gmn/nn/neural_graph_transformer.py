@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import InvariantHead, RoleReadout
 from gmn.nn.neural_graph import NeuralGraph, NeuralGraphEncoder, group_means, mlp, neural_graph
+from gmn.nn.recompute import run
 
 
 class NeuralGraphTransformer(nn.Module):
@@ -72,10 +72,7 @@ class NeuralGraphTransformer(nn.Module):
         wiring = neural_graph(graph.spec, graph.device, reverse=True)
         nodes, edges = self.encoder(graph, wiring)
         for layer in self.layers:
-            if self.recompute and torch.is_grad_enabled():
-                nodes, edges = checkpoint(layer, wiring, nodes, edges, use_reentrant=False)
-            else:
-                nodes, edges = layer(wiring, nodes, edges)
+            nodes, edges = run(layer, self.recompute, wiring, nodes, edges)
         return self.readout(graph.spec, nodes.transpose(0, 1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from gmn import features
 from gmn.graph import ParameterGraph
 from gmn.nn.plan import Plan
 from gmn.nn.slots import Port
-from gmn.program import DEFAULT, ProgramError
+from gmn.program import DEFAULT, Observation, Program, ProgramError
 from gmn.spec import GraphSpec
 
 # Optimisers of Adam's kind move every parameter equally fast, but what makes a good question lies
@@ -97,20 +98,43 @@ class Probes(nn.Module):
         Raises:
             ProgramError: if the spec has no program, or takes inputs of another shape.
         """
-        program = graph.spec.program
-        if program is None:
-            raise ProgramError(
-                "the spec has no program, so its networks cannot be run: trace the module again, "
-                "or use a metanetwork without probes"
-            )
-        seen = program.observe(graph.values, self.inputs())
-        hidden, output = [], []
-        for observation, values in zip(program.observations, seen, strict=True):
-            if observation.reader is None:
-                output.append((observation.nodes, _per_neuron(values)))
-            elif observation.reader in plan.readers:
-                hidden.append((plan.readers[observation.reader], _per_neuron(values)))
-        return Answers(tuple(hidden), tuple(output))
+        seen = self._seen(graph, program_of(graph.spec).observations)
+        return Answers(
+            hidden=tuple(
+                (plan.readers[observation.reader], values)
+                for observation, values in seen
+                if observation.reader in plan.readers
+            ),
+            output=tuple((one.nodes, values) for one, values in seen if one.reader is None),
+        )
+
+    def answers(self, graph: ParameterGraph) -> list[Tensor]:
+        """What B networks answer, and nothing of how: by output, shape (B, numbers, k).
+
+        Raises:
+            ProgramError: if the spec has no program, or takes inputs of another shape.
+        """
+        return [values for _, values in self._seen(graph, program_of(graph.spec).outputs)]
+
+    def _seen(
+        self, graph: ParameterGraph, observations: Sequence[Observation]
+    ) -> list[tuple[Observation, Tensor]]:
+        seen = program_of(graph.spec).observe(graph.values, self.inputs(), observations)
+        return [(one, _per_neuron(values)) for one, values in zip(observations, seen, strict=True)]
+
+
+def program_of(spec: GraphSpec) -> Program:
+    """The program of a spec.
+
+    Raises:
+        ProgramError: if it has none.
+    """
+    if spec.program is None:
+        raise ProgramError(
+            "the spec has no program, so its networks cannot be run: trace the module again, "
+            "or use a metanetwork without probes"
+        )
+    return spec.program
 
 
 class Listening(nn.Module):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from gmn import features
 from gmn.canonical import without_shifts
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import InvariantHead, RoleReadout
 from gmn.nn.neural_graph import DEPTH_FEATURES, depth_codes, group_means, mlp
+from gmn.nn.recompute import run
 from gmn.nn.scale_blocks import (
     EdgeUpdate,
     Kind,
@@ -98,10 +98,7 @@ class ScaleGMN(nn.Module):
         graph = without_shifts(graph)
         context, state = self.encoder(graph, wiring)
         for layer in self.layers:
-            if self.recompute and torch.is_grad_enabled():
-                state = checkpoint(layer, wiring, context, *state, use_reentrant=False)
-            else:
-                state = layer(wiring, context, *state)
+            state = run(layer, self.recompute, wiring, context, *state)
         nodes = wiring.to_nodes(self.seen(wiring, context, state[0], state[1]))
         return self.readout(graph.spec, nodes.transpose(0, 1))
 

@@ -145,5 +145,4 @@ def _outputs(graph: ParameterGraph, inputs: list[Tensor]) -> Tensor:
     assert program is not None
     first = {name: value[:1] for name, value in graph.to(dtype=torch.float64).values.items()}
     given = [value.to(graph.device, torch.float64) for value in inputs]
-    seen = zip(program.observations, program.observe(first, given), strict=True)
-    return torch.cat([value.flatten() for observation, value in seen if observation.reader is None])
+    return torch.cat([value.flatten() for value in program.observe(first, given, program.outputs)])
