@@ -4,9 +4,9 @@ The CNN is 1-16-16-16-10 (4,970 parameters), the INR a SIREN 2-32-32-1 (1,185). 
 trace, the time to convert 1,000 further state dicts, and for every metanetwork milliseconds per
 step of 32 networks (median; models take turns, so that all see the same machine), MiB kept for the
 backward pass at 8 and at 32, and the peak of a step at 32 (in a fresh process); then the ratios of
-GMN's two executors.
+GMN's dense executor to the sparse one and to GMN as it is written (see gathered_gmn.py).
 
-Run: python benchmarks/steps.py [--device cuda] [--threads 2]
+Run: python -m benchmarks.steps [--device cuda] [--threads 2]
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import nn
 
 import converters
 import gmn
+from benchmarks.gathered_gmn import GatheredGMN
 from gmn import registry
 from gmn.cost import MIB, high_water
 from gmn.memory import saved_bytes
@@ -37,7 +38,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "cnn": (lambda: network("cnn-relu"), (1, 1, 14, 14)),
     "siren": (lambda: network("siren"), (1, 2)),
 }
-EXECUTORS = ("dense", "sparse")
+EXECUTORS = ("dense", "sparse", "gathered")
 GMNS = {
     f"gmn {executor} (d {hidden}, {depth} layers)": (executor, hidden, depth)
     for hidden, depth in ((64, 4), (24, 3))
@@ -66,6 +67,8 @@ def model_of(name: str, graph: gmn.ParameterGraph) -> nn.Module | None:
     """A model by name; None for estimators and for methods that do not read the network."""
     if name in GMNS:
         executor, hidden, depth = GMNS[name]
+        if executor == "gathered":
+            return GatheredGMN(GMN(hidden, depth, InvariantHead(1))).to(graph.device)
         return GMN(hidden, depth, InvariantHead(1), executor=executor).to(graph.device)
     try:
         model = registry.find(name)(graph.spec, 1)
@@ -146,12 +149,14 @@ def report(name: str, place: Place) -> None:
             f"| {n} | {parameters:,} | {median[n]:.1f} | {saved[n][0]:.1f} | {saved[n][1]:.1f} "
             f"| {peaks[n]:.0f} |"
         )
-    for dense, sparse in zip(list(GMNS)[::2], list(GMNS)[1::2], strict=True):
-        print(
-            f"{dense} is {median[sparse] / median[dense]:.2f} times as fast as sparse, keeps "
-            f"{saved[dense][1] / saved[sparse][1]:.2f} of its memory and peaks at "
-            f"{peaks[dense] / peaks[sparse]:.2f} of its peak"
-        )
+    for first in range(0, len(GMNS), len(EXECUTORS)):
+        dense, *others = list(GMNS)[first : first + len(EXECUTORS)]
+        for other in others:
+            print(
+                f"{dense} is {median[other] / median[dense]:.2f} times as fast as {other}, keeps "
+                f"{saved[dense][1] / saved[other][1]:.2f} of its memory and peaks at "
+                f"{peaks[dense] / peaks[other]:.2f} of its peak"
+            )
 
 
 def fresh(function: Callable[..., float], *arguments: object) -> float:

@@ -13,6 +13,7 @@ from gmn.graph import ParameterGraph
 from gmn.nn.dense import DenseExecutor, EdgeMaps
 from gmn.nn.groups import Groups, groups_of
 from gmn.nn.heads import InvariantHead
+from gmn.nn.recompute import run
 from gmn.nn.sparse import SparseExecutor, sparse_executor
 
 Executor = Literal["dense", "sparse"]
@@ -45,6 +46,7 @@ class GMN(nn.Module):
         executor: ``"dense"`` runs on blocks of edges, ``"sparse"`` on PyG's message passing; both
             give the same numbers from the same parameters.
         features: how it is given the values of edges; None for :class:`gmn.features.FanIn`.
+        recompute: layers run again in the backward pass, which finds their inputs only.
 
     Attributes:
         executor: may be changed at any time.
@@ -60,9 +62,11 @@ class GMN(nn.Module):
         head: InvariantHead | None = None,
         executor: Executor = "dense",
         features: ValueFeatures | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.executor = executor
+        self.recompute = recompute
         self.encoder = Encoder(hidden, FanIn() if features is None else features)
         self.layers = nn.ModuleList(GMNLayer(hidden) for _ in range(depth))
         self.head = (InvariantHead() if head is None else head).build(hidden)
@@ -70,15 +74,17 @@ class GMN(nn.Module):
     def forward(self, graph: ParameterGraph) -> Tensor:
         """Reads B networks; the answer has shape (B, outputs)."""
         spec, device, dtype = graph.spec, graph.device, graph.dtype
-        run: DenseExecutor | SparseExecutor = DenseExecutor(spec)
+        executor: DenseExecutor | SparseExecutor = DenseExecutor(spec)
         if self.executor == "sparse":
-            run = sparse_executor(spec, device, dtype)
+            executor = sparse_executor(spec, device, dtype)
         groups = groups_of(spec, device, dtype)
         nodes, edges, state = self.encoder(graph)
-        edges = run.arrange(edges)
+        states = executor.arrange(edges)
         for layer in self.layers:
-            nodes, edges, state = layer(run, groups, nodes, edges, state)
-        return self.head(spec, nodes, run.restore(edges, len(graph)), state)
+            nodes, states, state = run(
+                layer, self.recompute, executor, groups, nodes, states, state
+            )
+        return self.head(spec, nodes, executor.restore(states, len(graph)), state)
 
 
 class Encoder(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gmn.nn import GMN, InvariantHead, NeuralGraphGNN, NeuralGraphTransformer
 from gmn.testing import assert_invariant
 from tests.cases import Case
+from tests.changes import every_damage
 from tests.traced import BY_NAME, every_case, graph_of
 
 
@@ -39,32 +40,8 @@ def test_single_precision(case: Case, build: Callable[[], nn.Module]) -> None:
     assert_invariant(build(), graph, tolerance=1e-4, symmetries={"permutations"})
 
 
-def zeros(value: Tensor) -> Tensor:
-    return torch.zeros_like(value)
-
-
-def tiny(value: Tensor) -> Tensor:
-    return value * 1e-15
-
-
-def large(value: Tensor) -> Tensor:
-    return value * 1e4
-
-
-def dead(value: Tensor) -> Tensor:
-    result = value.clone()
-    result[:, 0] = 0
-    return result
-
-
-def duplicate(value: Tensor) -> Tensor:
-    result = value.clone()
-    result[:, 1] = result[:, 0]
-    return result
-
-
 @every_net
-@pytest.mark.parametrize("damage", [zeros, tiny, large, dead, duplicate])
+@every_damage
 @pytest.mark.parametrize("name", ["mlp-relu", "cnn", "batch-norm", "attention"])
 def test_degenerate_weights(
     name: str, damage: Callable[[Tensor], Tensor], build: Callable[[], nn.Module]

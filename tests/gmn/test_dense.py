@@ -8,6 +8,7 @@ from torch import Tensor
 
 import converters
 import gmn
+from benchmarks.gathered_gmn import GatheredGMN
 from gmn.cost import saved_bytes
 from gmn.nn import GMN, InvariantHead, dense
 from gmn.testing import relative_error
@@ -54,6 +55,14 @@ def test_dense_is_sparse(case: Case) -> None:
     assert_equal(net().float(), graph.to(dtype=torch.float32), answers=1e-6, gradients=1e-5)
 
 
+@every_case
+def test_both_are_the_written_equations(case: Case) -> None:
+    graph, model = graph_of(case, networks=3), net()
+    expected = GatheredGMN(model)(graph)
+    for model.executor in ("dense", "sparse"):
+        assert relative_error(model(graph), expected) <= 1e-12
+
+
 @pytest.mark.parametrize("most", [1, 7, 40])
 @pytest.mark.parametrize("name", ["mlp-relu", "resnet", "cnn-grouped", "attention"])
 def test_any_cut_into_pieces_gives_the_same(
@@ -89,3 +98,25 @@ def test_half_the_memory_of_the_sparse_executor(name: str, inputs: Tensor) -> No
             model(graph)
         kept[executor] = sum(saved.values())
     assert kept["dense"] <= kept["sparse"] / 2
+
+
+@pytest.mark.parametrize("executor", ["dense", "sparse"])
+def test_recomputed_layers_give_the_same_gradients(executor: str) -> None:
+    graph, model, found = graph_of(BY_NAME["resnet"], networks=3), net(), []
+    for model.recompute in (False, True):
+        found.append(run(model, graph, executor))
+    (answer, slopes), (again, others) = found
+    assert relative_error(again, answer) <= 1e-12
+    for name, gradient in slopes.items():
+        torch.testing.assert_close(others[name], gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_recomputed_layers_keep_less_than_half() -> None:
+    states = [network("cnn-relu").state_dict()] * 4
+    spec = converters.trace(network("cnn-relu"), (torch.zeros(2, 1, 14, 14),))
+    graph, kept = gmn.ParameterGraph.from_state_dicts(spec, states), []
+    for recompute in (False, True):
+        with saved_bytes(model := GMN(64, 4, recompute=recompute)) as saved:
+            model(graph)
+        kept.append(sum(saved.values()))
+    assert kept[1] <= kept[0] / 2, kept

@@ -8,13 +8,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import converters
 import gmn
 from gmn import symmetry
 from gmn.nn import DualGMN, InvariantHead
 from gmn.testing import assert_invariant, relative_error
-from tests.cases import Attention, Case
-from tests.gmn.test_nn import KEYS, QUERIES, VALUES, conv, exchanged
+from tests.cases import Case
+from tests.changes import (
+    every_damage,
+    every_exchange,
+    every_operation,
+    exchanged,
+    units_of_heads_exchanged,
+    with_heads,
+    with_operation,
+)
 from tests.traced import BY_NAME, every_case, graph_of
 
 
@@ -87,50 +94,25 @@ def _like(noise: Tensor, graph: gmn.ParameterGraph, edges: gmn.spec.EdgeSet) -> 
     return noise.reshape(graph.pairs(edges).shape)
 
 
-@pytest.mark.parametrize(
-    ("one", "other"), [(QUERIES, VALUES), (QUERIES, KEYS), (KEYS, VALUES)], ids=["qv", "qk", "kv"]
-)
+@every_exchange
 def test_queries_keys_and_values_are_told_apart(one: list[str], other: list[str]) -> None:
     graph = graph_of(BY_NAME["attention"])
     assert difference(net(), exchanged(graph, one, other), graph) > 1e-8
 
 
 def test_units_of_other_heads_are_told_apart() -> None:
-    graph, order = graph_of(BY_NAME["attention"]), torch.tensor([4, 1, 2, 3, 0, 5, 6, 7])
-    changed = graph.replace({name: graph.values[name][:, order] for name in QUERIES + KEYS})
-    assert difference(net(), changed, graph) > 1e-12
+    assert difference(net(), *units_of_heads_exchanged()) > 1e-12
 
 
 def test_the_number_of_heads_is_noticed() -> None:
-    state, inputs = BY_NAME["attention"].model().state_dict(), (torch.zeros(2, 5, 8),)
-    graphs = [
-        gmn.ParameterGraph.from_state_dicts(
-            converters.trace(Attention(heads=h, keys=h), inputs), [state]
-        )
-        for h in (1, 2, 4)
-    ]
-    assert difference(net(), graphs[0], graphs[1]) > 1e-12
-    assert difference(net(), graphs[1], graphs[2]) > 1e-12
+    one, two, four = with_heads(1, 2, 4)
+    assert difference(net(), one, two) > 1e-12
+    assert difference(net(), two, four) > 1e-12
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda: conv(stride=2),
-        lambda: conv(padding=1),
-        lambda: conv(dilation=2),
-        lambda: conv(act=nn.Tanh()),
-        lambda: conv(act=nn.LeakyReLU(0.3)),
-    ],
-    ids=["stride", "padding", "dilation", "activation", "slope"],
-)
-def test_what_the_operations_do_is_noticed(change: Callable[[], nn.Module]) -> None:
-    inputs, state = (torch.zeros(1, 2, 12, 12),), conv().double().state_dict()
-    graphs = [
-        gmn.ParameterGraph.from_state_dicts(converters.trace(model, inputs), [state])
-        for model in (conv(), change())
-    ]
-    assert difference(net(), *graphs) > 1e-8
+@every_operation
+def test_what_the_operations_do_is_noticed(operation: Callable[[], nn.Module]) -> None:
+    assert difference(net(), *with_operation(operation)) > 1e-8
 
 
 def test_one_sided_permutations_are_noticed() -> None:
@@ -162,27 +144,7 @@ def test_single_precision(name: str) -> None:
     assert_invariant(net().float(), graph, scalings=True, tolerance=1e-4)
 
 
-def _zeros(value: Tensor) -> Tensor:
-    return torch.zeros_like(value)
-
-
-def _tiny(value: Tensor) -> Tensor:
-    return value * 1e-15
-
-
-def _dead(value: Tensor) -> Tensor:
-    result = value.clone()
-    result[:, 0] = 0
-    return result
-
-
-def _duplicate(value: Tensor) -> Tensor:
-    result = value.clone()
-    result[:, 1] = result[:, 0]
-    return result
-
-
-@pytest.mark.parametrize("damage", [_zeros, _tiny, _dead, _duplicate])
+@every_damage
 @pytest.mark.parametrize("name", ["mlp-relu", "mlp-tanh", "batch-norm", "attention"])
 def test_degenerate_weights(name: str, damage: Callable[[Tensor], Tensor]) -> None:
     graph = graph_of(BY_NAME[name])

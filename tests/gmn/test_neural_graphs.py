@@ -14,8 +14,15 @@ from gmn.nn import InvariantHead, NeuralGraphGNN, NeuralGraphTransformer
 from gmn.nn.buckets import buckets
 from gmn.nn.neural_graph import neural_graph
 from gmn.testing import assert_invariant, relative_error
-from tests.cases import Attention, Case
-from tests.gmn.test_nn import KEYS, QUERIES, VALUES, conv, exchanged
+from tests.cases import Case
+from tests.changes import (
+    every_exchange,
+    every_operation,
+    exchanged,
+    units_of_heads_exchanged,
+    with_heads,
+    with_operation,
+)
 from tests.traced import BY_NAME, every_case, graph_of
 
 
@@ -73,26 +80,11 @@ def test_one_sided_permutations_are_noticed(build: Callable[[], nn.Module]) -> N
 
 
 @both
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda: conv(stride=2),
-        lambda: conv(padding=1),
-        lambda: conv(dilation=2),
-        lambda: conv(act=nn.Tanh()),
-        lambda: conv(act=nn.LeakyReLU(0.3)),
-    ],
-    ids=["stride", "padding", "dilation", "activation", "slope"],
-)
+@every_operation
 def test_what_the_operations_do_is_noticed(
-    change: Callable[[], nn.Module], build: Callable[[], nn.Module]
+    operation: Callable[[], nn.Module], build: Callable[[], nn.Module]
 ) -> None:
-    inputs, state = (torch.zeros(1, 2, 12, 12),), conv().double().state_dict()
-    graphs = [
-        gmn.ParameterGraph.from_state_dicts(converters.trace(model, inputs), [state])
-        for model in (conv(), change())
-    ]
-    assert difference(build(), *graphs) > 1e-8
+    assert difference(build(), *with_operation(operation)) > 1e-8
 
 
 @both
@@ -103,9 +95,7 @@ def test_places_of_a_kernel_are_told_apart(build: Callable[[], nn.Module]) -> No
 
 
 @both
-@pytest.mark.parametrize(
-    ("one", "other"), [(QUERIES, VALUES), (QUERIES, KEYS), (KEYS, VALUES)], ids=["qv", "qk", "kv"]
-)
+@every_exchange
 def test_queries_keys_and_values_are_told_apart(
     one: list[str], other: list[str], build: Callable[[], nn.Module]
 ) -> None:
@@ -115,17 +105,8 @@ def test_queries_keys_and_values_are_told_apart(
 
 @both
 def test_heads_are_told_apart(build: Callable[[], nn.Module]) -> None:
-    graph, order = graph_of(BY_NAME["attention"]), torch.tensor([4, 1, 2, 3, 0, 5, 6, 7])
-    changed = graph.replace({name: graph.values[name][:, order] for name in QUERIES + KEYS})
-    assert difference(build(), changed, graph) > 1e-10
-    state, inputs = BY_NAME["attention"].model().state_dict(), (torch.zeros(2, 5, 8),)
-    two, four = (
-        gmn.ParameterGraph.from_state_dicts(
-            converters.trace(Attention(heads=h, keys=h), inputs), [state]
-        )
-        for h in (2, 4)
-    )
-    assert difference(build(), two, four) > 1e-10
+    assert difference(build(), *units_of_heads_exchanged()) > 1e-10
+    assert difference(build(), *with_heads(2, 4)) > 1e-10
 
 
 @both

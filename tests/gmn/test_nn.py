@@ -9,12 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-import converters
 import gmn
 from gmn.nn import GMN, InvariantHead
 from gmn.nn.sparse import sum_into_nodes, torch_scatter
 from gmn.testing import assert_equivariant, assert_invariant, relative_error
-from tests.cases import Attention, Case
+from tests.cases import Case
+from tests.changes import (
+    every_exchange,
+    every_operation,
+    exchanged,
+    units_of_heads_exchanged,
+    with_heads,
+    with_operation,
+)
 from tests.traced import BY_NAME, every_case, graph_of, spec_of
 
 
@@ -44,37 +51,11 @@ def test_permuting_one_side_only_is_noticed() -> None:
     assert relative_error(net(moved), net(graph)) > 1e-6
 
 
-def conv(
-    stride: int = 1, padding: int = 0, dilation: int = 1, act: nn.Module | None = None
-) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(2, 4, 3, stride, padding, dilation),
-        nn.ReLU() if act is None else act,
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(4, 2),
-    )
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda: conv(stride=2),
-        lambda: conv(padding=1),
-        lambda: conv(dilation=2),
-        lambda: conv(act=nn.Tanh()),
-        lambda: conv(act=nn.LeakyReLU(0.3)),
-    ],
-    ids=["stride", "padding", "dilation", "activation", "slope"],
-)
-def test_what_the_operations_do_is_noticed(change: Callable[[], nn.Module]) -> None:
+@every_operation
+def test_what_the_operations_do_is_noticed(operation: Callable[[], nn.Module]) -> None:
     """Equal weights, other function: published graphs cannot tell these apart."""
-    inputs, net, answers = (torch.zeros(1, 2, 12, 12),), gmn_net(), []
-    state = {k: v.double() for k, v in conv().state_dict().items()}
-    for model in (conv(), change()):
-        spec = converters.trace(model, inputs)
-        answers.append(net(gmn.ParameterGraph.from_state_dicts(spec, [state])))
-    assert relative_error(*answers) > 1e-6
+    one, other = with_operation(operation)
+    assert relative_error(gmn_net()(one), gmn_net()(other)) > 1e-6
 
 
 def test_running_statistics_are_noticed() -> None:
@@ -98,19 +79,7 @@ def test_kernel_places_are_told_apart() -> None:
     assert relative_error(net(changed), net(graph)) > 1e-6
 
 
-QUERIES, KEYS, VALUES = (
-    [f"{layer}.{part}" for part in ("weight", "bias")] for layer in ("q", "k", "v")
-)
-
-
-def exchanged(graph: gmn.ParameterGraph, one: list[str], other: list[str]) -> gmn.ParameterGraph:
-    pairs = [*zip(one, other, strict=True), *zip(other, one, strict=True)]
-    return graph.replace({name: graph.values[source] for name, source in pairs})
-
-
-@pytest.mark.parametrize(
-    ("one", "other"), [(QUERIES, VALUES), (QUERIES, KEYS), (KEYS, VALUES)], ids=["qv", "qk", "kv"]
-)
+@every_exchange
 def test_queries_keys_and_values_are_told_apart(one: list[str], other: list[str]) -> None:
     graph, net = graph_of(BY_NAME["attention"]), gmn_net()
     assert relative_error(net(exchanged(graph, one, other)), net(graph)) > 1e-6
@@ -126,25 +95,15 @@ def test_one_entry_of_the_queries_is_not_one_of_the_keys() -> None:
 
 
 def test_units_of_other_heads_are_told_apart() -> None:
-    graph, net = graph_of(BY_NAME["attention"]), gmn_net()
-    order = torch.tensor([4, 1, 2, 3, 0, 5, 6, 7])  # one unit of either head
-    changed = graph.replace({name: graph.values[name][:, order] for name in QUERIES + KEYS})
-    assert relative_error(net(changed), net(graph)) > 1e-9
+    net = gmn_net()
+    one, other = units_of_heads_exchanged()
+    assert relative_error(net(one), net(other)) > 1e-9
 
 
 def test_the_number_of_heads_is_noticed() -> None:
-    state, net = BY_NAME["attention"].model().state_dict(), gmn_net()
-    inputs = (torch.zeros(2, 5, 8),)
-    answers = [
-        net(
-            gmn.ParameterGraph.from_state_dicts(
-                converters.trace(Attention(heads=h, keys=h), inputs), [state]
-            )
-        )
-        for h in (1, 2, 4)
-    ]
-    assert relative_error(answers[0], answers[1]) > 1e-9
-    assert relative_error(answers[1], answers[2]) > 1e-9
+    one, two, four = map(gmn_net(), with_heads(1, 2, 4))
+    assert relative_error(one, two) > 1e-9
+    assert relative_error(two, four) > 1e-9
 
 
 def test_the_branches_of_a_gated_unit_are_told_apart() -> None:

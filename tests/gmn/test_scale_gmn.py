@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import converters
 import gmn
 from gmn import symmetry
 from gmn.nn import InvariantHead, ScaleGMN
@@ -16,7 +15,7 @@ from gmn.nn.scale_blocks import EdgeUpdate, Kind, ReScaleEq, ScaleEq, ScaleInv, 
 from gmn.nn.scaled_graph import UnsupportedGraph
 from gmn.testing import assert_invariant, relative_error
 from tests.cases import CASES, Case
-from tests.gmn.test_nn import conv
+from tests.changes import every_damage, every_operation, one_tiny, with_operation
 from tests.traced import BY_NAME, graph_of
 
 CLAIMED = {"permutations", "scalings", "translations"}
@@ -87,41 +86,14 @@ def test_scales_of_ten_thousand(name: str, bidirectional: bool) -> None:
 
 
 @both
-@pytest.mark.parametrize("name", ["mlp-relu", "cnn", "batch-norm", "mlp-sine"])
-def test_single_precision(name: str, bidirectional: bool) -> None:
-    graph = graph_of(BY_NAME[name]).to(dtype=torch.float32)
+@supported
+def test_single_precision(case: Case, bidirectional: bool) -> None:
+    graph = graph_of(case).to(dtype=torch.float32)
     assert_invariant(net(bidirectional).float(), graph, symmetries=CLAIMED, tolerance=1e-4)
 
 
-def _zeros(value: Tensor) -> Tensor:
-    return torch.zeros_like(value)
-
-
-def _tiny(value: Tensor) -> Tensor:
-    return value * 1e-15
-
-
-def _one_tiny(value: Tensor) -> Tensor:
-    """Its reciprocal, the paper's backward edge, is 1e15."""
-    result = value.clone()
-    result[:, 0, 0] = 1e-15
-    return result
-
-
-def _dead(value: Tensor) -> Tensor:
-    result = value.clone()
-    result[:, 0] = 0
-    return result
-
-
-def _duplicate(value: Tensor) -> Tensor:
-    result = value.clone()
-    result[:, 1] = result[:, 0]
-    return result
-
-
 @both
-@pytest.mark.parametrize("damage", [_zeros, _tiny, _one_tiny, _dead, _duplicate])
+@every_damage
 @pytest.mark.parametrize("name", ["mlp-no-bias", "mlp-relu", "mlp-tanh", "batch-norm"])
 def test_degenerate_weights(
     name: str, damage: Callable[[Tensor], Tensor], bidirectional: bool
@@ -139,7 +111,7 @@ def test_degenerate_weights(
 def test_gradients_of_parameters_do_not_explode(bidirectional: bool) -> None:
     """With reciprocals they grow by 15 orders of magnitude when one weight is 1e-15."""
     graph, sizes = graph_of(BY_NAME["mlp-relu"]), []
-    for weights in (graph.values["2.weight"], _one_tiny(graph.values["2.weight"])):
+    for weights in (graph.values["2.weight"], one_tiny(graph.values["2.weight"])):
         model = net(bidirectional)
         model(graph.replace({"2.weight": weights})).square().sum().backward()
         sizes.append(max(p.grad.abs().max() for p in model.parameters() if p.grad is not None))
@@ -163,26 +135,11 @@ def test_one_sided_changes_are_noticed(bidirectional: bool) -> None:
 
 
 @both
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda: conv(stride=2),
-        lambda: conv(padding=1),
-        lambda: conv(dilation=2),
-        lambda: conv(act=nn.Tanh()),
-        lambda: conv(act=nn.LeakyReLU(0.3)),
-    ],
-    ids=["stride", "padding", "dilation", "activation", "slope"],
-)
+@every_operation
 def test_what_the_operations_do_is_noticed(
-    change: Callable[[], nn.Module], bidirectional: bool
+    operation: Callable[[], nn.Module], bidirectional: bool
 ) -> None:
-    inputs, state = (torch.zeros(1, 2, 12, 12),), conv().double().state_dict()
-    graphs = [
-        gmn.ParameterGraph.from_state_dicts(converters.trace(model, inputs), [state])
-        for model in (conv(), change())
-    ]
-    assert difference(net(bidirectional), *graphs) > 1e-8
+    assert difference(net(bidirectional), *with_operation(operation)) > 1e-8
 
 
 @both
