@@ -4,6 +4,8 @@
 `inr`    classes of MNIST digits from SIRENs that hold them.
 `width`  R² of models trained on `cnn`, on test networks made 2, 4 and 8 times wider without a
          change of function.
+`scaled` Kendall τ of models trained on `cnn`, on test networks whose hidden channels are rescaled
+         by up to 10, 100, 1,000 and 10,000 without a change of function.
 
 Populations: gmn zoo build cnn-mnist --size 1200 --out runs/cnn-mnist
              gmn zoo build inr-mnist --size 5000 --out runs/inr-mnist
@@ -14,16 +16,21 @@ Run: python -m benchmarks.learning cnn [--models dual-gmn,gmn,...] [--seeds 3] [
 from __future__ import annotations
 
 import argparse
-import statistics
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
+from tqdm.auto import tqdm
 
 import converters
 import gmn
 from baselines import ProbeNet
-from gmn import comparison, registry, tasks
+from gmn import comparison, registry, symmetry, tasks
 from gmn.augment import MovedCoordinates
 from gmn.nn import DualGMN, InvariantHead, Probes
 from gmn.tasks.batches import Batch
@@ -33,11 +40,11 @@ from gmn.zoo.networks import network
 from gmn.zoo.widen import widen
 
 SIDE = 14  # pixels of the populations' images
-WIDENINGS = (1, 2, 4, 8)
 MODELS = {
     "cnn": "dual-gmn,dual-gmn-weights,probe-net,gmn,nfn-hnp,nfn-np,flat-mlp,layer-statistics",
     "inr": "dual-gmn-grid,probe-net-grid,probe-net,dual-gmn-weights,layer-statistics,flat-mlp",
     "width": "dual-gmn,dual-gmn-weights,gmn",
+    "scaled": "dual-gmn,dual-gmn-weights,probe-net,gmn,nfn-np,nfn-hnp,layer-statistics,flat-mlp",
 }
 # Beside installed models, names may be dual-gmn-grid, probe-net-grid (probes that start at the
 # pixels), dual-gmn-K, probe-net-K (K probes; K is 2, 4, 8 or 16), and dual-gmn-rounds.
@@ -93,34 +100,105 @@ def learn(options: argparse.Namespace) -> None:
     comparison.save(found, options.runs / f"learning-{options.what}")
 
 
-def transfer(options: argparse.Namespace) -> None:
-    """Prints R² of each model on the test split, at every width, averaged over seeds."""
+@dataclass(frozen=True)
+class Trial:
+    """One model, to be trained with one seed on the CNNs and tested on changed ones."""
+
+    model: str
+    seed: int
+    epochs: int
+    runs: Path
+    change: Callable[[Batch, int], Batch]
+    degrees: tuple[int, ...]
+    metric: str
+
+
+def tested(trial: Trial) -> list[float]:
+    """The metric on the test networks, at every degree of the change."""
     torch.set_num_threads(1)
-    task = tasks.AccuracyPrediction.open(options.runs / "cnn-mnist")
-    wider = {
-        factor: [_widened(part, factor) for part in task.split("test")] for factor in WIDENINGS
-    }
-    print("| model | " + " | ".join(f"{factor}×" for factor in WIDENINGS) + " |")
-    for name, factory in factories(options.models).items():
-        found: dict[int, list[float]] = {factor: [] for factor in WIDENINGS}
-        for seed in range(options.seeds):
-            torch.manual_seed(seed)
-            model = factory(task.split("train")[0].graph.spec, task.outputs)
-            assert isinstance(model, torch.nn.Module)
-            train(model, task, Recipe(epochs=options.epochs), seed)
-            for factor, parts in wider.items():
-                answers, target = predict(model, task, parts)
-                found[factor].append(task.metrics(answers, target)["r2"])
-        means = (statistics.fmean(values) for values in found.values())
+    torch.manual_seed(trial.seed)
+    task = tasks.AccuracyPrediction.open(trial.runs / "cnn-mnist")
+    factory = factories(trial.model)[trial.model]
+    model = factory(task.split("train")[0].graph.spec, task.outputs)
+    train(model, task, Recipe(epochs=trial.epochs), trial.seed)
+    found = []
+    for degree in trial.degrees:
+        parts = [trial.change(part, degree) for part in task.split("test")]
+        if isinstance(model, torch.nn.Module):
+            answers, target = predict(model, task, parts)
+        else:
+            answers = model.predict([part.graph for part in parts])
+            target = torch.cat([part.target for part in parts])
+        found.append(task.metrics(answers, target)[trial.metric])
+    return found
+
+
+def robustness(
+    options: argparse.Namespace,
+    change: Callable[[Batch, int], Batch],
+    degrees: tuple[int, ...],
+    metric: str,
+) -> None:
+    """Trains on the population, tests on changed networks; prints means and draws a picture."""
+    names = options.models.split(",")
+    trials = [
+        Trial(name, seed, options.epochs, options.runs, change, degrees, metric)
+        for name in names
+        for seed in range(options.seeds)
+    ]
+    with ProcessPoolExecutor(options.workers, get_context("spawn")) as processes:
+        found = list(tqdm(processes.map(tested, trials), total=len(trials), unit="run"))
+    print("| model | " + " | ".join(f"{degree:,}" for degree in degrees) + " |")
+    print("|---|" + "---|" * len(degrees))
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for number, name in enumerate(names):
+        runs = torch.tensor(found[number * options.seeds : (number + 1) * options.seeds])
+        means = runs.mean(dim=0).tolist()
         print(f"| {name} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |", flush=True)
+        axes.plot([str(degree) for degree in degrees], means, marker="o", label=name)
+    axes.set(xlabel=options.what, ylabel=f"{metric} on the test networks")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.savefig(options.runs / f"{options.what}.png", dpi=150)
 
 
-def _widened(part: Batch, factor: int) -> Batch:
+def widened(part: Batch, factor: int) -> Batch:
     """The same functions, computed by wider networks."""
     name = "cnn-tanh" if "tanh" in str(part.graph.spec) else "cnn-relu"
     example = (torch.zeros(1, 1, SIDE, SIDE),)
     wide = converters.trace(network(name, widening=factor), example)
     return Batch(widen(part.graph, wide, torch.Generator().manual_seed(factor)), part.target)
+
+
+def rescaled(part: Batch, reach: int) -> Batch:
+    """The same functions with every hidden channel rescaled.
+
+    Each network by factors of its own: positive ones from a log-uniform distribution on
+    [1, reach] where the activation lets them pass, signs where it is odd. Reach 1 changes nothing.
+    """
+    if reach == 1:
+        return part
+    generator = torch.Generator().manual_seed(reach)
+    moved = [_rescaled(part.graph[i], reach, generator) for i in range(len(part.graph))]
+    return Batch(gmn.ParameterGraph.cat(moved), part.target)
+
+
+def _rescaled(
+    graph: gmn.ParameterGraph, reach: int, generator: torch.Generator
+) -> gmn.ParameterGraph:
+    element = symmetry.sample(graph.spec, generator, symmetries={"scalings"})
+    scales = {
+        scaling.name: float(reach) ** torch.rand(scaling.shape, generator=generator)
+        if scaling.domain == "positive"
+        else element.scales[scaling.name]
+        for scaling in graph.spec.symmetries.scalings
+    }
+    return replace(element, scales=scales).act_on_graph(graph)
+
+
+CHANGES: dict[str, tuple[Callable[[Batch, int], Batch], tuple[int, ...], str]] = {
+    "width": (widened, (1, 2, 4, 8), "r2"),
+    "scaled": (rescaled, (1, 10, 100, 1000, 10000), "tau"),
+}
 
 
 def main() -> None:
@@ -130,9 +208,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the populations lie")
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     options = parser.parse_args()
     options.models = options.models or MODELS[options.what]
-    (transfer if options.what == "width" else learn)(options)
+    if options.what in CHANGES:
+        robustness(options, *CHANGES[options.what])
+    else:
+        learn(options)
 
 
 if __name__ == "__main__":
