@@ -72,6 +72,7 @@ class DualGMN(nn.Module):
         self.editors = nn.ModuleList(Editor(hidden) for _ in range(edits))
         self.readout = None if isinstance(head, EditHead) else NodeReadout(hidden, head.outputs)
 
+    @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
     def forward(self, graph: ParameterGraph) -> Any:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks."""
         plan = plan_of(graph.spec, graph.device)

@@ -71,6 +71,7 @@ class GMN(nn.Module):
         self.layers = nn.ModuleList(GMNLayer(hidden) for _ in range(depth))
         self.head = (InvariantHead() if head is None else head).build(hidden)
 
+    @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
     def forward(self, graph: ParameterGraph) -> Tensor:
         """Reads B networks; the answer has shape (B, outputs)."""
         spec, device, dtype = graph.spec, graph.device, graph.dtype

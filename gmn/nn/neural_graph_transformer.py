@@ -67,6 +67,7 @@ class NeuralGraphTransformer(nn.Module):
         )
         self.readout = RoleReadout(hidden, (InvariantHead() if head is None else head).outputs)
 
+    @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
     def forward(self, graph: ParameterGraph) -> Tensor:
         """Reads B networks; the answer has shape (B, outputs)."""
         wiring = neural_graph(graph.spec, graph.device, reverse=True)

@@ -87,6 +87,7 @@ class ScaleGMN(nn.Module):
         self.seen = _Invariants(hidden, bidirectional)
         self.readout = RoleReadout(hidden, (InvariantHead() if head is None else head).outputs)
 
+    @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
     def forward(self, graph: ParameterGraph) -> Tensor:
         """Reads B networks; the answer has shape (B, outputs).
 

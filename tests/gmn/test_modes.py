@@ -1,4 +1,4 @@
-"""Mixed precision: every installed net runs under bfloat16 autocast, near float32."""
+"""Every installed net runs under bfloat16 autocast, near float32, and under torch.compile."""
 
 from __future__ import annotations
 
@@ -40,3 +40,25 @@ def test_bfloat16_is_near_float32(name: str) -> None:
     assert gradients[1].isfinite().all()
     assert 0 < relative_error(answers[1], answers[0]) < 0.05
     assert torch.cosine_similarity(*gradients, dim=0) > 0.95
+
+
+# The compiler hides warnings of its own in a way that does not work where they are errors.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["gmn-sparse", *registry.names()])
+def test_compiled_nets_give_the_same(name: str) -> None:
+    model = modules(name)
+    if model is None:
+        pytest.skip("an estimator is not compiled")
+    graph = graph_of(BY_NAME["cnn"], networks=3).to(dtype=torch.float32)
+    compiled = torch.compile(model, backend="eager")
+    compiled(graph).square().sum().backward()
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    answer = model(graph)
+    answer.square().sum().backward()
+    assert relative_error(compiled(graph), answer) <= 1e-5
+    assert found.keys() == {n for n, p in model.named_parameters() if p.grad is not None}
+    for n, parameter in model.named_parameters():
+        if n in found:
+            assert parameter.grad is not None
+            torch.testing.assert_close(found[n], parameter.grad, rtol=1e-3, atol=1e-5)
