@@ -1,6 +1,7 @@
 """Parameter-sharing neural functional networks, and sober references, on parameter graphs."""
 
-from .adapter import UnsupportedArchitecture
+from gmn.errors import UnsupportedArchitecture
+
 from .flat import FlatMLP
 from .nfn import NFN
 from .probing import ProbeNet

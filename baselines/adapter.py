@@ -14,14 +14,11 @@ from math import prod
 import torch
 from torch import Tensor
 
+from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph
 from gmn.spec import EdgeSet, GraphSpec
 
 INSTEAD = "Any architecture can be read by FlatMLP, StatNN and gmn.nn.GMN."
-
-
-class UnsupportedArchitecture(ValueError):
-    """A method's assumption about the architecture does not hold."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from gmn import cost, registry, report
 from gmn.cost import Cost
+from gmn.errors import UnsupportedArchitecture
 from gmn.tasks.answers import ANSWERS, AnswerKind
 from gmn.train import Augment, Recipe, Result, Task, train
 
@@ -68,11 +69,13 @@ class Comparison:
         protocol: everything that was equal for all models.
         target: the truth, one per test network.
         rows: the models, best first.
+        refused: by model that cannot read these networks, why not.
     """
 
     protocol: dict[str, Any]
     target: list[float]
     rows: tuple[Row, ...]
+    refused: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """JSON text that :meth:`from_json` reads and everything can be redrawn from."""
@@ -88,7 +91,7 @@ class Comparison:
         try:
             data = json.loads(text)
             rows = tuple(Row(**{**row, "cost": Cost(**row["cost"])}) for row in data["rows"])
-            return cls(data["protocol"], data["target"], rows)
+            return cls(data["protocol"], data["target"], rows, data.get("refused", {}))
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a comparison: {error}") from error
 
@@ -129,7 +132,8 @@ def compare(
     """Trains every model with every seed on one task and reports metrics with their costs.
 
     Minibatches are the same for all models of a seed. Costs are measured first, one model at a
-    time; then models train in ``workers`` processes of one thread each.
+    time; then models train in ``workers`` processes of one thread each. A model that cannot read
+    these networks is left out, and the table says why.
 
     Args:
         task: makes the task, such as ``functools.partial(gmn.tasks.task_of, folder)``;
@@ -143,26 +147,31 @@ def compare(
     Raises:
         KeyError: if there is no model of a name.
         ValueError: if there are no models.
+        UnsupportedArchitecture: if none of the models can read these networks.
     """
     recipe = Recipe() if recipe is None else recipe
     found = models if isinstance(models, Mapping) else {n: registry.find(n) for n in models}
     factories = dict(found)
     if not factories:
         raise ValueError(f"no models to compare; installed: {', '.join(registry.names())}")
-    jobs = [_Job(task, n, f, s, recipe) for s in range(seeds) for n, f in factories.items()]
     runner = _Runner(workers)
-    costs = dict(zip(factories, _costs(runner, jobs[: len(factories)], progress), strict=True))
+    first = [_Job(task, name, factory, 0, recipe) for name, factory in factories.items()]
+    costs, refused = _costs(runner, first, progress)
+    if not costs:
+        raise UnsupportedArchitecture("; ".join(f"{n}: {why}" for n, why in refused.items()))
+    jobs = [_Job(task, n, factories[n], s, recipe) for s in range(seeds) for n in costs]
     outcomes = _train_all(runner, jobs, progress)
     example = task()
     rows = [
         _row(name, costs[name], [o for o in outcomes if o.name == name], ANSWERS[example.kind])
-        for name in factories
+        for name in costs
     ]
     rows.sort(key=lambda row: -row.mean(example.metric))
     return Comparison(
         protocol=_protocol(example, recipe, seeds, workers),
         target=outcomes[0].result.target.tolist(),
         rows=tuple(rows),
+        refused=refused,
     )
 
 
@@ -212,9 +221,18 @@ def _model(job: _Job, task: Task) -> Any:
         return job.factory(task.split("train")[0].graph.spec, task.outputs)
 
 
-def _measure(job: _Job) -> Cost:
+def _measure(job: _Job) -> Cost | str:
+    """The cost of a step, or why the model cannot read the task's networks."""
     task = job.task()
-    return cost.measure(_model(job, task), task, job.recipe.batch_size)
+    try:
+        model = _model(job, task)
+        if isinstance(model, torch.nn.Module):
+            with torch.no_grad():
+                for part in task.split("train"):
+                    model(part.graph[:1])
+        return cost.measure(model, task, job.recipe.batch_size)
+    except UnsupportedArchitecture as error:
+        return str(error)
 
 
 def _train(job: _Job, messages: Any = None) -> _Outcome:
@@ -280,9 +298,19 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _costs(runner: _Runner, jobs: Sequence[_Job], progress: bool) -> list[Cost]:
-    bar = tqdm(jobs, desc="measuring", unit="model", disable=not progress)
-    return [runner.run(_measure, job) for job in bar]
+def _costs(
+    runner: _Runner, jobs: Sequence[_Job], progress: bool
+) -> tuple[dict[str, Cost], dict[str, str]]:
+    """Costs by model, and by model that cannot read the networks, why not."""
+    costs: dict[str, Cost] = {}
+    refused: dict[str, str] = {}
+    for job in tqdm(jobs, desc="measuring", unit="model", disable=not progress):
+        found = runner.run(_measure, job)
+        if isinstance(found, str):
+            refused[job.name] = found
+        else:
+            costs[job.name] = found
+    return costs, refused
 
 
 def _train_all(runner: _Runner, jobs: Sequence[_Job], progress: bool) -> list[_Outcome]:

@@ -20,13 +20,15 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gmn.errors import UnsupportedArchitecture
+
 DEFAULT = "default"  # stands for the floating-point type of the run
 # Strides depend on how operations before were run; where a view is possible, this gives one, too.
 INSTEAD = {"view.default": "reshape.default"}
 TOUCHES_FILES = ("from_file",)  # a program may come from anywhere; it computes, no more
 
 
-class ProgramError(ValueError):
+class ProgramError(UnsupportedArchitecture):
     """A program cannot run; the message says why."""
 
 

@@ -50,16 +50,18 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
 
 
 def caption(comparison: Comparison) -> str:
-    """The protocol in one line."""
+    """The protocol in one line, and one for each model that was left out."""
     protocol = comparison.protocol
     sizes = "/".join(str(n) for n in protocol["networks"].values())
     recipe = protocol["recipe"]
-    return (
+    protocol_line = (
         f"{protocol['task']}: {sizes} networks (train/val/test), {protocol['seeds']} seeds "
         f"(mean ± 95 % CI), {recipe['epochs']} epochs of batches of {recipe['batch_size']}, "
         f"AdamW with one cycle, {_augmentation(recipe)}, best validation epoch; "
         f"costs per training step on {protocol['threads']} thread(s)"
     )
+    left_out = [f"{name} is left out: {why}" for name, why in comparison.refused.items()]
+    return "\n".join([protocol_line, *left_out])
 
 
 def _augmentation(recipe: dict[str, Any]) -> str:
@@ -86,7 +88,8 @@ def html_table(comparison: Comparison) -> str:
         f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in cells(comparison, row))}</tr>"
         for row in comparison.rows
     )
-    note = f"<caption>{html.escape(caption(comparison))}</caption>"
+    lines = html.escape(caption(comparison)).replace("\n", "<br>")
+    note = f"<caption>{lines}</caption>"
     return f"<table>{note}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 

@@ -92,8 +92,8 @@ class ScaleGMN(nn.Module):
         """Reads B networks; the answer has shape (B, outputs).
 
         Raises:
-            UnsupportedGraph: if neurons with scales are not both written and read by weights; the
-                message names the node set and what reads such architectures.
+            UnsupportedArchitecture: if neurons with scales are not both written and read by
+                weights; the message names the node set and what reads such architectures.
         """
         wiring = scaled_graph(graph.spec, graph.device)
         graph = without_shifts(graph)

@@ -13,15 +13,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph
 from gmn.nn.scale_blocks import Kind
 from gmn.nn.slots import Gain, Port, Share, Slots, slots_of
 from gmn.spec import EdgeSet, GraphSpec
 from gmn.topology import memberships, pair_index, topology
-
-
-class UnsupportedGraph(ValueError):
-    """An architecture breaks an assumption of a metanetwork."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +83,7 @@ def scaled_graph(spec: GraphSpec, device: torch.device) -> ScaledGraph:
     """The graph of a spec; cached, so treat its tensors as read-only.
 
     Raises:
-        UnsupportedGraph: if neurons with scales are not both written and read along edges.
+        UnsupportedArchitecture: if neurons with scales are not both written and read along edges.
     """
     return _Builder(spec, slots_of(spec), device).build()
 
@@ -254,8 +251,8 @@ def _inside(spec: GraphSpec, narrow: str, wide: str) -> Tensor:
     return number.flatten()
 
 
-def _refuse(nodes: str, missing: str) -> UnsupportedGraph:
-    return UnsupportedGraph(
+def _refuse(nodes: str, missing: str) -> UnsupportedArchitecture:
+    return UnsupportedArchitecture(
         f"node set {nodes}: no weight {missing} the values that a scale of its neurons changes; "
         "they meet other neurons in a product (attention, a gate) or a normalisation, or share one "
         "scale. ScaleGMN assumes that the weights around each neuron undo its scale. DualGMN reads "

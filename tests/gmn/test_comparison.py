@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import gmn
 from gmn import cost, registry, report
@@ -159,6 +159,34 @@ def test_processes_give_the_same_answer(folder: Path) -> None:
     ]
     first, second = (torch.tensor(run.rows[0].predictions) for run in runs)
     torch.testing.assert_close(first, second)
+
+
+def only_relu(spec: gmn.GraphSpec, outputs: int) -> nn.Module:
+    class OnlyRelu(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(outputs))
+
+        def forward(self, graph: gmn.ParameterGraph) -> Tensor:
+            name = graph.spec.node_sets[1].operations[0].name
+            if name != "relu":
+                raise gmn.errors.UnsupportedArchitecture(f"{name} is no relu")
+            return self.weight.expand(len(graph), -1)
+
+    return OnlyRelu()
+
+
+def test_models_that_cannot_read_the_networks_are_left_out(folder: Path) -> None:
+    make, recipe = partial(AccuracyPrediction.open, folder), Recipe(epochs=1)
+    found = gmn.compare(
+        make, {"gmn": registry.find("gmn"), "only": only_relu}, seeds=1, recipe=recipe, workers=1
+    )
+    assert [row.model for row in found.rows] == ["gmn"]
+    assert found.refused == {"only": "tanh is no relu"}
+    assert "only is left out: tanh is no relu" in str(found)
+    assert Comparison.from_json(found.to_json()) == found
+    with pytest.raises(gmn.errors.UnsupportedArchitecture, match="only: tanh is no relu"):
+        gmn.compare(make, {"only": only_relu}, recipe=recipe, workers=1)
 
 
 def test_unknown_models_are_refused(folder: Path) -> None:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import gmn
 from gmn import symmetry
+from gmn.errors import UnsupportedArchitecture
 from gmn.nn import InvariantHead, ScaleGMN
 from gmn.nn.scale_blocks import EdgeUpdate, Kind, ReScaleEq, ScaleEq, ScaleInv, unit
-from gmn.nn.scaled_graph import UnsupportedGraph
 from gmn.testing import assert_invariant, relative_error
 from tests.cases import CASES, Case
 from tests.changes import every_damage, every_operation, one_tiny, with_operation
@@ -66,7 +66,7 @@ def test_every_parameter_matters(case: Case, bidirectional: bool) -> None:
 
 @refused
 def test_what_it_cannot_read_is_named(name: str, nodes: str) -> None:
-    with pytest.raises(UnsupportedGraph, match=f"node set {nodes}: .*DualGMN"):
+    with pytest.raises(UnsupportedArchitecture, match=f"node set {nodes}: .*DualGMN"):
         net(False)(graph_of(BY_NAME[name]))
 
 
