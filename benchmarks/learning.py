@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,8 +30,8 @@ from tqdm.auto import tqdm
 import converters
 import gmn
 from baselines import ProbeNet
-from gmn import comparison, registry, symmetry, tasks
-from gmn.augment import MovedCoordinates
+from gmn import comparison, registry, tasks
+from gmn.augment import MovedCoordinates, Rescaled
 from gmn.nn import DualGMN, InvariantHead, Probes
 from gmn.tasks.batches import Batch
 from gmn.train import Recipe, predict, train
@@ -170,29 +170,8 @@ def widened(part: Batch, factor: int) -> Batch:
 
 
 def rescaled(part: Batch, reach: int) -> Batch:
-    """The same functions with every hidden channel rescaled.
-
-    Each network by factors of its own: positive ones from a log-uniform distribution on
-    [1, reach] where the activation lets them pass, signs where it is odd. Reach 1 changes nothing.
-    """
-    if reach == 1:
-        return part
-    generator = torch.Generator().manual_seed(reach)
-    moved = [_rescaled(part.graph[i], reach, generator) for i in range(len(part.graph))]
-    return Batch(gmn.ParameterGraph.cat(moved), part.target)
-
-
-def _rescaled(
-    graph: gmn.ParameterGraph, reach: int, generator: torch.Generator
-) -> gmn.ParameterGraph:
-    element = symmetry.sample(graph.spec, generator, symmetries={"scalings"})
-    scales = {
-        scaling.name: float(reach) ** torch.rand(scaling.shape, generator=generator)
-        if scaling.domain == "positive"
-        else element.scales[scaling.name]
-        for scaling in graph.spec.symmetries.scalings
-    }
-    return replace(element, scales=scales).act_on_graph(graph)
+    """The same functions with every hidden channel rescaled."""
+    return Batch(Rescaled(reach)(part.graph, torch.Generator().manual_seed(reach)), part.target)
 
 
 CHANGES: dict[str, tuple[Callable[[Batch, int], Batch], tuple[int, ...], str]] = {

@@ -6,7 +6,7 @@ An augmentation is called with a graph and a ``torch.Generator`` and returns a g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -133,3 +133,40 @@ class SampledSymmetry:
             generator: the source of chance, on the CPU.
         """
         return sample(graph.spec, generator, spread=self.spread).act_on_graph(graph)
+
+
+@dataclass(frozen=True)
+class Rescaled:
+    """Random scales of hidden neurons; the functions stay as they are.
+
+    Each network gets scales of its own: positive ones from a log-uniform distribution on
+    [1, reach], where the activation lets them pass, and fair signs where it is odd. What a model
+    answers to rescaled test networks tells how far it depends on scales: published tests draw from
+    U[1, 10^k] (Tran et al., arXiv 2409.11697).
+
+    Attributes:
+        reach: the largest scale; 1 changes nothing.
+    """
+
+    reach: float
+
+    def __call__(self, graph: ParameterGraph, generator: torch.Generator) -> ParameterGraph:
+        """Rescales each network.
+
+        Args:
+            graph: the networks.
+            generator: the source of chance, on the CPU.
+        """
+        if self.reach == 1:
+            return graph
+        return graph.cat([self._moved(graph[i], generator) for i in range(len(graph))])
+
+    def _moved(self, graph: ParameterGraph, generator: torch.Generator) -> ParameterGraph:
+        element = sample(graph.spec, generator, symmetries={"scalings"})
+        positive = {
+            scaling.name: self.reach
+            ** torch.rand(scaling.shape, generator=generator, dtype=torch.float64)
+            for scaling in graph.spec.symmetries.scalings
+            if scaling.domain == "positive"
+        }
+        return replace(element, scales=dict(element.scales) | positive).act_on_graph(graph)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 import converters
 import gmn
-from gmn.augment import MovedCoordinates, SampledSymmetry, move_coordinates
+from gmn.augment import MovedCoordinates, Rescaled, SampledSymmetry, move_coordinates
 from gmn.zoo.fitting import initial_state, pixel_grid
 from gmn.zoo.networks import Siren
+from tests.traced import BY_NAME, graph_of
 
 
 class TwoReaders(nn.Module):
@@ -161,3 +162,30 @@ def test_what_cannot_be_moved_is_refused(
     graph = converters.to_graph(module, (torch.zeros(shape),))
     with pytest.raises(ValueError, match=reason):
         move_coordinates(graph, torch.eye(2), torch.zeros(2))
+
+
+@pytest.mark.parametrize("name", ["mlp-relu", "mlp-tanh", "cnn"])
+def test_rescaled_networks_compute_the_same(name: str) -> None:
+    case, graph = BY_NAME[name], graph_of(BY_NAME[name])
+    moved = Rescaled(1e4)(graph, torch.Generator().manual_seed(0))
+    ratios = []
+    for number in range(len(graph)):
+        module, inputs = case.model(), case.example()
+        answers = []
+        for some in (graph, moved):
+            module.load_state_dict(some.to_state_dict(number))
+            answers.append(module.double().eval()(*inputs).detach())
+        torch.testing.assert_close(answers[1], answers[0], rtol=1e-8, atol=1e-10)
+        weight = next(e.parameter for e in graph.spec.edge_sets if e.kind == "weight")
+        ratios.append(moved.values[weight][number] / graph.values[weight][number])
+    assert not torch.equal(ratios[0], ratios[1])
+    if name == "mlp-tanh":
+        assert {float(r) for r in ratios[0].flatten().round()} == {-1.0, 1.0}
+    else:
+        assert ratios[0].min() >= 1
+        assert 1e2 < ratios[0].max() <= 1e4
+
+
+def test_a_reach_of_one_changes_nothing() -> None:
+    graph = graph_of(BY_NAME["mlp-relu"])
+    assert Rescaled(1)(graph, torch.Generator()) is graph
