@@ -14,11 +14,13 @@ from gmn.nn.editing import EditHead
 from gmn.spec import GraphSpec
 
 from .scaled import (
-    Activation,
+    SIGNS,
     Block,
+    Editor,
     Form,
     ScaledChain,
     ScaledLinear,
+    activate,
     by_power,
     complete,
     invariants,
@@ -29,7 +31,9 @@ from .scaled import (
 class MonomialNFN(nn.Module):
     """Linear layers that commute with permutations and scales of hidden neurons, and an MLP.
 
-    The scale of every hidden neuron is positive or a sign, as the spec says, node set by node set.
+    The scale of every hidden neuron is positive or a sign, as the spec of the networks says, node
+    set by node set; a model that was built for one group reads networks of the other, too, with the
+    maps that both allow.
     Layers hold every linear equivariant map, with the input axis of the first weight, the output
     axis of the last one, the last bias and kernel places as channels. For positive scales that is
     the published layer: the first weight and bias are mixed, the last weight, the last bias, and
@@ -37,6 +41,10 @@ class MonomialNFN(nn.Module):
     and the last hidden bias also meet, and with one hidden layer the first weight meets both.
     Between layers, features pass ReLU under positive scales and an odd function under signs; under
     both (a weight between a ReLU and a tanh layer) only the identity commutes.
+
+    Linear layers do not join weights of different hidden layers (none that commutes does). Under
+    positive scales the answer therefore holds no more than the signs of hidden biases and, in MLPs,
+    of the weights between hidden layers; :class:`baselines.magep.MAGEP` joins them in products.
 
     Phases of sines are taken out first; weights enter multiplied by the square root of their
     fan-in. The pooled features' own affine map is part of the head's first layer.
@@ -71,46 +79,39 @@ class MonomialNFN(nn.Module):
     ) -> None:
         super().__init__()
         self.chain = ScaledChain.of(spec, type(self).__name__)
-        editing = isinstance(head, EditHead)
-        stages = [
-            self.chain.forms(count, self.chain.taps)
-            for count in (1, *channels, *((head.copies,) if isinstance(head, EditHead) else ()))
-        ]
+        self.odd = odd
+        stages = [self.chain.forms(count, self.chain.taps) for count in (1, *channels)]
         self.layers = nn.ModuleList(
-            ScaledLinear(before, after, self._blocks(before, after, published))
-            for before, after in pairwise(stages)
+            self._layer(before, after, published) for before, after in pairwise(stages)
         )
-        self.activations = nn.ModuleList(
-            Activation(forms, odd) for forms in (stages[1:-1] if editing else stages[1:])
-        )
-        self._forms = stages[-1]
-        self.pooled = _pooled(self._forms)
-        self.size = nn.Parameter(torch.tensor(0.01)) if editing else None
+        self.pooled = sum(form.channels for form in stages[-1])
+        self.editor: Editor | None = None
         self.head: nn.Module | None = None
-        if not isinstance(head, EditHead):
+        if isinstance(head, EditHead):
+            changes = self.chain.forms(head.copies, self.chain.taps)
+            self.editor = Editor(self._layer(stages[-1], changes, published))
+        else:
             self.head = mlp_head(self.pooled, 200, head) if isinstance(head, int) else head
 
     def forward(self, graph: ParameterGraph) -> Any:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
 
         Raises:
-            UnsupportedArchitecture: if their layers or scales are not those it was built for.
+            UnsupportedArchitecture: if their layers are not those it was built for, or hidden
+                neurons have no scales.
         """
-        values = self.chain.read(graph)
-        for number, layer in enumerate(self.layers):
-            values = layer(values)
-            if number < len(self.activations):
-                values = self.activations[number](values)
-        if self.head is None:
-            return self.chain.edit(graph, [self.size * value for value in values])
-        return self.head(invariants(self.chain, self._forms, values))
+        chain = self.chain.at(graph.spec)
+        values = chain.read(graph)
+        for layer in self.layers:
+            values = activate(chain, layer(chain, values), self.odd)
+        if self.editor is not None:
+            return chain.edit(graph, self.editor(chain, values))
+        assert self.head is not None
+        return self.head(invariants(chain, values))
 
-    def _blocks(self, before: list[Form], after: list[Form], published: bool) -> list[Block]:
-        return published_blocks(self.chain, before, after) if published else complete(before, after)
-
-
-def _pooled(forms: Sequence[Form]) -> int:
-    return sum(form.channels for form in forms)
+    def _layer(self, before: list[Form], after: list[Form], published: bool) -> ScaledLinear:
+        choose = published_blocks if published else complete
+        return ScaledLinear(before, after, choose(self.chain, before, after))
 
 
 def published_blocks(
@@ -118,7 +119,7 @@ def published_blocks(
 ) -> list[Block]:
     """The maps of the published code; without kernels and for signs, the last two join partly."""
     blocks, depth = by_power(before, after), chain.depth
-    if depth == 1 or max(chain.taps) > 1 or "positive" in chain.domains[-1]:
+    if depth == 1 or max(chain.taps) > 1 or chain.domains[-1] != SIGNS:
         return blocks
     last_weight, last_hidden_bias = depth - 1, 2 * depth - 2
     blocks.append(((last_hidden_bias,), (last_weight,)))

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import pairwise
+from functools import cached_property, lru_cache
+from itertools import pairwise, product
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,32 +28,25 @@ from . import adapter
 from .adapter import Link, UnsupportedArchitecture, WeightSpaceFeatures
 
 Domains = frozenset[str]  # "positive", "sign", or both (any number but zero)
+SIGNS: Domains = frozenset({"sign"})
 Block = tuple[tuple[int, ...], tuple[int, ...]]  # numbers of the inputs and outputs that it joins
 
 
-@dataclass(frozen=True)
-class Charge:
+class Charge(NamedTuple):
     """How a feature follows the scales of one hidden node set.
 
     Attributes:
         layer: number of the node set, from 1.
         power: 1 if multiplied by the scale, -1 if divided.
-        domains: the group of the scales.
     """
 
     layer: int
     power: int
-    domains: Domains
-
-    @property
-    def reduced(self) -> Charge:
-        """The charge up to what the group cannot tell apart: signs are their own inverse."""
-        return self if "positive" in self.domains else replace(self, power=1)
 
 
 @dataclass(frozen=True)
 class Form:
-    """The form of a feature: a tensor of shape (B, *sizes of the node sets, channels).
+    """The form of a feature: a tensor of shape (B, channels, *sizes of the node sets).
 
     Attributes:
         charges: the hidden node sets that index it, and how it follows their scales.
@@ -62,17 +56,13 @@ class Form:
     charges: tuple[Charge, ...]
     channels: int
 
-    @property
-    def domains(self) -> Domains:
-        """All groups that act on it."""
-        return frozenset().union(*(charge.domains for charge in self.charges))
-
 
 @dataclass(frozen=True)
 class ScaledChain:
     """A chain in which every hidden neuron has a scale, and how its features are laid out.
 
-    Channels come last, in the order (neurons without scale, taps, channels).
+    Channels come first, as products of matrices want them, in the order (channels, taps, neurons
+    without scale).
 
     Attributes:
         shapes: target neurons, source neurons and taps of every layer.
@@ -92,6 +82,15 @@ class ScaledChain:
             UnsupportedArchitecture: if it is no chain, or a hidden node set has no scales.
         """
         return cls(adapter.shapes(spec), _domains(spec, method), method)
+
+    def at(self, spec: GraphSpec) -> ScaledChain:
+        """The same layers with the groups of another spec.
+
+        Raises:
+            UnsupportedArchitecture: if the layers differ, or a hidden node set has no scales.
+        """
+        adapter.require_shapes(spec, self.shapes, self.method)
+        return replace(self, domains=_domains(spec, self.method))
 
     @property
     def depth(self) -> int:
@@ -118,8 +117,7 @@ class ScaledChain:
             channels: per row and column that no group touches.
         """
         ends = ((target, 1), (source, -1))
-        charges = [Charge(n, power, self.domains[n - 1]) for n, power in ends if self._scaled(n)]
-        return Form(tuple(charges), channels)
+        return Form(tuple(Charge(n, power) for n, power in ends if self._scaled(n)), channels)
 
     def forms(self, channels: int, taps: Sequence[int]) -> list[Form]:
         """Forms of all weights, then of all biases, with ``taps`` per weight."""
@@ -133,21 +131,21 @@ class ScaledChain:
         return weights + biases
 
     def lay_out(self, value: Tensor, target: int, source: int) -> Tensor:
-        """From (B, rows, columns, channels) to (B, *rows and columns with scales, the rest)."""
+        """From (B, channels, rows, columns) to (B, the rest, *rows and columns with scales)."""
         rows, columns = self._scaled(target), self._scaled(source)
-        if columns and not rows:
-            value = value.transpose(1, 2)
-        return value.flatten(1 + rows + columns)
+        if rows and columns:
+            return value
+        return (value.transpose(2, 3) if rows else value).flatten(1, 3 - rows - columns)
 
     def matrix(self, value: Tensor, target: int, source: int, columns: int) -> Tensor:
         """Inverse of :meth:`lay_out` for a matrix of that many columns."""
         rows = self.sizes[target]
-        if self._scaled(source) and not self._scaled(target):
-            return value.view(len(value), columns, rows, -1).transpose(1, 2)
-        return value.view(len(value), rows, columns, -1)
+        if self._scaled(target) and not self._scaled(source):
+            return value.view(len(value), -1, columns, rows).transpose(2, 3)
+        return value.view(len(value), -1, rows, columns)
 
     def matrices(self, values: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Weights (B, out, in, taps · channels) and biases (B, out, 1, channels) of features."""
+        """Weights (B, channels · taps, out, in) and biases (B, channels, out, 1) of features."""
         numbers = range(1, self.depth + 1)
         weights = [self.matrix(values[n - 1], n, n - 1, self.sizes[n - 1]) for n in numbers]
         return weights, [self.matrix(values[self.depth + n - 1], n, 0, 1) for n in numbers]
@@ -157,25 +155,16 @@ class ScaledChain:
 
         Phases of sines are taken out first. Weights are multiplied by the square root of their
         fan-in, which makes them comparable across widths.
-
-        Raises:
-            UnsupportedArchitecture: if layers or groups are not those of this chain.
         """
-        adapter.require_shapes(graph.spec, self.shapes, self.method)
-        if (found := _domains(graph.spec, self.method)) != self.domains:
-            raise UnsupportedArchitecture(
-                f"the hidden neurons have the scales {_names(found)}, but this {self.method} was "
-                f"built for {_names(self.domains)}. Build one per group. {adapter.INSTEAD}"
-            )
         features = adapter.to_features(without_shifts(graph))
         weights = [
-            self.lay_out(weight * size, number, number - 1)
+            self.lay_out(weight.movedim(3, 1) * size, number, number - 1)
             for number, (weight, size) in enumerate(
                 zip(features.weights, self._fan_in_roots, strict=True), start=1
             )
         ]
         biases = [
-            self.lay_out(bias[..., None, None], number, 0)
+            self.lay_out(bias[:, None, :, None], number, 0)
             for number, bias in enumerate(features.biases, start=1)
         ]
         return weights + biases
@@ -187,20 +176,26 @@ class ScaledChain:
             The first edit of all networks, then the second of all, one edit per channel.
         """
         weights, biases = self.matrices(changes)
-        copies = biases[-1].shape[-1]
+        copies = biases[-1].shape[1]
         weights = [
-            weight.unflatten(-1, (taps, copies)) / size
+            weight.unflatten(1, (copies, taps)) / size
             for weight, taps, size in zip(weights, self.taps, self._fan_in_roots, strict=True)
         ]
         signs = flips(graph)
         edits = []
         for copy in range(copies):
             change = WeightSpaceFeatures(
-                tuple(weight[..., copy] for weight in weights),
-                tuple(bias[..., 0, copy] for bias in biases),
+                tuple(weight[:, copy].movedim(1, 3) for weight in weights),
+                tuple(bias[:, copy, :, 0] for bias in biases),
             )
             edits.append(_add(graph, adapter.from_features(graph, change), signs))
         return ParameterGraph.cat(edits)
+
+    @cached_property
+    def acting(self) -> tuple[Domains, ...]:
+        """All groups that act on each weight, then on each bias."""
+        of_layer = (frozenset[str](), *self.domains, frozenset[str]())
+        return (*(one | other for one, other in pairwise(of_layer)), *of_layer[1:])
 
     @property
     def _fan_in_roots(self) -> tuple[float, ...]:
@@ -210,9 +205,7 @@ class ScaledChain:
         return 0 < layer < self.depth
 
 
-def _add(
-    graph: ParameterGraph, change: ParameterGraph, signs: dict[str, Tensor]
-) -> ParameterGraph:
+def _add(graph: ParameterGraph, change: ParameterGraph, signs: dict[str, Tensor]) -> ParameterGraph:
     """Adds changes of networks without phases to the networks with theirs."""
     for name, sign in signs.items():
         edges = graph.spec.edge_set(name)
@@ -263,37 +256,38 @@ def _no_scales(nodes: NodeSet, method: str) -> UnsupportedArchitecture:
     )
 
 
-def _names(domains: Sequence[Domains]) -> str:
-    return ", ".join(" and ".join(sorted(one)) for one in domains) or "none"
-
-
-def complete(inputs: Sequence[Form], outputs: Sequence[Form]) -> list[Block]:
-    """The blocks of all linear equivariant maps: features that follow the scales alike are mixed.
+def by_power(inputs: Sequence[Form], outputs: Sequence[Form]) -> list[Block]:
+    """The linear maps that commute with scales of every kind: from what follows them alike.
 
     Scales of different neurons are independent, so an output can only read what is multiplied by
     exactly its own scales, at its own index.
     """
-    return _matched(inputs, outputs, lambda form: tuple(c.reduced for c in form.charges))
+    return [(_like(inputs, one), _like(outputs, one)) for one in _powers(outputs)]
 
 
-def by_power(inputs: Sequence[Form], outputs: Sequence[Form]) -> list[Block]:
-    """The blocks that hold for positive scales and signs alike: scale and inverse stay apart."""
-    return _matched(inputs, outputs, lambda form: form.charges)
+def complete(chain: ScaledChain, inputs: Sequence[Form], outputs: Sequence[Form]) -> list[Block]:
+    """All linear maps that commute with the chain's group: signs are their own inverse."""
+    blocks = by_power(inputs, outputs)
+    for read, written in product(_powers(inputs), _powers(outputs)):
+        needed = _signs_needed(read, written)
+        if needed and all(chain.domains[layer - 1] == SIGNS for layer in needed):
+            blocks.append((_like(inputs, read), _like(outputs, written)))
+    return blocks
 
 
-def _matched(
-    inputs: Sequence[Form],
-    outputs: Sequence[Form],
-    key: Callable[[Form], tuple[Charge, ...]],
-) -> list[Block]:
-    keys = dict.fromkeys(map(key, outputs))
-    return [
-        (
-            tuple(n for n, form in enumerate(inputs) if key(form) == one),
-            tuple(n for n, form in enumerate(outputs) if key(form) == one),
-        )
-        for one in keys
-    ]
+def _powers(forms: Sequence[Form]) -> list[tuple[Charge, ...]]:
+    return list(dict.fromkeys(form.charges for form in forms))
+
+
+def _like(forms: Sequence[Form], charges: tuple[Charge, ...]) -> tuple[int, ...]:
+    return tuple(number for number, form in enumerate(forms) if form.charges == charges)
+
+
+def _signs_needed(read: Sequence[Charge], written: Sequence[Charge]) -> tuple[int, ...] | None:
+    """The node sets whose scales must be their own inverse for a map to commute; None if none."""
+    if [charge.layer for charge in read] != [charge.layer for charge in written]:
+        return None
+    return tuple(one.layer for one, two in zip(read, written, strict=True) if one != two)
 
 
 class ScaledLinear(nn.Module):
@@ -302,10 +296,10 @@ class ScaledLinear(nn.Module):
     Args:
         inputs: forms of the input features.
         outputs: forms of the output features.
-        blocks: which inputs each output reads (:func:`complete`, :func:`by_power`).
+        blocks: which inputs each output reads (:func:`by_power`, :func:`complete`).
 
     Raises:
-        ValueError: if a block joins features that the group tells apart, or an output reads none.
+        ValueError: if no group lets a block's features meet, or an output reads none.
     """
 
     def __init__(
@@ -313,7 +307,9 @@ class ScaledLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs, self.outputs, self.blocks = tuple(inputs), tuple(outputs), tuple(blocks)
-        self._check()
+        self._needs = tuple(self._checked(block) for block in blocks)
+        if missing := set(range(len(outputs))) - {n for _, written in blocks for n in written}:
+            raise ValueError(f"outputs {sorted(missing)} read no input")
         self.mix = nn.ModuleList(
             nn.Linear(
                 sum(inputs[n].channels for n in read),
@@ -338,81 +334,102 @@ class ScaledLinear(nn.Module):
 
     def forward(
         self,
-        features: Sequence[Tensor],  # shapes: (B, *sizes of the node sets, channels)
-    ) -> list[Tensor]:  # shapes: (B, *sizes of the node sets, channels)
-        """Maps the input features to the output features."""
+        chain: ScaledChain,
+        features: Sequence[Tensor],  # shapes: (B, channels, *sizes of the node sets)
+    ) -> list[Tensor]:  # shapes: (B, channels, *sizes of the node sets)
+        """Maps the input features to the output features, by the maps that the group allows."""
         terms: list[list[Tensor]] = [[] for _ in self.outputs]
-        for (read, written), linear in zip(self.blocks, self.mix, strict=True):
-            parts = [features[n] for n in read]
-            mixed = linear(parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1))
+        for (read, written), needs, linear in zip(self.blocks, self._needs, self.mix, strict=True):
+            assert isinstance(linear, nn.Linear)
+            if any(chain.domains[layer - 1] != SIGNS for layer in needs):
+                continue
+            mixed = _mixed(linear, [features[n] for n in read])
             widths = [self.outputs[n].channels for n in written]
             # The gradient of a split is a copy, even when there is only one part.
-            results = mixed.split(widths, dim=-1) if len(widths) > 1 else (mixed,)
+            results = mixed.split(widths, dim=1) if len(widths) > 1 else (mixed,)
             for n, result in zip(written, results, strict=True):
                 terms[n].append(result)
         return [sum(own[1:], own[0]) for own in terms]
 
-    def _check(self) -> None:
-        for read, written in self.blocks:
-            joined = [self.inputs[n] for n in read] + [self.outputs[n] for n in written]
-            charges = {tuple(charge.reduced for charge in form.charges) for form in joined}
-            if not read or len(charges) > 1:
-                raise ValueError(f"no equivariant map joins these features alone: {joined}")
-        missing = set(range(len(self.outputs))) - {n for _, ws in self.blocks for n in ws}
-        if missing:
-            raise ValueError(f"outputs {sorted(missing)} read no input")
+    def _checked(self, block: Block) -> tuple[int, ...]:
+        """The node sets that must have signs for a block to commute."""
+        pairs = product((self.inputs[n] for n in block[0]), (self.outputs[n] for n in block[1]))
+        found = {_signs_needed(one.charges, other.charges) for one, other in pairs}
+        if len(found) != 1 or (needed := found.pop()) is None:
+            raise ValueError(f"no group lets the inputs {block[0]} and outputs {block[1]} meet")
+        return needed
 
 
-class Activation(nn.Module):
+def _mixed(linear: nn.Linear, parts: Sequence[Tensor]) -> Tensor:
+    """A linear map of the second dimension, on several tensors as if they were joined there."""
+    if parts[0].dim() < 4:
+        value = parts[0] if len(parts) == 1 else torch.cat([*parts], dim=1)
+        return linear(value) if value.dim() == 2 else linear(value.mT).mT
+    # Matrices are many numbers and few channels: they stay where they are, one product each.
+    batch, sizes = len(parts[0]), parts[0].shape[2:]
+    total: Tensor | None = None
+    widths = [part.shape[1] for part in parts]
+    weights = linear.weight.split(widths, dim=1) if len(widths) > 1 else (linear.weight,)
+    for weight, part in zip(weights, parts, strict=True):
+        operands = weight.expand(batch, -1, -1), part.flatten(2)
+        total = torch.bmm(*operands) if total is None else torch.baddbmm(total, *operands)
+    assert total is not None
+    return total.unflatten(2, sizes)
+
+
+def activate(
+    chain: ScaledChain, features: Sequence[Tensor], odd: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
     """Functions of single numbers that commute with the group that acts on them.
 
-    ReLU for positive scales, an odd function for signs. Where both act, only multiples of the
+    ReLU for positive scales, the odd function for signs. Where both act, only multiples of the
     identity commute. Features without scales go as the network's other features do.
-
-    Args:
-        forms: forms of the features.
-        odd: the odd function.
     """
-
-    def __init__(self, forms: Sequence[Form], odd: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        everywhere = frozenset[str]().union(*(form.domains for form in forms))
-        signs_only = frozenset({"sign"})
-        self.odd = odd
-        self._kinds = tuple(
-            "none"
-            if len(form.domains) > 1
-            else "odd"
-            if form.domains == signs_only or not form.domains and everywhere == signs_only
-            else "relu"
-            for form in forms
-        )
-
-    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Applies each feature's function; shapes stay."""
-        functions = {"none": lambda value: value, "odd": self.odd, "relu": torch.relu}
-        pairs = zip(self._kinds, features, strict=True)
-        return [functions[kind](value) for kind, value in pairs]
+    alone = odd if chain.domains and set(chain.domains) == {SIGNS} else torch.relu
+    functions = {frozenset[str](): alone, SIGNS: odd, frozenset({"positive"}): torch.relu}
+    return [
+        functions[acting](value) if acting in functions else value
+        for value, acting in zip(features, chain.acting, strict=True)
+    ]
 
 
-def invariants(chain: ScaledChain, forms: Sequence[Form], features: Sequence[Tensor]) -> Tensor:
+def invariants(chain: ScaledChain, features: Sequence[Tensor]) -> Tensor:
     """Means of features of which no number follows a scale; shape (B, sum of their channels).
 
     The channels (and taps) of one entry are divided by their length where positive scales act, and
-    replaced by their absolute values where signs do. So an entry needs two channels or more to
-    keep anything of a positive scale's orbit but its sign.
+    replaced by their absolute values where signs do. Of an entry that layers mixed with no other,
+    and no tap, the first leaves nothing but its sign.
     """
     weights, biases = chain.matrices(features)
+    hidden = range(1, chain.depth)
+    ends = [(layer, layer - 1) for layer in range(1, chain.depth + 1)]
+    ends += [(layer, 0) for layer in range(1, chain.depth + 1)]
     pooled = []
-    for form, matrix in zip(forms, (*weights, *biases), strict=True):
-        value = unit(matrix) if "positive" in form.domains else matrix
-        value = value.abs() if "sign" in form.domains else value
-        hidden = {charge.power for charge in form.charges}
-        dims = [dim for dim, power in ((1, 1), (2, -1)) if power in hidden]
+    for matrix, acting, layers in zip((*weights, *biases), chain.acting, ends, strict=True):
+        value = unit(matrix.movedim(1, -1)).movedim(-1, 1) if "positive" in acting else matrix
+        value = value.abs() if "sign" in acting else value
+        dims = [dim for dim, layer in enumerate(layers, start=2) if layer in hidden]
         # The gradient of a sum is an expanded view, that of a mean a full-size tensor.
         total = value.sum(dims) / prod(value.shape[dim] for dim in dims) if dims else value
         pooled.append(total.flatten(1))
     return torch.cat(pooled, dim=1)
+
+
+class Editor(nn.Module):
+    """Changes of parameters, of a learned size that is small at first.
+
+    Args:
+        layer: maps a chain and its features to changes.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.size = nn.Parameter(torch.tensor(0.01))
+
+    def forward(self, chain: ScaledChain, features: Sequence[Tensor]) -> list[Tensor]:
+        """One change per feature of the networks' parameters."""
+        return [self.size * change for change in self.layer(chain, features)]
 
 
 def mlp_head(inputs: int, width: int, outputs: int) -> nn.Sequential:
