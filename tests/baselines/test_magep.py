@@ -139,6 +139,10 @@ def path_mean(weights: list[Tensor], start: Tensor | None = None, after: int = 0
     return vector.mean((1, 2)).view(-1, 1, 1, 1)
 
 
+def mean_size(value: Tensor) -> Tensor:
+    return value.abs().mean((1, 2, 3)).view(-1, 1, 1, 1)
+
+
 @pytest.mark.parametrize("name", ["mlp-relu", "two-layers", "cnn", "square", "single-layer"])
 def test_monomials_against_their_definitions(name: str) -> None:
     chain = chain_of(name)
@@ -147,9 +151,11 @@ def test_monomials_against_their_definitions(name: str) -> None:
     of_weight = Matrices(chain, 2).double()
     products = Products(chain, laid_out(chain, weights, biases))
     columns, matrices = of_layer(products), iter(of_weight(products))
-    inputs, depth, along = chain.sizes[0], chain.depth, path_mean(weights)
+    inputs, depth = chain.sizes[0], chain.depth
+    along = path_mean(weights) + mean_size(chained(weights, depth, 0))
     for layer in range(1, depth + 1):
         here = along + path_mean(weights, biases[layer - 1], layer)
+        here = here + mean_size(from_bias(weights, biases, depth, layer))
         psi = of_layer.psi[layer - 1]
         whole = chained(weights, depth, 0)
         expected = [
@@ -241,6 +247,8 @@ def test_float32_stays_finite(name: str) -> None:
     net = MAGEP(graph.spec, channels=(4, 4, 4, 4))
     for size in (1e-2, 1.0, 1e2):
         large = graph.replace({n: size * v for n, v in graph.values.items()})
+        assert float(net.double()(large).detach().abs().max()) < 100  # logarithms of sizes
+        net.float()
         moved = element_of(graph.spec).act_on_graph(large).to(dtype=torch.float32)
         net.zero_grad()
         answer = net(moved)
