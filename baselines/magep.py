@@ -30,8 +30,11 @@ class MAGEP(nn.Module):
     between layers: ReLU, or an odd one. A weight between neurons with a positive scale and neurons
     with a sign passes unchanged.
 
-    Phases of sines are taken out first; weights enter multiplied by the square root of their
-    fan-in. Invariant monomials pass ``asinh``, so that their logarithms count where they are large.
+    Differences from the published code: Ψ is learned in every layer, a product with a bias has a
+    coefficient for each layer the bias is of, traces are left out (:class:`Columns`), products are
+    kept in size (:class:`Products`) and invariant monomials pass ``asinh``, so that of large ones
+    the logarithm counts; phases of sines are taken out first, and weights enter multiplied by the
+    square root of their fan-in.
 
     Args:
         spec: the architecture of the networks it reads; a chain whose hidden neurons have scales.

@@ -34,6 +34,7 @@ class MonomialNFN(nn.Module):
     The scale of every hidden neuron is positive or a sign, as the spec of the networks says, node
     set by node set; a model that was built for one group reads networks of the other, too, with the
     maps that both allow.
+
     Layers hold every linear equivariant map, with the input axis of the first weight, the output
     axis of the last one, the last bias and kernel places as channels. For positive scales that is
     the published layer: the first weight and bias are mixed, the last weight, the last bias, and
@@ -42,8 +43,8 @@ class MonomialNFN(nn.Module):
     Between layers, features pass ReLU under positive scales and an odd function under signs; under
     both (a weight between a ReLU and a tanh layer) only the identity commutes.
 
-    Linear layers do not join weights of different hidden layers (none that commutes does). Under
-    positive scales the answer therefore holds no more than the signs of hidden biases and, in MLPs,
+    No linear map that commutes joins what touches different hidden layers. Under positive scales
+    the answer therefore holds no more than the signs of hidden biases (but the first) and, in MLPs,
     of the weights between hidden layers; :class:`baselines.magep.MAGEP` joins them in products.
 
     Phases of sines are taken out first; weights enter multiplied by the square root of their
