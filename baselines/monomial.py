@@ -1,0 +1,129 @@
+"""Monomial-NFN: layers that commute with scales (Tran et al., NeurIPS 2024, arXiv 2409.11697)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gmn.graph import ParameterGraph
+from gmn.nn.editing import EditHead
+from gmn.spec import GraphSpec
+
+from .scaled import (
+    SIGNS,
+    Block,
+    Editor,
+    Form,
+    ScaledChain,
+    ScaledLinear,
+    activate,
+    by_power,
+    complete,
+    invariants,
+    mlp_head,
+)
+
+
+class MonomialNFN(nn.Module):
+    """Linear layers that commute with permutations and scales of hidden neurons, and an MLP.
+
+    The scale of every hidden neuron is positive or a sign, as the spec of the networks says, node
+    set by node set; a model that was built for one group reads networks of the other, too, with the
+    maps that both allow.
+
+    Layers hold every linear equivariant map, with the input axis of the first weight, the output
+    axis of the last one, the last bias and kernel places as channels. For positive scales that is
+    the published layer: the first weight and bias are mixed, the last weight, the last bias, and
+    every other tensor with itself alone. Signs are their own inverse, so with them the last weight
+    and the last hidden bias also meet, and with one hidden layer the first weight meets both.
+    Between layers, features pass ReLU under positive scales and an odd function under signs; under
+    both (a weight between a ReLU and a tanh layer) only the identity commutes.
+
+    No linear map that commutes joins what touches different hidden layers. Under positive scales
+    the answer therefore holds no more than the signs of hidden biases (but the first) and, in MLPs,
+    of the weights between hidden layers; :class:`baselines.magep.MAGEP` joins them in products.
+
+    Phases of sines are taken out first; weights enter multiplied by the square root of their
+    fan-in. The pooled features' own affine map is part of the head's first layer.
+
+    Args:
+        spec: the architecture of the networks it reads; a chain whose hidden neurons have scales.
+        channels: channels per parameter (weights: and per kernel place) after each layer.
+        head: number of outputs of the published head (two hidden layers of 200), a module that maps
+            pooled features (B, ``pooled``) to anything, or an ``EditHead``: changes that transform
+            as the parameters do are added to these.
+        odd: the function between layers for signs: ``torch.tanh`` or ``torch.sin`` in the paper.
+        published: whether layers have only the maps of the published code, which lacks some for
+            signs: those of one hidden layer, and all that join weights and biases in CNNs.
+
+    Attributes:
+        pooled: number of invariant features.
+        learning_rate: a good peak for :func:`gmn.train.train`.
+
+    Raises:
+        UnsupportedArchitecture: if the networks are not chains, or hidden neurons have no scales.
+    """
+
+    learning_rate = 1e-3
+
+    def __init__(
+        self,
+        spec: GraphSpec,
+        channels: Sequence[int] = (16, 16, 5),
+        head: int | nn.Module | EditHead = 1,
+        odd: Callable[[Tensor], Tensor] = torch.tanh,
+        published: bool = False,
+    ) -> None:
+        super().__init__()
+        self.chain = ScaledChain.of(spec, type(self).__name__)
+        self.odd = odd
+        stages = [self.chain.forms(count, self.chain.taps) for count in (1, *channels)]
+        self.layers = nn.ModuleList(
+            self._layer(before, after, published) for before, after in pairwise(stages)
+        )
+        self.pooled = sum(form.channels for form in stages[-1])
+        self.editor: Editor | None = None
+        self.head: nn.Module | None = None
+        if isinstance(head, EditHead):
+            changes = self.chain.forms(head.copies, self.chain.taps)
+            self.editor = Editor(self._layer(stages[-1], changes, published))
+        else:
+            self.head = mlp_head(self.pooled, 200, head) if isinstance(head, int) else head
+
+    def forward(self, graph: ParameterGraph) -> Any:
+        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
+
+        Raises:
+            UnsupportedArchitecture: if their layers are not those it was built for, or hidden
+                neurons have no scales.
+        """
+        chain = self.chain.at(graph.spec)
+        values = chain.read(graph)
+        for layer in self.layers:
+            values = activate(chain, layer(chain, values), self.odd)
+        if self.editor is not None:
+            return chain.edit(graph, self.editor(chain, values))
+        assert self.head is not None
+        return self.head(invariants(chain, values))
+
+    def _layer(self, before: list[Form], after: list[Form], published: bool) -> ScaledLinear:
+        choose = published_blocks if published else complete
+        return ScaledLinear(before, after, choose(self.chain, before, after))
+
+
+def published_blocks(
+    chain: ScaledChain, before: Sequence[Form], after: Sequence[Form]
+) -> list[Block]:
+    """The maps of the published code; without kernels and for signs, the last two join partly."""
+    blocks, depth = by_power(before, after), chain.depth
+    if depth == 1 or max(chain.taps) > 1 or chain.domains[-1] != SIGNS:
+        return blocks
+    last_weight, last_hidden_bias = depth - 1, 2 * depth - 2
+    blocks.append(((last_hidden_bias,), (last_weight,)))
+    if depth > 2:
+        blocks.append(((last_weight,), (last_hidden_bias,)))
+    return blocks
