@@ -72,7 +72,7 @@ class EquivariantLinear(nn.Module):
         self._reads = [readings(feature) for feature in self.inputs]
         self._writes = [readings(feature) for feature in self.outputs]
         self._terms = _terms(self._reads, self._writes)
-        self._wanted = _wanted(self._terms)
+        self._averages = _means(self._terms, self._reads)
         self.mix = nn.ModuleList(self._mixing(term, restrictions) for term in self._terms)
         self.reset_parameters()
 
@@ -126,13 +126,13 @@ class EquivariantLinear(nn.Module):
             ValueError: if an output has an axis that no input has, so that its size is unknown.
         """
         self._check_sizes_known()
-        means = {
-            (number, place): _Means(diagonal(features[number], self._reads[number][place]), wanted)
-            for (number, place), wanted in self._wanted.items()
+        known = {
+            (number, place): self._average(features[number], number, place)
+            for number, place in self._averages
         }
         written: list[dict[int, list[Tensor]]] = [{} for _ in self.outputs]
         for term, linear in zip(self._terms, self.mix, strict=True):
-            parts = [means[p.feature, p.reading].over_rest(p.blocks) for p in term.sources]
+            parts = [part.of(known[part.feature, part.reading]) for part in term.sources]
             mixed = linear(parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1))
             # The gradient of a split is a copy, even when there is only one part.
             widths = [self._width(part) for part in term.receivers]
@@ -144,6 +144,14 @@ class EquivariantLinear(nn.Module):
         return [
             self._assemble(own, terms) for own, terms in zip(self._writes, written, strict=True)
         ]
+
+    def _average(self, value: Tensor, number: int, place: int) -> dict[tuple[int, ...], Tensor]:
+        """Averages of an input on a reading, by the blocks that they keep."""
+        reading = self._reads[number][place]
+        known = {tuple(range(len(reading.axes))): diagonal(value, reading)}
+        for mean in self._averages[number, place]:
+            known[mean.kept] = mean.of(known[mean.source])
+        return known
 
     def _assemble(self, own: Sequence[Reading], terms: dict[int, list[Tensor]]) -> Tensor:
         """An output from what is written to it, and on its diagonals."""
@@ -170,6 +178,15 @@ class _Part:
     feature: int
     reading: int
     blocks: tuple[int, ...]
+
+    @property
+    def in_order(self) -> tuple[int, ...]:
+        """The blocks in the reading's order."""
+        return tuple(sorted(self.blocks))
+
+    def of(self, averages: dict[tuple[int, ...], Tensor]) -> Tensor:
+        """The average that keeps the blocks: shape (B, *their sizes, channels)."""
+        return _align(averages[self.in_order], self.in_order, self.blocks)
 
 
 @dataclass
@@ -206,15 +223,6 @@ def _terms(inputs: Sequence[list[Reading]], outputs: Sequence[list[Reading]]) ->
                     order = orders(reading, blocks, known.form)[0]
                     known.receivers.append(_Part(number, place, order))
     return sorted((t for t in found.values() if t.receivers), key=lambda term: len(term.form))
-
-
-def _wanted(terms: Sequence[_Term]) -> dict[tuple[int, int], list[frozenset[int]]]:
-    """By input and reading, the sets of blocks that some term keeps, largest first."""
-    found: dict[tuple[int, int], dict[frozenset[int], None]] = {}
-    for term in reversed(terms):
-        for part in term.sources:
-            found.setdefault((part.feature, part.reading), {})[frozenset(part.blocks)] = None
-    return {reading: list(sets) for reading, sets in found.items()}
 
 
 def _restricted(
@@ -278,30 +286,44 @@ class _SharedLinear(nn.Module):
         return nn.functional.linear(x, torch.cat([self.weight, absent])[self.index], self.bias)
 
 
-class _Means:
-    """Averages of one feature, each computed once, from the smallest that contains it."""
+@dataclass(frozen=True)
+class _Mean:
+    """An average of one reading that keeps some blocks, from a larger one.
 
-    def __init__(self, value: Tensor, wanted: Sequence[frozenset[int]]) -> None:
-        whole = tuple(range(value.dim() - 2))
-        self._known: dict[frozenset[int], tuple[tuple[int, ...], Tensor]] = {
-            frozenset(whole): (whole, value)
-        }
-        for kept in wanted:
-            if kept not in self._known:
-                self._add(kept)
+    Attributes:
+        kept: the blocks, in their order in the reading.
+        source: blocks of the smallest average known that has them all.
+    """
 
-    def _add(self, kept: frozenset[int]) -> None:
-        larger = min((known for known in self._known if kept < known), key=len)
-        blocks, value = self._known[larger]
-        dims = [1 + i for i, block in enumerate(blocks) if block not in kept]
-        count = math.prod(value.shape[dim] for dim in dims)
+    kept: tuple[int, ...]
+    source: tuple[int, ...]
+
+    def of(self, value: Tensor) -> Tensor:
+        """The average of the source's value."""
+        dims = [1 + i for i, block in enumerate(self.source) if block not in self.kept]
+        count = math.prod([value.shape[dim] for dim in dims])
         # The gradient of a sum is an expanded view, that of a mean a full-size tensor.
-        self._known[kept] = (tuple(b for b in blocks if b in kept), value.sum(dims) / count)
+        return value.sum(dims) / count
 
-    def over_rest(self, kept: tuple[int, ...]) -> Tensor:
-        """The feature averaged over all other blocks: shape (B, *sizes of ``kept``, channels)."""
-        blocks, value = self._known[frozenset(kept)]
-        return _align(value, blocks, kept)
+
+def _means(terms: Sequence[_Term], inputs: Sequence[list[Reading]]) -> _Plan:
+    """By input and reading, the averages that terms need, each from the smallest that has it."""
+    wanted: dict[tuple[int, int], set[tuple[int, ...]]] = {}
+    for term in terms:
+        for part in term.sources:
+            wanted.setdefault((part.feature, part.reading), set()).add(part.in_order)
+    plan: _Plan = {}
+    for (number, place), sets in wanted.items():
+        whole = tuple(range(len(inputs[number][place].axes)))
+        known, plan[number, place] = [whole], []
+        for kept in sorted(sets - {whole}, key=lambda kept: (-len(kept), kept)):
+            source = min((have for have in known if set(kept) < set(have)), key=len)
+            plan[number, place].append(_Mean(kept, source))
+            known.append(kept)
+    return plan
+
+
+_Plan = dict[tuple[int, int], list[_Mean]]
 
 
 def diagonal(value: Tensor, reading: Reading) -> Tensor:
@@ -327,7 +349,8 @@ def _add_on_diagonal(total: Tensor, value: Tensor, reading: Reading) -> Tensor:
         for place in places[1:]:
             shape = [1] * total.dim()
             shape[1 + places[0]] = shape[1 + place] = total.shape[1 + place]
-            chosen = chosen * torch.eye(shape[1 + place]).to(total).view(shape)
+            same = torch.eye(shape[1 + place], dtype=total.dtype, device=total.device)
+            chosen = chosen * same.view(shape)
     return torch.addcmul(total, _align(value, firsts, axes), chosen)
 
 
