@@ -18,7 +18,7 @@ from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph
 from gmn.spec import EdgeSet, GraphSpec
 
-INSTEAD = "Any architecture can be read by FlatMLP, StatNN and gmn.nn.GMN."
+INSTEAD = "Any architecture can be read by UNF, FlatMLP, StatNN and gmn.nn.GMN."
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,13 @@ def chain(spec: GraphSpec) -> tuple[Link, ...]:
         links.append(Link(weight, biases.get(node_set)))
         node_set = weight.source
     if into:
-        raise _refuse(f"edge set {next(iter(into.values())).name}", "does not lead to the output")
+        lost = next(iter(into.values()))
+        raise _refuse(f"node set {lost.target}: edge set {lost.name}", "does not reach the output")
     return tuple(reversed(links))
 
 
 def _check_edges(edges: EdgeSet) -> None:
-    who = f"edge set {edges.name}"
+    who = f"node set {edges.target}: edge set {edges.name}"
     if edges.kind not in ("weight", "bias"):
         raise _refuse(who, f"is the {edges.kind} of {edges.operation.name}, not a weight or a bias")
     if edges.tied_to is not None:

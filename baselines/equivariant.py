@@ -1,76 +1,94 @@
 """The complete linear layer between features whose axes are permuted independently.
 
-One construction serves every method of the family: NP and HNP differ only in which axes their
+One construction serves every method of the family: NP, HNP and UNF differ only in which axes their
 features have. Channels come last, so that mixing them is one matrix product.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-Axes = tuple[str, ...]
+from .patterns import Axes, Feature, Form, Reading, key, orders, readings
+
+__all__ = ["EquivariantLinear", "Feature", "Restriction", "diagonal"]
 
 
 @dataclass(frozen=True)
-class Feature:
-    """The form of one feature: a tensor of shape (B, *sizes of the axes, channels).
+class Restriction:
+    """Maps that a published layer lacks.
 
     Attributes:
-        axes: names of the axes; the same name is the same permutation everywhere.
-        channels: number of channels, which no permutation touches.
-
-    Raises:
-        ValueError: if an axis repeats; make the diagonal a feature of its own instead.
+        source: number of the input feature they read.
+        target: number of the output feature they write.
+        parts: the output's channels come in so many equal parts, which all get the same; 0 if the
+            output gets nothing.
+        kept: only the maps that keep these axes; None for all.
     """
 
-    axes: Axes
-    channels: int
-
-    def __post_init__(self) -> None:
-        if len(set(self.axes)) < len(self.axes):
-            raise ValueError(f"a feature has the axes {self.axes}; they must be distinct")
-
-    def has(self, kept: Axes) -> bool:
-        """Whether all these axes are among the feature's."""
-        return set(kept) <= set(self.axes)
+    source: int
+    target: int
+    parts: int = 0
+    kept: Axes | None = None
 
 
 class EquivariantLinear(nn.Module):
     r"""Every linear map that commutes with permutations of every axis, each exactly once.
 
-    From input :math:`f` to output :math:`g` there is one map for each set :math:`S` of axes that
-    both have: average :math:`f` over its axes outside :math:`S`, mix channels, repeat along the
-    axes of :math:`g` outside :math:`S`. The average does not depend on the output, nor the mixing
-    on where its result is repeated: so all maps with the same :math:`S` are one matrix product.
+    From input :math:`f` to output :math:`g` with distinct axes there is one map for each set
+    :math:`S` of axes that both have: average :math:`f` over its axes outside :math:`S`, mix
+    channels, repeat along the axes of :math:`g` outside :math:`S`. The average does not depend on
+    the output, nor the mixing on where its result is repeated: so all maps with the same :math:`S`
+    are one matrix product.
+
+    Where an axis repeats within a feature, the input is also read on its diagonals, the output also
+    written on its diagonals, and equal axes of :math:`S` meet in every order: one map for every
+    partition of the axes of both (Bell numbers), and none twice unless a repeated axis has fewer
+    indices than the partition has blocks. A nested axis (units within heads) is kept only together
+    with those it is nested in, which gives the orbits of the wreath product.
 
     Source: NP and HNP layers of Zhou et al. (arXiv 2302.14040); for general axes, the basis of
-    Zhou et al. (arXiv 2402.05232), here for axes that are distinct within a feature.
+    Zhou et al. (arXiv 2402.05232), here also for nested ones.
 
     Args:
         inputs: forms of the input features.
         outputs: forms of the output features.
+        restrictions: maps to leave out or to share, for published layers that are not complete.
     """
 
-    def __init__(self, inputs: Sequence[Feature], outputs: Sequence[Feature]) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[Feature],
+        outputs: Sequence[Feature],
+        restrictions: Sequence[Restriction] = (),
+    ) -> None:
         super().__init__()
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
-        self._kept = _shared_axes(self.inputs, self.outputs)
-        self.mix = nn.ModuleList(
-            nn.Linear(
-                sum(f.channels for f in self.inputs if f.has(kept)),
-                sum(g.channels for g in self.outputs if g.has(kept)),
-                bias=not kept,
-            )
-            for kept in self._kept
-        )
+        self._reads = [readings(feature) for feature in self.inputs]
+        self._writes = [readings(feature) for feature in self.outputs]
+        self._terms = _terms(self._reads, self._writes)
+        self._averages = _means(self._terms, self._reads)
+        self.mix = nn.ModuleList(self._mixing(term, restrictions) for term in self._terms)
         self.reset_parameters()
+
+    def _mixing(self, term: _Term, restrictions: Sequence[Restriction]) -> nn.Module:
+        rows = [part.feature for part in term.receivers for _ in range(self._width(part))]
+        columns = [part.feature for part in term.sources for _ in range(self._channels(part))]
+        index = _restricted(torch.tensor(rows), torch.tensor(columns), term.kept, restrictions)
+        if index is None:
+            return nn.Linear(len(columns), len(rows), bias=not term.form)
+        return _SharedLinear(index, bias=not term.form)
+
+    def _channels(self, part: _Part) -> int:
+        return self.inputs[part.feature].channels
+
+    def _width(self, part: _Part) -> int:
+        return self.outputs[part.feature].channels
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draws weights and biases from ±√(1 / n), n inputs in all terms of the output channel.
@@ -78,14 +96,24 @@ class EquivariantLinear(nn.Module):
         Args:
             generator: source of randomness; torch's own if None.
         """
+        fans = [0] * len(self.outputs)
+        for term in self._terms:
+            for output in {part.feature for part in term.receivers}:
+                fans[output] += sum(map(self._channels, term.sources))
         with torch.no_grad():
-            for kept, linear in self._mixes():
-                receivers = [g for g in self.outputs if g.has(kept)]
+            for term, linear in zip(self._terms, self.mix, strict=True):
+                assert isinstance(linear, nn.Linear | _SharedLinear)
                 bounds = torch.cat(
-                    [torch.full((g.channels,), self._fan_in(g) ** -0.5) for g in receivers]
+                    [
+                        torch.full((self._width(part),), fans[part.feature] ** -0.5)
+                        for part in term.receivers
+                    ]
                 ).to(linear.weight)
-                linear.weight.uniform_(-1, 1, generator=generator).mul_(bounds.unsqueeze(1))
-                if not kept:
+                if isinstance(linear, _SharedLinear):
+                    linear.draw(bounds, generator)
+                else:
+                    linear.weight.uniform_(-1, 1, generator=generator).mul_(bounds.unsqueeze(1))
+                if linear.bias is not None:
                     linear.bias.uniform_(-1, 1, generator=generator).mul_(bounds)
 
     def forward(
@@ -98,28 +126,40 @@ class EquivariantLinear(nn.Module):
             ValueError: if an output has an axis that no input has, so that its size is unknown.
         """
         self._check_sizes_known()
-        means = [
-            _Means(f, value, self._kept) for f, value in zip(self.inputs, features, strict=True)
-        ]
-        terms: list[list[Tensor]] = [[] for _ in self.outputs]
-        for kept, linear in self._mixes():
-            parts = [mean.over_rest(kept) for mean in means if mean.feature.has(kept)]
+        known = {
+            (number, place): self._average(features[number], number, place)
+            for number, place in self._averages
+        }
+        written: list[dict[int, list[Tensor]]] = [{} for _ in self.outputs]
+        for term, linear in zip(self._terms, self.mix, strict=True):
+            parts = [part.of(known[part.feature, part.reading]) for part in term.sources]
             mixed = linear(parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1))
-            receivers = [i for i, g in enumerate(self.outputs) if g.has(kept)]
             # The gradient of a split is a copy, even when there is only one part.
-            widths = [self.outputs[i].channels for i in receivers]
+            widths = [self._width(part) for part in term.receivers]
             blocks = mixed.split(widths, dim=-1) if len(widths) > 1 else (mixed,)
-            for i, block in zip(receivers, blocks, strict=True):
-                terms[i].append(_align(block, kept, self.outputs[i].axes))
-        return [_sum(own) for own in terms]
+            for part, block in zip(term.receivers, blocks, strict=True):
+                count = len(self._writes[part.feature][part.reading].axes)
+                aligned = _align(block, part.blocks, tuple(range(count)))
+                written[part.feature].setdefault(part.reading, []).append(aligned)
+        return [
+            self._assemble(own, terms) for own, terms in zip(self._writes, written, strict=True)
+        ]
 
-    def _mixes(self) -> Iterator[tuple[Axes, nn.Linear]]:
-        for kept, linear in zip(self._kept, self.mix, strict=True):
-            assert isinstance(linear, nn.Linear)
-            yield kept, linear
+    def _average(self, value: Tensor, number: int, place: int) -> dict[tuple[int, ...], Tensor]:
+        """Averages of an input on a reading, by the blocks that they keep."""
+        reading = self._reads[number][place]
+        known = {tuple(range(len(reading.axes))): diagonal(value, reading)}
+        for mean in self._averages[number, place]:
+            known[mean.kept] = mean.of(known[mean.source])
+        return known
 
-    def _fan_in(self, output: Feature) -> int:
-        return sum(linear.in_features for kept, linear in self._mixes() if output.has(kept))
+    def _assemble(self, own: Sequence[Reading], terms: dict[int, list[Tensor]]) -> Tensor:
+        """An output from what is written to it, and on its diagonals."""
+        total = _sum(terms[0])
+        for place, reading in enumerate(own):
+            if place:
+                total = _add_on_diagonal(total, _sum(terms[place]), reading)
+        return total
 
     def _check_sizes_known(self) -> None:
         known = {axis for feature in self.inputs for axis in feature.axes}
@@ -131,47 +171,190 @@ class EquivariantLinear(nn.Module):
                 )
 
 
-def _shared_axes(inputs: Sequence[Feature], outputs: Sequence[Feature]) -> tuple[Axes, ...]:
-    """Sets of axes that some input and some output both have, smallest first.
+@dataclass(frozen=True)
+class _Part:
+    """Some blocks, in this order, of one reading of one feature."""
 
-    Each is ordered as in the first input that has it, which then needs no transposition.
+    feature: int
+    reading: int
+    blocks: tuple[int, ...]
+
+    @property
+    def in_order(self) -> tuple[int, ...]:
+        """The blocks in the reading's order."""
+        return tuple(sorted(self.blocks))
+
+    def of(self, averages: dict[tuple[int, ...], Tensor]) -> Tensor:
+        """The average that keeps the blocks: shape (B, *their sizes, channels)."""
+        return _align(averages[self.in_order], self.in_order, self.blocks)
+
+
+@dataclass
+class _Term:
+    """All maps that keep the same axes: each source is mixed into each receiver."""
+
+    form: Form
+    sources: list[_Part] = field(default_factory=list)
+    receivers: list[_Part] = field(default_factory=list)
+
+    @property
+    def kept(self) -> Axes:
+        return tuple(axis for axis, _ in self.form)
+
+
+def _terms(inputs: Sequence[list[Reading]], outputs: Sequence[list[Reading]]) -> list[_Term]:
+    """All terms, those that keep fewest axes first.
+
+    The axes of each are ordered as in the first input that has them, which then needs no
+    transposition. Sources are there in all orders of equal axes, receivers in one.
     """
-    found: dict[frozenset[str], Axes] = {}
-    for feature in inputs:
-        for count in range(len(feature.axes) + 1):
-            for kept in combinations(feature.axes, count):
-                if any(g.has(kept) for g in outputs):
-                    found.setdefault(frozenset(kept), kept)
-    return tuple(sorted(found.values(), key=len))
+    found: dict[Form, _Term] = {}
+    for number, own in enumerate(inputs):
+        for place, reading in enumerate(own):
+            for blocks in reading.selections():
+                form = reading.form(blocks)
+                term = found.setdefault(key(form), _Term(form))
+                for order in orders(reading, blocks, term.form):
+                    term.sources.append(_Part(number, place, order))
+    for number, own in enumerate(outputs):
+        for place, reading in enumerate(own):
+            for blocks in reading.selections():
+                if (known := found.get(key(reading.form(blocks)))) is not None:
+                    order = orders(reading, blocks, known.form)[0]
+                    known.receivers.append(_Part(number, place, order))
+    return sorted((t for t in found.values() if t.receivers), key=lambda term: len(term.form))
 
 
-class _Means:
-    """Averages of one feature, each computed once, from the smallest that contains it."""
+def _restricted(
+    rows: Tensor, columns: Tensor, kept: Axes, restrictions: Sequence[Restriction]
+) -> Tensor | None:
+    """Number of the free weight that each entry of a matrix is, -1 where it is 0.
 
-    def __init__(self, feature: Feature, value: Tensor, wanted: Sequence[Axes]) -> None:
-        self.feature = feature
-        self._known: dict[frozenset[str], tuple[Axes, Tensor]] = {
-            frozenset(feature.axes): (feature.axes, value)
-        }
-        for kept in sorted(wanted, key=len, reverse=True):
-            if feature.has(kept) and frozenset(kept) not in self._known:
-                self._add(frozenset(kept))
+    Args:
+        rows: number of the output feature of each row.
+        columns: number of the input feature of each column.
+        kept: the axes that the matrix's maps keep.
+        restrictions: what is not free; None is the answer if all of it is.
+    """
+    active = [
+        rule
+        for rule in restrictions
+        if rule.kept in (None, kept)
+        and bool((rows == rule.target).any() and (columns == rule.source).any())
+    ]
+    if not active:
+        return None
+    index = torch.arange(len(rows) * len(columns)).view(len(rows), len(columns))
+    for rule in active:
+        place = ((rows == rule.target).nonzero(), (columns == rule.source).nonzero().T)
+        block = index[place]
+        if rule.parts:
+            first = block[: len(block) // rule.parts]
+            index[place] = first.repeat(rule.parts, 1)
+        else:
+            index[place] = -1
+    values, numbers = index.unique(return_inverse=True)
+    return numbers - int(bool(values[0] < 0))
 
-    def _add(self, kept: frozenset[str]) -> None:
-        larger = min((known for known in self._known if kept < known), key=len)
-        axes, value = self._known[larger]
-        dims = [1 + i for i, axis in enumerate(axes) if axis not in kept]
-        count = math.prod(value.shape[dim] for dim in dims)
+
+class _SharedLinear(nn.Module):
+    """A linear map with entries that are absent, or equal to others.
+
+    Args:
+        index: number of the free weight that each entry of the matrix is, -1 where it is 0.
+        bias: whether there is one.
+    """
+
+    index: Tensor
+
+    def __init__(self, index: Tensor, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(int(index.max()) + 1))
+        self.bias = nn.Parameter(torch.zeros(len(index))) if bias else None
+        self.register_buffer("index", index, persistent=False)
+
+    def draw(self, bounds: Tensor, generator: torch.Generator | None) -> None:
+        """Draws weights uniformly, bounded as the rows that they stand in."""
+        every = self.weight.new_empty(self.index.shape)
+        every.uniform_(-1, 1, generator=generator).mul_(bounds.unsqueeze(1))
+        present = self.index >= 0
+        self.weight[self.index[present]] = every[present]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (..., columns) to (..., rows)."""
+        absent = self.weight.new_zeros(1)
+        return nn.functional.linear(x, torch.cat([self.weight, absent])[self.index], self.bias)
+
+
+@dataclass(frozen=True)
+class _Mean:
+    """An average of one reading that keeps some blocks, from a larger one.
+
+    Attributes:
+        kept: the blocks, in their order in the reading.
+        source: blocks of the smallest average known that has them all.
+    """
+
+    kept: tuple[int, ...]
+    source: tuple[int, ...]
+
+    def of(self, value: Tensor) -> Tensor:
+        """The average of the source's value."""
+        dims = [1 + i for i, block in enumerate(self.source) if block not in self.kept]
+        count = math.prod([value.shape[dim] for dim in dims])
         # The gradient of a sum is an expanded view, that of a mean a full-size tensor.
-        self._known[kept] = (tuple(a for a in axes if a in kept), value.sum(dims) / count)
-
-    def over_rest(self, kept: Axes) -> Tensor:
-        """The feature averaged over all other axes: shape (B, *sizes of ``kept``, channels)."""
-        axes, value = self._known[frozenset(kept)]
-        return _align(value, axes, kept)
+        return value.sum(dims) / count
 
 
-def _align(value: Tensor, axes: Axes, wanted: Axes) -> Tensor:
+def _means(terms: Sequence[_Term], inputs: Sequence[list[Reading]]) -> _Plan:
+    """By input and reading, the averages that terms need, each from the smallest that has it."""
+    wanted: dict[tuple[int, int], set[tuple[int, ...]]] = {}
+    for term in terms:
+        for part in term.sources:
+            wanted.setdefault((part.feature, part.reading), set()).add(part.in_order)
+    plan: _Plan = {}
+    for (number, place), sets in wanted.items():
+        whole = tuple(range(len(inputs[number][place].axes)))
+        known, plan[number, place] = [whole], []
+        for kept in sorted(sets - {whole}, key=lambda kept: (-len(kept), kept)):
+            source = min((have for have in known if set(kept) < set(have)), key=len)
+            plan[number, place].append(_Mean(kept, source))
+            known.append(kept)
+    return plan
+
+
+_Plan = dict[tuple[int, int], list[_Mean]]
+
+
+def diagonal(value: Tensor, reading: Reading) -> Tensor:
+    """A view of a feature, shape (B, *sizes of the reading's blocks, channels)."""
+    if reading.whole:
+        return value
+    owner = {place: block for block, places in enumerate(reading.places) for place in places}
+    dims = [-1, *(owner[place] for place in range(len(owner))), len(owner)]
+    for block, places in enumerate(reading.places):
+        for _ in places[1:]:
+            first, second = [i for i, other in enumerate(dims) if other == block][:2]
+            value = value.diagonal(0, first, second)
+            dims = [other for i, other in enumerate(dims) if i not in (first, second)] + [block]
+    return value.permute(sorted(range(len(dims)), key=dims.__getitem__))
+
+
+def _add_on_diagonal(total: Tensor, value: Tensor, reading: Reading) -> Tensor:
+    """Adds a value of shape (B, *blocks, channels) where the axes of each block agree."""
+    firsts = tuple(places[0] for places in reading.places)
+    axes = tuple(range(total.dim() - 2))
+    chosen = total.new_ones([1] * total.dim())
+    for places in reading.places:
+        for place in places[1:]:
+            shape = [1] * total.dim()
+            shape[1 + places[0]] = shape[1 + place] = total.shape[1 + place]
+            same = torch.eye(shape[1 + place], dtype=total.dtype, device=total.device)
+            chosen = chosen * same.view(shape)
+    return torch.addcmul(total, _align(value, firsts, axes), chosen)
+
+
+def _align(value: Tensor, axes: tuple[int, ...], wanted: tuple[int, ...]) -> Tensor:
     """A view with the dimensions in the order ``wanted``, of size one for axes it lacks."""
     if axes == wanted:
         return value

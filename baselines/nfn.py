@@ -4,28 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
+from gmn.nn.editing import EditHead
 from gmn.spec import GraphSpec
 
 from . import adapter
-from .equivariant import EquivariantLinear, Feature
+from .adapter import UnsupportedArchitecture
+from .edits import ChainEdits
+from .encodings import FourierFeatures, Learned, Positions
+from .equivariant import EquivariantLinear, Feature, Restriction
 
-Variant = Literal["NP", "HNP"]
+Variant = Literal["NP", "HNP", "DWS"]
 
 
 class NFN(nn.Module):
-    """Equivariant linear layers on weights and biases, invariant pooling, and an MLP.
+    """Equivariant linear layers on weights and biases, and an invariant or an equivariant head.
 
     ``HNP`` commutes with permutations of hidden neurons: the input axis of the first weight, the
     output axis of the last one and the last bias are channels. ``NP`` commutes with permutations of
-    all layers, and learned position embeddings on input and output neurons break that symmetry
-    again ("NP-PosEmb"). Kernel places are channels. Both layers hold every linear equivariant map;
-    the published HNP code lacks the maps from the last hidden bias to the last weight.
+    all layers, and positions of input and output neurons break that symmetry again ("NP-PosEmb").
+    ``DWS`` is the linear form of DWSNets (Navon et al., arXiv 2301.12780), with means and "deep
+    sets" instead of attention: its group is that of HNP, and so are the maps, which the paper lists
+    case by case. Kernel places are channels.
+
+    All layers hold every linear equivariant map. The published codes do not: HNP lacks the maps
+    from the last hidden bias to the last weight; DWS gives all outputs of the last weight the same
+    from the weight before it, and from the biases before that. ``published=True`` leaves the same
+    maps out, to reproduce their numbers.
 
     Weights enter multiplied by the square root of their fan-in, which only changes the scale of the
     first layer's initialisation. Nothing is standardised entry by entry: that would break the
@@ -34,12 +44,17 @@ class NFN(nn.Module):
     Args:
         spec: the architecture of the networks it reads; a chain.
         channels: channels per weight (and per kernel place) after each layer.
-        variant: ``HNP`` or ``NP``.
-        head: number of outputs of the published head (two hidden layers of 1,000), or a module
-            that maps pooled features (B, ``pooled``) to anything.
+        variant: ``HNP``, ``NP`` or ``DWS``.
+        head: number of outputs of the published head (two hidden layers of 1,000); or a module
+            that maps pooled features (B, ``pooled``) to anything; or an :class:`gmn.nn.EditHead`
+            for edited networks. Edits come from one further layer, at first of size 0.01, in units
+            of one over the square root of the fan-in.
+        published: whether to lack the maps that the published layer lacks.
+        positions: what tells input and output neurons apart in ``NP``.
+        fourier: what values become at first; None to read them as they are.
 
     Attributes:
-        pooled: number of invariant features.
+        pooled: number of invariant features; 0 with a head for edits.
         learning_rate: a good peak for :func:`gmn.train.train`.
 
     Raises:
@@ -54,37 +69,62 @@ class NFN(nn.Module):
         spec: GraphSpec,
         channels: Sequence[int] = (16, 16, 5),
         variant: Variant = "HNP",
-        head: int | nn.Module = 1,
+        head: int | nn.Module | EditHead = 1,
+        published: bool = False,
+        positions: Positions | None = None,
+        fourier: FourierFeatures | None = None,
     ) -> None:
         super().__init__()
         self.shapes = adapter.shapes(spec)
         self.variant = variant
-        stages = [_features(self.shapes, c, variant) for c in (1, *channels)]
+        self.fourier = fourier
+        width = 1 if fourier is None else fourier.channels
+        self.positions = None
+        if variant == "NP":
+            positions = Learned() if positions is None else positions
+            self.positions = positions.build(self.shapes, width)
+            width = positions.channels(width)
+        edits = (head.copies,) if isinstance(head, EditHead) else ()
+        stages = [_features(self.shapes, c, variant) for c in (width, *channels, *edits)]
+        missing = _missing(len(self.shapes), self.shapes[-1][0], variant) if published else ()
         self.layers = nn.ModuleList(
-            EquivariantLinear(before, after) for before, after in pairwise(stages)
+            EquivariantLinear(before, after, missing) for before, after in pairwise(stages)
         )
-        self.pooled = sum(feature.channels for feature in stages[-1])
-        self.head = _published_head(self.pooled, head) if isinstance(head, int) else head
+        self.pooled = 0 if edits else sum(feature.channels for feature in stages[-1])
+        self.edits = ChainEdits(head.copies) if isinstance(head, EditHead) else None
+        self.head = head if isinstance(head, nn.Module) else None
+        if isinstance(head, int):
+            self.head = published_head(self.pooled, head)
         self.register_buffer("scales", adapter.scales(spec), persistent=False)
-        self.positions = _Positions(self.shapes) if variant == "NP" else None
 
-    def forward(self, graph: ParameterGraph) -> Tensor:
-        """Reads B networks; the answer has shape (B, outputs).
+    def forward(self, graph: ParameterGraph) -> Any:
+        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
 
         Raises:
             UnsupportedArchitecture: if their layers are not those the model was built for.
         """
         adapter.require_shapes(graph.spec, self.shapes, type(self).__name__)
-        features = adapter.to_features(graph)
-        weights = [w * s for w, s in zip(features.weights, self.scales, strict=True)]
-        biases = list(features.biases)
-        if self.positions is not None:
-            weights, biases = self.positions(weights, biases)
-        values = _arrange(weights, biases, self.variant)
-        for layer in self.layers:
-            values = [torch.relu(value) for value in layer(values)]
+        values = _arrange(*self._encode(graph), self.variant)
+        for number, layer in enumerate(self.layers):
+            values = layer(values if number == 0 else [torch.relu(value) for value in values])
+        if self.edits is not None:
+            weights, biases = _rearrange(values, self.shapes, self.variant)
+            scaled = [w / s for w, s in zip(weights, self.scales, strict=True)]
+            return self.edits(graph, scaled, biases)
+        assert self.head is not None
+        values = [torch.relu(value) for value in values]
         means = [value.flatten(1, -2).mean(1) if value.dim() > 2 else value for value in values]
         return self.head(torch.cat(means, dim=1))
+
+    def _encode(self, graph: ParameterGraph) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights (B, out, in, taps * channels) and biases (B, out, channels)."""
+        features = adapter.to_features(graph)
+        weights = [w * s for w, s in zip(features.weights, self.scales, strict=True)]
+        biases = [bias.unsqueeze(2) for bias in features.biases]
+        if self.fourier is not None:
+            weights = [self.fourier(weight) for weight in weights]
+            biases = [self.fourier(bias) for bias in biases]
+        return (weights, biases) if self.positions is None else self.positions(weights, biases)
 
 
 def _features(
@@ -95,51 +135,70 @@ def _features(
     last = len(shapes) - 1
     for number, (out, into, taps) in enumerate(shapes):
         axes, width = [f"n{number + 1}", f"n{number}"], channels * taps
-        if variant == "HNP" and number == 0:
+        if variant != "NP" and number == 0:
             axes.remove("n0")
             width *= into
-        if variant == "HNP" and number == last:
+        if variant != "NP" and number == last:
             axes.remove(f"n{last + 1}")
             width *= out
         weights.append(Feature(tuple(axes), width))
-        ordered = variant == "HNP" and number == last
+        ordered = variant != "NP" and number == last
         bias_axes = () if ordered else (f"n{number + 1}",)
         biases.append(Feature(bias_axes, channels * (out if ordered else 1)))
     return weights + biases
 
 
+def _missing(layers: int, outputs: int, variant: Variant) -> list[Restriction]:
+    """What the published layer lacks, on features in the order of :func:`_features`.
+
+    Raises:
+        UnsupportedArchitecture: if the published layer does not exist for so few layers.
+    """
+    last = layers - 1
+    if variant == "HNP" and last:
+        # No term b^{(L-1)}_k in W'^{(L)}_{jk}.
+        return [Restriction(layers + last - 1, last, kept=(f"n{last}",))]
+    if variant == "DWS" and layers < 3:
+        raise UnsupportedArchitecture(
+            f"the published DWS layer needs three weights, this network has {layers}; leave "
+            "published=False"
+        )
+    if variant == "DWS":
+        shared = [last - 1, *range(layers, layers + last - 1)]
+        return [Restriction(source, last, parts=outputs) for source in shared]
+    return []
+
+
 def _arrange(weights: list[Tensor], biases: list[Tensor], variant: Variant) -> list[Tensor]:
     """Tensors of shape (B, *axes, channels) in the order of :func:`_features`."""
     if variant == "NP":
-        return [*weights, *(bias.unsqueeze(2) for bias in biases)]
+        return [*weights, *biases]
     first, last = weights[0], weights[-1]
-    hidden = [bias.unsqueeze(2) for bias in biases[:-1]]
+    ordered = biases[-1].flatten(1)
     if len(weights) == 1:
-        return [first.flatten(1), *hidden, biases[-1]]
+        return [first.flatten(1), *biases[:-1], ordered]
     ends = first.flatten(2), last.transpose(1, 2).flatten(2)
-    return [ends[0], *weights[1:-1], ends[1], *hidden, biases[-1]]
+    return [ends[0], *weights[1:-1], ends[1], *biases[:-1], ordered]
 
 
-class _Positions(nn.Module):
-    """Learned embeddings of input and output neurons, added to the weights that touch them."""
-
-    def __init__(self, shapes: Sequence[tuple[int, int, int]]) -> None:
-        super().__init__()
-        (_, inputs, first), (outputs, _, last) = shapes[0], shapes[-1]
-        self.inputs = nn.Parameter(torch.randn(inputs, first))
-        self.outputs = nn.Parameter(torch.randn(outputs, 1, last))
-        self.biases = nn.Parameter(torch.randn(outputs))
-
-    def forward(
-        self, weights: list[Tensor], biases: list[Tensor]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Weights (B, out, in, taps) and biases (B, out) with the embeddings added."""
-        weights = [weights[0] + self.inputs, *weights[1:]]
-        weights = [*weights[:-1], weights[-1] + self.outputs]
-        return weights, [*biases[:-1], biases[-1] + self.biases]
+def _rearrange(
+    values: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]], variant: Variant
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The inverse of :func:`_arrange`."""
+    weights, biases = list(values[: len(shapes)]), list(values[len(shapes) :])
+    if variant == "NP":
+        return weights, biases
+    outputs, inputs = shapes[-1][0], shapes[0][1]
+    biases[-1] = biases[-1].unflatten(1, (outputs, -1))
+    if len(shapes) == 1:
+        return [weights[0].unflatten(1, (outputs, inputs, -1))], biases
+    weights[0] = weights[0].unflatten(2, (inputs, -1))
+    weights[-1] = weights[-1].unflatten(2, (outputs, -1)).transpose(1, 2)
+    return weights, biases
 
 
-def _published_head(pooled: int, outputs: int) -> nn.Sequential:
+def published_head(pooled: int, outputs: int) -> nn.Sequential:
+    """The MLP with two hidden layers of 1,000 of the published NFN."""
     return nn.Sequential(
         nn.Linear(pooled, 1000),
         nn.ReLU(),

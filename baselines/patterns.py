@@ -1,0 +1,144 @@
+"""Which entries of a tensor belong together when its axes are permuted.
+
+Entries of tensors lie in one orbit of the permutation group if the same ones of their indices are
+equal: a partition of the axes, in which only axes of one name may share a block. Where an axis is
+nested in others (units within heads), its indices can only be compared within the same parents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations, permutations
+
+Axes = tuple[str, ...]
+Form = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """The form of one feature: a tensor of shape (B, *sizes of the axes, channels).
+
+    Attributes:
+        axes: names of the axes; the same name is the same permutation everywhere. A name may
+            repeat, as in a square weight of a residual stream.
+        channels: number of channels, which no permutation touches.
+        within: for every axis the places in ``axes`` of those it is nested in: each of their
+            indices has a permutation of its own. Empty if nothing is nested.
+
+    Raises:
+        ValueError: if ``within`` is neither empty nor as long as ``axes``.
+    """
+
+    axes: Axes
+    channels: int
+    within: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.within and len(self.within) != len(self.axes):
+            raise ValueError(f"{self}: one entry of within for every axis, or none at all")
+
+    def parents(self, place: int) -> tuple[int, ...]:
+        """Places of the axes that the axis at ``place`` is nested in."""
+        return self.within[place] if self.within else ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A feature on some of its diagonals: axes in one block run together.
+
+    Attributes:
+        axes: name of each block's axis.
+        places: places of the block's axes in the feature; blocks are sorted by the first.
+        within: for every block those it is nested in.
+    """
+
+    axes: Axes
+    places: tuple[tuple[int, ...], ...]
+    within: tuple[tuple[int, ...], ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether this is the feature itself, on no diagonal."""
+        return all(len(places) == 1 for places in self.places)
+
+    def form(self, blocks: tuple[int, ...]) -> Form:
+        """What permutations see of some blocks, in this order: axes, and which nests in which."""
+        number = {block: place for place, block in enumerate(blocks)}
+        return tuple(
+            (self.axes[block], tuple(number[parent] for parent in self.within[block]))
+            for block in blocks
+        )
+
+    def selections(self) -> Iterator[tuple[int, ...]]:
+        """Sets of blocks that mean something on their own: none without those it is nested in."""
+        for count in range(len(self.axes) + 1):
+            for blocks in combinations(range(len(self.axes)), count):
+                if all(set(self.within[block]) <= set(blocks) for block in blocks):
+                    yield blocks
+
+
+def readings(feature: Feature) -> list[Reading]:
+    """All ways to read a feature, the feature itself first."""
+    found: list[list[list[int]]] = [[]]
+    for place in sorted(range(len(feature.axes)), key=lambda place: _depth(feature, place)):
+        found = [extended for blocks in found for extended in _with_place(feature, blocks, place)]
+    return [_reading(feature, sorted(map(sorted, blocks))) for blocks in found]
+
+
+def _depth(feature: Feature, place: int) -> int:
+    return 1 + max((_depth(feature, parent) for parent in feature.parents(place)), default=-1)
+
+
+def _with_place(feature: Feature, blocks: list[list[int]], place: int) -> Iterator[list[list[int]]]:
+    """Partitions with one more axis: in a block of its own, or in one that it may be equal to."""
+    yield [*blocks, [place]]
+    for number, block in enumerate(blocks):
+        if _comparable(feature, blocks, place, block[0]):
+            yield [*blocks[:number], [*block, place], *blocks[number + 1 :]]
+
+
+def _comparable(feature: Feature, blocks: list[list[int]], one: int, other: int) -> bool:
+    owner = {place: number for number, block in enumerate(blocks) for place in block}
+    first, second = ([owner[parent] for parent in feature.parents(place)] for place in (one, other))
+    return feature.axes[one] == feature.axes[other] and first == second
+
+
+def _reading(feature: Feature, blocks: list[list[int]]) -> Reading:
+    owner = {place: number for number, block in enumerate(blocks) for place in block}
+    return Reading(
+        axes=tuple(feature.axes[block[0]] for block in blocks),
+        places=tuple(tuple(block) for block in blocks),
+        within=tuple(
+            tuple(owner[parent] for parent in feature.parents(block[0])) for block in blocks
+        ),
+    )
+
+
+def orders(reading: Reading, blocks: tuple[int, ...], form: Form) -> list[tuple[int, ...]]:
+    """The blocks in every order in which they have the given form."""
+    if len(set(names := [reading.axes[block] for block in blocks])) == len(names):
+        known = dict(zip(names, blocks, strict=True))
+        ordered = tuple(known[axis] for axis, _ in form)
+        return [ordered] if reading.form(ordered) == form else []
+    return [order for order in permutations(blocks) if reading.form(order) == form]
+
+
+def key(form: Form) -> Form:
+    """The same for all orders of a form."""
+    return min(_reordered(form, order) for order in _candidates(form))
+
+
+def _candidates(form: Form) -> Iterator[tuple[int, ...]]:
+    by_name = sorted(range(len(form)), key=lambda slot: form[slot][0])
+    if len({axis for axis, _ in form}) == len(form):
+        yield tuple(by_name)
+    else:
+        yield from permutations(by_name)
+
+
+def _reordered(form: Form, order: tuple[int, ...]) -> Form:
+    number = {slot: place for place, slot in enumerate(order)}
+    return tuple(
+        (form[slot][0], tuple(number[parent] for parent in form[slot][1])) for slot in order
+    )

@@ -1,0 +1,282 @@
+"""UNF: universal neural functionals, for any architecture (Zhou et al., arXiv 2402.05232)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gmn.features import fan_in
+from gmn.graph import ParameterGraph
+from gmn.nn.editing import EditHead
+from gmn.spec import Axis, Dim, EdgeSet, GraphSpec
+from gmn.topology import view_block
+
+from .adapter import UnsupportedArchitecture
+from .equivariant import EquivariantLinear, Feature, diagonal
+from .patterns import readings
+
+
+@dataclass(frozen=True)
+class Block:
+    """How an edge set becomes a feature, and back.
+
+    Attributes:
+        edges: the edge set.
+        order: its dimensions, those that become axes first.
+        sizes: sizes of the feature's axes.
+        feature: axes, nesting, and one channel for each index of the other dimensions.
+        ordered: places of the feature's axes that may not move.
+    """
+
+    edges: EdgeSet
+    order: tuple[int, ...]
+    sizes: tuple[int, ...]
+    feature: Feature
+    ordered: tuple[int, ...]
+
+    def read(self, graph: ParameterGraph) -> Tensor:
+        """The values, at comparable magnitude: shape (B, *sizes, channels).
+
+        Weights are multiplied by the square root of their fan-in, variances enter as logarithms.
+        """
+        values = graph.block(self.edges) * self.scale
+        if self.edges.kind == "variance":
+            values = values.clamp(min=1e-12).log()
+        values = values.permute(0, *(1 + dim for dim in self.order))
+        return values.reshape(len(graph), *self.sizes, self.feature.channels)
+
+    @property
+    def scale(self) -> float:
+        """What values are multiplied by."""
+        return math.sqrt(fan_in(self.edges)) if self.edges.kind == "weight" else 1.0
+
+    def restore(self, values: Tensor) -> Tensor:
+        """From (B, *sizes, channels) to (B, *shape of the edge set); undoes order and scale."""
+        shape = [self.edges.shape[dim] for dim in self.order]
+        back = [0, *(1 + self.order.index(dim) for dim in range(len(shape)))]
+        return values.reshape(len(values), *shape).permute(back) / self.scale
+
+
+@lru_cache(maxsize=64)
+def blocks_of(spec: GraphSpec, fold: int) -> tuple[Block, ...]:
+    """All parameters and statistics of a spec as features of its permutation group.
+
+    Every movable axis is an axis. What may not move becomes channels, so that nothing about it is
+    lost: axes that are ordered (inputs, outputs), and the taps of an edge set together. Where these
+    are more than ``fold`` indices, or movable axes are nested in them, they are axes all the same,
+    for learned positions to break the symmetry.
+    """
+    outer = {name for axis in spec.symmetries.permutations for name in axis.within}
+    numbers: dict[str, str] = {}
+    found = []
+    for edges in spec.edge_sets:
+        if edges.tied_to is None:
+            found.append(_block(spec, edges, fold, outer, numbers))
+    return tuple(found)
+
+
+def _block(
+    spec: GraphSpec, edges: EdgeSet, fold: int, outer: set[str], numbers: dict[str, str]
+) -> Block:
+    dims = list(enumerate(edges.dims))
+    known = {dim.axis: spec.axis(dim.axis) for dim in edges.dims if dim.axis is not None}
+    axes = [
+        place
+        for place, dim in dims
+        if dim.axis is not None and not _folds(known[dim.axis], fold, outer)
+    ]
+    taps = [place for place, dim in dims if dim.axis is None]
+    if edges.num_taps <= fold or edges.num_taps == 1:
+        taps = []
+    folded = [place for place, _ in dims if place not in axes and place not in taps]
+    names, sizes, within, ordered = [], [], [], []
+    for number, place in enumerate(axes):
+        dim = edges.dims[place]
+        assert dim.axis is not None
+        axis = known[dim.axis]
+        names.append(numbers.setdefault(axis.name, f"n{len(numbers)}"))
+        sizes.append(axis.size)
+        within.append(_parents(edges.dims, axes, place, axis if axis.movable else None))
+        ordered += [] if axis.movable else [number]
+    if taps:
+        names.append(numbers.setdefault(f"taps of {edges.name}", f"n{len(numbers)}"))
+        sizes.append(edges.num_taps)
+        within.append(())
+        ordered.append(len(axes))
+    channels = math.prod(edges.dims[place].size for place in folded)
+    feature = Feature(tuple(names), channels, tuple(within) if any(within) else ())
+    return Block(edges, (*axes, *taps, *folded), tuple(sizes), feature, tuple(ordered))
+
+
+def _folds(axis: Axis, fold: int, outer: set[str]) -> bool:
+    if axis.size == 1:
+        return True
+    return not axis.movable and axis.size <= fold and axis.name not in outer
+
+
+def _parents(
+    dims: Sequence[Dim], axes: list[int], place: int, axis: Axis | None
+) -> tuple[int, ...]:
+    """Places among the axes of those that the one at ``place`` is nested in, at its end."""
+    found = []
+    for name in axis.within if axis is not None else ():
+        same = [i for i, other in enumerate(axes) if dims[other].axis == name]
+        ports = [dims[axes[i]].port for i in same]
+        for port in (dims[place].port, "both"):
+            if port in ports:
+                found.append(same[ports.index(port)])
+                break
+        else:
+            found += same[:1]
+    return tuple(found)
+
+
+class UNF(nn.Module):
+    """The maximal equivariant linear layers of the permutation group of any architecture.
+
+    Every parameter tensor is a feature over the movable axes that index it: residual streams,
+    heads and the units within them, groups, normalisation, embeddings, recurrent weights, tied
+    weights (once) and running statistics included. Each layer holds every linear map between all
+    of these that commutes with the group (see :class:`.equivariant.EquivariantLinear`). On chains
+    the layers are those of NFN: HNP as they are, NP with ``fold=0``.
+
+    Inputs, outputs and kernel places are channels, as in HNP, up to ``fold`` of them; larger ones
+    (vocabularies, pixels) are axes with learned positions, as in NP-PosEmb: the group is then
+    larger than that of the networks, and only the positions tell these indices apart. So is an
+    ordered axis whose indices have movable ones of their own (kernels of every input channel).
+
+    Cost grows with the square of the number of parameter tensors.
+
+    Args:
+        spec: the architecture of the networks it reads; any.
+        channels: channels per parameter (and per index of what is folded) after each layer.
+        head: number of outputs of the published head (a hidden layer of 512); or a module that
+            maps pooled features (B, ``pooled``) to anything; or an :class:`gmn.nn.EditHead` for
+            edited networks. Edits come from one further layer, at first of size 0.01, in units of
+            one over the square root of the fan-in; running statistics stay.
+        fold: up to how many ordered indices become channels.
+
+    Attributes:
+        pooled: number of invariant features; 0 with a head for edits.
+        learning_rate: a good peak for :func:`gmn.train.train`.
+    """
+
+    learning_rate = 1e-3
+
+    def __init__(
+        self,
+        spec: GraphSpec,
+        channels: Sequence[int] = (16, 16, 16),
+        head: int | nn.Module | EditHead = 1,
+        fold: int = 64,
+    ) -> None:
+        super().__init__()
+        self.fold = fold
+        blocks = blocks_of(spec, fold)
+        self.form = _form(blocks)
+        self.positions = nn.ParameterList(
+            nn.Parameter(torch.randn([*_one_size(block, place), block.feature.channels]))
+            for block in blocks
+            for place in block.ordered
+        )
+        stages = [[_wider(block.feature, c) for block in blocks] for c in (1, *channels)]
+        self.pooled = 0
+        self.size = None
+        self.head = head if isinstance(head, nn.Module) else None
+        if isinstance(head, EditHead):
+            stages.append([_wider(b.feature, head.copies) for b in blocks if _edited(spec, b)])
+            self.size = nn.Parameter(torch.full((head.copies,), 0.01))
+        else:
+            self.pooled = sum(len(readings(f)) * f.channels for f in stages[-1])
+        if isinstance(head, int):
+            self.head = nn.Sequential(nn.Linear(self.pooled, 512), nn.ReLU(), nn.Linear(512, head))
+        self.layers = nn.ModuleList(
+            EquivariantLinear(before, after) for before, after in pairwise(stages)
+        )
+
+    def forward(self, graph: ParameterGraph) -> Any:
+        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
+
+        Raises:
+            UnsupportedArchitecture: if they are not of the architecture that it was built for, up
+                to operations without parameters.
+        """
+        blocks = blocks_of(graph.spec, self.fold)
+        if _form(blocks) != self.form:
+            raise UnsupportedArchitecture(
+                f"the networks have other parameters than those that this UNF was built for: "
+                f"{_difference(self.form, blocks)}. Build one per architecture, or use a method "
+                "that reads several: StatNN or gmn.nn.GMN."
+            )
+        values = self._encode(blocks, graph)
+        for number, layer in enumerate(self.layers):
+            values = layer(values if number == 0 else [torch.relu(value) for value in values])
+        if self.size is not None:
+            return self._edit(graph, [b for b in blocks if _edited(graph.spec, b)], values)
+        assert self.head is not None
+        return self.head(_pool(blocks, [torch.relu(value) for value in values]))
+
+    def _encode(self, blocks: Sequence[Block], graph: ParameterGraph) -> list[Tensor]:
+        positions = iter(self.positions)
+        return [
+            sum((next(positions) for _ in block.ordered), block.read(graph)) for block in blocks
+        ]
+
+    def _edit(
+        self, graph: ParameterGraph, blocks: Sequence[Block], changes: Sequence[Tensor]
+    ) -> ParameterGraph:
+        assert self.size is not None
+        sized = [value.unflatten(-1, (-1, len(self.size))) * self.size for value in changes]
+        edited = []
+        for copy in range(len(self.size)):
+            fresh: dict[str, Tensor] = {}
+            for block, change in zip(blocks, sized, strict=True):
+                old = graph.values[block.edges.parameter]
+                new = fresh.setdefault(block.edges.parameter, old.clone().contiguous())
+                view_block(new, block.edges).add_(block.restore(change[..., copy]))
+            edited.append(graph.replace(fresh))
+        return ParameterGraph.cat(edited) if len(edited) > 1 else edited[0]
+
+
+def _pool(blocks: Sequence[Block], values: Sequence[Tensor]) -> Tensor:
+    """Means of every feature, and of its diagonals: shape (B, pooled)."""
+    means = []
+    for block, value in zip(blocks, values, strict=True):
+        for reading in readings(block.feature):
+            part = diagonal(value, reading)
+            means.append(part.flatten(1, -2).mean(1) if part.dim() > 2 else part)
+    return torch.cat(means, dim=1)
+
+
+def _wider(feature: Feature, channels: int) -> Feature:
+    return Feature(feature.axes, feature.channels * channels, feature.within)
+
+
+def _one_size(block: Block, place: int) -> list[int]:
+    return [size if i == place else 1 for i, size in enumerate(block.sizes)]
+
+
+def _edited(spec: GraphSpec, block: Block) -> bool:
+    return spec.is_parameter(block.edges)
+
+
+Form = tuple[tuple[str, Feature, tuple[int, ...]], ...]
+
+
+def _form(blocks: Sequence[Block]) -> Form:
+    """What a model depends on: kinds, axes and sizes, but not names and operations."""
+    return tuple((block.edges.kind, block.feature, block.sizes) for block in blocks)
+
+
+def _difference(form: Form, blocks: Sequence[Block]) -> str:
+    for block, own, wanted in zip(blocks, _form(blocks), form, strict=False):
+        if own != wanted:
+            return f"{block.edges.name} is not as expected"
+    return f"{len(blocks)} parameter tensors instead of {len(form)}"
