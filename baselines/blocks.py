@@ -123,11 +123,12 @@ def _depth(block: Block) -> int:
 
 
 def _is_scores(nodes: NodeSet, weights: Sequence[EdgeSet]) -> bool:
-    """Whether two weights enter the neurons, and none leaves: their products are scores."""
+    """Whether several weights enter the neurons, and none leaves: their products are scores."""
     entering = [edges for edges in weights if edges.target == nodes.name]
     leaving = [edges for edges in weights if edges.source == nodes.name]
     ports = {dim.port for edges in entering for dim in edges.dims}
-    return len(entering) == 2 and not leaving and ports == {"target", "source"}
+    hidden = nodes.role in ("hidden", "ordered")
+    return hidden and len(entering) > 1 and not leaving and ports == {"target", "source"}
 
 
 def _check_shared_heads(spec: GraphSpec) -> None:
@@ -147,12 +148,16 @@ def _check_shared_heads(spec: GraphSpec) -> None:
 
 
 def _attention(spec: GraphSpec, nodes: NodeSet, weights: Sequence[EdgeSet]) -> Block:
-    first, second = (edges for edges in weights if edges.target == nodes.name)
+    entering = [edges for edges in weights if edges.target == nodes.name]
     who = f"node set {nodes.name}"
-    if first.source != second.source:
-        raise _refuse(who, f"compares {first.source} with {second.source} (cross-attention)")
-    gauge = _gauge_of(spec, first, second)
-    if gauge is None:
+    for edges in entering:
+        if edges.tied_to is not None:
+            raise _refuse(f"edge set {edges.name}", f"is tied to {edges.tied_to}")
+    sources = dict.fromkeys(edges.source for edges in entering)
+    if len(sources) > 1:
+        raise _refuse(who, f"compares {' with '.join(sources)} (cross-attention)")
+    gauge = _gauge_of(spec, *entering)
+    if gauge is None or len(entering) > 2:
         raise _refuse(
             who,
             "has no free change of basis between queries and keys (as with rotary embeddings or "
@@ -161,7 +166,7 @@ def _attention(spec: GraphSpec, nodes: NodeSet, weights: Sequence[EdgeSet]) -> B
     if gauge.axes != nodes.axes or len(nodes.axes) > 2:
         raise _refuse(who, f"is mixed along {gauge.axes}, but has the axes {nodes.axes}")
     head = nodes.axes[0] if len(nodes.axes) == 2 else None
-    query, key = sorted((first, second), key=_operand)
+    query, key = sorted(entering, key=_operand)
     value, output, values = _values(spec, head, query, gauge, weights)
     sides = {term.edge_set: term.exponent for term in gauge.terms}
     biases = {
@@ -268,8 +273,8 @@ def _check_nothing_else(spec: GraphSpec, block: Block) -> None:
     own = {edges.name for edges in block.edge_sets}
     attention = (block.query.target, block.value.target)
     for edges in spec.edge_sets:
-        if edges.tied_to in own or (edges.name in own and edges.tied_to is not None):
-            raise _refuse(f"edge set {edges.name}", "is tied to another layer")
+        if edges.tied_to is not None and {edges.name, edges.tied_to} & own:
+            raise _refuse(f"edge set {edges.name}", f"is tied to {edges.tied_to}")
         if edges.name not in own and {edges.source, edges.target} & {*attention}:
             raise _refuse(
                 f"node set {edges.target}", f"has parameters besides its weights: {edges.name}"

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -164,7 +165,7 @@ class Rows:
         if self.nodes is None:
             return self.fixed
         total = self.nodes.sum(2) / self.nodes.shape[2] ** 0.5
-        return torch.cat([total.unsqueeze(3), self.fixed], dim=3)
+        return _joined([total.unsqueeze(3), self.fixed][: 2 if self.fixed.shape[3] else 1])
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,14 @@ class State:
     features: dict[str, Tensor]
 
     def rectified(self) -> State:
-        """ReLU where entries are numbers; within heads it would break the changes of basis."""
-        return State(self.rows, {name: value.relu() for name, value in self.features.items()})
+        """ReLU where entries are numbers; within heads it would break the changes of basis.
+
+        Overwrites what runs over neurons, which a layer's sums have just made.
+        """
+        return State(
+            self.rows,
+            {n: v.relu_() if v.dim() > 2 else v.relu() for n, v in self.features.items()},
+        )
 
 
 class RowMap(nn.Module):
@@ -248,7 +255,7 @@ class Products(nn.Module):
         if self.same and left.nodes is not None and right.nodes is not None:
             trace = (left.nodes * right.nodes).sum(2) / left.nodes.shape[2] ** 0.5
             found.append(trace.unflatten(1, (heads, -1)).sum(2) / size)
-        return torch.cat(found, dim=2)
+        return _joined(found)
 
 
 class Contraction(nn.Module):
@@ -312,10 +319,16 @@ class Mix(nn.Module):
                 size = self._width(frozenset({axis}))
                 self.contractions[f"{left} {right}"] = Contraction(first.flat, channels, size)
         self.kept = sorted(widths, key=lambda kept: (len(kept), sorted(kept)))
+        self.order = {kept: self._ordered(kept) for kept in self.kept}
         self.mix = nn.ModuleList(
             _linear(widths[kept], self._width(kept), not kept, rank) for kept in self.kept
         )
         self._reset(widths, channels)
+
+    def _ordered(self, kept: Kept) -> tuple[str, ...]:
+        """The axes as the first input has them, which then needs no transposition."""
+        holders = (f.axes for f in self.inputs.values() if kept <= set(f.axes))
+        return tuple(axis for axis in next(holders, tuple(kept)) if axis in kept)
 
     def _width(self, kept: Kept) -> int:
         return sum(feature.channels for feature in self._receivers(kept))
@@ -368,22 +381,20 @@ class Mix(nn.Module):
             assert nodes is not None
             term = contraction(rows[left].flat, nodes)
             extra[kept] = extra[kept] + term if kept in extra else term
-        totals: list[Tensor | None] = [None] * len(self.outputs)
+        terms: list[list[Tensor]] = [[] for _ in self.outputs]
         for kept, linear in zip(self.kept, self.mix, strict=True):
             parts = statistics[kept]
-            mixed = linear(parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1))
+            mixed = linear(_joined(parts))
             mixed = mixed + extra[kept] if kept in extra else mixed
             receivers = [i for i, g in enumerate(self.outputs) if kept <= set(g.axes)]
             widths = [self.outputs[i].channels for i in receivers]
             blocks = mixed.split(widths, dim=-1) if len(widths) > 1 else (mixed,)
             for i, block in zip(receivers, blocks, strict=True):
-                term = _spread(block, tuple(sorted(kept)), self.outputs[i].axes)
-                total = totals[i]
-                totals[i] = term if total is None else total + term
-        return [total for total in totals if total is not None]
+                terms[i].append(_spread(block, self.order[kept], self.outputs[i].axes))
+        return [_total(own) for own in terms]
 
     def _statistics(self, state: State) -> dict[Kept, list[Tensor]]:
-        """What every family of nodes reads, neurons in the order of sorted axes."""
+        """What every family of nodes reads."""
         rows = state.rows
         found: dict[Kept, list[Tensor]] = {kept: [] for kept in self.kept}
         for products, left, right in (
@@ -394,7 +405,9 @@ class Mix(nn.Module):
         for name, feature in self.inputs.items():
             for kept in _subsets(feature.axes):
                 if kept in found:
-                    found[kept].append(_summed(state.features[name], feature.axes, kept))
+                    found[kept].append(
+                        _summed(state.features[name], feature.axes, self.order[kept])
+                    )
         for left, right, kept in self.traces:
             first, second = rows[left].nodes, rows[right].nodes
             assert first is not None
@@ -491,17 +504,31 @@ def _subsets(axes: Sequence[str]) -> list[Kept]:
     return [frozenset(c) for n in range(len(axes) + 1) for c in combinations(axes, n)]
 
 
-def _summed(value: Tensor, axes: tuple[str, ...], kept: Kept) -> Tensor:
-    """Summed over the other axes, divided by the root of their number; axes sorted."""
+def _summed(value: Tensor, axes: tuple[str, ...], kept: tuple[str, ...]) -> Tensor:
+    """Summed over the other axes, divided by the root of their number."""
     dims = [1 + place for place, axis in enumerate(axes) if axis not in kept]
-    count = 1
-    for dim in dims:
-        count *= value.shape[dim]
     if dims:
-        value = value.sum(dims) / count**0.5
-    left = [axis for axis in axes if axis in kept]
-    order = [1 + left.index(axis) for axis in sorted(left)]
-    return value.permute(0, *order, len(order) + 1)
+        value = value.sum(dims) / prod(value.shape[dim] for dim in dims) ** 0.5
+    return _spread(value, tuple(axis for axis in axes if axis in kept), kept)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Side by side along the last dimension; a single part is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat([*parts], dim=-1)
+
+
+def _total(terms: Sequence[Tensor]) -> Tensor:
+    """The sum of terms, given from the smallest to the largest, with few full-size tensors."""
+    *smaller, total = terms
+    groups: list[Tensor] = []
+    for term in smaller:
+        if groups and torch.broadcast_shapes(groups[-1].shape, term.shape) == term.shape:
+            groups[-1] = groups[-1] + term
+        else:
+            groups.append(term)
+    for number, group in enumerate(groups):
+        total = total.add_(group) if number else total + group  # fresh after the first
+    return total
 
 
 def _spread(value: Tensor, axes: tuple[str, ...], wanted: tuple[str, ...]) -> Tensor:
