@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from math import prod
 from typing import Literal
 
@@ -182,17 +182,12 @@ class TransformerNFN(nn.Module):
 
     def _check(self, spec: GraphSpec) -> None:
         found = _layout(spec, blocks.transformer(spec))
-        for have, want in zip(found, self.layout, strict=False):
+        for have, want in zip_longest(found, self.layout, fillvalue=("nothing", ())):
             if have != want:
                 raise UnsupportedArchitecture(
-                    f"{have[0]} is {have[1]}, but this TransformerNFN was built for {want[0]}, "
+                    f"{have[0]} {have[1]} is where this TransformerNFN was built for {want[0]} "
                     f"{want[1]}. Build one per architecture. {INSTEAD}"
                 )
-        if len(found) != len(self.layout):
-            raise UnsupportedArchitecture(
-                f"the network has {len(found)} edge sets, but this TransformerNFN was built for "
-                f"{len(self.layout)}. Build one per architecture. {INSTEAD}"
-            )
 
 
 def transformer_nfn(spec: GraphSpec, outputs: int) -> TransformerNFN:
