@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -149,23 +148,26 @@ def _fold_order(spaces: Sequence[Space]) -> list[int]:
 
 @dataclass(frozen=True)
 class Rows:
-    """Values of a head-wise matrix with d channels, for U units of all heads.
+    """Values of a head-wise matrix with d channels, for U units of all heads; see :func:`rows_of`.
 
     Attributes:
         fixed: shape (B, U, d, fixed entries).
         nodes: shape (B, U, n, d) along a movable space; None along an ordered one.
+        flat: what no permutation changes, shape (B, U, d, flat entries): the sum of ``nodes``
+            divided by the root of their number, and ``fixed``.
     """
 
     fixed: Tensor
-    nodes: Tensor | None = None
+    nodes: Tensor | None
+    flat: Tensor
 
-    @cached_property
-    def flat(self) -> Tensor:
-        """What no permutation changes: shape (B, U, d, flat entries)."""
-        if self.nodes is None:
-            return self.fixed
-        total = self.nodes.sum(2) / self.nodes.shape[2] ** 0.5
-        return _joined([total.unsqueeze(3), self.fixed][: 2 if self.fixed.shape[3] else 1])
+
+def rows_of(fixed: Tensor, nodes: Tensor | None = None) -> Rows:
+    """Rows with their flat entries, which several terms read."""
+    if nodes is None:
+        return Rows(fixed, None, fixed)
+    total = (nodes.sum(2) / nodes.shape[2] ** 0.5).unsqueeze(3)
+    return Rows(fixed, nodes, _joined([total, fixed][: 2 if fixed.shape[3] else 1]))
 
 
 @dataclass(frozen=True)
@@ -209,8 +211,8 @@ class RowMap(nn.Module):
         """Maps rows of d channels to rows of e channels."""
         flat = self.flat(rows.flat.flatten(2)).unflatten(2, (self.outputs, self.width))
         if self.nodes is None or rows.nodes is None:
-            return Rows(flat)
-        return Rows(flat[..., 1:], self.nodes(rows.nodes) + flat[..., 0].unsqueeze(2))
+            return rows_of(flat)
+        return rows_of(flat[..., 1:], self.nodes(rows.nodes) + flat[..., 0].unsqueeze(2))
 
 
 class Products(nn.Module):
@@ -506,9 +508,13 @@ def _subsets(axes: Sequence[str]) -> list[Kept]:
 
 def _summed(value: Tensor, axes: tuple[str, ...], kept: tuple[str, ...]) -> Tensor:
     """Summed over the other axes, divided by the root of their number."""
-    dims = [1 + place for place, axis in enumerate(axes) if axis not in kept]
-    if dims:
-        value = value.sum(dims) / prod(value.shape[dim] for dim in dims) ** 0.5
+    place = 1
+    for axis in axes:
+        if axis in kept:
+            place += 1
+        else:
+            # One axis at a time: the gradient is then contiguous along those that are summed later.
+            value = value.sum(place) / value.shape[place] ** 0.5
     return _spread(value, tuple(axis for axis in axes if axis in kept), kept)
 
 

@@ -26,15 +26,16 @@ from .head_layers import (
     HeadReadout,
     InvariantLayer,
     RowForm,
-    Rows,
     Space,
     State,
     fold,
     folded_form,
+    rows_of,
     unfold,
 )
 
 Group = Literal["published", "certified"]
+_Inputs = tuple[tuple[BlockTensors, ...], list[Tensor | None], list[State], list[list[Tensor]]]
 HEADS = ("query", "key", "value", "output")
 FULL_WIDTH = 64
 RANK = 64
@@ -141,15 +142,7 @@ class TransformerNFN(nn.Module):
         Raises:
             UnsupportedArchitecture: if their blocks are not those that the model was built for.
         """
-        self._check(graph.spec)
-        tensors = blocks.to_blocks(graph)
-        lengths = [_lengths(graph, scaling) for scaling in self.scales]
-        states = [
-            _read(_rescaled(part, block, scaling, length, -1), form)
-            for part, block, form, scaling, length in zip(
-                tensors, self.parts, self.forms, self.scales, lengths, strict=True
-            )
-        ]
+        tensors, lengths, states, others = self._inputs(graph)
         for number, stage in enumerate(self.layers):
             assert isinstance(stage, nn.ModuleList)
             states = [layer(state) for layer, state in zip(stage, states, strict=True)]
@@ -160,9 +153,28 @@ class TransformerNFN(nn.Module):
         found = [layer(state) for layer, state in zip(self.invariant, states, strict=True)]
         for i, module in enumerate(self.per_head):
             found[i] = found[i] + module(states[i])
-        answers = [self.body(torch.cat(found, dim=1)), *(part(graph) for part in self.others)]
-        return self.head(torch.cat(answers, dim=1))
+        parts = (part(values) for part, values in zip(self.others, others, strict=True))
+        return self.head(torch.cat([self.body(torch.cat(found, dim=1)), *parts], dim=1))
 
+    # Reading walks over names in the spec, which a compiler would trace anew for each of them.
+    @torch.compiler.disable
+    def _inputs(self, graph: ParameterGraph) -> _Inputs:
+        """The blocks, lengths of their hidden neurons, their features; values of all the rest."""
+        self._check(graph.spec)
+        tensors = blocks.to_blocks(graph)
+        lengths = [_lengths(graph, scaling) for scaling in self.scales]
+        states = [
+            _read(_rescaled(part, block, scaling, length, -1), form)
+            for part, block, form, scaling, length in zip(
+                tensors, self.parts, self.forms, self.scales, lengths, strict=True
+            )
+        ]
+        return tensors, lengths, states, [part.read(graph) for part in self._other_parts()]
+
+    def _other_parts(self) -> list[_Others]:
+        return [] if self.edits else [part for part in self.others if isinstance(part, _Others)]
+
+    @torch.compiler.disable
     def _edited(
         self,
         graph: ParameterGraph,
@@ -271,10 +283,10 @@ def _read(tensors: BlockTensors, form: BlockForm) -> State:
         along = along.flatten(1, 2).unsqueeze(2) * sizes[name]  # (B, units, 1, n)
         ends = [bias.flatten(1)[:, :, None, None]] if getattr(form, name).bias else []
         if getattr(form, name).space.axis is None:
-            rows[name] = Rows(torch.cat([along, *ends], dim=3))
+            rows[name] = rows_of(torch.cat([along, *ends], dim=3))
         else:
             fixed = torch.cat([along[..., :0], *ends], dim=3)
-            rows[name] = Rows(fixed, along.transpose(2, 3))
+            rows[name] = rows_of(fixed, along.transpose(2, 3))
     values = {
         "into": [weight * sizes["into"] for weight in tensors.into],
         "into_bias": [bias for bias in tensors.into_biases if bias is not None],
@@ -423,12 +435,16 @@ class _Others(nn.Module):
         self.second = EquivariantLinear(hidden, hidden)
         self.width = width * len(hidden)
 
-    def forward(self, graph: ParameterGraph) -> Tensor:
-        """Shape (B, width)."""
+    def read(self, graph: ParameterGraph) -> list[Tensor]:
+        """The parameters as features."""
         values = []
         for edges, spaces in zip(self.edge_sets, self.spaces, strict=True):
             size = fan_in(edges) ** 0.5 if edges.kind == "weight" else 1
             values.append(fold(graph.block(edges).unsqueeze(-1) * size, spaces))
+        return values
+
+    def forward(self, values: list[Tensor]) -> Tensor:
+        """Features of the parameters to shape (B, width)."""
         for layer in (self.first, self.second):
             values = [value.relu() for value in layer(values)]
         means = [v.flatten(1, -2).mean(1) if v.dim() > 2 else v for v in values]
