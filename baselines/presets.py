@@ -6,9 +6,14 @@ from gmn.nn.probes import Probes
 from gmn.spec import GraphSpec
 
 from .flat import FlatMLP
+from .magep import MAGEP
+from .monomial import MonomialNFN
 from .nfn import NFN
+from .nft import NFT
 from .probing import ProbeNet
 from .statistics import StatNN
+from .transformer_nfn import TransformerNFN
+from .unf import UNF
 
 
 def nfn_hnp(spec: GraphSpec, outputs: int) -> NFN:
@@ -19,6 +24,43 @@ def nfn_hnp(spec: GraphSpec, outputs: int) -> NFN:
 def nfn_np(spec: GraphSpec, outputs: int) -> NFN:
     """NFN with NP layers of (16, 16, 5) channels and position embeddings (NP-PosEmb)."""
     return NFN(spec, channels=(16, 16, 5), variant="NP", head=outputs)
+
+
+def dws(spec: GraphSpec, outputs: int) -> NFN:
+    """The linear form of DWSNets: 4 layers of 32 channels, as for INRs in the paper."""
+    return NFN(spec, channels=(32, 32, 32, 32), variant="DWS", head=outputs)
+
+
+def nft(spec: GraphSpec, outputs: int) -> NFT:
+    """NFT of 64 channels and 4 blocks; the paper has 256 and 6, which keep gigabytes."""
+    return NFT(spec, channels=64, depth=4, heads=4, head=outputs)
+
+
+def unf(spec: GraphSpec, outputs: int) -> UNF:
+    """UNF of (16, 16, 16) channels and a head of 512, as for recurrent networks in the paper."""
+    return UNF(spec, channels=(16, 16, 16), head=outputs)
+
+
+def monomial_nfn(spec: GraphSpec, outputs: int) -> MonomialNFN:
+    """Monomial-NFN of (16, 16, 5) channels and a head of 200, as for ReLU CNNs in the paper."""
+    return MonomialNFN(spec, channels=(16, 16, 5), head=outputs)
+
+
+def magep_nfn(spec: GraphSpec, outputs: int) -> MAGEP:
+    """MAGEP-NFN: 20 channels, two polynomial layers, 20 invariants, as for CNNs in the paper."""
+    return MAGEP(spec, channels=(20, 20, 20), head=outputs, invariants=20)
+
+
+def transformer_nfn(spec: GraphSpec, outputs: int) -> TransformerNFN:
+    """Transformer-NFN in the published configuration: one layer of 10 channels, 10 invariants."""
+    return TransformerNFN(spec, channels=(10,), readout=10, head=outputs)
+
+
+def transformer_nfn_certified(spec: GraphSpec, outputs: int) -> TransformerNFN:
+    """Transformer-NFN with all certified permutations and a readout of single heads."""
+    return TransformerNFN(
+        spec, channels=(10, 10), readout=10, head=outputs, group="certified", head_reads=16
+    )
 
 
 def flat_mlp(spec: GraphSpec, outputs: int) -> FlatMLP:

@@ -202,16 +202,6 @@ class TransformerNFN(nn.Module):
                 )
 
 
-def transformer_nfn(spec: GraphSpec, outputs: int) -> TransformerNFN:
-    """Transformer-NFN in the published configuration: one layer of 10 channels, 10 invariants."""
-    return TransformerNFN(spec, channels=(10,), readout=10, head=outputs)
-
-
-def transformer_nfn_certified(spec: GraphSpec, outputs: int) -> TransformerNFN:
-    """Transformer-NFN with all certified permutations and a readout of single heads."""
-    return TransformerNFN(spec, (10, 10), 10, outputs, "certified", head_reads=16)
-
-
 def _layout(spec: GraphSpec, parts: Sequence[Block]) -> tuple[tuple[str, tuple[int, ...]], ...]:
     own = [edges for block in parts for edges in block.edge_sets]
     return tuple((edges.name, edges.shape) for edges in (*own, *blocks.rest(spec)))

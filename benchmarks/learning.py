@@ -25,6 +25,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from scipy import stats
 from tqdm.auto import tqdm
 
 import converters
@@ -154,11 +155,20 @@ def robustness(
     for number, name in enumerate(names):
         runs = torch.tensor(found[number * options.seeds : (number + 1) * options.seeds])
         means = runs.mean(dim=0).tolist()
-        print(f"| {name} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |", flush=True)
+        cells = (_with_interval(values) for values in runs.T)
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
         axes.plot([str(degree) for degree in degrees], means, marker="o", label=name)
     axes.set(xlabel=options.what, ylabel=f"{metric} on the test networks")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     figure.savefig(options.runs / f"{options.what}.png", dpi=150)
+
+
+def _with_interval(values: torch.Tensor) -> str:
+    """Mean over seeds and half-width of its 95 % confidence interval."""
+    if len(values) < 2:
+        return f"{values.item():.3f}"
+    width = stats.t.ppf(0.975, len(values) - 1) * values.std().item() / len(values) ** 0.5
+    return f"{values.mean().item():.3f} ± {width:.3f}"
 
 
 def widened(part: Batch, factor: int) -> Batch:

@@ -24,6 +24,11 @@ def graph_of(case: Case, networks: int = 2) -> gmn.ParameterGraph:
     return gmn.ParameterGraph.from_state_dicts(spec_of(case.name), states)
 
 
+def read_by(model: str) -> Case:
+    """A case that an installed model can read."""
+    return BY_NAME["transformer" if model.startswith("transformer-nfn") else "cnn"]
+
+
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 chains = pytest.mark.parametrize(
     "case", [case for case in CASES if case.chain], ids=lambda case: case.name

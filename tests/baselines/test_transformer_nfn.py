@@ -22,11 +22,8 @@ from baselines.head_layers import (
     State,
     rows_of,
 )
-from baselines.transformer_nfn import (
-    TransformerNFN,
-    transformer_nfn,
-    transformer_nfn_certified,
-)
+from baselines.presets import transformer_nfn, transformer_nfn_certified
+from baselines.transformer_nfn import TransformerNFN
 from gmn import symmetry
 from gmn.memory import saved_bytes
 from gmn.nn import EditHead

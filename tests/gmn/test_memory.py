@@ -16,7 +16,7 @@ from gmn.nn import GMN
 from gmn.tasks import AccuracyPrediction
 from gmn.train import Recipe, train
 from tests.gmn.population import small_zoo
-from tests.traced import BY_NAME, graph_of
+from tests.traced import BY_NAME, graph_of, read_by
 
 CPU = torch.device("cpu")
 
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("name", registry.names())
 def test_estimates_are_what_is_kept(name: str) -> None:
     torch.manual_seed(0)
-    graph = graph_of(BY_NAME["cnn"], networks=12).to(dtype=torch.float32)
+    graph = graph_of(read_by(name), networks=12).to(dtype=torch.float32)
     model = registry.find(name)(graph.spec, 1)
     if not isinstance(model, nn.Module):
         return
