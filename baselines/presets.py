@@ -32,8 +32,8 @@ def dws(spec: GraphSpec, outputs: int) -> NFN:
 
 
 def nft(spec: GraphSpec, outputs: int) -> NFT:
-    """NFT of 64 channels and 4 blocks; the paper has 256 and 6, which keep gigabytes."""
-    return NFT(spec, channels=64, depth=4, heads=4, head=outputs)
+    """NFT of 32 channels and 4 blocks; the paper has 256 and 6, which keep gigabytes."""
+    return NFT(spec, channels=32, depth=4, heads=4, head=outputs)
 
 
 def unf(spec: GraphSpec, outputs: int) -> UNF:

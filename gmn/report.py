@@ -32,7 +32,10 @@ def columns(comparison: Comparison) -> list[str]:
 
 def cells(comparison: Comparison, row: Row) -> list[str]:
     """One row of the table."""
-    metrics = [f"{row.mean(m):.3f} ± {row.interval(m):.3f}" for m in row.metrics]
+    several = len(row.seconds) > 1
+    metrics = [
+        f"{row.mean(m):.3f}" + (f" ± {row.interval(m):.3f}" if several else "") for m in row.metrics
+    ]
     price = row.cost
     return [
         row.model,
@@ -55,13 +58,17 @@ def caption(comparison: Comparison) -> str:
     sizes = "/".join(str(n) for n in protocol["networks"].values())
     recipe = protocol["recipe"]
     protocol_line = (
-        f"{protocol['task']}: {sizes} networks (train/val/test), {protocol['seeds']} seeds "
-        f"(mean ± 95 % CI), {recipe['epochs']} epochs of batches of {recipe['batch_size']}, "
+        f"{protocol['task']}: {sizes} networks (train/val/test), {_seeds(protocol['seeds'])}, "
+        f"{recipe['epochs']} epochs of batches of {recipe['batch_size']}, "
         f"AdamW with one cycle, {_augmentation(recipe)}, best validation epoch; "
         f"costs per training step on {protocol['threads']} thread(s)"
     )
     left_out = [f"{name} is left out: {why}" for name, why in comparison.refused.items()]
     return "\n".join([protocol_line, *left_out])
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seeds (mean ± 95 % CI)" if count > 1 else "one seed"
 
 
 def _augmentation(recipe: dict[str, Any]) -> str:
