@@ -6,7 +6,7 @@ step of 32 networks (median; models take turns, so that all see the same machine
 backward pass at 8 and at 32, and the peak of a step at 32 (in a fresh process); then the ratios of
 GMN's dense executor to the sparse one and to GMN as it is written (see gathered_gmn.py).
 
-Run: python -m benchmarks.steps [--device cuda] [--threads 2]
+Run: python -m benchmarks.steps [--device cuda] [--threads 2] [--models gmn,nfn-hnp]
 """
 
 from __future__ import annotations
@@ -127,10 +127,10 @@ def conversion() -> None:
     print(f"convert 1,000 state dicts: {convert:.0f} ms")
 
 
-def report(name: str, place: Place) -> None:
+def report(name: str, names: list[str], place: Place) -> None:
     """Prints the table of one input network."""
     graph = graph_of(name, place)
-    found = {n: model_of(n, graph) for n in [*GMNS, *registry.names()]}
+    found = {n: model_of(n, graph) for n in names}
     models = {n: model for n, model in found.items() if model is not None}
     times: dict[str, list[float]] = {n: [] for n in models}
     for round_ in range(ROUNDS + 1):
@@ -151,7 +151,7 @@ def report(name: str, place: Place) -> None:
         )
     for first in range(0, len(GMNS), len(EXECUTORS)):
         dense, *others = list(GMNS)[first : first + len(EXECUTORS)]
-        for other in others:
+        for other in others if dense in models else ():
             print(
                 f"{dense} is {median[other] / median[dense]:.2f} times as fast as {other}, keeps "
                 f"{saved[dense][1] / saved[other][1]:.2f} of its memory and peaks at "
@@ -169,11 +169,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--models", help="names, separated by commas; all if left out")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     conversion()
+    models = arguments.models.split(",") if arguments.models else [*GMNS, *registry.names()]
     for name in NETWORKS:
-        report(name, Place(arguments.device, arguments.threads))
+        report(name, models, Place(arguments.device, arguments.threads))
 
 
 if __name__ == "__main__":

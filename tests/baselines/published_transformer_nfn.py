@@ -11,7 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.head_layers import BlockForm, EquivariantLayer, InvariantLayer, RowForm, Space
+from baselines.head_layers import (
+    BlockForm,
+    EquivariantLayer,
+    InvariantLayer,
+    RowForm,
+    Space,
+    State,
+    rows_of,
+)
 
 # Terms by output: name, einsum of input and coefficients, and which input.
 GLOBAL = {
@@ -124,6 +132,42 @@ class Published(nn.Module):
                 shape[-1] = bias.shape[1]
             total = total + bias.view(shape)
         return total
+
+
+def values(sizes: Sizes, channels: int, networks: int = 3) -> dict[str, Tensor]:
+    """Random features of a block."""
+    w, h = sizes.width, sizes.heads
+    shapes = {
+        "Q": (h, w, sizes.keys),
+        "K": (h, w, sizes.keys),
+        "V": (h, w, sizes.values),
+        "O": (h, sizes.values, w),
+        "A": (w, sizes.hidden),
+        "bA": (sizes.hidden,),
+        "B": (sizes.hidden, w),
+        "bB": (w,),
+    }
+    return {
+        name: torch.randn(networks, channels, *shape, dtype=torch.float64)
+        for name, shape in shapes.items()
+    }
+
+
+def compact(value: dict[str, Tensor]) -> State:
+    """The layout of our layers: one row per unit, channels last."""
+    rows = {
+        long: rows_of(value[name].permute(0, 2, 4, 1, 3).flatten(1, 2))
+        for long, name in (("query", "Q"), ("key", "K"), ("value", "V"))
+    }
+    output = value["O"].permute(0, 2, 3, 4, 1).flatten(1, 2)
+    rows["output"] = rows_of(output.new_zeros(*output.shape[:2], output.shape[3], 0), output)
+    features = {
+        "into": value["A"].permute(0, 2, 3, 1),
+        "into_bias": value["bA"].mT,
+        "out": value["B"].permute(0, 2, 3, 1).flatten(2),
+        "out_bias": value["bB"].mT.flatten(1),
+    }
+    return State(rows, features)
 
 
 def published_equivariant(

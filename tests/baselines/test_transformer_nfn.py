@@ -32,8 +32,10 @@ from tests.baselines import small_transformers as small
 from tests.baselines.published_transformer_nfn import (
     TERMS,
     Sizes,
+    compact,
     published_equivariant,
     published_invariant,
+    values,
 )
 from tests.traced import spec_of
 
@@ -229,41 +231,6 @@ def test_other_parameters_count(name: str) -> None:
 # The compact form is the published layer
 
 SIZES = Sizes(heads=2, width=5, keys=3, values=4, hidden=7)
-
-
-def values(sizes: Sizes, channels: int, networks: int = 3) -> dict[str, Tensor]:
-    w, h = sizes.width, sizes.heads
-    shapes = {
-        "Q": (h, w, sizes.keys),
-        "K": (h, w, sizes.keys),
-        "V": (h, w, sizes.values),
-        "O": (h, sizes.values, w),
-        "A": (w, sizes.hidden),
-        "bA": (sizes.hidden,),
-        "B": (sizes.hidden, w),
-        "bB": (w,),
-    }
-    return {
-        name: torch.randn(networks, channels, *shape, dtype=torch.float64)
-        for name, shape in shapes.items()
-    }
-
-
-def compact(value: dict[str, Tensor]) -> State:
-    """The layout of our layers: one row per unit, channels last."""
-    rows = {
-        long: rows_of(value[name].permute(0, 2, 4, 1, 3).flatten(1, 2))
-        for long, name in (("query", "Q"), ("key", "K"), ("value", "V"))
-    }
-    output = value["O"].permute(0, 2, 3, 4, 1).flatten(1, 2)
-    rows["output"] = rows_of(output.new_zeros(*output.shape[:2], output.shape[3], 0), output)
-    features = {
-        "into": value["A"].permute(0, 2, 3, 1),
-        "into_bias": value["bA"].mT,
-        "out": value["B"].permute(0, 2, 3, 1).flatten(2),
-        "out_bias": value["bB"].mT.flatten(1),
-    }
-    return State(rows, features)
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (1, 3), (3, 2)])
