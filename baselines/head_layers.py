@@ -301,7 +301,7 @@ class Mix(nn.Module):
             ("value", "output", form.value, form.output),
             ("output", "value", form.output, form.value),
         ]
-        widths = {frozenset[str](): self.scores.width + self.values.width}
+        widths: dict[Kept, int] = {frozenset(): self.scores.width + self.values.width}
         for feature in self.inputs.values():
             for kept in _subsets(feature.axes):
                 if self._width(kept):

@@ -28,7 +28,9 @@ from . import adapter
 from .adapter import Link, UnsupportedArchitecture, WeightSpaceFeatures
 
 Domains = frozenset[str]  # "positive", "sign", or both (any number but zero)
+NONE: Domains = frozenset()
 SIGNS: Domains = frozenset({"sign"})
+POSITIVE: Domains = frozenset({"positive"})
 Block = tuple[tuple[int, ...], tuple[int, ...]]  # numbers of the inputs and outputs that it joins
 
 
@@ -194,7 +196,7 @@ class ScaledChain:
     @cached_property
     def acting(self) -> tuple[Domains, ...]:
         """All groups that act on each weight, then on each bias."""
-        of_layer = (frozenset[str](), *self.domains, frozenset[str]())
+        of_layer = (NONE, *self.domains, NONE)
         return (*(one | other for one, other in pairwise(of_layer)), *of_layer[1:])
 
     @property
@@ -232,7 +234,7 @@ def _domains(spec: GraphSpec, method: str) -> tuple[Domains, ...]:
             domains = {"positive", "sign"}
         if not domains:
             raise _no_scales(nodes, method)
-        found.append(frozenset[str](domains))
+        found.append(frozenset(domains))
     return tuple(found)
 
 
@@ -386,7 +388,7 @@ def activate(
     identity commute. Features without scales go as the network's other features do.
     """
     alone = odd if chain.domains and set(chain.domains) == {SIGNS} else torch.relu
-    functions = {frozenset[str](): alone, SIGNS: odd, frozenset({"positive"}): torch.relu}
+    functions = {NONE: alone, SIGNS: odd, POSITIVE: torch.relu}
     return [
         functions[acting](value) if acting in functions else value
         for value, acting in zip(features, chain.acting, strict=True)

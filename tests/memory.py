@@ -15,6 +15,6 @@ def allocated(function: Callable[[], T]) -> tuple[T, int]:
 
     The sum bounds the peak from above. Views, meta tensors and file mappings count nothing.
     """
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
         result = function()
     return result, sum(max(0, event.self_cpu_memory_usage) for event in record.events() or ())
