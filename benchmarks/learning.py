@@ -16,15 +16,18 @@ Run: python -m benchmarks.learning cnn [--models dual-gmn,gmn,...] [--seeds 3] [
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure
 from scipy import stats
 from tqdm.auto import tqdm
 
@@ -34,6 +37,7 @@ from baselines import ProbeNet
 from gmn import comparison, registry, tasks
 from gmn.augment import MovedCoordinates, Rescaled
 from gmn.nn import DualGMN, InvariantHead, Probes
+from gmn.report import NAMES
 from gmn.tasks.batches import Batch
 from gmn.train import Recipe, predict, train
 from gmn.zoo.fitting import pixel_grid
@@ -45,7 +49,8 @@ MODELS = {
     "cnn": "dual-gmn,dual-gmn-weights,probe-net,gmn,nfn-hnp,nfn-np,flat-mlp,layer-statistics",
     "inr": "dual-gmn-grid,probe-net-grid,probe-net,dual-gmn-weights,layer-statistics,flat-mlp",
     "width": "dual-gmn,dual-gmn-weights,gmn",
-    "scaled": "dual-gmn,dual-gmn-weights,probe-net,gmn,nfn-np,nfn-hnp,layer-statistics,flat-mlp",
+    "scaled": "dual-gmn,dual-gmn-weights,probe-net,gmn,nfn-np,nfn-hnp,unf,monomial-nfn,magep-nfn,"
+    "layer-statistics,flat-mlp",
 }
 # Beside installed models, names may be dual-gmn-grid, probe-net-grid (probes that start at the
 # pixels), dual-gmn-K, probe-net-K (K probes; K is 2, 4, 8 or 16), and dual-gmn-rounds.
@@ -149,18 +154,30 @@ def robustness(
     ]
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as processes:
         found = list(tqdm(processes.map(tested, trials), total=len(trials), unit="run"))
+    runs = torch.tensor(found).view(len(names), options.seeds, len(degrees))
     print("| model | " + " | ".join(f"{degree:,}" for degree in degrees) + " |")
     print("|---|" + "---|" * len(degrees))
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for number, name in enumerate(names):
-        runs = torch.tensor(found[number * options.seeds : (number + 1) * options.seeds])
-        means = runs.mean(dim=0).tolist()
-        cells = (_with_interval(values) for values in runs.T)
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
-        axes.plot([str(degree) for degree in degrees], means, marker="o", label=name)
-    axes.set(xlabel=options.what, ylabel=f"{metric} on the test networks")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    for name, own in zip(names, runs, strict=True):
+        print(f"| {name} | " + " | ".join(_with_interval(values) for values in own.T) + " |")
+    means = dict(zip(names, runs.mean(dim=1).tolist(), strict=True))
+    (options.runs / f"{options.what}.json").write_text(json.dumps(means))
+    figure = drawn(means, degrees, LABELS[options.what], NAMES[metric])
     figure.savefig(options.runs / f"{options.what}.png", dpi=150)
+
+
+def drawn(
+    means: dict[str, list[float]], degrees: tuple[int, ...], change: str, metric: str
+) -> Figure:
+    """The metric of each model over the change, the most robust model first."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    styles = product(("-", "--", ":"), plt.rcParams["axes.prop_cycle"].by_key()["color"])
+    for name in sorted(means, key=lambda name: -means[name][-1]):
+        style, colour = next(styles)
+        places = [f"{degree:,}" for degree in degrees]
+        axes.plot(places, means[name], style, color=colour, marker="o", label=name)
+    axes.set(xlabel=change, ylabel=f"{metric}, test networks")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
 
 
 def _with_interval(values: torch.Tensor) -> str:
@@ -184,6 +201,10 @@ def rescaled(part: Batch, reach: int) -> Batch:
     return Batch(Rescaled(reach)(part.graph, torch.Generator().manual_seed(reach)), part.target)
 
 
+LABELS = {
+    "width": "width, as a multiple of that in training",
+    "scaled": "scales of hidden channels, up to",
+}
 CHANGES: dict[str, tuple[Callable[[Batch, int], Batch], tuple[int, ...], str]] = {
     "width": (widened, (1, 2, 4, 8), "r2"),
     "scaled": (rescaled, (1, 10, 100, 1000, 10000), "tau"),
