@@ -195,13 +195,25 @@ def import_zoo(
     copies: Annotated[
         bool, typer.Option("--copies", help="Of nfn-sirens: further networks of training images.")
     ] = False,
+    metadata: Annotated[
+        Path | None, typer.Option(help="Of small-transformer-zoo: metadata/mnist.csv.")
+    ] = None,
+    epoch: Annotated[
+        int | None, typer.Option(help="Of small-transformer-zoo: which checkpoints. [75]")
+    ] = None,
 ) -> None:
     """Convert a published zoo into one of this library, and name what was skipped.
 
     Example: `gmn zoo import small-cnn-zoo svhn_cropped --splits svhn_split.csv --out runs/svhn`,
     `gmn zoo import dws-inrs mnist-inrs --splits mnist_splits.json --out runs/mnist-inrs`
     """
-    options = {"splits": splits, "activation": activation, "copies": copies}
+    options: dict[str, Any] = {
+        "splits": splits,
+        "activation": activation,
+        "copies": copies,
+        "metadata": metadata,
+        "epoch": epoch,
+    }
     population = zoo.import_zoo(named_layout(layout, source, options), out)
     console.print(f"{population} in {out}")
     card = dict(population.manifest["card"])

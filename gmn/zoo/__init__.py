@@ -1,7 +1,7 @@
 """Populations of trained networks: built by name, kept in checked files, opened in a moment."""
 
 from gmn.zoo.building import build
-from gmn.zoo.importing import DwsInrs, NfnSirens, SmallCnnZoo, import_zoo
+from gmn.zoo.importing import DwsInrs, NfnSirens, SmallCnnZoo, SmallTransformerZoo, import_zoo
 from gmn.zoo.population import Zoo
 from gmn.zoo.population import Zoo as open
 from gmn.zoo.store import ZooError
@@ -10,6 +10,7 @@ __all__ = [
     "DwsInrs",
     "NfnSirens",
     "SmallCnnZoo",
+    "SmallTransformerZoo",
     "Zoo",
     "ZooError",
     "build",

@@ -6,6 +6,7 @@ from gmn.zoo.importing.named import LAYOUTS, named_layout
 from gmn.zoo.importing.nfn import NfnSirens
 from gmn.zoo.importing.run import import_zoo
 from gmn.zoo.importing.small_cnn import SmallCnnZoo
+from gmn.zoo.importing.transformer import SmallTransformerZoo
 
 __all__ = [
     "LAYOUTS",
@@ -15,6 +16,7 @@ __all__ = [
     "Listing",
     "NfnSirens",
     "SmallCnnZoo",
+    "SmallTransformerZoo",
     "import_zoo",
     "named_layout",
 ]

@@ -11,9 +11,10 @@ from gmn.zoo.importing.dws import DwsInrs
 from gmn.zoo.importing.layout import Layout
 from gmn.zoo.importing.nfn import NfnSirens
 from gmn.zoo.importing.small_cnn import SmallCnnZoo
+from gmn.zoo.importing.transformer import SmallTransformerZoo
 
 LAYOUTS: dict[str, Callable[..., Layout]] = {
-    layout.name: layout for layout in (SmallCnnZoo, DwsInrs, NfnSirens)
+    layout.name: layout for layout in (SmallCnnZoo, DwsInrs, NfnSirens, SmallTransformerZoo)
 }
 
 
@@ -30,7 +31,8 @@ def named_layout(name: str, source: str | Path, options: Mapping[str, Any]) -> L
     """
     if name not in LAYOUTS:
         raise ValueError(f"no layout is called {name!r}; known: {', '.join(LAYOUTS)}")
-    given = {option: value for option, value in options.items() if value}
+    # An epoch of 0 is given: `in (None, False)` would drop it.
+    given = {k: value for k, value in options.items() if value is not None and value is not False}
     known = [option for option in signature(LAYOUTS[name]).parameters if option != "source"]
     for option in given:
         if option not in known:

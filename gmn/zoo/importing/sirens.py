@@ -59,7 +59,7 @@ def chain_weights(state: State) -> list[tuple[Tensor, Tensor]]:
     for stem, layer in layers.items():
         if lacking := {"weight", "bias"} - layer.keys():
             raise ValueError(f"layer {stem or '(no name)'} has no {lacking.pop()}")
-    ordered = sorted(layers.items(), key=lambda item: _by_numbers(item[0]))
+    ordered = sorted(layers.items(), key=lambda item: by_numbers(item[0]))
     return [(layer["weight"], layer["bias"]) for _, layer in ordered]
 
 
@@ -80,7 +80,7 @@ def siren_state(state: State) -> State:
     return result
 
 
-def _by_numbers(name: str) -> list[str | int]:
+def by_numbers(name: str) -> list[str | int]:
     """Key under which layer 10 comes after layer 9."""
     pieces = re.split(r"(\d+)", name)
     return [int(piece) if piece.isdigit() else piece for piece in pieces]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import math
 import random
 import re
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,11 +17,11 @@ from torch import Tensor, nn
 
 from gmn.zoo.classifiers import split_of
 from gmn.zoo.importing.layout import Entry, Layout, Listing, State
+from gmn.zoo.importing.tables import columns, read_table
 from gmn.zoo.networks import ACTIVATIONS
-from gmn.zoo.store import Row, ZooError
+from gmn.zoo.store import ZooError
 
 LAYERS = ("conv1", "conv2", "conv3", "head")
-RESERVED = {"id", "architecture", "shard", "row", "split"}
 
 
 class KerasCNN(nn.Module):
@@ -136,7 +133,7 @@ class SmallCnnZoo(Layout):
         splits = self._split(wanted)
         entries, skipped = [], []
         for position in sorted(wanted):
-            row = _row(position, splits[position], metrics[position])
+            row = {"id": f"{position:06d}", "split": splits[position], **columns(metrics[position])}
             name = f"{self._weights_file.name} row {position}"
             if isinstance(row.get("test_accuracy"), float):
                 architecture = f"keras-cnn-{metrics[position]['config.activation']}"
@@ -224,16 +221,6 @@ class SmallCnnZoo(Layout):
         return result | dict.fromkeys(wanted[half:], "test")
 
 
-def _read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, compressed or not."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", newline="") as file:
-            return list(csv.DictReader(file))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
-        raise ZooError(f"{path} cannot be read: {error}; unpack the archive again") from error
-
-
 def _read_metrics(source: Path) -> list[dict[str, str]]:
     names = ("metrics.csv", "metrics.csv.gz")
     path = next((source / name for name in names if (source / name).is_file()), None)
@@ -242,7 +229,7 @@ def _read_metrics(source: Path) -> list[dict[str, str]]:
             f"{source} has no metrics.csv or metrics.csv.gz; give the folder of one image set of "
             "the Small CNN Zoo"
         )
-    table = _read_table(path)
+    table = read_table(path)
     if not table:
         raise ZooError(f"{path} has no rows; unpack the archive again")
     for column in ("step", "test_accuracy", "config.activation"):
@@ -262,7 +249,7 @@ def _read_layout(path: Path, width: int) -> list[_Block]:
                 int(line["end_idx"]),
                 tuple(map(int, re.findall(r"\d+", line["shape"]))),
             )
-            for line in _read_table(path)
+            for line in read_table(path)
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise ZooError(
@@ -313,23 +300,3 @@ def _number(row: dict[str, str], column: str, position: int) -> float:
         return float(row[column])
     except (TypeError, ValueError):
         raise ZooError(f"row {position} of the metrics has {column} = {row[column]!r}") from None
-
-
-def _row(position: int, split: str, metrics: dict[str, str]) -> Row:
-    """Id, split, and all columns; numbers as numbers, and what is not finite as None."""
-    row: Row = {"id": f"{position:06d}", "split": split}
-    for column, text in metrics.items():
-        name = column.removeprefix("config.") if column else ""
-        if name in RESERVED:
-            name = f"published_{name}"
-        if name:  # a column without a name repeats the row number
-            row[column if name in row else name] = _value(text)
-    return row
-
-
-def _value(text: str | None) -> float | str | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return text or None
-    return number if math.isfinite(number) else None
