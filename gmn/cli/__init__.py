@@ -22,6 +22,7 @@ from gmn.spec import GraphSpec
 from gmn.tasks import task_of
 from gmn.train import Recipe
 from gmn.zoo.catalogue import BUILDERS
+from gmn.zoo.importing import LAYOUTS, named_layout
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -178,6 +179,49 @@ def build_zoo(
     console.print(f"{population} in {out}")
     for topic, value in population.manifest["card"].items():
         console.print(f"  {topic}: {value}", highlight=False)
+
+
+@zoo_app.command("import")
+def import_zoo(
+    layout: Annotated[str, typer.Argument(help=f"Published layout: {', '.join(LAYOUTS)}.")],
+    source: Annotated[Path, typer.Argument(help="Folder of the published files, unpacked.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    splits: Annotated[
+        Path | None, typer.Option(help="Published file of splits; else the layout's own rule.")
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="Of small-cnn-zoo: only networks with relu or tanh.")
+    ] = None,
+    copies: Annotated[
+        bool, typer.Option("--copies", help="Of nfn-sirens: further networks of training images.")
+    ] = False,
+    metadata: Annotated[
+        Path | None, typer.Option(help="Of small-transformer-zoo: metadata/mnist.csv.")
+    ] = None,
+    epoch: Annotated[
+        int | None, typer.Option(help="Of small-transformer-zoo: which checkpoints. [75]")
+    ] = None,
+) -> None:
+    """Convert a published zoo into one of this library, and name what was skipped.
+
+    Example: `gmn zoo import small-cnn-zoo svhn_cropped --splits svhn_split.csv --out runs/svhn`,
+    `gmn zoo import dws-inrs mnist-inrs --splits mnist_splits.json --out runs/mnist-inrs`
+    """
+    options: dict[str, Any] = {
+        "splits": splits,
+        "activation": activation,
+        "copies": copies,
+        "metadata": metadata,
+        "epoch": epoch,
+    }
+    population = zoo.import_zoo(named_layout(layout, source, options), out)
+    console.print(f"{population} in {out}")
+    card = dict(population.manifest["card"])
+    skipped = card.pop("skipped")
+    for topic, value in card.items():
+        console.print(f"  {topic}: {value}", highlight=False)
+    for name in skipped:
+        console.print(f"  skipped {name}", highlight=False, markup=False)
 
 
 @app.command()

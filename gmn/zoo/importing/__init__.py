@@ -1,0 +1,22 @@
+"""Published zoos, read from disk and converted into zoos of this library; one file per layout."""
+
+from gmn.zoo.importing.dws import DwsInrs
+from gmn.zoo.importing.layout import Entry, Layout, Listing
+from gmn.zoo.importing.named import LAYOUTS, named_layout
+from gmn.zoo.importing.nfn import NfnSirens
+from gmn.zoo.importing.run import import_zoo
+from gmn.zoo.importing.small_cnn import SmallCnnZoo
+from gmn.zoo.importing.transformer import SmallTransformerZoo
+
+__all__ = [
+    "LAYOUTS",
+    "DwsInrs",
+    "Entry",
+    "Layout",
+    "Listing",
+    "NfnSirens",
+    "SmallCnnZoo",
+    "SmallTransformerZoo",
+    "import_zoo",
+    "named_layout",
+]

@@ -1,0 +1,85 @@
+"""What a published layout has to say about itself; the rest of importing is common to all."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from gmn.zoo.store import Row
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network of a published zoo.
+
+    Attributes:
+        name: What it is called in messages: its file, or its place in one.
+        architecture: A name from :attr:`Layout.architectures`.
+        row: Its id, split, labels and hyper-parameters.
+        place: The file and, for files of many networks, the position in it.
+    """
+
+    name: str
+    architecture: str
+    row: Row
+    place: tuple[Path, int]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a published zoo holds, before any weight is read.
+
+    Attributes:
+        entries: The networks to import; ids are unique.
+        left_out: How many networks are not wanted, by the reason.
+        skipped: Networks that are wanted but cannot be had, each with the reason.
+        split_rule: Where the splits come from, in a sentence.
+    """
+
+    entries: tuple[Entry, ...]
+    left_out: Mapping[str, int]
+    skipped: tuple[str, ...]
+    split_rule: str
+
+
+class Layout(ABC):
+    """A published zoo on disk.
+
+    Attributes:
+        name: Of the layout.
+        reference: The paper whose networks these are.
+    """
+
+    name: str
+    reference: str
+
+    @abstractmethod
+    def configuration(self) -> dict[str, Any]:
+        """The options that decide what is imported, as JSON values."""
+
+    @abstractmethod
+    def listing(self) -> Listing:
+        """What there is to import.
+
+        Raises:
+            ZooError: If the files that describe the zoo are missing or damaged.
+        """
+
+    @abstractmethod
+    def architecture(self, name: str) -> tuple[nn.Module, Tensor]:
+        """A network of an architecture that entries name, and an input to trace it with."""
+
+    @abstractmethod
+    def read(self, entry: Entry) -> State:
+        """The weights of one network, under the names of the module of its architecture.
+
+        Raises:
+            ValueError: If they cannot be read; the message says why.
+        """

@@ -1,0 +1,40 @@
+"""The published layouts, by the name that the command line uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from gmn.zoo.importing.dws import DwsInrs
+from gmn.zoo.importing.layout import Layout
+from gmn.zoo.importing.nfn import NfnSirens
+from gmn.zoo.importing.small_cnn import SmallCnnZoo
+from gmn.zoo.importing.transformer import SmallTransformerZoo
+
+LAYOUTS: dict[str, Callable[..., Layout]] = {
+    layout.name: layout for layout in (SmallCnnZoo, DwsInrs, NfnSirens, SmallTransformerZoo)
+}
+
+
+def named_layout(name: str, source: str | Path, options: Mapping[str, Any]) -> Layout:
+    """A published zoo on disk.
+
+    Args:
+        name: A key of ``LAYOUTS``, such as ``"small-cnn-zoo"``.
+        source: Where it lies.
+        options: Further arguments of the layout; those that are None or False count as not given.
+
+    Raises:
+        ValueError: If no layout has this name, or it has not one of the options.
+    """
+    if name not in LAYOUTS:
+        raise ValueError(f"no layout is called {name!r}; known: {', '.join(LAYOUTS)}")
+    # An epoch of 0 is given: `in (None, False)` would drop it.
+    given = {k: value for k, value in options.items() if value is not None and value is not False}
+    known = [option for option in signature(LAYOUTS[name]).parameters if option != "source"]
+    for option in given:
+        if option not in known:
+            raise ValueError(f"{name} has no option {option!r}; it has: {', '.join(known)}")
+    return LAYOUTS[name](source, **given)

@@ -1,0 +1,215 @@
+"""The vision half of the Small Transformer Zoo (Tran et al. 2025): MNIST in patches."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import converters
+from gmn.zoo.importing.layout import Entry, Layout, Listing, State
+from gmn.zoo.importing.sirens import by_numbers
+from gmn.zoo.importing.tables import columns, read_table
+from gmn.zoo.recipe import derive_seed
+from gmn.zoo.store import Row, ZooError
+
+FILE = re.compile(r"(?P<run>.+)_(?P<epoch>\d+)_(?P<accuracy>\d+)\.pt")
+WIDTH, HEADS, TOKENS = 32, 2, 49
+ATTENTION = ("queries", "keys", "values", "out_projection")
+NONE = torch.zeros(())
+
+
+class PublishedBlock(nn.Module):
+    """Attention, then two layers with a ReLU between; no skip connections, norms without weights.
+
+    The published blocks have none of the usual skip connections, and their attention no biases.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.keys = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.values = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.out_projection = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.fc1 = nn.Linear(WIDTH, 2 * WIDTH)
+        self.fc2 = nn.Linear(2 * WIDTH, WIDTH)
+
+    def forward(
+        self,
+        x: Tensor,  # shape: (batch, tokens, 32)
+    ) -> Tensor:  # shape: (batch, tokens, 32)
+        """What the next block reads."""
+        normed = functional.layer_norm(x, (WIDTH,))
+        heads = [
+            layer(normed).unflatten(2, (HEADS, WIDTH // HEADS)).transpose(1, 2)
+            for layer in (self.queries, self.keys, self.values)
+        ]
+        mixed = functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+        x = functional.layer_norm(self.out_projection(mixed), (WIDTH,))
+        return self.fc2(functional.relu(self.fc1(x)))
+
+
+class PublishedTransformer(nn.Module):
+    """Patches of 4 × 4, fixed sinusoidal positions, two blocks, mean over tokens, two layers.
+
+    The positions are those of Vaswani et al. 2017, sines and cosines in turn; files do not hold
+    them.
+
+    >>> sum(p.numel() for p in PublishedTransformer().parameters())
+    18506
+    """
+
+    positions: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Conv2d(1, WIDTH, kernel_size=4, stride=4)
+        self.block1 = PublishedBlock()
+        self.block2 = PublishedBlock()
+        self.fc1 = nn.Linear(WIDTH, WIDTH)
+        self.fc2 = nn.Linear(WIDTH, 10)
+        self.register_buffer("positions", _sinusoids(), persistent=False)
+
+    def forward(
+        self,
+        images: Tensor,  # shape: (batch, 1, 28, 28)
+    ) -> Tensor:  # shape: (batch, 10)
+        """Class scores of each image."""
+        x = self.embedding(images).flatten(2).transpose(1, 2) + self.positions
+        x = self.block2(self.block1(x))
+        return self.fc2(functional.relu(self.fc1(x.mean(1))))
+
+
+def _sinusoids() -> Tensor:
+    """Positions, shape (tokens, width)."""
+    rates = torch.exp(-torch.arange(0, WIDTH, 2) / WIDTH * torch.log(torch.tensor(10_000.0)))
+    angles = torch.arange(TOKENS).unsqueeze(1) * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
+
+
+class SmallTransformerZoo(Layout):
+    """Files ``{run}_{epoch}_{accuracy}.pt`` of MNIST; the accuracy in hundredths of a percent.
+
+    The names of layers end in ``queries``, ``keys``, ``values``, ``out_projection``, ``fc1`` and
+    ``fc2``; whatever stands before tells the blocks apart. The networks of AG-News lack their
+    embedding and are not read.
+
+    Args:
+        source: The folder ``MNIST-Transformers/mnist``.
+        metadata: The published table ``mnist.csv`` of hyper-parameters, whose column
+            ``ckpt_file`` names the files; None does without.
+        epoch: Which checkpoint of each run; the publication's experiments are on 75.
+    """
+
+    name = "small-transformer-zoo"
+    reference = "Tran et al. 2025, arXiv 2410.04209"
+
+    def __init__(
+        self, source: str | Path, metadata: str | Path | None = None, epoch: int = 75
+    ) -> None:
+        self.source = Path(source)
+        self.metadata = None if metadata is None else Path(metadata)
+        self.epoch = epoch
+
+    def configuration(self) -> dict[str, Any]:
+        """The epoch, and whether there is a table of hyper-parameters."""
+        return {"epoch": self.epoch, "metadata": self.metadata is not None}
+
+    def architecture(self, name: str) -> tuple[nn.Module, Tensor]:
+        """The one architecture, and an image."""
+        return PublishedTransformer(), torch.zeros(1, 1, 28, 28)
+
+    def listing(self) -> Listing:
+        """All networks by file; rows hold ``run``, ``epoch``, ``test_accuracy`` and the table."""
+        if not self.source.is_dir():
+            raise ZooError(f"{self.source} is no folder; give MNIST-Transformers/mnist itself")
+        table = None if self.metadata is None else _read_metadata(self.metadata)
+        entries, skipped, left_out = [], [], Counter[str]()
+        for path in sorted(self.source.glob("*.pt")):
+            match = FILE.fullmatch(path.name)
+            if match is None:
+                left_out["not named run_epoch_accuracy.pt"] += 1
+            elif int(match["epoch"]) != self.epoch:
+                left_out[f"not at epoch {self.epoch}"] += 1
+            elif int(match["accuracy"]) > 10_000:
+                skipped.append(f"{path.name}: its name claims an accuracy above 100 %")
+            elif table is not None and path.name not in table:
+                skipped.append(f"{path.name}: {self.metadata} has no row of it")
+            else:
+                more = {} if table is None else table[path.name]
+                entries.append(Entry(path.name, "small-transformer", _row(match, more), (path, 0)))
+        rule = "this library's own, by run: 70 % train, 15 % val, 15 % test"
+        return Listing(tuple(entries), dict(left_out), tuple(skipped), rule)
+
+    def read(self, entry: Entry) -> State:
+        """Reads one file; code in it never runs."""
+        state = converters.load_checkpoint(entry.place[0])
+        return {name: value.clone() for name, value in _rename(state).items()}
+
+
+def _read_metadata(path: Path) -> dict[str, dict[str, str]]:
+    table = read_table(path)
+    if not table or "ckpt_file" not in table[0]:
+        raise ZooError(f"{path} has no column ckpt_file; give the published metadata/mnist.csv")
+    return {Path(line["ckpt_file"] or "").name: line for line in table}
+
+
+def _row(match: re.Match[str], metadata: dict[str, str]) -> Row:
+    percent = derive_seed(0, "split", match["run"]) % 100  # all checkpoints of a run in one split
+    return columns(metadata) | {
+        "id": f"{match['run']}-{int(match['epoch']):03d}",
+        "split": "train" if percent < 70 else "val" if percent < 85 else "test",
+        "run": match["run"],
+        "epoch": int(match["epoch"]),
+        "test_accuracy": int(match["accuracy"]) / 10_000,
+    }
+
+
+def _rename(state: State) -> State:
+    """Published weights under the names of :class:`PublishedTransformer`.
+
+    Raises:
+        ValueError: If there are not two blocks, one embedding and one classifier.
+    """
+    layers: dict[str, State] = {}
+    for name in sorted(state, key=by_numbers):
+        stem, _, kind = name.rpartition(".")
+        layers.setdefault(stem, {})[kind] = state[name]
+    patches = [stem for stem, layer in layers.items() if layer.get("weight", NONE).ndim == 4]
+    if len(patches) != 1:
+        raise ValueError(
+            f"{len(patches)} convolutions that embed patches, not one; networks of AG-News come "
+            "without their embedding and are not read"
+        )
+    targets = {patches[0]: "embedding"}
+    for kind in ATTENTION:
+        targets |= _blocks(kind, [stem for stem in layers if _last(stem) == kind])
+    for kind in ("fc1", "fc2"):
+        # The classifier's layers have the same names; those of blocks are 64 wide inside.
+        stems = [stem for stem in layers if _last(stem) == kind]
+        wide = [s for s in stems if 2 * WIDTH in layers[s].get("weight", NONE).shape]
+        targets |= _blocks(kind, wide)
+        rest = [stem for stem in stems if stem not in wide]
+        if len(rest) != 1:
+            raise ValueError(f"{len(rest)} layers called {kind} in the classifier, not 1")
+        targets[rest[0]] = kind
+    return {
+        f"{targets.get(stem, stem)}.{kind}": value
+        for stem, layer in layers.items()
+        for kind, value in layer.items()
+    }
+
+
+def _last(stem: str) -> str:
+    return stem.rpartition(".")[2]
+
+
+def _blocks(kind: str, stems: list[str]) -> dict[str, str]:
+    if len(stems) != 2:
+        raise ValueError(f"{len(stems)} layers called {kind} in blocks, not 2")
+    return {stem: f"block{number}.{kind}" for number, stem in enumerate(stems, start=1)}
