@@ -81,11 +81,12 @@ def epochs_logged(folder: Path) -> int:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    content = io.BytesIO(path.read_bytes())
     try:
-        saved: dict[str, Any] = torch.load(path, weights_only=True)
+        saved: dict[str, Any] = torch.load(content, weights_only=True)
         if saved.keys() == {"identity", "run"}:
             return saved
-    except (RuntimeError, ValueError, EOFError, AttributeError, pickle.UnpicklingError):
+    except (RuntimeError, ValueError, OSError, AttributeError, EOFError, pickle.UnpicklingError):
         pass
     raise ValueError(f"{path} is damaged, so its run cannot go on; delete the folder to begin anew")
 
