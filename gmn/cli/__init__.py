@@ -296,7 +296,14 @@ def main() -> None:
     """Runs the command; errors that a user can mend are one line."""
     try:
         app()
-    except (UserError, converters.TraceError, zoo.ZooError, KeyError, ValueError) as error:
+    except (
+        UserError,
+        converters.TraceError,
+        zoo.ZooError,
+        KeyError,
+        ValueError,
+        FloatingPointError,
+    ) as error:
         Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
         raise SystemExit(2) from error
     except KeyboardInterrupt:

@@ -99,20 +99,28 @@ def _optimise(
     if folder is not None:
         journal = Journal(folder, _identity(model, task, recipe, seed))
         journal.resume(run)
-    while not run.finished:
-        rate = float(run.optimiser.param_groups[0]["lr"])
-        loss = _pass_over(run, task)
-        prediction, target = predict(run.evaluated, task, task.split("val"), recipe.batch_size)
-        metrics = task.metrics(prediction, target)
-        row = {"epoch": run.epoch, "learning_rate": rate, "loss": loss}
-        run.end_epoch(metrics[task.metric], row | {f"val_{k}": v for k, v in metrics.items()})
+    try:
+        while not run.finished:
+            metric = _epoch(run, task)
+            if journal is not None:
+                journal.write(run)
+            report(1.0 if run.finished else run.epoch / recipe.epochs, metric)
+    finally:
         if journal is not None:
-            journal.write(run)
-        report(1.0 if run.finished else run.epoch / recipe.epochs, metrics[task.metric])
-    if journal is not None:
-        journal.close()
+            journal.close()
     model.load_state_dict(run.kept)
     return run.best_epoch
+
+
+def _epoch(run: Run, task: Task) -> float:
+    """Trains for an epoch and validates; the metric that ranks models."""
+    rate = float(run.optimiser.param_groups[0]["lr"])
+    loss = _pass_over(run, task)
+    prediction, target = predict(run.evaluated, task, task.split("val"), run.recipe.batch_size)
+    metrics = task.metrics(prediction, target)
+    row = {"epoch": run.epoch, "learning_rate": rate, "loss": loss}
+    run.end_epoch(metrics[task.metric], row | {f"val_{k}": v for k, v in metrics.items()})
+    return metrics[task.metric]
 
 
 def _pass_over(run: Run, task: Task) -> float:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,23 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import gmn
-from gmn import cli
+from gmn import cli, zoo
 from gmn.augment import SampledSymmetry
-from gmn.tasks import AccuracyPrediction
-from gmn.train import Recipe, Trained, TrainedFileError, fit, load, predict, predict_files, train
+from gmn.tasks import AccuracyPrediction, Batch, InrClassification
+from gmn.train import (
+    Recipe,
+    Trained,
+    TrainedFileError,
+    csv_text,
+    fit,
+    load,
+    predict,
+    predict_files,
+    text_table,
+    train,
+)
 from gmn.train.run import Run
+from gmn.zoo import catalogue
 from tests.gmn.population import small_zoo
 
 EVERYTHING = Recipe(
@@ -164,6 +177,10 @@ def test_a_folder_changes_nothing_and_holds_one_run(
         train(Mean(), task, Recipe(epochs=2), seed=1, folder=tmp_path)
     with pytest.raises(ValueError, match=r"already holds a run with epochs = 2, not 3"):
         train(Mean(), task, Recipe(epochs=3), folder=tmp_path)
+    other = AccuracyPrediction(task.zoo)
+    other.split("train")[:] = [Batch(p.graph, 1 - p.target) for p in other.split("train")]
+    with pytest.raises(ValueError, match="already holds a run with training data"):
+        train(Mean(), other, Recipe(epochs=2), folder=tmp_path)
     content = (tmp_path / "run.pt").read_bytes()
     (tmp_path / "run.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"run\.pt is damaged"):
@@ -249,7 +266,7 @@ def test_the_moving_average_is_what_is_evaluated(task: AccuracyPrediction) -> No
     torch.manual_seed(0)
     first = train(plain, task, recipe)
     torch.manual_seed(0)
-    second = train(averaged, task, Recipe(**{**recipe.in_words(), "ema": 0.9}))
+    second = train(averaged, task, replace(recipe, ema=0.9))
     assert not torch.equal(first.prediction, second.prediction)
     prediction, _ = predict(averaged, task, task.split("test"))
     torch.testing.assert_close(prediction, second.prediction)
@@ -408,6 +425,34 @@ def test_equal_shapes_need_a_name(trained: Trained, files: list[Path]) -> None:
         predict_files(trained, files, architecture="lstm")
 
 
+def test_classes_come_with_their_probabilities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = replace(catalogue.BUILDERS["inr-digits"], steps=2)
+    monkeypatch.setitem(catalogue.BUILDERS, "inr-digits", quick)
+    population = zoo.build("inr-digits", 100, 0, tmp_path / "zoo", workers=1, progress=False)
+    made = fit(tmp_path / "zoo", "flat-mlp", tmp_path / "model", Recipe(epochs=1), progress=False)
+    assert isinstance(made.task, InrClassification)
+    assert made.task.outputs == InrClassification(population).outputs == 10
+    save_file(population.state(7), tmp_path / "digit.safetensors")
+    (tmp_path / "empty.pt").touch()
+    answers = predict_files(made, [tmp_path / "digit.safetensors", tmp_path / "empty.pt"])
+    expected = made.predict(population.graph([7]))[0]
+    assert answers[0].prediction is not None
+    torch.testing.assert_close(answers[0].prediction, expected)
+    assert float(expected.sum()) == pytest.approx(1)
+    best = int(expected.argmax())
+    lines = text_table(made, answers).splitlines()
+    assert "class of the image" in lines[0]
+    assert f"{best} (probability {float(expected[best]):.4f})" in lines[2]
+    assert "error:" in lines[3]
+    rows = list(csv.DictReader(csv_text(made, answers).splitlines()))
+    assert rows[0]["prediction"] == str(best)
+    assert float(rows[0][f"probability_{best}"]) == pytest.approx(float(expected[best]))
+    assert rows[1]["prediction"] == rows[1]["probability_0"] == ""
+    assert rows[1]["error"]
+
+
 # --- the commands -------------------------------------------------------------------------------
 
 
@@ -447,5 +492,8 @@ def test_train_and_predict_from_the_command_line(
     assert [row["prediction"] != "" for row in rows] == [True, False, False, False, True]
     assert run(monkeypatch, "predict", str(model), names[0], "--architecture", "cnn-relu") == 0
     assert f"{float(rows[0]['prediction']):.4f}" in capsys.readouterr().out
+    fresh = ["train", str(folder), "-m", "flat-mlp", "--out", str(tmp_path / "wild")]
+    assert run(monkeypatch, *fresh, "--lr", "1e30") == 2
+    assert "lower the learning rate" in " ".join(capsys.readouterr().err.split())
     assert run(monkeypatch, "predict", str(tmp_path / "none"), names[0]) == 2
     assert "holds no trained model" in " ".join(capsys.readouterr().err.split())
