@@ -32,6 +32,7 @@ from gmn.zoo.store import write_atomically
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
+CARD_FIELDS = ("model", "task", "metrics", "architectures", "weights_sha256")
 TASK_FIELDS = ("name", "target", "kind", "outputs", "metric")
 
 
@@ -217,6 +218,8 @@ def _read_card(path: Path) -> dict[str, Any]:
         raise TrainedFileError(f"{path} is damaged: {error!r}") from error
     if found != FORMAT_VERSION:
         raise TrainedFileError(f"{path} has format {found!r}; this version reads {FORMAT_VERSION}")
+    if missing := [name for name in CARD_FIELDS if name not in card]:
+        raise TrainedFileError(f"{path} is damaged: it lacks {', '.join(missing)}")
     return card
 
 

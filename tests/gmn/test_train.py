@@ -353,7 +353,7 @@ def test_a_trained_model_loads_without_its_zoo(
     assert load_file(copy / "model.safetensors").keys() == again.model.state_dict().keys()
 
 
-def test_damage_is_named(trained: Trained, folder: Path, tmp_path: Path) -> None:
+def test_damage_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainedFileError, match=r"has no model\.json"):
         load(tmp_path / "nowhere")
     out = tmp_path / "model"
@@ -365,6 +365,9 @@ def test_damage_is_named(trained: Trained, folder: Path, tmp_path: Path) -> None
         load(out)
     (out / "model.json").write_text("{")
     with pytest.raises(TrainedFileError, match=r"model\.json is damaged"):
+        load(out)
+    (out / "model.json").write_text('{"version": 1, "model": "flat-mlp"}')
+    with pytest.raises(TrainedFileError, match="lacks task, metrics, architectures"):
         load(out)
     (out / "model.json").write_text('{"version": 7}')
     with pytest.raises(TrainedFileError, match="has format 7"):
