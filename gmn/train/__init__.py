@@ -1,0 +1,28 @@
+"""One plain training loop for every metanetwork, its runs on disk, and what comes out of them."""
+
+from gmn.train.answers import csv_text, text_table
+from gmn.train.evaluate import answer, predict
+from gmn.train.loop import Report, Result, train
+from gmn.train.own_files import Answer, predict_files
+from gmn.train.recipe import Augment, Recipe, Task, peak_rate
+from gmn.train.trained import Trained, TrainedFileError, fit, load
+
+__all__ = [
+    "Answer",
+    "Augment",
+    "Recipe",
+    "Report",
+    "Result",
+    "Task",
+    "Trained",
+    "TrainedFileError",
+    "answer",
+    "csv_text",
+    "fit",
+    "load",
+    "peak_rate",
+    "predict",
+    "predict_files",
+    "text_table",
+    "train",
+]

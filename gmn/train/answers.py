@@ -1,0 +1,64 @@
+"""Answers for files, as a table to read and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from gmn.train.own_files import Answer
+from gmn.train.trained import Trained
+
+# Wide enough that no file name is cut.
+_WIDEST = 10_000
+
+
+def text_table(trained: Trained, answers: Sequence[Answer]) -> str:
+    """One line per file: its architecture, and a number or a class with its probability."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("file", "architecture", trained.task.target):
+        table.add_column(column, no_wrap=True)
+    for answer in answers:
+        table.add_row(str(answer.file), answer.architecture or "-", _in_words(answer))
+    console = Console(file=io.StringIO(), width=_WIDEST, markup=False, highlight=False)
+    console.print(table)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")
+
+
+def _in_words(answer: Answer) -> str:
+    if answer.prediction is None:
+        return f"error: {answer.error}"
+    if answer.prediction.dim() == 0:
+        return f"{float(answer.prediction):.4f}"
+    best = int(answer.prediction.argmax())
+    return f"{best} (probability {float(answer.prediction[best]):.4f})"
+
+
+def csv_text(trained: Trained, answers: Sequence[Answer]) -> str:
+    """One row per file; probabilities of classes have a column each.
+
+    The columns are ``file``, ``architecture``, ``prediction`` (a number or a class),
+    ``probability_0`` and so on for classes, and ``error``.
+    """
+    classes = trained.task.outputs if trained.task.kind == "class" else 0
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    probabilities = [f"probability_{number}" for number in range(classes)]
+    writer.writerow(["file", "architecture", "prediction", *probabilities, "error"])
+    for answer in answers:
+        values = _cells(answer) or [None] * (1 + classes)
+        writer.writerow([answer.file, answer.architecture or "", *values, answer.error or ""])
+    return text.getvalue()
+
+
+def _cells(answer: Answer) -> list[float | None]:
+    if answer.prediction is None:
+        return []
+    if answer.prediction.dim() == 0:
+        return [float(answer.prediction)]
+    return [int(answer.prediction.argmax()), *answer.prediction.tolist()]

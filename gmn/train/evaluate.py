@@ -1,0 +1,72 @@
+"""What a trained model answers, as it is or averaged over the networks' symmetries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gmn.augment import SampledSymmetry
+from gmn.graph import ParameterGraph
+from gmn.tasks.batches import Batch, minibatches
+from gmn.train.recipe import Task
+
+
+def predict(
+    model: nn.Module,
+    task: Task,
+    parts: Sequence[Batch],
+    batch_size: int = 64,
+    *,
+    elements: int = 0,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Predictions and targets of all networks, in order, on the CPU.
+
+    Args:
+        model: a module from graphs to outputs; put into evaluation mode.
+        task: says what outputs stand for.
+        parts: the networks.
+        batch_size: networks at a time.
+        elements: random elements of the certified group to average over, see :func:`answer`.
+        seed: of these elements.
+    """
+    model.eval()
+    chance = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        outputs = [
+            answer(model, task, batch.graph, elements, chance).cpu()
+            for batch in minibatches(parts, batch_size)
+        ]
+    return torch.cat(outputs), torch.cat([part.target for part in parts]).cpu()
+
+
+def answer(
+    model: nn.Module,
+    task: Task,
+    graph: ParameterGraph,
+    elements: int = 0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The task's prediction for each network, shape (B, ...).
+
+    Args:
+        model: a module from graphs to outputs.
+        task: says what outputs stand for.
+        graph: B networks.
+        elements: 0 for the networks as they are; k for the mean prediction over k random elements
+            of the certified group, all scales included. It estimates the average over the group,
+            which no symmetry changes; models that are invariant to the group answer the same.
+        generator: the source of these elements, on the CPU.
+
+    Raises:
+        ValueError: if ``elements`` is negative.
+    """
+    if elements < 0:
+        raise ValueError(f"{elements} elements of a group: give 0 for no average, or more")
+    if not elements:
+        return task.prediction(model(graph))
+    move, chance = SampledSymmetry(), generator or torch.Generator().manual_seed(0)
+    moved = (move(graph, chance) for _ in range(elements))
+    return torch.stack([task.prediction(model(other)) for other in moved]).mean(dim=0)

@@ -1,0 +1,180 @@
+"""The loop."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gmn.graph import ParameterGraph
+from gmn.memory import check_fits
+from gmn.registry import Estimator
+from gmn.tasks.batches import Batch, minibatches
+from gmn.train.evaluate import predict
+from gmn.train.journal import Journal
+from gmn.train.recipe import Recipe, Task, peak_rate
+from gmn.train.run import Run
+
+
+@dataclass(frozen=True)
+class Result:
+    """A trained model on the test split.
+
+    Attributes:
+        metrics: the task's metrics.
+        prediction: one per network, in the split's order, shape (B, ...).
+        target: the truth.
+        epoch: the epoch with the best validation metric, whose weights were kept.
+        learning_rate: peak of the schedule; 0 for estimators.
+    """
+
+    metrics: dict[str, float]
+    prediction: Tensor
+    target: Tensor
+    epoch: int
+    learning_rate: float
+
+
+Report = Callable[[float, float], None]
+
+
+def train(
+    model: nn.Module | Estimator,
+    task: Task,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    report: Report | None = None,
+    folder: Path | None = None,
+) -> Result:
+    """Trains a model in place and evaluates it on the test split.
+
+    The weights of the epoch with the best validation metric are kept. Minibatches depend on the
+    seed only, so all models of one seed see the same ones.
+
+    Args:
+        model: a module from graphs to outputs, or an estimator.
+        task: what is predicted.
+        recipe: optimisation settings; the defaults if None.
+        seed: of minibatches (and of the estimator).
+        report: called with the fraction done and the last validation metric.
+        folder: where the run is stored after every epoch, with its log; a run that was stopped,
+            by whatever means, goes on from there if it is called again with equal arguments, and
+            on a CPU ends with the same bits as an undisturbed one. None to store nothing.
+
+    Raises:
+        FloatingPointError: if the loss becomes NaN or infinite.
+        DoesNotFit: if a step needs more memory than there is; said before it is allocated.
+        ValueError: if the folder holds another run, or the model is an estimator and there is a
+            folder.
+    """
+    recipe = Recipe() if recipe is None else recipe
+    report = _silent if report is None else report
+    if not isinstance(model, nn.Module):
+        if folder is not None:
+            raise ValueError(f"{type(model).__name__} is fitted at once: it has no run to store")
+        return _fit(model, task, seed, report)
+    for part in task.split("train"):
+        check_fits(model, part.graph, min(recipe.batch_size, len(part)))
+    epoch = _optimise(model, task, recipe, seed, report, folder)
+    prediction, target = predict(model, task, task.split("test"), recipe.batch_size)
+    metrics, rate = task.metrics(prediction, target), peak_rate(model, recipe)
+    return Result(metrics, prediction, target, epoch, rate)
+
+
+def _silent(done: float, metric: float) -> None:
+    """Reports nothing."""
+
+
+def _optimise(
+    model: nn.Module, task: Task, recipe: Recipe, seed: int, report: Report, folder: Path | None
+) -> int:
+    steps = sum(math.ceil(len(part) / recipe.batch_size) for part in task.split("train"))
+    run, journal = Run(model, recipe, seed, steps), None
+    if folder is not None:
+        journal = Journal(folder, _identity(model, task, recipe, seed))
+        journal.resume(run)
+    try:
+        while not run.finished:
+            metric = _epoch(run, task)
+            if journal is not None:
+                journal.write(run)
+            report(1.0 if run.finished else run.epoch / recipe.epochs, metric)
+    finally:
+        if journal is not None:
+            journal.close()
+    model.load_state_dict(run.kept)
+    return run.best_epoch
+
+
+def _epoch(run: Run, task: Task) -> float:
+    """Trains for an epoch and validates; the metric that ranks models."""
+    rate = float(run.optimiser.param_groups[0]["lr"])
+    loss = _pass_over(run, task)
+    prediction, target = predict(run.evaluated, task, task.split("val"), run.recipe.batch_size)
+    metrics = task.metrics(prediction, target)
+    row = {"epoch": run.epoch, "learning_rate": rate, "loss": loss}
+    run.end_epoch(metrics[task.metric], row | {f"val_{k}": v for k, v in metrics.items()})
+    return metrics[task.metric]
+
+
+def _pass_over(run: Run, task: Task) -> float:
+    """Steps through the training split once; the mean loss over its networks."""
+    recipe, total, networks = run.recipe, 0.0, 0
+    run.model.train()
+    for batch in minibatches(task.split("train"), recipe.batch_size, run.order):
+        graph = batch.graph if recipe.augment is None else recipe.augment(batch.graph, run.chance)
+        loss = task.loss(_output(run.model, graph, recipe.bf16), batch.target)
+        if not bool(loss.isfinite()):
+            raise FloatingPointError(
+                f"{type(run.model).__name__}: the loss is {loss.item()} in epoch {run.epoch}; "
+                "lower the learning rate"
+            )
+        run.step(loss)
+        total, networks = total + float(loss.detach()) * len(batch), networks + len(batch)
+    return total / networks
+
+
+def _output(model: nn.Module, graph: ParameterGraph, bf16: bool) -> Tensor:
+    if not bf16:
+        output: Tensor = model(graph)
+        return output
+    with torch.autocast(graph.device.type, torch.bfloat16):
+        output = model(graph)
+    return output.to(dtype=graph.dtype)
+
+
+def _identity(model: nn.Module, task: Task, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """What decides how a run goes, in plain values."""
+    return {
+        "model": type(model).__name__,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "task": task.name,
+        "training data": _checksum(task.split("train")),
+        "seed": seed,
+        **recipe.in_words(),
+    }
+
+
+def _checksum(parts: list[Batch]) -> str:
+    """SHA-256 of the targets, which tells one population from another."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.target.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _fit(model: Estimator, task: Task, seed: int, report: Report) -> Result:
+    train_parts, test_parts = task.split("train"), task.split("test")
+    target = torch.cat([part.target for part in train_parts])
+    model.fit([part.graph for part in train_parts], target, seed=seed)
+    prediction = model.predict([part.graph for part in test_parts])
+    truth = torch.cat([part.target for part in test_parts])
+    metrics = task.metrics(prediction, truth)
+    report(1.0, metrics[task.metric])
+    return Result(metrics, prediction, truth, epoch=0, learning_rate=0.0)

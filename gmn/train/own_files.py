@@ -1,0 +1,114 @@
+"""A trained model on a user's own checkpoint files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+import converters
+from gmn.errors import UnsupportedArchitecture
+from gmn.graph import ParameterGraph, StateDictError
+from gmn.spec import GraphSpec
+from gmn.train.trained import Trained
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of one file.
+
+    Attributes:
+        file: the checkpoint.
+        architecture: which of those the model was trained on; None if there is no prediction.
+        prediction: a number (), or probabilities of classes (classes,); None if there is none.
+        error: why there is no prediction; None if there is one.
+    """
+
+    file: Path
+    architecture: str | None = None
+    prediction: Tensor | None = None
+    error: str | None = None
+
+
+def predict_files(
+    trained: Trained,
+    files: Sequence[Path],
+    *,
+    architecture: str | None = None,
+    key: str | None = None,
+    elements: int = 0,
+    seed: int = 0,
+) -> list[Answer]:
+    """Predictions for checkpoint files; one that cannot be used does not stop the others.
+
+    Args:
+        trained: a trained model.
+        files: checkpoints, of architectures that the model was trained on. Code in them never runs.
+        architecture: the name of theirs; None to find it by the names and shapes of the entries.
+        key: where in the files the state dicts lie; None to find them.
+        elements: random elements of the certified group to average over; see
+            :func:`gmn.train.answer`.
+        seed: of these elements, the same for each file.
+
+    Returns:
+        One answer per file, in order.
+
+    Raises:
+        KeyError: if the model was trained on no architecture of this name.
+    """
+    if architecture is not None and architecture not in trained.specs:
+        raise KeyError(
+            f"{trained.name} was trained on no architecture called {architecture!r}; known: "
+            f"{', '.join(trained.specs)}"
+        )
+    specs = trained.specs if architecture is None else {architecture: trained.specs[architecture]}
+    answers = []
+    for file in files:
+        try:
+            name, graph = _read(file, specs, key)
+            prediction = trained.predict(graph, elements=elements, seed=seed)[0]
+            answers.append(Answer(file, name, prediction.cpu()))
+        except (converters.CheckpointError, StateDictError, UnsupportedArchitecture) as error:
+            answers.append(Answer(file, error=str(error).removeprefix(f"{file}: ")))
+    return answers
+
+
+def _read(file: Path, specs: dict[str, GraphSpec], key: str | None) -> tuple[str, ParameterGraph]:
+    checkpoint = converters.read_checkpoint(file, key=key)
+    states = {
+        name: converters.fit_state(spec, checkpoint.state, [checkpoint.prefix])
+        for name, spec in specs.items()
+    }
+    fitting = [name for name, state in states.items() if not _difference(specs[name], state)]
+    if not fitting:
+        nearest = max(specs, key=lambda name: _alike(specs[name], states[name]))
+        where = _difference(specs[nearest], states[nearest])
+        raise StateDictError(f"of another architecture than {nearest}: {where}")
+    if len(fitting) > 1:
+        raise StateDictError(
+            f"its entries fit {' and '.join(fitting)} alike; say which architecture it is"
+        )
+    name = fitting[0]
+    try:
+        return name, ParameterGraph.from_state_dicts(specs[name], [states[name]])
+    except StateDictError as error:
+        raise StateDictError(str(error).removeprefix("network 0: ")) from error
+
+
+def _difference(spec: GraphSpec, state: dict[str, Tensor]) -> str | None:
+    """The first entry in which a state dict differs from an architecture; None if none does."""
+    for entry in spec.entries:
+        if entry.name not in state:
+            return f"{entry.name} is missing"
+        if (found := tuple(state[entry.name].shape)) != entry.shape:
+            return f"{entry.name} has shape {found}, not {entry.shape}"
+    known = {entry.name for entry in spec.entries}
+    extra = next((name for name in state if name not in known), None)
+    return None if extra is None else f"{extra} is an entry too many"
+
+
+def _alike(spec: GraphSpec, state: dict[str, Tensor]) -> int:
+    """How many entries fit."""
+    return sum(e.name in state and tuple(state[e.name].shape) == e.shape for e in spec.entries)

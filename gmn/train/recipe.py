@@ -1,0 +1,101 @@
+"""What a model is trained for, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gmn.graph import ParameterGraph
+from gmn.tasks.batches import Batch
+
+
+class Task(Protocol):
+    """What is predicted; see :class:`gmn.tasks.AccuracyPrediction`.
+
+    Attributes:
+        name: of the task.
+        target: what is predicted, in words.
+        kind: of the answers: ``number`` or ``class``, see :mod:`gmn.tasks.answers`.
+        outputs: numbers that a model gives per network.
+        metric: the metric that ranks models; larger is better.
+    """
+
+    name: str
+    target: str
+    kind: str
+    outputs: int
+    metric: str
+
+    def split(self, name: str) -> list[Batch]:
+        """Batches of ``train``, ``val`` or ``test``."""
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean loss."""
+
+    def prediction(self, output: Tensor) -> Tensor:
+        """What the output stands for: in units of the target, or probabilities of classes."""
+
+    def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        """Metrics by name."""
+
+
+Augment = Callable[[ParameterGraph, torch.Generator], ParameterGraph]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How models are trained; the same for all models of a comparison.
+
+    Attributes:
+        epochs: passes over the training split.
+        batch_size: networks per step.
+        learning_rate: peak of the one-cycle schedule; None for each model's own (its attribute
+            ``learning_rate``, or 0.001).
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient.
+        augment: changes the networks of a training minibatch, see :mod:`gmn.augment`; None for
+            none. Estimators, which take no steps, get the networks as they are.
+        patience: epochs without a better validation metric after which training stops; None to
+            go through all. The schedule is that of all epochs either way.
+        ema: decay of an exponential moving average of the weights, which is then what is
+            evaluated and kept; None for none. Early steps count for less: the decay of step n is
+            at most (1 + n) / (10 + n).
+        bf16: whether models run under autocast to bfloat16 in training steps; losses and
+            evaluations keep the precision of the weights.
+
+    Raises:
+        ValueError: if ``patience`` is below 1, or ``ema`` not between 0 and 1.
+    """
+
+    epochs: int = 25
+    batch_size: int = 32
+    learning_rate: float | None = None
+    weight_decay: float = 1e-2
+    clip: float = 1.0
+    augment: Augment | None = None
+    patience: int | None = None
+    ema: float | None = None
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience is {self.patience}; it has to be at least one epoch")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema is {self.ema}; a decay lies between 0 and 1, such as 0.99")
+
+    def in_words(self) -> dict[str, Any]:
+        """The fields as plain JSON values; of an augmentation, what it says of itself."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.augment is not None:
+            values["augment"] = str(getattr(self.augment, "__qualname__", repr(self.augment)))
+        return values
+
+
+def peak_rate(model: nn.Module, recipe: Recipe) -> float:
+    """Peak learning rate of a model: the recipe's, or else the model's own."""
+    own = getattr(model, "learning_rate", 1e-3)
+    return float(own) if recipe.learning_rate is None else recipe.learning_rate

@@ -1,0 +1,123 @@
+"""Everything that changes while a model trains, as one value that can be stored."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from gmn.train.recipe import Recipe, peak_rate
+
+
+class Run:
+    """A model on its way through a recipe.
+
+    Args:
+        model: trained in place.
+        recipe: optimisation settings.
+        seed: of minibatches and augmentation.
+        steps: per epoch.
+
+    Attributes:
+        log: one row of numbers per finished epoch.
+        best_epoch: the epoch with the best validation metric.
+        kept: the state dict evaluated in that epoch.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, seed: int, steps: int) -> None:
+        self.model, self.recipe = model, recipe
+        self.order = torch.Generator().manual_seed(seed)
+        # Of its own, so that minibatches are the same with and without augmentation.
+        self.chance = torch.Generator().manual_seed(seed)
+        rate = peak_rate(model, recipe)
+        self.optimiser = torch.optim.AdamW(
+            model.parameters(), lr=rate, weight_decay=recipe.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, rate, total_steps=steps * recipe.epochs, pct_start=0.15
+        )
+        self.average = None
+        if recipe.ema is not None:
+            self.average = AveragedModel(model, avg_fn=_moving_average(recipe.ema))
+        self.log: list[dict[str, float]] = []
+        self.best, self.best_epoch = -math.inf, 0
+        self.kept = copy.deepcopy(model.state_dict())
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are finished."""
+        return len(self.log)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are through, or patience is."""
+        patience = self.recipe.patience
+        waited = self.epoch - 1 - self.best_epoch
+        return self.epoch >= self.recipe.epochs or (patience is not None and waited >= patience)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that is evaluated: with averaged weights, if there is an average."""
+        return self.model if self.average is None else self.average.module
+
+    def step(self, loss: Tensor) -> None:
+        """One step down the gradient."""
+        self.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.optimiser.step()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def end_epoch(self, metric: float, row: dict[str, float]) -> None:
+        """Writes the epoch's row, and keeps the evaluated weights if they are the best."""
+        if metric > self.best:
+            self.best, self.best_epoch = metric, self.epoch
+            self.kept = copy.deepcopy(self.evaluated.state_dict())
+        self.log.append(row)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, the global sources of randomness included; for :meth:`load_state_dict`."""
+        return {
+            "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "order": self.order.get_state(),
+            "chance": self.chance.get_state(),
+            "global": torch.get_rng_state(),
+            "global_cuda": torch.cuda.get_rng_state_all(),
+            "log": self.log,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "kept": self.kept,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to where :meth:`state_dict` was called on an equal run."""
+        self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.order.set_state(state["order"])
+        self.chance.set_state(state["chance"])
+        torch.set_rng_state(state["global"])
+        torch.cuda.set_rng_state_all(state["global_cuda"])
+        self.log, self.kept = state["log"], state["kept"]
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+
+
+def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    def update(average: Tensor, current: Tensor, number: Tensor | int) -> Tensor:
+        # The first weights are random: without this, a short run would never forget them.
+        share = 1 - min(decay, (1 + int(number)) / (10 + int(number)))
+        return torch.lerp(average, current, share)
+
+    return update

@@ -1,0 +1,235 @@
+"""A trained model as two files, which load back without the population it learned from.
+
+``model.safetensors`` holds the best weights, ``model.json`` all that tells what they are: the
+model's name, the architectures it was trained on, the task, the recipe, the results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from gmn import registry
+from gmn.graph import ParameterGraph
+from gmn.spec import GraphSpec
+from gmn.tasks import task_of
+from gmn.tasks.choice import TASKS
+from gmn.train.evaluate import answer
+from gmn.train.journal import epochs_logged
+from gmn.train.loop import Result, train
+from gmn.train.recipe import Recipe, Task
+from gmn.zoo.store import write_atomically
+
+FORMAT_VERSION = 1
+WEIGHTS = "model.safetensors"
+CARD = "model.json"
+CARD_FIELDS = ("model", "task", "metrics", "architectures", "weights_sha256")
+TASK_FIELDS = ("name", "target", "kind", "outputs", "metric")
+
+
+class TrainedFileError(ValueError):
+    """A folder holds no trained model, or a damaged one."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and what it was trained for.
+
+    Attributes:
+        name: of the model, as in ``gmn models``.
+        model: the module with its best weights, in evaluation mode.
+        specs: the architectures it was trained on, by name; the model was made for the first.
+        task: what it predicts; without the task's data.
+        card: the content of ``model.json``: recipe, seed, best epoch, metrics on the test split.
+    """
+
+    name: str
+    model: nn.Module
+    specs: dict[str, GraphSpec]
+    task: Task
+    card: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metrics on the test split of the population."""
+        found: dict[str, float] = self.card["metrics"]
+        return found
+
+    def predict(self, graph: ParameterGraph, *, elements: int = 0, seed: int = 0) -> Tensor:
+        """Predictions (B, ...) for the networks of a graph.
+
+        Args:
+            graph: B networks; their type becomes that of the model.
+            elements: random elements of the certified group to average over; see
+                :func:`gmn.train.answer`.
+            seed: of these elements.
+        """
+        own = next(self.model.parameters())
+        with torch.no_grad():
+            return answer(
+                self.model,
+                self.task,
+                graph.to(own.device, own.dtype),
+                elements,
+                torch.Generator().manual_seed(seed),
+            )
+
+
+def fit(
+    population: Path,
+    model: str,
+    out: Path,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Trained:
+    """Trains a model by name on what a population is for, and writes it into a folder.
+
+    Called again with equal arguments after it was stopped, by whatever means, it goes on from the
+    last epoch that it finished, and on a CPU ends with the same bits as an undisturbed run.
+
+    Args:
+        population: folder of a zoo.
+        model: name of an installed model.
+        out: folder for ``model.safetensors``, ``model.json``, ``log.csv`` and the run's state.
+        recipe: optimisation settings; the defaults if None.
+        seed: of everything random.
+        progress: whether to show a bar.
+
+    Raises:
+        KeyError: if there is no model of this name.
+        ValueError: if the model takes no gradient steps, or the folder holds another run.
+        ZooError: if there is no finished zoo.
+    """
+    recipe, factory, task = recipe or Recipe(), registry.find(model), task_of(population)
+    specs = {
+        name: task.zoo.spec(name)
+        for name in task.zoo.architectures
+        if len(task.zoo.indices("train", name))
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = factory(next(iter(specs.values())), task.outputs)
+        if not isinstance(net, nn.Module):
+            raise ValueError(
+                f"{model} is fitted at once instead of by gradient steps, so there are no weights "
+                "to save; gmn compare runs it"
+            )
+        bar = tqdm(
+            desc=f"training {model}",
+            total=recipe.epochs,
+            initial=epochs_logged(out),
+            unit="epoch",
+            disable=not progress,
+        )
+        with bar:
+
+            def tell(done: float, metric: float) -> None:
+                bar.set_postfix_str(f"{task.metric} {metric:.3f}", refresh=False)
+                bar.update()
+
+            result = train(net, task, recipe, seed, tell, out)
+    _save(net, _card(model, specs, task, recipe, seed, result), out)
+    return load(out)
+
+
+def _card(
+    model: str,
+    specs: dict[str, GraphSpec],
+    task: Task,
+    recipe: Recipe,
+    seed: int,
+    result: Result,
+) -> dict[str, Any]:
+    return {
+        "version": FORMAT_VERSION,
+        "model": model,
+        "task": {name: getattr(task, name) for name in TASK_FIELDS},
+        "recipe": {**recipe.in_words(), "learning_rate": result.learning_rate},
+        "seed": seed,
+        "epoch": result.epoch,
+        "metrics": result.metrics,
+        "torch": str(torch.__version__),
+        "architectures": {name: json.loads(spec.to_json()) for name, spec in specs.items()},
+    }
+
+
+def _save(model: nn.Module, card: dict[str, Any], out: Path) -> None:
+    # Cloned, as safetensors refuses tensors that share memory.
+    weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    content = save_tensors(weights)
+    card = {**card, "weights_sha256": hashlib.sha256(content).hexdigest()}
+    write_atomically(out / WEIGHTS, content)
+    write_atomically(out / CARD, (json.dumps(card, indent=1) + "\n").encode())
+
+
+def load(folder: Path | str) -> Trained:
+    """Reads a trained model that :func:`fit` (``gmn train``) wrote.
+
+    Args:
+        folder: that was given to it; the population is not needed.
+
+    Raises:
+        TrainedFileError: if files are missing, damaged, of another format, or of two runs.
+        KeyError: if the model's package is not installed.
+    """
+    place = Path(folder)
+    for name in (CARD, WEIGHTS):
+        if not (place / name).is_file():
+            raise TrainedFileError(
+                f"{place} holds no trained model: it has no {name}. Run gmn train until it is done"
+            )
+    card, content = _read_card(place / CARD), (place / WEIGHTS).read_bytes()
+    if hashlib.sha256(content).hexdigest() != card["weights_sha256"]:
+        raise TrainedFileError(
+            f"{place / WEIGHTS} is damaged, or not the file that {CARD} beside it tells of. "
+            "Run gmn train again with the same arguments"
+        )
+    specs = {
+        name: GraphSpec.from_json(json.dumps(spec)) for name, spec in card["architectures"].items()
+    }
+    task = _task(card["task"], place)
+    with torch.random.fork_rng():
+        model = registry.find(card["model"])(next(iter(specs.values())), task.outputs)
+    assert isinstance(model, nn.Module)
+    try:
+        model.load_state_dict(load_tensors(content))
+    except RuntimeError as error:
+        raise TrainedFileError(
+            f"{place}: {card['model']} was another model when it was trained: {error}"
+        ) from error
+    return Trained(card["model"], model.eval(), specs, task, card)
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card: dict[str, Any] = json.loads(path.read_bytes())
+        found = card["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainedFileError(f"{path} is damaged: {error!r}") from error
+    if found != FORMAT_VERSION:
+        raise TrainedFileError(f"{path} has format {found!r}; this version reads {FORMAT_VERSION}")
+    if missing := [name for name in CARD_FIELDS if name not in card]:
+        raise TrainedFileError(f"{path} is damaged: it lacks {', '.join(missing)}")
+    return card
+
+
+def _task(described: dict[str, Any], place: Path) -> Task:
+    """A task without its data, which is enough to say what outputs stand for."""
+    for kind in TASKS.values():
+        if kind.name == described["name"]:
+            task = kind.__new__(kind)
+            for name in TASK_FIELDS:
+                setattr(task, name, described[name])
+            return task
+    known = ", ".join(kind.name for kind in TASKS.values())
+    raise TrainedFileError(f"{place}: no task is called {described['name']!r}; known: {known}")
