@@ -21,7 +21,7 @@ __all__ = [
 ]
 __version__ = version("graph-metanetworks")
 
-_ON_DEMAND = {"features", "nn", "tasks", "testing", "zoo"}
+_ON_DEMAND = {"features", "nn", "tasks", "testing", "train", "zoo"}
 
 
 def __getattr__(name: str) -> object:

@@ -23,7 +23,7 @@ from gmn import cost, registry, report
 from gmn.cost import Cost
 from gmn.errors import UnsupportedArchitecture
 from gmn.tasks.answers import ANSWERS, AnswerKind
-from gmn.train import Augment, Recipe, Result, Task, train
+from gmn.train import Recipe, Result, Task, train
 
 TaskFactory = Callable[[], Task]
 
@@ -184,15 +184,10 @@ def _protocol(task: Task, recipe: Recipe, seeds: int, workers: int) -> dict[str,
         "metric": task.metric,
         "networks": sizes,
         "seeds": seeds,
-        "recipe": {**asdict(recipe), "augment": _in_words(recipe.augment)},
+        "recipe": recipe.in_words(),
         "threads": torch.get_num_threads() if workers == 1 else 1,
         "torch": str(torch.__version__),
     }
-
-
-def _in_words(augment: Augment | None) -> str | None:
-    """A function's name, or what an object says of itself."""
-    return None if augment is None else str(getattr(augment, "__qualname__", repr(augment)))
 
 
 # --- jobs ---------------------------------------------------------------------------------------
