@@ -11,6 +11,8 @@ from gmn.nn import GMN, InvariantHead
 from gmn.testing import relative_error
 from tests.traced import graph_of, read_by
 
+AT_ONCE = ("gmn", "dual-gmn", "flat-mlp", "nfn-hnp")  # others take 10 seconds each
+
 
 def modules(name: str) -> nn.Module | None:
     torch.manual_seed(0)
@@ -45,7 +47,13 @@ def test_bfloat16_is_near_float32(name: str) -> None:
 
 # The compiler hides warnings of its own in a way that does not work where they are errors.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["gmn-sparse", *registry.names()])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in AT_ONCE else pytest.param(name, marks=pytest.mark.slow)
+        for name in ("gmn-sparse", *registry.names())
+    ],
+)
 def test_compiled_nets_give_the_same(name: str) -> None:
     model = modules(name)
     if model is None:
