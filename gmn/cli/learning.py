@@ -1,0 +1,128 @@
+"""Commands that train models on populations, compare them, and apply them."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gmn import registry
+from gmn import train as training
+from gmn.augment import SampledSymmetry
+from gmn.cli.options import Key
+from gmn.comparison import compare as run_comparison
+from gmn.comparison import save
+from gmn.tasks import task_of
+from gmn.train import Recipe
+
+app = typer.Typer()
+console = Console()
+
+
+@app.command()
+def models() -> None:
+    """List the models that `gmn compare` knows."""
+    for name in registry.names():
+        print(name)
+
+
+@app.command()
+def compare(
+    population: Annotated[Path, typer.Argument(help="Folder of a zoo.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for JSON, table and plot.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="A model by name, repeatable; all if left out."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per model.")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 25,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of one thread.")] = 2,
+) -> None:
+    """Compare models on what a population is for: test accuracies of CNNs, classes of INRs.
+
+    Example: `gmn compare runs/cnn-mnist -m gmn -m nfn-hnp --out runs/compare`,
+    `gmn compare runs/inr-mnist -m dual-gmn --epochs 100 --out runs/compare-inr`
+    """
+    result = run_comparison(
+        partial(task_of, population),
+        model or registry.names(),
+        seeds=seeds,
+        recipe=Recipe(epochs=epochs),
+        workers=workers,
+    )
+    print(result)
+    save(result, out)
+    console.print(f"wrote {out}/comparison.json, comparison.txt and comparison.png")
+
+
+@app.command()
+def train(
+    population: Annotated[Path, typer.Argument(help="Folder of a zoo.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A model by name: see gmn models.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model and its log.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 25,
+    batch_size: Annotated[int, typer.Option(min=1, help="Networks per step.")] = 32,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate. [the model's own]")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="Stop after so many epochs without a better validation metric."),
+    ] = None,
+    ema: Annotated[
+        float | None, typer.Option(help="Decay of a moving average of the weights, such as 0.99.")
+    ] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Steps under autocast to bfloat16.")] = False,
+    augment: Annotated[
+        bool, typer.Option("--augment", help="Move training networks by their symmetries.")
+    ] = False,
+) -> None:
+    """Train a model on what a population is for; a stopped run goes on where it was.
+
+    Example: `gmn train runs/cnn-mnist -m dual-gmn --out runs/model --patience 5 --ema 0.99`
+    """
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=lr,
+        augment=SampledSymmetry() if augment else None,
+        patience=patience,
+        ema=ema,
+        bf16=bf16,
+    )
+    trained = training.fit(population, model, out, recipe, seed)
+    results = ", ".join(f"{name} {value:.4f}" for name, value in trained.metrics.items())
+    print(f"test split, weights of epoch {trained.card['epoch']}: {results}")
+    print(f"wrote {out}; gmn predict {out} CHECKPOINT... applies it to files")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="Folder that gmn train wrote.")],
+    checkpoints: Annotated[list[Path], typer.Argument(help="Files or folders of weights.")],
+    csv: Annotated[Path | None, typer.Option("--csv", help="Also write a CSV file.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Which of those the model was trained on. [found by shapes]")
+    ] = None,
+    elements: Annotated[
+        int, typer.Option(min=0, help="Average over so many random elements of the group.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of these elements.")] = 0,
+    key: Key = None,
+) -> None:
+    """Apply a trained model to checkpoints; exit code 1 if one of them cannot be used.
+
+    Example: `gmn predict runs/model a.pt b.safetensors --csv answers.csv`
+    """
+    trained = training.load(model)
+    found = training.predict_files(
+        trained, checkpoints, architecture=architecture, key=key, elements=elements, seed=seed
+    )
+    if csv is not None:
+        csv.parent.mkdir(parents=True, exist_ok=True)
+        csv.write_text(training.csv_text(trained, found))
+    print(training.text_table(trained, found))
+    if any(answer.error is not None for answer in found):
+        raise typer.Exit(1)

@@ -1,0 +1,131 @@
+"""Commands on one network: what it is, whether its symmetries hold, its weights, its picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from torch import nn
+
+import converters
+from gmn import files
+from gmn.cli.options import Input, Key, Model, Weights
+from gmn.cli.sources import ACTIVATIONS, UserError, load_weights, named_module
+from gmn.cli.sources import convert as convert_checkpoints
+from gmn.draw import draw as draw_spec
+from gmn.spec import GraphSpec
+
+app = typer.Typer()
+console = Console()
+
+
+@app.command()
+def inspect(
+    model: Model,
+    input_shapes: Input = None,
+    checkpoint: Weights = None,
+    key: Key = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the spec as JSON.")] = False,
+) -> None:
+    """Print node sets, edge sets, symmetries and the certificate of a network.
+
+    Example: `gmn inspect resnet`, `gmn inspect mypackage.models:make -i 1x3x32x32 -c last.ckpt`
+    """
+    module, inputs, spec = _load(model, input_shapes, checkpoint, key)
+    if json:
+        print(spec.to_json())
+        return
+    print(spec)
+    print()
+    print(converters.verify(module, inputs, spec))
+
+
+@app.command()
+def verify(
+    model: Model,
+    input_shapes: Input = None,
+    checkpoint: Weights = None,
+    key: Key = None,
+    trials: Annotated[int, typer.Option(help="Random elements of the whole group.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the random elements.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print the certificate as JSON.")] = False,
+) -> None:
+    """Check by experiment that a network's symmetries preserve its function; exit code 1 if not.
+
+    Example: `gmn verify mypackage.models:make -i 1x3x32x32 -c last.ckpt --trials 32`
+    """
+    module, inputs, spec = _load(model, input_shapes, checkpoint, key)
+    generator = torch.Generator().manual_seed(seed)
+    certificate = converters.verify(module, inputs, spec, trials, generator)
+    print(certificate.to_json() if json else certificate)
+    if not certificate.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    checkpoints: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files or folders of weights, all of one architecture."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The network: as for `gmn inspect`.")
+    ] = None,
+    hf: Annotated[
+        Path | None,
+        typer.Option("--hf", help="Folder of transformers: config.json, and weights if none else."),
+    ] = None,
+    timm: Annotated[str | None, typer.Option("--timm", help="Name of a timm model.")] = None,
+    input_shapes: Input = None,
+    key: Key = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(help=f"Of a chain without a model: {', '.join(ACTIVATIONS)}. [relu]"),
+    ] = None,
+) -> None:
+    """Write checkpoints as one parameter graph: spec.json and weights.safetensors.
+
+    Code in the checkpoints never runs. Without a model, a plain chain of linear layers and
+    convolutions is guessed from the shapes, and what was assumed is printed.
+
+    Example: `gmn convert a.pt b.pt --model mypackage.models:make -i 1x3x32x32 --out graph`,
+    `gmn convert --hf folder --out graph`, `gmn convert mlp.safetensors --out graph`
+    """
+    graph, report = convert_checkpoints(
+        checkpoints or [], model, hf, timm, input_shapes, key, activation
+    )
+    files.save(graph, out)
+    print("\n".join([*report, str(graph), f"wrote {out}; gmn.load({str(out)!r}) reads it again"]))
+
+
+@app.command()
+def draw(
+    model: Model,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .png, .svg or .pdf.")],
+    input_shapes: Input = None,
+) -> None:
+    """Draw the layer-level graph of a network.
+
+    Example: `gmn draw resnet -o resnet.svg`
+    """
+    _, _, spec = _load(model, input_shapes)
+    if out.suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"{out}: pictures are written as .png, .svg or .pdf")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draw_spec(spec).savefig(out, dpi=160)
+    console.print(f"wrote {out}")
+
+
+def _load(
+    model: str, shapes: list[str] | None, checkpoint: Path | None = None, key: str | None = None
+) -> tuple[nn.Module, tuple[Any, ...], GraphSpec]:
+    """The module with the weights that the user means, example inputs, and its spec."""
+    module, inputs = named_module(model, shapes)
+    spec = converters.trace(module, inputs)
+    if checkpoint is not None:
+        load_weights(module, spec, checkpoint, key)
+    return module, inputs, spec
