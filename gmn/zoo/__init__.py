@@ -5,6 +5,7 @@ from gmn.zoo.importing import DwsInrs, NfnSirens, SmallCnnZoo, SmallTransformerZ
 from gmn.zoo.population import Zoo
 from gmn.zoo.population import Zoo as open
 from gmn.zoo.store import ZooError
+from gmn.zoo.writer import ZooWriter
 
 __all__ = [
     "DwsInrs",
@@ -13,6 +14,7 @@ __all__ = [
     "SmallTransformerZoo",
     "Zoo",
     "ZooError",
+    "ZooWriter",
     "build",
     "import_zoo",
     "open",

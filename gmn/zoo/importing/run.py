@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from torch import nn
 from tqdm import tqdm
 
 import converters
+from gmn.spec import GraphSpec
+from gmn.zoo import provenance
 from gmn.zoo.importing.layout import Entry, Layout, Listing, State
+from gmn.zoo.index import histogram
 from gmn.zoo.population import Zoo
-from gmn.zoo.store import Row, ZooError, ZooWriter
+from gmn.zoo.store import ZooError
+from gmn.zoo.writer import ZooWriter, identity_of, is_finished
 
 SHARD_SIZE = 1000
 FIRST = 3  # of the reasons that an error repeats
@@ -47,19 +52,34 @@ def import_zoo(layout: Layout, out: str | Path, progress: bool = True) -> Zoo:
     if not listing.entries:
         raise ZooError(f"{layout.name}: nothing to import: {_reasons(listing, listing.skipped)}")
     entries = listing.entries
-    modules = {name: layout.architecture(name) for name in _architectures(entries)}
+    folder, parts = Path(out), _parts(entries)
     configuration = {**layout.configuration(), "source_sha256": _fingerprint(entries)}
-    writer = ZooWriter(Path(out), layout.name, len(entries), 0, configuration)
-    parts = _parts(entries)
-    missing = writer.missing(len(parts))
-    if missing or not writer.complete:
-        done = len(entries) - sum(len(parts[number][1]) for number in missing)
-        with tqdm(total=len(entries), initial=done, unit="net", disable=not progress) as bar:
-            for number in missing:
-                _write(writer, number, parts[number], layout, modules)
-                bar.update(len(parts[number][1]))
-        _finish(writer, len(parts), layout, listing, modules)
-    return Zoo(writer.folder)
+    identity = identity_of(layout.name, len(entries), 0, configuration)
+    if not is_finished(folder, identity, len(parts)):
+        kinds = {name: _Kind.of(layout, name) for name in _architectures(entries)}
+        with ZooWriter(folder, layout.name, len(entries), 0, configuration) as writer:
+            missing = writer.missing(len(parts))
+            done = len(entries) - sum(len(parts[number][1]) for number in missing)
+            provenance.note(folder, "start", {"workers": 1})
+            with tqdm(total=len(entries), initial=done, unit="net", disable=not progress) as bar:
+                for number in missing:
+                    _write(writer, number, parts[number], layout, kinds)
+                    bar.update(len(parts[number][1]))
+            _finish(writer, len(parts), layout, listing, kinds)
+    return Zoo(folder)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One architecture of a published zoo: the module that its weights fit, and its spec."""
+
+    module: nn.Module
+    spec: GraphSpec
+
+    @classmethod
+    def of(cls, layout: Layout, name: str) -> _Kind:
+        module, example = layout.architecture(name)
+        return cls(module, converters.trace(module, (example,)))
 
 
 def _architectures(entries: tuple[Entry, ...]) -> list[str]:
@@ -94,20 +114,20 @@ def _write(
     number: int,
     part: Part,
     layout: Layout,
-    modules: dict[str, tuple[nn.Module, torch.Tensor]],
+    kinds: dict[str, _Kind],
 ) -> None:
     """Writes one shard of those networks that can be used."""
     architecture, entries = part
     states, rows = [], []
     for entry in entries:
         try:
-            states.append(_checked(layout.read(entry), modules[architecture][0]))
+            states.append(_checked(layout.read(entry), kinds[architecture].module))
         except ValueError:
             continue  # _finish names it: also if the import is stopped before
         rows.append(entry.row)
     names = states[0] if states else {}
     stacked = {name: torch.stack([state[name] for state in states]) for name in names}
-    writer.write_shard(number, architecture, stacked, rows)
+    writer.write_shard(number, architecture, kinds[architecture].spec, stacked, rows)
 
 
 def _checked(state: State, module: nn.Module) -> State:
@@ -136,25 +156,21 @@ def _finish(
     shards: int,
     layout: Layout,
     listing: Listing,
-    modules: dict[str, tuple[nn.Module, torch.Tensor]],
+    kinds: dict[str, _Kind],
 ) -> None:
-    rows = writer.collect_rows(shards)
-    kept = {row["id"] for row in rows}
+    index, _ = writer.contents(shards)
+    kept = set(index["id"].to_pylist())
     skipped = [
         *listing.skipped,
         *(
-            f"{entry.name}: {_reason(entry, layout, modules[entry.architecture][0])}"
+            f"{entry.name}: {_reason(entry, layout, kinds[entry.architecture].module)}"
             for entry in listing.entries
             if entry.row["id"] not in kept
         ),
     ]
-    if not rows:
+    if not kept:
         raise ZooError(f"{layout.name}: no network can be used: {_reasons(listing, skipped)}")
-    specs = {
-        name: json.loads(converters.trace(module, (example,)).to_json())
-        for name, (module, example) in modules.items()
-    }
-    writer.finish(shards, rows, specs, _card(layout, listing, rows, skipped))
+    writer.finish(shards, _card(layout, listing, index, skipped))
 
 
 def _reason(entry: Entry, layout: Layout, module: nn.Module) -> str:
@@ -166,11 +182,11 @@ def _reason(entry: Entry, layout: Layout, module: nn.Module) -> str:
     return "was unreadable when its shard was written, and now is not; import into another folder"
 
 
-def _card(layout: Layout, listing: Listing, rows: list[Row], skipped: list[str]) -> dict[str, Any]:
+def _card(layout: Layout, listing: Listing, index: pa.Table, skipped: list[str]) -> dict[str, Any]:
     return {
-        "networks": len(rows),
+        "networks": len(index),
         "published_as": layout.reference,
-        "splits": dict(Counter(row["split"] for row in rows)),
+        "splits": histogram(index, "split"),
         "split_rule": listing.split_rule,
         "left_out": dict(listing.left_out),
         "skipped": skipped,
