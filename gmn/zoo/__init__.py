@@ -5,6 +5,7 @@ from gmn.zoo.importing import DwsInrs, NfnSirens, SmallCnnZoo, SmallTransformerZ
 from gmn.zoo.population import Zoo
 from gmn.zoo.population import Zoo as open
 from gmn.zoo.store import ZooError
+from gmn.zoo.stream import Stream, StreamBatch
 from gmn.zoo.writer import ZooWriter
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "NfnSirens",
     "SmallCnnZoo",
     "SmallTransformerZoo",
+    "Stream",
+    "StreamBatch",
     "Zoo",
     "ZooError",
     "ZooWriter",
