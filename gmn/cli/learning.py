@@ -12,6 +12,7 @@ from rich.console import Console
 from gmn import registry
 from gmn import train as training
 from gmn.augment import SampledSymmetry
+from gmn.cli.configuration import Config
 from gmn.cli.options import Key
 from gmn.comparison import compare as run_comparison
 from gmn.comparison import save
@@ -40,6 +41,7 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="Runs per model.")] = 3,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 25,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread.")] = 2,
+    config: Config = None,
 ) -> None:
     """Compare models on what a population is for: test accuracies of CNNs, classes of INRs.
 
@@ -78,6 +80,7 @@ def train(
     augment: Annotated[
         bool, typer.Option("--augment", help="Move training networks by their symmetries.")
     ] = False,
+    config: Config = None,
 ) -> None:
     """Train a model on what a population is for; a stopped run goes on where it was.
 
