@@ -17,7 +17,7 @@ from gmn import cli, zoo
 from gmn.tasks import task_of
 from gmn.zoo import DwsInrs, NfnSirens, SmallCnnZoo, SmallTransformerZoo, ZooError
 from gmn.zoo.importing import Layout, named_layout, run
-from gmn.zoo.importing.small_cnn import KerasCNN
+from gmn.zoo.networks import SmallCNN
 
 # --- the Small CNN Zoo: networks of three steps each, every third of them at the last one --------
 
@@ -106,7 +106,7 @@ def test_small_cnns_compute_what_the_published_rows_do(tmp_path: Path, compresse
     assert [row["id"] for row in population.rows] == [f"{r:06d}" for r in range(2, 72, 3)]
     images = np.random.default_rng(1).standard_normal((2, 32, 32, 1))
     for index, row in enumerate(population.rows):
-        module = KerasCNN(row["activation"]).double()
+        module = SmallCNN(row["activation"], padding=0).double()
         module.load_state_dict(population.state(index))
         scores = module(torch.from_numpy(images).permute(0, 3, 1, 2)).detach().numpy()
         expected = numpy_cnn(weights[int(row["id"])].astype(float), images, row["activation"])
