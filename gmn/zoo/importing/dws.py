@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 import converters
-from gmn.zoo.importing.layout import Entry, Layout, Listing, State
+from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.sirens import PublishedSiren, siren_state
 from gmn.zoo.population import SPLITS
 from gmn.zoo.recipe import derive_seed
@@ -48,9 +47,9 @@ class DwsInrs(Layout):
         """Whether the published splits are used."""
         return {"published_splits": self.splits is not None}
 
-    def architecture(self, name: str) -> tuple[nn.Module, Tensor]:
+    def architecture(self, name: str) -> Architecture:
         """The one architecture, and a coordinate."""
-        return PublishedSiren(shift=0.5), torch.zeros(1, 2)
+        return PublishedSiren(shift=0.5), (torch.zeros(1, 2),)
 
     def listing(self) -> Listing:
         """All networks by folder; rows hold ``label``, ``image`` and ``part``."""

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gmn.zoo.classifiers import split_of
-from gmn.zoo.importing.layout import Entry, Layout, Listing, State
+from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.tables import columns, read_table
 from gmn.zoo.networks import ACTIVATIONS, SmallCNN
 from gmn.zoo.store import ZooError
@@ -81,9 +81,9 @@ class SmallCnnZoo(Layout):
         """Which activation is wanted, and whether the published order of rows is used."""
         return {"activation": self.activation, "published_splits": self.splits is not None}
 
-    def architecture(self, name: str) -> tuple[nn.Module, Tensor]:
+    def architecture(self, name: str) -> Architecture:
         """``"keras-cnn-relu"`` or ``"keras-cnn-tanh"``, and an image."""
-        return _keras_cnn(name.removeprefix("keras-cnn-")), torch.zeros(1, 1, 32, 32)
+        return _keras_cnn(name.removeprefix("keras-cnn-")), (torch.zeros(1, 1, 32, 32),)
 
     def listing(self) -> Listing:
         """The networks at the last step; rows hold all columns of the metrics."""
