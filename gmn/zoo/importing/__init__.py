@@ -1,6 +1,7 @@
 """Published zoos, read from disk and converted into zoos of this library; one file per layout."""
 
 from gmn.zoo.importing.dws import DwsInrs
+from gmn.zoo.importing.folder import CheckpointFolder
 from gmn.zoo.importing.layout import Entry, Layout, Listing
 from gmn.zoo.importing.named import LAYOUTS, named_layout
 from gmn.zoo.importing.nfn import NfnSirens
@@ -10,6 +11,7 @@ from gmn.zoo.importing.transformer import SmallTransformerZoo
 
 __all__ = [
     "LAYOUTS",
+    "CheckpointFolder",
     "DwsInrs",
     "Entry",
     "Layout",
