@@ -55,8 +55,14 @@ def import_zoo(
         Path | None, typer.Option(help="Of small-transformer-zoo: metadata/mnist.csv.")
     ] = None,
     epoch: Annotated[
-        int | None, typer.Option(help="Of small-transformer-zoo: which checkpoints. [75]")
+        int | None,
+        typer.Option(
+            help="Which checkpoint of a run: of small-transformer-zoo [75], of model-zoos [last]."
+        ),
     ] = None,
+    every_epoch: Annotated[
+        bool, typer.Option("--every-epoch", help="Of model-zoos: all checkpoints of each run.")
+    ] = False,
     labels: Annotated[
         Path | None,
         typer.Option(help="Of folder: CSV table with a column file, and labels in the others."),
@@ -81,6 +87,7 @@ def import_zoo(
         "copies": copies,
         "metadata": metadata,
         "epoch": epoch,
+        "every_epoch": every_epoch,
         "labels": labels,
         "model": module,
         "inputs": inputs,

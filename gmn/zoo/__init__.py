@@ -4,6 +4,7 @@ from gmn.zoo.building import build
 from gmn.zoo.importing import (
     CheckpointFolder,
     DwsInrs,
+    ModelZoos,
     NfnSirens,
     SmallCnnZoo,
     SmallTransformerZoo,
@@ -16,6 +17,7 @@ from gmn.zoo.store import ZooError
 __all__ = [
     "CheckpointFolder",
     "DwsInrs",
+    "ModelZoos",
     "NfnSirens",
     "SmallCnnZoo",
     "SmallTransformerZoo",

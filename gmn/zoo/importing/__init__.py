@@ -3,6 +3,7 @@
 from gmn.zoo.importing.dws import DwsInrs
 from gmn.zoo.importing.folder import CheckpointFolder
 from gmn.zoo.importing.layout import Entry, Layout, Listing
+from gmn.zoo.importing.model_zoos import ModelZoos
 from gmn.zoo.importing.named import LAYOUTS, named_layout
 from gmn.zoo.importing.nfn import NfnSirens
 from gmn.zoo.importing.run import import_zoo
@@ -16,6 +17,7 @@ __all__ = [
     "Entry",
     "Layout",
     "Listing",
+    "ModelZoos",
     "NfnSirens",
     "SmallCnnZoo",
     "SmallTransformerZoo",

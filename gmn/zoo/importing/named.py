@@ -10,13 +10,21 @@ from typing import Any
 from gmn.zoo.importing.dws import DwsInrs
 from gmn.zoo.importing.folder import CheckpointFolder
 from gmn.zoo.importing.layout import Layout
+from gmn.zoo.importing.model_zoos import ModelZoos
 from gmn.zoo.importing.nfn import NfnSirens
 from gmn.zoo.importing.small_cnn import SmallCnnZoo
 from gmn.zoo.importing.transformer import SmallTransformerZoo
 
 LAYOUTS: dict[str, Callable[..., Layout]] = {
     layout.name: layout
-    for layout in (SmallCnnZoo, DwsInrs, NfnSirens, SmallTransformerZoo, CheckpointFolder)
+    for layout in (
+        SmallCnnZoo,
+        DwsInrs,
+        NfnSirens,
+        SmallTransformerZoo,
+        ModelZoos,
+        CheckpointFolder,
+    )
 }
 
 
