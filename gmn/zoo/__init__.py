@@ -3,6 +3,7 @@
 from gmn.zoo.building import build
 from gmn.zoo.importing import (
     CheckpointFolder,
+    CnnWildPark,
     DwsInrs,
     ModelZoos,
     NfnSirens,
@@ -16,6 +17,7 @@ from gmn.zoo.store import ZooError
 
 __all__ = [
     "CheckpointFolder",
+    "CnnWildPark",
     "DwsInrs",
     "ModelZoos",
     "NfnSirens",
