@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from gmn import zoo
+from gmn.cli.configuration import Config
 from gmn.cli.options import Input, Key
 from gmn.cli.sources import named_module
 from gmn.zoo.catalogue import BUILDERS
@@ -25,6 +26,7 @@ def build_zoo(
     size: Annotated[int, typer.Option(min=1, help="Number of networks.")] = 1200,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread.")] = 2,
+    config: Config = None,
 ) -> None:
     """Train a population of networks; a stopped run goes on where it was.
 

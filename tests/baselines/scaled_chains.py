@@ -102,5 +102,12 @@ def equivariance_error(net: nn.Module, graph: gmn.ParameterGraph) -> float:
     return worst
 
 
+def assert_edits(net: nn.Module, graph: gmn.ParameterGraph) -> None:
+    """Changes transform like the weights, and every tensor is changed."""
+    assert equivariance_error(net, graph) < 1e-10
+    edited = net(graph)
+    assert all(bool((edited.values[name] != value).any()) for name, value in graph.values.items())
+
+
 def changes(edited: gmn.ParameterGraph, graph: gmn.ParameterGraph) -> Tensor:
     return torch.cat([(edited.values[n] - graph.values[n]).flatten() for n in graph.values])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from baselines.equivariant import EquivariantLinear, Feature, Restriction
 from baselines.nfn import Variant, _features, _missing
+from tests.baselines.ranks import rank_of
 
 WIDTHS = {
     "NP": {(3, 3, 3): 32, (2, 3, 3, 3): 62, (2, 3, 3, 3, 3): 100},
@@ -50,7 +51,7 @@ def test_one_parameter_per_equivariant_map(
     """As many weights as the space of equivariant maps has dimensions, all of them independent."""
     layer = layer_of(widths, variant)
     assert sum(linear.weight.numel() for linear in layer.mix) == dimension
-    assert rank_of(layer, sizes_of(widths)) == dimension
+    assert rank(layer, sizes_of(widths)) == dimension
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_published_layers_lack_maps(
         (complete, layer_of(widths, variant)),
     ):
         assert sum(linear.weight.numel() for linear in layer.mix) == dimension
-        assert rank_of(layer, sizes_of(widths)) == dimension
+        assert rank(layer, sizes_of(widths)) == dimension
 
 
 def test_published_maps_are_some_of_the_complete_ones() -> None:
@@ -130,21 +131,9 @@ def test_moving_one_axis_of_one_feature_only_is_noticed() -> None:
     assert (layer(values)[0] - layer(moved)[0]).abs().max() > 1e-3
 
 
-def rank_of(layer: EquivariantLinear, sizes: dict[str, int]) -> int:
-    """Dimension of the space of maps that the layer's weights span."""
+def rank(layer: EquivariantLinear, sizes: dict[str, int]) -> int:
     probes = random_values(layer.inputs, sizes, 40)
-    columns = []
-    with torch.no_grad():
-        for linear in layer.mix:
-            linear.weight.zero_()
-            if linear.bias is not None:
-                linear.bias.zero_()
-        for linear in layer.mix:
-            for place in range(linear.weight.numel()):
-                linear.weight.view(-1)[place] = 1
-                columns.append(torch.cat([v.flatten() for v in layer(probes)]))
-                linear.weight.view(-1)[place] = 0
-    return int(torch.linalg.matrix_rank(torch.stack(columns)))
+    return rank_of(layer.mix, lambda: layer(probes))
 
 
 FORMS = {
@@ -212,7 +201,7 @@ def test_short_axes_have_fewer_maps_and_all_are_there(size: int, dimension: int)
     """Partitions of four axes into at most ``size`` blocks: the layer spans them, some twice."""
     square = Feature(("d", "d"), 1)
     layer = EquivariantLinear([square], [square]).double()
-    assert rank_of(layer, {"d": size}) == dimension
+    assert rank(layer, {"d": size}) == dimension
 
 
 def test_transposes_and_diagonals_are_told_apart() -> None:

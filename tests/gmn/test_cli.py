@@ -8,16 +8,9 @@ from pathlib import Path
 import pytest
 
 import gmn
-from gmn import cli, registry
+from gmn import registry
+from tests.gmn.commands import run
 from tests.gmn.population import small_zoo
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr("sys.argv", ["gmn", *arguments])
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    return int(stop.value.code or 0)
 
 
 def test_inspect(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
