@@ -3,6 +3,7 @@
 from gmn.zoo.building import build
 from gmn.zoo.importing import (
     CheckpointFolder,
+    CnnWildPark,
     DwsInrs,
     ModelZoos,
     NfnSirens,
@@ -18,6 +19,7 @@ from gmn.zoo.writer import ZooWriter
 
 __all__ = [
     "CheckpointFolder",
+    "CnnWildPark",
     "DwsInrs",
     "ModelZoos",
     "NfnSirens",
