@@ -11,7 +11,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gmn.zoo import provenance
-from gmn.zoo.copying import SHARD_BYTES, SHARD_SIZE, Copy, Source, check, copy_shard, everything, plan
+from gmn.zoo.copying import (
+    SHARD_BYTES,
+    SHARD_SIZE,
+    Copy,
+    Source,
+    check,
+    copy_shard,
+    everything,
+    plan,
+)
 from gmn.zoo.index import histogram, index_of
 from gmn.zoo.population import Zoo
 from gmn.zoo.store import MANIFEST, SHARDS, ZooError, file_sha256
