@@ -21,7 +21,7 @@ from tqdm import tqdm
 import converters
 from gmn.spec import GraphSpec
 from gmn.zoo import provenance
-from gmn.zoo.builders import Builder, Shard, State, plan
+from gmn.zoo.builders import Builder, Shard, State, finite, plan
 from gmn.zoo.catalogue import builder
 from gmn.zoo.index import histogram
 from gmn.zoo.networks import network
@@ -233,13 +233,13 @@ def train_shard(chosen: Builder, seed: int, shard: Shard) -> Trained:
     full: list[Row] = [
         {"id": f"{number:06d}", **row} for number, row in zip(shard.networks, rows, strict=True)
     ]
-    finite = torch.stack([value.flatten(1).isfinite().all(1) for value in state.values()]).all(0)
-    kept = finite.nonzero().flatten()
+    good = finite(state, rows)
+    kept = good.nonzero().flatten()
     return Trained(
         shard,
         {name: value[kept] for name, value in state.items()},
         [full[row] for row in kept.tolist()],
-        tuple(full[row]["id"] for row in (~finite).nonzero().flatten().tolist()),
+        tuple(full[row]["id"] for row in (~good).nonzero().flatten().tolist()),
         time.perf_counter() - start,
     )
 

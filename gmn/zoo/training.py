@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
 
-from gmn.zoo.builders import State
+from gmn.zoo.builders import State, stack
 from gmn.zoo.images import ImageSet
 from gmn.zoo.recipe import Recipe
 
@@ -59,7 +59,7 @@ def train_chunk(
     jobs = [draw_job(module, *each, images) for each in zip(recipes, seeds, strict=True)]
     # Longest first: those still in training are then always the first rows.
     order = sorted(range(len(jobs)), key=lambda i: -recipes[i].steps)
-    state = _stack([jobs[i].initial for i in order])
+    state = stack([jobs[i].initial for i in order])
     labels = torch.stack([jobs[i].labels for i in order])
     _optimise(module, state, [recipes[i] for i in order], [jobs[i] for i in order], images)
     visible = torch.stack([jobs[i].visible for i in order])
@@ -108,10 +108,6 @@ def _initial_state(
             drawn = torch.randn(value.shape, generator=generator, dtype=torch.float64)
             state[name] = (drawn * deviation).to(dtype)
     return state
-
-
-def _stack(states: Sequence[State]) -> State:
-    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
 def _optimise(
