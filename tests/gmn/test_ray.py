@@ -108,7 +108,7 @@ def test_a_job_that_kills_its_worker_again_and_again_is_an_error(
 @pytest.mark.parametrize("fresh", [False, True])
 def test_processes_say_the_same(fresh: bool) -> None:
     engine = Processes(2)
-    with pytest.raises(EngineError, match="a worker process died.*call again to go on"):
+    with pytest.raises(EngineError, match=r"a worker process died.*call again to go on"):
         list(engine.run_all(deadly, range(3), fresh=fresh))
     with pytest.raises(zoo.ZooError, match=r"^job 3 is bad$"):
         list(engine.run_all(failing, range(5), fresh=fresh))
