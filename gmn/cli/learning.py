@@ -122,7 +122,8 @@ def train(
     The task is what the population's labels are for, unless one is named: see `gmn tasks`.
 
     Example: `gmn train runs/cnn-mnist -m dual-gmn --out runs/model --patience 5 --ema 0.99`,
-    `gmn train runs/inr-mnist --task inr-dilation -O copies=4 -m dual-gmn --out runs/dilation`
+    `gmn train runs/inr-mnist --task inr-dilation -O copies=4 -m dual-gmn --out runs/dilation`;
+    on several processes `torchrun --nproc-per-node 2 -m gmn.cli train ...`
     """
     recipe = Recipe(
         epochs=epochs,
@@ -143,6 +144,8 @@ def train(
         options=_options(option),
         device=_device(device),
     )
+    if not training.ranks().first:
+        return
     print(f"test split, weights of epoch {trained.card['epoch']}: {_in_words(trained.metrics)}")
     for name, metrics in trained.card["baselines"].items():
         print(f"for comparison, {name}: {_in_words(metrics)}")
