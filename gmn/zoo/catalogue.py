@@ -6,6 +6,7 @@ from gmn.zoo.builders import Builder
 from gmn.zoo.classifiers import ClassifierBuilder
 from gmn.zoo.inrs import InrBuilder
 from gmn.zoo.recipe import Range, RecipeRanges
+from gmn.zoo.tickets import TicketBuilder
 
 # Length and strength of training spread the accuracies, and both leave their trace in the weights.
 # Wide ranges of the last three would not: accuracy could no longer be read off a network.
@@ -23,6 +24,8 @@ BUILDERS: dict[str, Builder] = {
     "cnn-digits": ClassifierBuilder("digits", ("cnn-relu", "cnn-tanh"), CNN_RANGES),
     "inr-mnist": InrBuilder("mnist", ("siren",), steps=150, learning_rate=1e-3),
     "inr-digits": InrBuilder("digits", ("siren",), steps=150, learning_rate=1e-3),
+    "tickets-mnist": TicketBuilder("mnist", ("mlp-196",)),
+    "tickets-digits": TicketBuilder("digits", ("mlp-64",)),
 }
 
 
