@@ -13,6 +13,7 @@ from gmn.zoo.importing import (
 from gmn.zoo.population import Zoo
 from gmn.zoo.population import Zoo as open
 from gmn.zoo.store import ZooError
+from gmn.zoo.writer import ZooWriter
 
 __all__ = [
     "CheckpointFolder",
@@ -23,6 +24,7 @@ __all__ = [
     "SmallTransformerZoo",
     "Zoo",
     "ZooError",
+    "ZooWriter",
     "build",
     "import_zoo",
     "open",

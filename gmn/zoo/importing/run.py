@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from tqdm import tqdm
 
 import converters
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.spec import GraphSpec
+from gmn.zoo import provenance
 from gmn.zoo.importing.layout import Entry, Layout, Listing, State
+from gmn.zoo.index import histogram
 from gmn.zoo.population import Zoo
-from gmn.zoo.store import Row, ZooError, ZooWriter
+from gmn.zoo.store import ZooError
+from gmn.zoo.writer import ZooWriter, identity_of, is_finished
 
 SHARD_SIZE = 1000  # networks
 SHARD_BYTES = 256 << 20
@@ -49,19 +52,21 @@ def import_zoo(layout: Layout, out: str | Path, progress: bool = True) -> Zoo:
     if not listing.entries:
         raise ZooError(f"{layout.name}: nothing to import: {_reasons(listing, listing.skipped)}")
     entries = listing.entries
-    architectures = _Architectures(layout)
+    architectures, folder = _Architectures(layout), Path(out)
     configuration = {**layout.configuration(), "source_sha256": _fingerprint(entries)}
-    writer = ZooWriter(Path(out), layout.name, len(entries), 0, configuration)
+    identity = identity_of(layout.name, len(entries), 0, configuration)
     parts = _parts(entries, architectures)
-    missing = writer.missing(len(parts))
-    if missing or not writer.complete:
-        done = len(entries) - sum(len(parts[number][1]) for number in missing)
-        with tqdm(total=len(entries), initial=done, unit="net", disable=not progress) as bar:
-            for number in missing:
-                _write(writer, number, parts[number], architectures)
-                bar.update(len(parts[number][1]))
-        _finish(writer, len(parts), listing, architectures)
-    return Zoo(writer.folder)
+    if not is_finished(folder, identity, len(parts)):
+        with ZooWriter(folder, layout.name, len(entries), 0, configuration) as writer:
+            missing = writer.missing(len(parts))
+            done = len(entries) - sum(len(parts[number][1]) for number in missing)
+            provenance.note(folder, "start", {"workers": 1})
+            with tqdm(total=len(entries), initial=done, unit="net", disable=not progress) as bar:
+                for number in missing:
+                    _write(writer, number, parts[number], architectures)
+                    bar.update(len(parts[number][1]))
+            _finish(writer, len(parts), listing, architectures)
+    return Zoo(folder)
 
 
 class _Architectures:
@@ -144,15 +149,15 @@ def _write(writer: ZooWriter, number: int, part: Part, architectures: _Architect
         rows.append(entry.row)
     names = states[0] if states else {}
     stacked = {name: torch.stack([state[name] for state in states]) for name in names}
-    writer.write_shard(number, architecture, stacked, rows)
+    writer.write_shard(number, architecture, architectures.spec(architecture), stacked, rows)
 
 
 def _finish(
     writer: ZooWriter, shards: int, listing: Listing, architectures: _Architectures
 ) -> None:
+    index, _ = writer.contents(shards)
+    kept = set(index["id"].to_pylist())
     layout = architectures.layout
-    rows = writer.collect_rows(shards)
-    kept = {row["id"] for row in rows}
     skipped = [
         *listing.skipped,
         *(
@@ -161,11 +166,9 @@ def _finish(
             if entry.row["id"] not in kept
         ),
     ]
-    if not rows:
+    if not kept:
         raise ZooError(f"{layout.name}: no network can be used: {_reasons(listing, skipped)}")
-    names = sorted({row["architecture"] for row in rows})
-    specs = {name: json.loads(architectures.spec(name).to_json()) for name in names}
-    writer.finish(shards, rows, specs, _card(layout, listing, rows, skipped))
+    writer.finish(shards, _card(layout, listing, index, skipped))
 
 
 def _reason(entry: Entry, architectures: _Architectures) -> str:
@@ -177,11 +180,11 @@ def _reason(entry: Entry, architectures: _Architectures) -> str:
     return "was unreadable when its shard was written, and now is not; import into another folder"
 
 
-def _card(layout: Layout, listing: Listing, rows: list[Row], skipped: list[str]) -> dict[str, Any]:
+def _card(layout: Layout, listing: Listing, index: pa.Table, skipped: list[str]) -> dict[str, Any]:
     return {
-        "networks": len(rows),
+        "networks": len(index),
         "published_as": layout.reference,
-        "splits": dict(Counter(row["split"] for row in rows)),
+        "splits": histogram(index, "split"),
         "split_rule": listing.split_rule,
         "left_out": dict(listing.left_out),
         "skipped": skipped,
