@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 from tqdm import tqdm
 
 import converters

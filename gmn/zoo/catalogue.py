@@ -6,6 +6,7 @@ from gmn.zoo.builders import Builder
 from gmn.zoo.classifiers import ClassifierBuilder
 from gmn.zoo.inrs import InrBuilder
 from gmn.zoo.recipe import Range, RecipeRanges
+from gmn.zoo.tickets import TicketBuilder
 from gmn.zoo.transformer_builder import TransformerBuilder
 from gmn.zoo.transformer_recipe import TransformerRanges
 
@@ -53,6 +54,8 @@ BUILDERS: dict[str, Builder] = {
         "digits", ("transformer-8",), TRANSFORMER_RANGES, TRANSFORMER_STEPS
     ),
     "inr-digits": InrBuilder("digits", ("siren",), steps=150, learning_rate=1e-3),
+    "tickets-mnist": TicketBuilder("mnist", ("mlp-196",)),
+    "tickets-digits": TicketBuilder("digits", ("mlp-64",)),
 }
 
 

@@ -87,11 +87,40 @@ class Siren(nn.Module):
         return self.layer3(x)
 
 
+class MLP(nn.Module):
+    """Three linear layers with ReLUs between, for flat images of ten classes.
+
+    Args:
+        inputs: Number of pixels.
+        width: Number of neurons of each hidden layer.
+
+    >>> sum(p.numel() for p in MLP(64).parameters())
+    3466
+    """
+
+    def __init__(self, inputs: int, width: int = 32) -> None:
+        super().__init__()
+        self.layer1 = nn.Linear(inputs, width)
+        self.layer2 = nn.Linear(width, width)
+        self.layer3 = nn.Linear(width, 10)
+
+    def forward(
+        self,
+        images: Tensor,  # shape: (batch, inputs)
+    ) -> Tensor:  # shape: (batch, 10)
+        """Class scores of each image."""
+        x = torch.relu(self.layer1(images))
+        x = torch.relu(self.layer2(x))
+        return self.layer3(x)
+
+
 # How to make a network of populations, given its width, and the width that it has in populations.
 ARCHITECTURES: dict[str, tuple[Callable[[int], nn.Module], int]] = {
     "cnn-relu": (partial(SmallCNN, "relu"), 16),
     "cnn-tanh": (partial(SmallCNN, "tanh"), 16),
     "siren": (Siren, 32),
+    "mlp-64": (partial(MLP, 64), 32),
+    "mlp-196": (partial(MLP, 196), 32),
 }
 
 

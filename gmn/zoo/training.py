@@ -81,7 +81,7 @@ def draw_job(module: nn.Module, recipe: Recipe, seed: int, images: ImageSet) -> 
         The job, in the dtype of the images.
     """
     generator = torch.Generator().manual_seed(seed)
-    initial = _initial_state(module, recipe.init_scale, images.train_images.dtype, generator)
+    initial = initial_state(module, recipe.init_scale, images.train_images.dtype, generator)
     total = len(images.train_labels)
     count = max(1, round(recipe.data_fraction * total))
     chosen = torch.randperm(total, generator=generator)[:count]
@@ -95,10 +95,17 @@ def draw_job(module: nn.Module, recipe: Recipe, seed: int, images: ImageSet) -> 
     return Job(initial, labels, visible, chosen[picks])
 
 
-def _initial_state(
+def initial_state(
     module: nn.Module, scale: float, dtype: torch.dtype, generator: torch.Generator
 ) -> State:
-    """Normal weights of variance ``scale**2 * 2 / fan_in`` and zero biases."""
+    """Draws the start of one network: normal weights, zero biases.
+
+    Args:
+        module: Any network of the architecture; its own weights are not used.
+        scale: The variance of weights is ``scale**2 * 2 / fan_in``.
+        dtype: Of the state.
+        generator: The source of chance.
+    """
     state = {}
     for name, value in module.state_dict().items():
         if value.ndim < 2:
