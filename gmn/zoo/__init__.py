@@ -15,6 +15,7 @@ from gmn.zoo.importing import (
 from gmn.zoo.population import Zoo
 from gmn.zoo.population import Zoo as open
 from gmn.zoo.store import ZooError
+from gmn.zoo.stream import Stream, StreamBatch
 from gmn.zoo.writer import ZooWriter
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "NfnSirens",
     "SmallCnnZoo",
     "SmallTransformerZoo",
+    "Stream",
+    "StreamBatch",
     "Zoo",
     "ZooError",
     "ZooWriter",
