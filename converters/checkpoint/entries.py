@@ -68,7 +68,8 @@ def choose(content: object, store: Store | None, key: str | None) -> Chosen:
     Args:
         content: what the file holds.
         store: where its storages are.
-        key: the dotted place of the state dict; empty for the whole file; None to find it.
+        key: the dotted place of the state dict, or of one tensor; empty for the whole file; None
+            to find it.
 
     Raises:
         CheckpointError: if there are no weights, nothing lies at ``key``, or no mapping stands out.
@@ -79,7 +80,9 @@ def choose(content: object, store: Store | None, key: str | None) -> Chosen:
         best = _largest(found)
     else:
         node, path = reader.at(content, key)
-        best = Candidate(path, *reader.flat(node))
+        leaf = read_leaf(node, reader.store)
+        one = None if leaf is None else Candidate(path[:-1], {path[-1]: leaf}, ())
+        best = one or Candidate(path, *reader.flat(node))
         if not best.leaves:
             raise CheckpointError(f"there are no tensors at key={key!r}; {_listing(found)}")
     others = [f"{best.key}.{name}".lstrip(".") for name in best.others]

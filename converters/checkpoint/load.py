@@ -67,9 +67,9 @@ def load_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -> 
 
     Args:
         path: a file, or a folder with one checkpoint in it.
-        key: the dotted place of the state dict in the file, as ``"model.state_dict"``; empty for
-            all tensors of the file. If None, the mapping with the most floating-point elements,
-            the first of equals; optimizers do not count.
+        key: the dotted place of the state dict in the file, as ``"model.state_dict"``, or of one
+            tensor; empty for all tensors of the file. If None, the mapping with the most
+            floating-point elements, the first of equals; optimizers do not count.
 
     Returns:
         Tensors by name, in the order of the file. ``module.`` and ``_orig_mod.`` are taken off

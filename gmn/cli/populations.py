@@ -66,6 +66,9 @@ def import_zoo(
     every_epoch: Annotated[
         bool, typer.Option("--every-epoch", help="Of model-zoos: all checkpoints of each run.")
     ] = False,
+    frequency: Annotated[
+        float | None, typer.Option(help="Of neural-field-arena: factor in the sines of its fields.")
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(help="Of folder: CSV table with a column file, and labels in the others."),
@@ -91,6 +94,7 @@ def import_zoo(
         "metadata": metadata,
         "epoch": epoch,
         "every_epoch": every_epoch,
+        "frequency": frequency,
         "labels": labels,
         "model": module,
         "inputs": inputs,

@@ -98,6 +98,14 @@ def test_code_never_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_key_of_one_tensor(tmp_path: Path) -> None:
+    weights = {"net.a": torch.arange(3.0), "net.b": torch.zeros(2)}
+    torch.save({"model": weights, "code": Harmful(tmp_path / "ran")}, tmp_path / "a.pt")
+    state = converters.load_checkpoint(tmp_path / "a.pt", key="model.net.a")
+    assert list(state) == ["net.a"]
+    assert torch.equal(state["net.a"], torch.arange(3.0))
+
+
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
     torch.save(CONTENT, tmp_path / "a.pt")
     (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:300])

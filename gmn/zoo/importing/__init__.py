@@ -1,6 +1,7 @@
 """Published zoos, read from disk and converted into zoos of this library; one file per layout."""
 
 from gmn.zoo.importing.dws import DwsInrs
+from gmn.zoo.importing.field_arena import NeuralFieldArena
 from gmn.zoo.importing.folder import CheckpointFolder
 from gmn.zoo.importing.layout import Entry, Layout, Listing
 from gmn.zoo.importing.model_zoos import ModelZoos
@@ -20,6 +21,7 @@ __all__ = [
     "Layout",
     "Listing",
     "ModelZoos",
+    "NeuralFieldArena",
     "NfnSirens",
     "SmallCnnZoo",
     "SmallTransformerZoo",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gmn.zoo.importing.dws import DwsInrs
+from gmn.zoo.importing.field_arena import NeuralFieldArena
 from gmn.zoo.importing.folder import CheckpointFolder
 from gmn.zoo.importing.layout import Layout
 from gmn.zoo.importing.model_zoos import ModelZoos
@@ -25,6 +26,7 @@ LAYOUTS: dict[str, Callable[..., Layout]] = {
         SmallTransformerZoo,
         ModelZoos,
         CnnWildPark,
+        NeuralFieldArena,
         CheckpointFolder,
     )
 }
