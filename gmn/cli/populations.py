@@ -79,6 +79,8 @@ def import_zoo(
     ] = None,
     input_shapes: Input = None,
     key: Key = None,
+    workers: Workers = 2,
+    ray: RayAddress = None,
 ) -> None:
     """Convert a published zoo, or a folder of checkpoints, and name what was skipped.
 
@@ -100,7 +102,9 @@ def import_zoo(
         "inputs": inputs,
         "key": key,
     }
-    population = zoo.import_zoo(named_layout(layout, source, options), out)
+    found = named_layout(layout, source, options)
+    on = None if ray is None else engine(workers, ray)
+    population = zoo.import_zoo(found, out, workers=workers, engine=on)
     console.print(f"{population} in {out}")
     card = dict(population.manifest["card"])
     skipped = card.pop("skipped")

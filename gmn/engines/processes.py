@@ -53,9 +53,9 @@ class Processes(Engine):
         if self.workers == 1 or (len(jobs) < 2 and not fresh):
             yield from map(call, jobs)
             return
-        pool = self._pool(fresh, patient=store is not None)
+        pool = self._pool(call, fresh, patient=store is not None)
         try:
-            run = partial(_in_own_process, call) if fresh else call
+            run = partial(_in_own_process, call) if fresh else _do
             for future in as_completed([pool.submit(run, job) for job in jobs]):
                 yield future.result()
         except BrokenProcessPool as error:
@@ -66,8 +66,8 @@ class Processes(Engine):
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _pool(self, fresh: bool, patient: bool) -> Executor:
-        return ThreadPoolExecutor(self.workers) if fresh else _processes(self.workers, patient)
+    def _pool(self, call: Work, fresh: bool, patient: bool) -> Executor:
+        return ThreadPoolExecutor(self.workers) if fresh else _pool(self.workers, call, patient)
 
     @contextmanager
     def queue(self) -> Iterator[Any]:
@@ -89,20 +89,27 @@ def _chain(work: Work, store: Work, job: Any) -> Any:
 
 
 def _in_own_process(call: Work, job: Any) -> Any:
-    with _processes(1, patient=False) as process:
-        return process.submit(call, job).result()
+    with _pool(1, call, patient=False) as process:
+        return process.submit(_do, job).result()
 
 
-def _processes(workers: int, patient: bool) -> ProcessPoolExecutor:
-    context = get_context("spawn")
-    return ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(patient,))
+def _pool(workers: int, call: Work, patient: bool) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (call, patient))
 
 
-def _start_worker(patient: bool) -> None:
+_calls: list[Work] = []  # what this worker process does; sent once, since it may be large
+
+
+def _start_worker(call: Work, patient: bool) -> None:
+    _calls.append(call)
     torch.set_num_threads(1)
     # Ctrl-C goes to the whole process group; where results are stored, the parent decides alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN if patient else signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _do(job: Any) -> Any:
+    return _calls[-1](job)
 
 
 def _end_with_parent() -> None:

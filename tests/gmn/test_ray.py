@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import sys
 from collections.abc import Iterator
@@ -28,7 +29,10 @@ from gmn.zoo import catalogue
 from gmn.zoo.builders import Shard, State
 from gmn.zoo.catalogue import CNN_RANGES
 from gmn.zoo.classifiers import ClassifierBuilder
+from gmn.zoo.importing import SmallCnnZoo
+from gmn.zoo.importing.layout import Entry
 from gmn.zoo.store import Row
+from tests.gmn.importing.replicas import cnn_replica
 from tests.gmn.population import small_zoo
 
 pytestmark = pytest.mark.xdist_group("ray")  # one cluster at a time
@@ -160,25 +164,80 @@ def build(folder: Path, marker: str, engine: Ray | Processes) -> zoo.Zoo:
         return zoo.build("fatal", 28, 3, folder, progress=False, engine=engine)
 
 
-def untimed(population: zoo.Zoo) -> list[Row]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in population.rows]
-
-
-def assert_same_zoo(first: zoo.Zoo, second: zoo.Zoo) -> None:
-    assert untimed(first) == untimed(second)
-    for number in range(len(first)):
-        one, other = first.state(number), second.state(number)
-        assert list(one) == list(other)
-        assert all(torch.equal(one[name], other[name]) for name in one)
+def files(folder: Path) -> dict[str, bytes]:
+    """All files of a zoo but the journal, which alone tells when and where it was built."""
+    other = ("build.jsonl", ".lock")
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in other}
 
 
 def test_a_zoo_is_the_same_though_a_worker_was_killed(cluster: Ray, tmp_path: Path) -> None:
     marker = tmp_path / "killed"
-    here = build(tmp_path / "here", "", Processes(1))
+    build(tmp_path / "here", "", Processes(1))
     there = build(tmp_path / "there", str(marker), cluster)
     assert marker.exists()
     assert len(there) == 28
-    assert_same_zoo(here, there)
+    assert files(there.folder) == files(tmp_path / "here")
+
+
+# --- importing ----------------------------------------------------------------------------------
+
+
+class Brittle(SmallCnnZoo):
+    """The first process that reads its tenth row is killed."""
+
+    def __init__(self, source: Path, marker: Path) -> None:
+        super().__init__(source)
+        self.marker = str(marker)
+
+    def read(self, entry: Entry) -> State:
+        if entry.place[1] == 29:
+            killed_the_first_time(self.marker)
+        return super().read(entry)
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A zoo of eight shards."""
+    monkeypatch.setattr("gmn.zoo.importing.run.SHARD_SIZE", 3)
+    cnn_replica(tmp_path / "published")
+    return tmp_path / "published"
+
+
+def test_an_import_is_the_same_though_a_worker_was_killed(
+    cluster: Ray, published: Path, tmp_path: Path
+) -> None:
+    marker = tmp_path / "killed"
+    layout = Brittle(published, marker)
+    there = zoo.import_zoo(layout, tmp_path / "there", progress=False, engine=cluster)
+    assert marker.exists()
+    assert len(pickle.dumps(layout)) < 1000  # it mapped the weights meanwhile
+    here = zoo.import_zoo(layout, tmp_path / "here", progress=False)
+    assert len(there) == len(here) == 24
+    assert len(there.manifest["shards"]) == 8
+    assert files(there.folder) == files(here.folder)
+
+
+class Elsewhere(SmallCnnZoo):
+    """Seen by the first machine only: when another process comes, the files are gone."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        (self.source / "weights.npy").unlink(missing_ok=True)
+
+
+def test_files_that_a_worker_does_not_see_are_an_error(
+    cluster: Ray, published: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(zoo.ZooError, match=r"weights\.npy are missing.*every machine has to see"):
+        zoo.import_zoo(Elsewhere(published), tmp_path / "out", progress=False, engine=cluster)
+    assert not list((tmp_path / "out").glob("shard-*"))
+
+
+@pytest.mark.slow
+def test_processes_import_the_same(published: Path, tmp_path: Path) -> None:
+    for name, engine in (("two", Processes(2)), ("one", Processes(1))):
+        zoo.import_zoo(SmallCnnZoo(published), tmp_path / name, progress=False, engine=engine)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
 # --- comparing ----------------------------------------------------------------------------------

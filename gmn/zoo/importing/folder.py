@@ -54,6 +54,10 @@ class CheckpointFolder(Layout):
         self.inputs = inputs
         self.key = key
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the network, which may be large and is not needed to read others."""
+        return {**super().__getstate__(), "model": None, "inputs": ()}
+
     def configuration(self) -> dict[str, Any]:
         """The network as it prints, and where in the files its weights lie."""
         return {"model": str(self.model), "key": self.key}
