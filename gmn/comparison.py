@@ -27,8 +27,7 @@ from gmn.tasks.answers import ANSWERS
 from gmn.train import Recipe, Result, train
 
 TaskFactory = Callable[[], Task]
-SHOWN = 6  # test networks whose answers a comparison keeps where they are many numbers
-DIGITS = 4
+DIGITS = 4  # of answers that are many numbers
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,9 @@ class Row:
     Attributes:
         model: its name.
         metrics: per metric, one value per seed.
-        predictions: per seed, one number per test network: the answer (a number or a class), or its
-            mean squared error where answers are images or functions.
+        predictions: per seed, one number per test network: the answer (a number or a class), or
+            where answers are many numbers, its error: the mean squared one, or for masks the share
+            of weights that only one of both masks keeps.
         cost: of a training step.
         seconds: training time per seed.
         learning_rate: peak of the schedule; 0 for estimators.
@@ -186,15 +186,15 @@ def compare(
         for name in costs
     ]
     rows.sort(key=lambda row: _rank(row.mean(example.metric), example.larger_is_better))
-    truth, single = outcomes[0].result.target, ANSWERS[example.kind].single
+    truth, kind = outcomes[0].result.target, ANSWERS[example.kind]
     baselines = example.baselines()
     return Comparison(
         protocol=_protocol(example, recipe, seeds, engine.threads),
-        target=truth.tolist() if single else [],
+        target=truth.tolist() if kind.single else [],
         rows=tuple(rows),
         refused=refused,
-        baselines={name: example.metrics(found, truth) for name, found in baselines.items()},
-        shown={} if single else {n: _shown(v) for n, v in {**baselines, "target": truth}.items()},
+        baselines={name: example.test_metrics(found, truth) for name, found in baselines.items()},
+        shown=_all_shown({**baselines, "target": truth}, kind.shown),
     )
 
 
@@ -205,9 +205,13 @@ def _rank(value: float, larger_is_better: bool) -> float:
     return -value if larger_is_better else value
 
 
-def _shown(values: torch.Tensor) -> list[Any]:
+def _all_shown(answers: dict[str, torch.Tensor], count: int) -> dict[str, list[Any]]:
+    return {name: _shown(values, count) for name, values in answers.items()} if count else {}
+
+
+def _shown(values: torch.Tensor, count: int) -> list[Any]:
     """The first few of many answers, at a precision to look at."""
-    nested: list[Any] = values[:SHOWN].double().round(decimals=DIGITS).tolist()
+    nested: list[Any] = values[:count].double().round(decimals=DIGITS).tolist()
     return nested
 
 
@@ -292,7 +296,7 @@ def _row(name: str, price: Cost, outcomes: list[_Outcome], kind: str) -> Row:
         cost=price,
         seconds=[o.seconds for o in sorted(outcomes, key=lambda o: o.seed)],
         learning_rate=results[0].learning_rate,
-        shown=[] if found.single else _shown(results[0].prediction),
+        shown=_shown(results[0].prediction, found.shown),
     )
 
 

@@ -8,6 +8,7 @@ from gmn.tasks.editing import InrContrast, InrDilation, InrEditing, InrErosion
 from gmn.tasks.labels import LabelError
 from gmn.tasks.rendering import PixelGrid
 from gmn.tasks.task import Task
+from gmn.tasks.tickets import WinningTickets
 
 __all__ = [
     "AccuracyPrediction",
@@ -20,6 +21,7 @@ __all__ = [
     "LabelError",
     "PixelGrid",
     "Task",
+    "WinningTickets",
     "find",
     "minibatches",
     "names",

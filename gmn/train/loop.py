@@ -90,7 +90,7 @@ def train(
         check_fits(model, batch.graph, ranks().in_one_memory(batch))
     epoch = _optimise(model, task, recipe, seed, report, folder)
     prediction, target = ranks().predict(model, task, task.split("test"), recipe.batch_size)
-    metrics, rate = task.metrics(prediction, target), peak_rate(model, recipe)
+    metrics, rate = task.test_metrics(prediction, target), peak_rate(model, recipe)
     return Result(metrics, prediction, target, epoch, rate)
 
 
@@ -218,6 +218,6 @@ def _fit(model: Estimator, task: Task, seed: int, report: Report) -> Result:
     model.fit([part.graph for part in train_parts], target, seed=seed)
     prediction = model.predict([part.graph for part in test_parts])
     truth = torch.cat([part.target for part in test_parts])
-    metrics = task.metrics(prediction, truth)
+    metrics = task.test_metrics(prediction, truth)
     report(1.0, metrics[task.metric])
     return Result(metrics, prediction, truth, epoch=0, learning_rate=0.0)

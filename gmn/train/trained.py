@@ -212,7 +212,7 @@ def _card(
 def _baselines(task: Task) -> dict[str, dict[str, float]]:
     """Metrics on the test split of what needs no model, by name."""
     target = torch.cat([part.target for part in task.split("test")])
-    return {name: task.metrics(found, target) for name, found in task.baselines().items()}
+    return {name: task.test_metrics(found, target) for name, found in task.baselines().items()}
 
 
 def _save(model: nn.Module, card: dict[str, Any], out: Path) -> None:

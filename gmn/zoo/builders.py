@@ -69,6 +69,15 @@ class Builder(ABC):
             split, labels and hyper-parameters.
         """
 
+    def train_with_extras(
+        self, shard: Shard, seed: int
+    ) -> tuple[State, list[Row], dict[str, State]]:
+        """As :meth:`train`, and by kind further stacked tensors to be stored beside the states.
+
+        There are none, unless a builder overrides this.
+        """
+        return *self.train(shard, seed), {}
+
     @abstractmethod
     def card(self, rows: Sequence[Row]) -> dict[str, Any]:
         """What a reader should know about this kind of population, as JSON values.

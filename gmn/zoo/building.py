@@ -34,6 +34,7 @@ class Trained:
         shard: Which ones.
         state: Their stacked states, without those that diverged.
         rows: One dict for each in ``state``.
+        extras: Further stacked tensors of the same networks, by kind.
         left_out: Ids of those that diverged.
         seconds: How long the training took, on one thread.
     """
@@ -41,6 +42,7 @@ class Trained:
     shard: Shard
     state: State
     rows: list[Row]
+    extras: dict[str, State]
     left_out: tuple[str, ...]
     seconds: float
 
@@ -78,7 +80,8 @@ def build(
     ``if __name__ == "__main__":``.
 
     Args:
-        name: ``"cnn-mnist"``, ``"cnn-digits"``, ``"inr-mnist"`` or ``"inr-digits"``.
+        name: ``"cnn-mnist"``, ``"cnn-digits"``, ``"inr-mnist"``, ``"inr-digits"``,
+            ``"tickets-digits"`` or ``"tickets-mnist"``.
         size: Number of networks to train. Runs that diverge are kept out and counted in the
             data card.
         seed: Seed of the population.
@@ -158,7 +161,7 @@ def train_shard(chosen: Builder, seed: int, shard: Shard) -> Trained:
     """Trains the networks of one shard; those that diverged are left out by name."""
     start = time.perf_counter()
     with one_thread():
-        state, rows = chosen.train(shard, seed)
+        state, rows, extras = chosen.train_with_extras(shard, seed)
     full: list[Row] = [
         {"id": f"{number:06d}", **row} for number, row in zip(shard.networks, rows, strict=True)
     ]
@@ -168,6 +171,10 @@ def train_shard(chosen: Builder, seed: int, shard: Shard) -> Trained:
         shard,
         {name: value[kept] for name, value in state.items()},
         [full[row] for row in kept.tolist()],
+        {
+            kind: {name: value[kept] for name, value in tensors.items()}
+            for kind, tensors in extras.items()
+        },
         tuple(full[row]["id"] for row in (~good).nonzero().flatten().tolist()),
         time.perf_counter() - start,
     )
@@ -192,6 +199,7 @@ def write_trained(folder: Path, specs: dict[str, GraphSpec], trained: Trained) -
         specs[shard.architecture],
         trained.state,
         trained.rows,
+        trained.extras,
         left_out=trained.left_out,
     )
     return Built(shard.number, len(shard.networks), trained.seconds)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -45,13 +45,19 @@ class TicketBuilder(Builder):
 
     images: str
     architectures: tuple[str, ...]
-    keep: float = 0.06
+    keep: float = 0.05
     rounds: int = 10
     steps: int = 150
     batch_size: int = 64
     learning_rate: float = 1e-2
 
     shard_size = 50
+
+    @classmethod
+    def of(cls, configuration: Mapping[str, Any]) -> Self:
+        """The builder of a population that has this configuration."""
+        given = {field.name: configuration[field.name] for field in fields(cls)}
+        return cls(**{**given, "architectures": tuple(given["architectures"])})
 
     def configuration(self) -> dict[str, Any]:
         """Image set, architectures, all about training and pruning, and the size of shards."""
@@ -61,7 +67,13 @@ class TicketBuilder(Builder):
         """One flat image, shape (1, inputs)."""
         return images.load(self.images).train_images[:1].flatten(1)
 
-    def train(self, shard: Shard, seed: int) -> tuple[State, list[Row], dict[str, State]]:
+    def train(self, shard: Shard, seed: int) -> tuple[State, list[Row]]:
+        """The initialisations of one shard, and the accuracies that can be reached from them."""
+        return self.train_with_extras(shard, seed)[:2]
+
+    def train_with_extras(
+        self, shard: Shard, seed: int
+    ) -> tuple[State, list[Row], dict[str, State]]:
         """Finds the tickets of one shard.
 
         Returns:
@@ -75,7 +87,7 @@ class TicketBuilder(Builder):
         rounds, trained = prune(module, initial, self.lesson(), counts)
         masks = {
             "ticket": rounds[-1],
-            "random": _random_masks(rounds[-1], counts[-1], seeds),
+            "random": random_masks(rounds[-1], counts[-1], seeds),
             "magnitude": {n: keep_largest(initial[n].abs(), k) for n, k in counts[-1].items()},
         }
         found = {name: self.accuracy(module, initial, mask) for name, mask in masks.items()}
@@ -146,8 +158,17 @@ def _initialisations(module: nn.Module, seeds: Sequence[int]) -> State:
     return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
-def _random_masks(like: State, counts: dict[str, int], seeds: Sequence[int]) -> State:
-    """Masks that keep as many weights of each layer, but any."""
+def random_masks(like: State, counts: Mapping[str, int], seeds: Sequence[int]) -> State:
+    """Masks that keep so many weights of each layer, but any.
+
+    Args:
+        like: By name of a weight, a tensor of its shape, (N, ...).
+        counts: How many weights are kept, by name.
+        seeds: Of the networks.
+
+    Returns:
+        1 where a weight is kept and 0 elsewhere, shape (N, ...).
+    """
     chances = [torch.Generator().manual_seed(derive_seed(seed, "random mask")) for seed in seeds]
     return {
         name: keep_largest(
