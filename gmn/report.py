@@ -246,7 +246,7 @@ def bar_plot(comparison: Comparison) -> Figure:
     from gmn._picture import Picture
 
     metrics = list(comparison.rows[0].metrics)
-    lines = [*comparison.rows, *comparison.baselines]
+    lines: list[Row | str] = [*comparison.rows, *comparison.baselines]
     names = [line if isinstance(line, str) else line.model for line in lines]
     size = (3.2 * len(metrics) + 1.6, 0.3 * len(lines) + 0.8)
     figure = Picture(figsize=size, layout="constrained")

@@ -6,7 +6,7 @@ the others to where they started, and begin again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -100,7 +100,7 @@ def keep_largest(scores: Tensor, count: int) -> Tensor:
 
 
 def prune(
-    module: nn.Module, initial: State, lesson: Lesson, counts: list[Mapping[str, int]]
+    module: nn.Module, initial: State, lesson: Lesson, counts: Sequence[Mapping[str, int]]
 ) -> tuple[list[State], State]:
     """Winning tickets by iterative magnitude pruning, layer by layer, with rewinding.
 
