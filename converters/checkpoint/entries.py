@@ -81,7 +81,7 @@ def choose(content: object, store: Store | None, key: str | None) -> Chosen:
     else:
         node, path = reader.at(content, key)
         leaf = read_leaf(node, reader.store)
-        one = None if leaf is None else Candidate(path[:-1], {path[-1]: leaf}, ())
+        one = Candidate(path[:-1], {path[-1]: leaf}, ()) if leaf is not None and path else None
         best = one or Candidate(path, *reader.flat(node))
         if not best.leaves:
             raise CheckpointError(f"there are no tensors at key={key!r}; {_listing(found)}")

@@ -112,3 +112,21 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     for name in ("a.pt", "gone.pt"):
         with pytest.raises(converters.CheckpointError, match=name):
             converters.read_values(tmp_path / name)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_damaged_files_raise_one_error(tmp_path: Path, old: bool) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(CONTENT, path, _use_new_zipfile_serialization=not old)
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        content = bytearray(whole)
+        for place in random.integers(len(whole), size=3):
+            content[place] = random.integers(256)
+        path.write_bytes(content)
+        try:
+            converters.read_values(path)
+        except converters.CheckpointError:
+            refused += 1
+    assert refused > 10
