@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from gmn import zoo
+from gmn.cli import upkeep
 from gmn.cli.configuration import Config
 from gmn.cli.options import Input, Key, RayAddress, Workers, engine
 from gmn.cli.sources import named_module
@@ -16,6 +17,7 @@ from gmn.zoo.catalogue import BUILDERS
 from gmn.zoo.importing import LAYOUTS, named_layout
 
 app = typer.Typer(no_args_is_help=True, help="Populations of trained networks.")
+app.add_typer(upkeep.app)
 console = Console()
 
 
@@ -36,8 +38,7 @@ def build_zoo(
     """
     population = zoo.build(name, size=size, seed=seed, out=out, engine=engine(workers, ray))
     console.print(f"{population} in {out}")
-    for topic, value in population.manifest["card"].items():
-        console.print(f"  {topic}: {value}", highlight=False)
+    upkeep.print_card(population)
 
 
 @app.command("import")

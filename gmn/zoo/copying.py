@@ -103,7 +103,7 @@ def plan(sources: Sequence[Source]) -> list[Copy]:
             left = rows[shards == number].sort().values
             most = max(1, min(SHARD_SIZE, SHARD_BYTES * facts["networks"] // facts["bytes"]))
             while len(left):
-                room = most - sum(len(piece.rows) for piece in pieces)
+                room = max(1, most - sum(len(piece.rows) for piece in pieces))
                 pieces.append(Piece(source, number, left[:room]))
                 left = left[room:]
                 if room == len(pieces[-1].rows):

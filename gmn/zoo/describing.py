@@ -54,7 +54,7 @@ def describe(zoo: Zoo) -> dict[str, Any]:
 
 def _summary(zoo: Zoo, column: str) -> dict[str, Any]:
     """Range and histogram of a column; how many networks have no number in it."""
-    values = pc.cast(zoo.index[column], "float64").to_numpy()
+    values = pc.cast(zoo.index[column], "float64", safe=False).to_numpy()
     found = values[np.isfinite(values)]
     facts: dict[str, Any] = {"without": len(values) - len(found)}
     if not len(found):

@@ -106,7 +106,7 @@ class Zoo:
             raise ValueError(f"{name!r} holds {column.type}, not numbers; known labels: {known}")
         chosen = np.arange(len(self)) if indices is None else self.numbers(indices)
         taken = column.take(pa.array(chosen))
-        values = pc.cast(taken, pa.float64()).to_numpy()
+        values = pc.cast(taken, pa.float64(), safe=False).to_numpy()
         if len(lacking := np.flatnonzero(np.isnan(values))):
             raise ValueError(self._lacking(name, chosen[lacking]))
         return torch.from_numpy(values.astype(np.float32))
