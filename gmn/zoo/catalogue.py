@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gmn.zoo.builders import Builder
 from gmn.zoo.classifiers import ClassifierBuilder
 from gmn.zoo.inrs import InrBuilder
@@ -9,6 +11,7 @@ from gmn.zoo.recipe import Range, RecipeRanges
 from gmn.zoo.tickets import TicketBuilder
 from gmn.zoo.transformer_builder import TransformerBuilder
 from gmn.zoo.transformer_recipe import TransformerRanges
+from gmn.zoo.wild import wild_architectures
 
 # Length and strength of training spread the accuracies, and both leave their trace in the weights.
 # Wide ranges of the last three would not: accuracy could no longer be read off a network.
@@ -43,9 +46,22 @@ TRANSFORMER_RANGES = TransformerRanges(
 )
 TRANSFORMER_STEPS = 500
 
+# Large kernels at full resolution cost more, so the longest runs are shorter.
+WILD_RANGES = replace(CNN_RANGES, steps=Range(5, 400, logarithmic=True))
+WILD = wild_architectures(50)
+
+
+def _mlps(pixels: int) -> tuple[str, ...]:
+    return tuple(f"mlp-{pixels}-depth{depth}" for depth in (1, 2, 3))
+
+
 BUILDERS: dict[str, Builder] = {
     "cnn-mnist": ClassifierBuilder("mnist", ("cnn-relu", "cnn-tanh"), CNN_RANGES),
     "cnn-digits": ClassifierBuilder("digits", ("cnn-relu", "cnn-tanh"), CNN_RANGES),
+    "cnn-wild-mnist": ClassifierBuilder("mnist", WILD, WILD_RANGES),
+    "cnn-wild-digits": ClassifierBuilder("digits", WILD, WILD_RANGES),
+    "mlp-mnist": ClassifierBuilder("mnist", _mlps(196), CNN_RANGES),
+    "mlp-digits": ClassifierBuilder("digits", _mlps(64), CNN_RANGES),
     "inr-mnist": InrBuilder("mnist", ("siren",), steps=150, learning_rate=1e-3),
     "transformer-mnist": TransformerBuilder(
         "mnist", ("transformer-14",), TRANSFORMER_RANGES, TRANSFORMER_STEPS

@@ -15,9 +15,13 @@ from gmn.zoo.builders import Shard, finite
 from gmn.zoo.catalogue import TRANSFORMER_RANGES
 from gmn.zoo.images import ImageSet
 from gmn.zoo.networks import network
+from gmn.zoo.recipe import Recipe
+from gmn.zoo.training import train_chunk
 from gmn.zoo.transformer_recipe import TransformerRecipe
 from gmn.zoo.transformer_training import BATCH_SIZE, initialise, rate_factor, train_transformer
 from gmn.zoo.transformers import SmallTransformer
+from gmn.zoo.wild import wild_architectures
+from tests.gmn.alone import train_alone
 
 
 def few(name: str, dtype: torch.dtype = torch.float64) -> ImageSet:
@@ -33,6 +37,59 @@ def few(name: str, dtype: torch.dtype = torch.float64) -> ImageSet:
 
 def build(name: str, size: int, out, seed: int = 0) -> zoo.Zoo:
     return zoo.build(name, size, seed, out, workers=1, progress=False)
+
+
+# --- classifiers of many architectures -----------------------------------------------------------
+
+SKIPPING = "1/8k3-gelu/4k5-leaky-relu/16k3-sigmoid+0/8k7-tanh+2/4k3-identity/10"
+
+
+def test_architectures_of_the_wild_are_different_and_their_names_say_what_they_are():
+    names = wild_architectures(200)
+    assert len(set(names)) == 200
+    assert wild_architectures(50) == names[:50]
+    assert all(network(name).name == name for name in names)
+    layers = [layer for name in names for layer in network(name).layers]
+    assert {layer.channels for layer in layers} == {4, 8, 16, 32}
+    assert {layer.kernel for layer in layers} == {3, 5, 7}
+    assert len({layer.activation for layer in layers}) == 6
+    assert {len(network(name).layers) for name in names} == {1, 2, 3, 4, 5}
+    skips = {(at, layer.skip) for n in names for at, layer in enumerate(network(n).layers)}
+    assert {(1, 0), (4, 0), (4, 3)} < skips  # from the image, and from any layer before the last
+    assert not {(0, 0), (1, 1), (4, 4)} & skips
+
+
+@pytest.mark.parametrize("architecture", [SKIPPING, "mlp-64-depth3"])
+def test_other_classifiers_are_trained_side_by_side_as_each_alone(architecture):
+    data, seeds = few("digits"), [5, 6]
+    recipes = [Recipe(steps, 0.01, 0.5, 1.0, 0.8, 0.2) for steps in (3, 6)]
+    state, _ = train_chunk(network(architecture), recipes, data, seeds)
+    for row, (recipe, seed) in enumerate(zip(recipes, seeds, strict=True)):
+        alone = train_alone(architecture, recipe, data, seed)
+        for name, value in alone.state_dict().items():
+            torch.testing.assert_close(state[name][row], value, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["cnn-wild-digits", "mlp-digits"])
+def test_zoos_of_many_architectures(name, monkeypatch, tmp_path):
+    chosen = catalogue.BUILDERS[name]
+    few_names = (SKIPPING, *chosen.architectures[:2]) if "wild" in name else chosen.architectures
+    shorter = replace(chosen.ranges, steps=replace(chosen.ranges.steps, high=6))
+    small = replace(chosen, ranges=shorter, architectures=few_names)
+    monkeypatch.setitem(catalogue.BUILDERS, name, small)
+    built = build(name, 6, tmp_path)
+    data = images.load("digits")
+    assert built.architectures == sorted(few_names)
+    for index in range(6):
+        row = built.rows[index]
+        assert row["architecture"] == few_names[index % 3]
+        module = network(row["architecture"])
+        module.load_state_dict(built.state(index))
+        right = module(data.test_images).argmax(1) == data.test_labels
+        assert row["test_accuracy"] == pytest.approx(float(right.double().mean()), abs=5e-3)
+        assert built.spec(row["architecture"]).num_parameters == sum(
+            value.numel() for value in module.parameters()
+        )
 
 
 # --- transformers --------------------------------------------------------------------------------

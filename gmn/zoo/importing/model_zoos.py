@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 import converters
-from gmn.zoo.importing.activations import activation_name
+from gmn.zoo.activations import activation_name
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.networks import SHAPES, ModelZooCNN, ResNet18, example_image
 from gmn.zoo.importing.ray_tune import find_checkpoints, find_runs, read_json, read_results

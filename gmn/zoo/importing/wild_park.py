@@ -12,14 +12,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 import converters
-from gmn.zoo.importing.activations import activation_name
+from gmn.zoo.activations import activation_name
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.ray_tune import read_json
 from gmn.zoo.importing.sirens import chain_weights
 from gmn.zoo.importing.splits import read_splits
-from gmn.zoo.importing.wild_network import WildCNN, WildLayer
 from gmn.zoo.recipe import split_of
 from gmn.zoo.store import ZooError
+from gmn.zoo.wild_network import WildCNN, WildLayer
 
 ENDINGS = (".pt", ".pth")
 CONFIGURATIONS = ("config.json", "params.json")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gmn.zoo.importing.activations import ACTIVATIONS
+from gmn.zoo.activations import ACTIVATIONS
 
 LAYER = re.compile(r"(\d+)k(\d+)-([a-z-]+)(?:\+(\d+))?")
 
@@ -35,6 +35,17 @@ class WildLayer:
         return f"{self.channels}k{self.kernel}-{self.activation}{skip}"
 
 
+def wild_name(inputs: int, layers: tuple[WildLayer, ...], outputs: int) -> str:
+    """The name of a network, such as ``"3/16k3-relu/8k5-tanh/10"``.
+
+    Args:
+        inputs: Channels of the images.
+        layers: The convolutions in their order.
+        outputs: Number of classes.
+    """
+    return "/".join(map(str, (inputs, *layers, outputs)))
+
+
 class WildCNN(nn.Module):
     """A network of the CNN Wild Park (Kofinas et al. 2024).
 
@@ -54,7 +65,7 @@ class WildCNN(nn.Module):
     def __init__(self, inputs: int, layers: tuple[WildLayer, ...], outputs: int) -> None:
         super().__init__()
         self.layers = layers
-        self.name = "/".join(map(str, (inputs, *layers, outputs)))
+        self.name = wild_name(inputs, layers, outputs)
         widths = (inputs, *(layer.channels for layer in layers))
         self.convs = nn.ModuleList(
             nn.Conv2d(width, layer.channels, layer.kernel, padding=layer.kernel // 2)
