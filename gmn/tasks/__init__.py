@@ -1,6 +1,7 @@
 """What metanetworks are asked: data, loss, metrics."""
 
 from gmn.tasks.accuracy import AccuracyPrediction
+from gmn.tasks.autoencoding import Autoencoding
 from gmn.tasks.batches import Batch, minibatches
 from gmn.tasks.choice import find, names, options_of, task_of
 from gmn.tasks.classification import InrClassification
@@ -12,6 +13,7 @@ from gmn.tasks.tickets import WinningTickets
 
 __all__ = [
     "AccuracyPrediction",
+    "Autoencoding",
     "Batch",
     "InrClassification",
     "InrContrast",

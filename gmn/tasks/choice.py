@@ -14,6 +14,7 @@ from typing import Any
 
 from gmn import registry, zoo
 from gmn.tasks.accuracy import AccuracyPrediction
+from gmn.tasks.autoencoding import Autoencoding
 from gmn.tasks.classification import InrClassification
 from gmn.tasks.editing import InrContrast, InrDilation, InrErosion
 from gmn.tasks.task import Task
@@ -27,6 +28,7 @@ BUILT_IN: dict[str, type[Task]] = {
     "inr-erosion": InrErosion,
     "inr-contrast": InrContrast,
     "winning-tickets": WinningTickets,
+    "autoencoding": Autoencoding,
 }
 # What a population is for if nothing is said, by the label that the task predicts.
 TASKS: dict[str, type[Task]] = {
