@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import gmn
 from gmn import cli, zoo
 from gmn.engines import EngineError, Processes, Ray
-from gmn.graph import ParameterGraph
-from gmn.spec import GraphSpec
 from gmn.tasks import AccuracyPrediction
 from gmn.train import Recipe
 from gmn.zoo import catalogue
-from gmn.zoo.builders import Shard, State
 from gmn.zoo.catalogue import CNN_RANGES
-from gmn.zoo.classifiers import ClassifierBuilder
 from gmn.zoo.importing import SmallCnnZoo
-from gmn.zoo.importing.layout import Entry
-from gmn.zoo.store import Row
 from tests.gmn.importing.replicas import cnn_replica
 from tests.gmn.population import small_zoo
+from tests.gmn.ray_jobs import Brittle, Elsewhere, Fatal, deadly, failing, fragile, pid, square
 
 pytestmark = pytest.mark.xdist_group("ray")  # one cluster at a time
 
@@ -59,20 +50,7 @@ def cluster() -> Iterator[Ray]:
         ray.shutdown()
 
 
-def killed_the_first_time(marker: str) -> None:
-    """Ends this process as the system does that runs out of memory; not if it did so before."""
-    try:
-        Path(marker).touch(exist_ok=False)
-    except FileExistsError:
-        return
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 # --- the engine ---------------------------------------------------------------------------------
-
-
-def square(job: int) -> Tensor:
-    return torch.tensor(float(job)) ** 2
 
 
 def test_all_jobs_are_done_and_results_are_stored_here(cluster: Ray) -> None:
@@ -82,22 +60,10 @@ def test_all_jobs_are_done_and_results_are_stored_here(cluster: Ray) -> None:
     assert sorted(float(value) for value in stored) == [float(n * n) for n in range(50)]
 
 
-def failing(job: int) -> int:
-    if job == 3:
-        raise zoo.ZooError("job 3 is bad")
-    return job
-
-
 def test_an_error_is_the_jobs_own(cluster: Ray) -> None:
     for engine in (cluster, Processes(1)):
         with pytest.raises(zoo.ZooError, match=r"^job 3 is bad$"):
             list(engine.run_all(failing, range(5)))
-
-
-def deadly(job: int) -> int:
-    if job == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return job
 
 
 def test_a_job_that_kills_its_worker_again_and_again_is_an_error(
@@ -119,10 +85,6 @@ def test_processes_say_the_same(fresh: bool) -> None:
     assert sorted(map(float, engine.run_all(square, range(3), fresh=fresh))) == [0, 1, 4]
 
 
-def pid(job: int) -> int:
-    return os.getpid()
-
-
 @pytest.mark.slow
 def test_fresh_jobs_have_a_process_each(cluster: Ray) -> None:
     for engine in (cluster, Processes(2)):
@@ -138,22 +100,6 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --- building -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Fatal(ClassifierBuilder):
-    """Networks of few steps; the first to train the second shard is killed."""
-
-    marker: str = ""
-    shard_size = 5
-
-    def configuration(self) -> dict[str, Any]:
-        return {"ranges": "short"}
-
-    def train(self, shard: Shard, seed: int) -> tuple[State, list[Row]]:
-        if self.marker and shard.number == 1:
-            killed_the_first_time(self.marker)
-        return super().train(shard, seed)
 
 
 def build(folder: Path, marker: str, engine: Ray | Processes) -> zoo.Zoo:
@@ -182,19 +128,6 @@ def test_a_zoo_is_the_same_though_a_worker_was_killed(cluster: Ray, tmp_path: Pa
 # --- importing ----------------------------------------------------------------------------------
 
 
-class Brittle(SmallCnnZoo):
-    """The first process that reads its tenth row is killed."""
-
-    def __init__(self, source: Path, marker: Path) -> None:
-        super().__init__(source)
-        self.marker = str(marker)
-
-    def read(self, entry: Entry) -> State:
-        if entry.place[1] == 29:
-            killed_the_first_time(self.marker)
-        return super().read(entry)
-
-
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A zoo of eight shards."""
@@ -217,14 +150,6 @@ def test_an_import_is_the_same_though_a_worker_was_killed(
     assert files(there.folder) == files(here.folder)
 
 
-class Elsewhere(SmallCnnZoo):
-    """Seen by the first machine only: when another process comes, the files are gone."""
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        (self.source / "weights.npy").unlink(missing_ok=True)
-
-
 def test_files_that_a_worker_does_not_see_are_an_error(
     cluster: Ray, published: Path, tmp_path: Path
 ) -> None:
@@ -241,27 +166,6 @@ def test_processes_import_the_same(published: Path, tmp_path: Path) -> None:
 
 
 # --- comparing ----------------------------------------------------------------------------------
-
-
-class Fragile(nn.Module):
-    """Spreads of weights; the first such model to train is killed in its second epoch."""
-
-    def __init__(self, marker: str, outputs: int) -> None:
-        super().__init__()
-        self.marker, self.passes = marker, 0
-        self.head = nn.Linear(1, outputs)
-
-    def forward(self, graph: ParameterGraph) -> Tensor:
-        self.passes += self.training
-        if self.passes > 8:  # after the cost was measured
-            killed_the_first_time(self.marker)
-        values = torch.cat([value.flatten(1) for value in graph.values.values()], dim=1)
-        output: Tensor = self.head(values.std(dim=1, keepdim=True))
-        return output
-
-
-def fragile(marker: str, spec: GraphSpec, outputs: int) -> nn.Module:
-    return Fragile(marker, outputs)
 
 
 @pytest.mark.slow
