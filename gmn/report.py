@@ -241,11 +241,35 @@ def output_plot(comparison: Comparison) -> Figure:
     return figure
 
 
+def bar_plot(comparison: Comparison) -> Figure:
+    """The metrics of the models and, in grey, of what needs no model, one panel per metric."""
+    from gmn._picture import Picture
+
+    metrics = list(comparison.rows[0].metrics)
+    lines: list[Row | str] = [*comparison.rows, *comparison.baselines]
+    names = [line if isinstance(line, str) else line.model for line in lines]
+    size = (3.2 * len(metrics) + 1.6, 0.3 * len(lines) + 0.8)
+    figure = Picture(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for axis, metric in zip(axes, metrics, strict=True):
+        for place, line in enumerate(lines):
+            if isinstance(line, str):
+                axis.barh(place, comparison.baselines[line][metric], color="0.75")
+            else:
+                error = line.interval(metric) if len(line.seconds) > 1 else None
+                axis.barh(place, line.mean(metric), xerr=error, color="C0")
+        axis.set_xlabel(NAMES.get(metric, metric), fontsize=10)
+        axis.set_yticks(range(len(lines)), names, fontsize=9)
+    axes[0].invert_yaxis()
+    return figure
+
+
 PLOTS: dict[str, Callable[[Comparison], Figure]] = {
     "number": scatter_plot,
     "class": confusion_plot,
     "image": image_plot,
     "function": output_plot,
+    "mask": bar_plot,
 }
 
 

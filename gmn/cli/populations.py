@@ -11,7 +11,7 @@ from rich.console import Console
 from gmn import zoo
 from gmn.cli import upkeep
 from gmn.cli.configuration import Config
-from gmn.cli.options import Input, Key
+from gmn.cli.options import Input, Key, RayAddress, Workers, engine
 from gmn.cli.sources import named_module
 from gmn.zoo.catalogue import BUILDERS
 from gmn.zoo.importing import LAYOUTS, named_layout
@@ -27,15 +27,16 @@ def build_zoo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     size: Annotated[int, typer.Option(min=1, help="Number of networks.")] = 1200,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes of one thread.")] = 2,
+    workers: Workers = 2,
+    ray: RayAddress = None,
     config: Config = None,
 ) -> None:
     """Train a population of networks; a stopped run goes on where it was.
 
     Example: `gmn zoo build cnn-mnist --size 1200 --seed 0 --out runs/cnn-mnist`,
-    `gmn zoo build inr-mnist --size 5000 --seed 0 --out runs/inr-mnist`
+    `gmn zoo build inr-mnist --size 5000 --seed 0 --ray auto --out runs/inr-mnist`
     """
-    population = zoo.build(name, size=size, seed=seed, out=out, workers=workers)
+    population = zoo.build(name, size=size, seed=seed, out=out, engine=engine(workers, ray))
     console.print(f"{population} in {out}")
     upkeep.print_card(population)
 
@@ -66,6 +67,9 @@ def import_zoo(
     every_epoch: Annotated[
         bool, typer.Option("--every-epoch", help="Of model-zoos: all checkpoints of each run.")
     ] = False,
+    frequency: Annotated[
+        float | None, typer.Option(help="Of neural-field-arena: factor in the sines of its fields.")
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(help="Of folder: CSV table with a column file, and labels in the others."),
@@ -76,6 +80,8 @@ def import_zoo(
     ] = None,
     input_shapes: Input = None,
     key: Key = None,
+    workers: Workers = 2,
+    ray: RayAddress = None,
 ) -> None:
     """Convert a published zoo, or a folder of checkpoints, and name what was skipped.
 
@@ -91,12 +97,15 @@ def import_zoo(
         "metadata": metadata,
         "epoch": epoch,
         "every_epoch": every_epoch,
+        "frequency": frequency,
         "labels": labels,
         "model": module,
         "inputs": inputs,
         "key": key,
     }
-    population = zoo.import_zoo(named_layout(layout, source, options), out)
+    found = named_layout(layout, source, options)
+    on = None if ray is None else engine(workers, ray)
+    population = zoo.import_zoo(found, out, workers=workers, engine=on)
     console.print(f"{population} in {out}")
     card = dict(population.manifest["card"])
     skipped = card.pop("skipped")

@@ -1,6 +1,7 @@
 """What metanetworks are asked: data, loss, metrics."""
 
 from gmn.tasks.accuracy import AccuracyPrediction
+from gmn.tasks.autoencoding import Autoencoding
 from gmn.tasks.batches import Batch, minibatches
 from gmn.tasks.choice import find, names, options_of, task_of
 from gmn.tasks.classification import InrClassification
@@ -8,9 +9,11 @@ from gmn.tasks.editing import InrContrast, InrDilation, InrEditing, InrErosion
 from gmn.tasks.labels import LabelError
 from gmn.tasks.rendering import PixelGrid
 from gmn.tasks.task import Task
+from gmn.tasks.tickets import WinningTickets
 
 __all__ = [
     "AccuracyPrediction",
+    "Autoencoding",
     "Batch",
     "InrClassification",
     "InrContrast",
@@ -20,6 +23,7 @@ __all__ = [
     "LabelError",
     "PixelGrid",
     "Task",
+    "WinningTickets",
     "find",
     "minibatches",
     "names",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -18,16 +19,29 @@ class AnswerKind:
         errors: from these numbers for all seeds (S, B) and the truth (B,) to errors (B,), whose
             means a paired test compares.
         single: whether an answer is one number, so that all answers can be kept.
+        shown: of how many test networks answers are kept where they are many numbers.
     """
 
     answers: Callable[[Tensor, Tensor], Tensor]
     errors: Callable[[Tensor, Tensor], Tensor]
     single: bool = True
+    shown: int = 0
 
 
 def mean_squares(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of each network: from (B, ...) to (B,)."""
     return (prediction - target).square().flatten(1).mean(dim=1)
+
+
+def overlaps(prediction: Tensor, target: Tensor) -> Tensor:
+    """Share of the weights of the larger mask that both keep: from masks (B, ...) to (B,)."""
+    one, other = prediction.flatten(1), target.flatten(1)
+    return (one * other).sum(1) / torch.maximum(one.sum(1), other.sum(1))
+
+
+def _missed(prediction: Tensor, target: Tensor) -> Tensor:
+    """Share of the weights of the larger mask that only one keeps."""
+    return 1 - overlaps(prediction, target)
 
 
 def _numbers(prediction: Tensor, target: Tensor) -> Tensor:
@@ -56,6 +70,7 @@ def _means(errors: Tensor, truth: Tensor) -> Tensor:
 ANSWERS: dict[str, AnswerKind] = {
     "number": AnswerKind(_numbers, _distances),
     "class": AnswerKind(_classes, _shares_wrong),
-    "image": AnswerKind(mean_squares, _means, single=False),
-    "function": AnswerKind(mean_squares, _means, single=False),
+    "image": AnswerKind(mean_squares, _means, single=False, shown=6),
+    "function": AnswerKind(mean_squares, _means, single=False, shown=6),
+    "mask": AnswerKind(_missed, _means, single=False),
 }

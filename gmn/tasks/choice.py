@@ -14,9 +14,11 @@ from typing import Any
 
 from gmn import registry, zoo
 from gmn.tasks.accuracy import AccuracyPrediction
+from gmn.tasks.autoencoding import Autoencoding
 from gmn.tasks.classification import InrClassification
 from gmn.tasks.editing import InrContrast, InrDilation, InrErosion
 from gmn.tasks.task import Task
+from gmn.tasks.tickets import WinningTickets
 
 GROUP = "gmn.tasks"
 BUILT_IN: dict[str, type[Task]] = {
@@ -25,11 +27,14 @@ BUILT_IN: dict[str, type[Task]] = {
     "inr-dilation": InrDilation,
     "inr-erosion": InrErosion,
     "inr-contrast": InrContrast,
+    "winning-tickets": WinningTickets,
+    "autoencoding": Autoencoding,
 }
 # What a population is for if nothing is said, by the label that the task predicts.
 TASKS: dict[str, type[Task]] = {
     "test_accuracy": AccuracyPrediction,
     "label": InrClassification,
+    "ticket_accuracy": WinningTickets,
 }
 
 

@@ -126,6 +126,13 @@ class Task(ABC):
         total = (target - target.mean()).square().sum()
         return {"r2": float(1 - residual / total), "mae": float((target - prediction).abs().mean())}
 
+    def test_metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        """Metrics of predictions for the whole test split, in its order.
+
+        They may take long: unlike :meth:`metrics`, they are not computed after every epoch.
+        """
+        return self.metrics(prediction, target)
+
     def baselines(self) -> dict[str, Tensor]:
         """Predictions for the test split that need no model, by name."""
         return {}

@@ -5,8 +5,10 @@ from gmn.zoo.describing import describe
 from gmn.zoo.exporting import export
 from gmn.zoo.importing import (
     CheckpointFolder,
+    CnnWildPark,
     DwsInrs,
     ModelZoos,
+    NeuralFieldArena,
     NfnSirens,
     SmallCnnZoo,
     SmallTransformerZoo,
@@ -23,8 +25,10 @@ from gmn.zoo.writer import ZooWriter
 
 __all__ = [
     "CheckpointFolder",
+    "CnnWildPark",
     "DwsInrs",
     "ModelZoos",
+    "NeuralFieldArena",
     "NfnSirens",
     "SmallCnnZoo",
     "SmallTransformerZoo",

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional
 
 from gmn import zoo
@@ -23,6 +22,7 @@ from gmn.zoo.networks import network
 from gmn.zoo.recipe import Recipe
 from gmn.zoo.store import ZooError
 from gmn.zoo.training import draw_job, train_chunk
+from tests.gmn.alone import train_alone
 
 NAME, SIZE, SEED = "cnn-digits", 60, 3
 
@@ -66,23 +66,6 @@ def copy(built, tmp_path) -> Path:
     for file in built.folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     return tmp_path
-
-
-def train_alone(architecture: str, recipe: Recipe, data: ImageSet, seed: int) -> nn.Module:
-    """The slow and obvious way: one plain module, torch.optim, a loop."""
-    module = network(architecture).to(data.train_images.dtype)
-    job = draw_job(module, recipe, seed, data)
-    module.load_state_dict(job.initial)
-    optimiser = torch.optim.AdamW(
-        module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / recipe.steps)
-    for batch in job.batches:
-        optimiser.zero_grad()
-        functional.cross_entropy(module(data.train_images[batch]), job.labels[batch]).backward()
-        optimiser.step()
-        schedule.step()
-    return module
 
 
 @pytest.mark.parametrize("architecture", ["cnn-relu", "cnn-tanh"])

@@ -10,10 +10,10 @@ from typing import Any
 from torch import nn
 
 import converters
-from gmn.zoo.classifiers import split_of
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.tables import columns, read_table
 from gmn.zoo.population import SPLITS
+from gmn.zoo.recipe import split_of
 from gmn.zoo.store import Row, ZooError
 
 ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz", ".h5", ".hdf5")
@@ -53,6 +53,10 @@ class CheckpointFolder(Layout):
         self.model = model
         self.inputs = inputs
         self.key = key
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the network, which may be large and is not needed to read others."""
+        return {**super().__getstate__(), "model": None, "inputs": ()}
 
     def configuration(self) -> dict[str, Any]:
         """The network as it prints, and where in the files its weights lie."""

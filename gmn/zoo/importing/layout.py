@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,19 @@ class Layout(ABC):
 
     name: str
     reference: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it takes to read networks in another process.
+
+        Cached properties stay behind: a mapped file would come along with all that is in it.
+        """
+        cached = {
+            name
+            for kind in type(self).__mro__
+            for name, value in vars(kind).items()
+            if isinstance(value, cached_property)
+        }
+        return {name: value for name, value in vars(self).items() if name not in cached}
 
     @abstractmethod
     def configuration(self) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from gmn.zoo.importing.dws import DwsInrs
+from gmn.zoo.importing.field_arena import NeuralFieldArena
 from gmn.zoo.importing.folder import CheckpointFolder
 from gmn.zoo.importing.layout import Layout
 from gmn.zoo.importing.model_zoos import ModelZoos
 from gmn.zoo.importing.nfn import NfnSirens
 from gmn.zoo.importing.small_cnn import SmallCnnZoo
 from gmn.zoo.importing.transformer import SmallTransformerZoo
+from gmn.zoo.importing.wild_park import CnnWildPark
 
 LAYOUTS: dict[str, Callable[..., Layout]] = {
     layout.name: layout
@@ -23,6 +25,8 @@ LAYOUTS: dict[str, Callable[..., Layout]] = {
         NfnSirens,
         SmallTransformerZoo,
         ModelZoos,
+        CnnWildPark,
+        NeuralFieldArena,
         CheckpointFolder,
     )
 }

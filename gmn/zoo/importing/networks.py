@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gmn.zoo.importing.activations import ACTIVATIONS
+from gmn.zoo.activations import ACTIVATIONS
 
 # Channels and kernels of the three convolutions, and inputs of the first linear layer.
 SHAPES = {

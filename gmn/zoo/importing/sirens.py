@@ -13,31 +13,44 @@ FREQUENCY = 30.0
 
 
 class PublishedSiren(nn.Module):
-    """2-32-32-outputs with sines of frequency 30 and a linear last layer (Sitzmann et al. 2020).
+    """Linear layers with sines between them (Sitzmann et al. 2020): 2-32-32-outputs, or others.
 
     Args:
         outputs: 1 for grey images, 3 for colour.
         shift: What is added to the output.
+        inputs: Number of coordinates.
+        hidden: Neurons of each hidden layer.
+        frequency: Factor in all sines.
 
     >>> sum(p.numel() for p in PublishedSiren(outputs=3).parameters())
     1251
     """
 
-    def __init__(self, outputs: int = 1, shift: float = 0.0) -> None:
+    def __init__(
+        self,
+        outputs: int = 1,
+        shift: float = 0.0,
+        inputs: int = 2,
+        hidden: tuple[int, ...] = (32, 32),
+        frequency: float = FREQUENCY,
+    ) -> None:
         super().__init__()
-        self.layer1 = nn.Linear(2, 32)
-        self.layer2 = nn.Linear(32, 32)
-        self.layer3 = nn.Linear(32, outputs)
         self.shift = shift
+        self.frequency = frequency
+        self.depth = len(hidden) + 1
+        widths = (inputs, *hidden, outputs)
+        for number in range(self.depth):
+            self.add_module(f"layer{number + 1}", nn.Linear(widths[number], widths[number + 1]))
 
     def forward(
         self,
-        coordinates: Tensor,  # shape: (points, 2), in [-1, 1]
+        coordinates: Tensor,  # shape: (points, inputs), in [-1, 1]
     ) -> Tensor:  # shape: (points, outputs)
         """Brightness at each point."""
-        x = torch.sin(FREQUENCY * self.layer1(coordinates))
-        x = torch.sin(FREQUENCY * self.layer2(x))
-        x = self.layer3(x)
+        x = coordinates
+        for number in range(1, self.depth):
+            x = torch.sin(self.frequency * self.get_submodule(f"layer{number}")(x))
+        x = self.get_submodule(f"layer{self.depth}")(x)
         return x + self.shift if self.shift else x
 
 
@@ -63,15 +76,15 @@ def chain_weights(state: State) -> list[tuple[Tensor, Tensor]]:
     return [(layer["weight"], layer["bias"]) for _, layer in ordered]
 
 
-def siren_state(state: State) -> State:
-    """The weights of a published chain of three layers, as :class:`PublishedSiren` names them.
+def siren_state(state: State, depth: int = 3) -> State:
+    """The weights of a published chain of layers, as :class:`PublishedSiren` names them.
 
     Raises:
-        ValueError: If the state is no chain of three layers.
+        ValueError: If the state is no chain of so many layers.
     """
     layers = chain_weights(state)
-    if len(layers) != 3:
-        raise ValueError(f"{len(layers)} layers of weight and bias, not 3")
+    if len(layers) != depth:
+        raise ValueError(f"{len(layers)} layers of weight and bias, not {depth}")
     result: State = {}
     for number, (weight, bias) in enumerate(layers, start=1):
         result[f"layer{number}.weight"] = weight

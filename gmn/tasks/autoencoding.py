@@ -1,0 +1,171 @@
+"""Weights into a vector and back into weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gmn.errors import UnsupportedArchitecture
+from gmn.graph import ParameterGraph
+from gmn.program import DEFAULT, ProgramError
+from gmn.registry import Estimator, Factory
+from gmn.spec import GraphSpec
+from gmn.stack import StackedGraph
+from gmn.tasks.answers import mean_squares
+from gmn.tasks.autoencoder import Autoencoder, Decoder
+from gmn.tasks.editing import CHUNK, LEAST_ERROR
+from gmn.tasks.matching import matched
+from gmn.tasks.rendering import PixelGrid, grid_of
+from gmn.tasks.task import Task
+from gmn.zoo import Zoo
+
+LOSSES = ("function", "set", "weights")
+
+
+class Autoencoding(Task):
+    """Autoencoding of weights: what reconstructed networks compute, from a vector per network.
+
+    The encoder is the metanetwork, with ``latent`` numbers; the decoder is an MLP onto the
+    parameters (:class:`gmn.tasks.autoencoder.Decoder`). Whatever the loss, networks are judged by
+    their outputs: on the pixels of INRs, else on random inputs of a fixed seed, uniform in [-1, 1].
+
+    Losses: ``function`` is the mean squared error of outputs, which no symmetry changes. ``set`` is
+    that of weights after the hidden units of the reconstruction were assigned to those of the
+    input (:func:`gmn.tasks.matching.matched`): it does not depend on the order of units, but on
+    scales and signs. ``weights`` is that of weights as they stand. The last two divide each entry
+    by the standard deviation of its weights.
+
+    Args:
+        population: a zoo of one architecture, with a program.
+        latent: numbers per network.
+        loss: ``function``, ``set`` or ``weights``.
+        probes: random inputs, where networks are no INRs.
+        height: rows of the image of an INR; None for those of the zoo's image set.
+        width: columns of that image.
+        corners: whether its outermost pixels lie in the corners of [-1, 1]².
+
+    Raises:
+        ValueError: if the zoo has several architectures, or there is no such loss.
+    """
+
+    name = "autoencoding"
+    target = "output of the network"
+    metric = "r2"
+    answers_networks = True
+    outputs: int
+
+    def __init__(
+        self,
+        population: Zoo | None = None,
+        latent: int = 64,
+        loss: str = "function",
+        probes: int = 64,
+        height: int | None = None,
+        width: int | None = None,
+        corners: bool = False,
+    ) -> None:
+        if loss not in LOSSES:
+            raise ValueError(f"no loss is called {loss!r}; known: {', '.join(LOSSES)}")
+        self.outputs, self.probes, self.way = latent, probes, loss
+        self.grid: PixelGrid | None = None
+        if height is not None or width is not None or (population and _holds_images(population)):
+            self.grid = grid_of(population, height, width, corners)
+        self.kind = "function" if self.grid is None else "image"
+        super().__init__(population)
+        self._scales = {} if population is None else _spreads(self.split("train")[0].graph)
+
+    def targets(self, graph: ParameterGraph, numbers: Tensor) -> Tensor:
+        """Images (B, channels, height, width), or outputs (B, numbers)."""
+        with torch.no_grad():
+            pieces = range(0, len(graph), CHUNK)
+            return torch.cat([self._outputs(graph[i : i + CHUNK]) for i in pieces])
+
+    def build(self, factory: Factory, spec: GraphSpec) -> nn.Module | Estimator:
+        """An autoencoder with the metanetwork for its encoder."""
+        encoder = factory(spec, self.outputs)
+        if not isinstance(encoder, nn.Module):
+            raise UnsupportedArchitecture("it is fitted at once, so it cannot be an encoder")
+        start = None
+        if self._splits:
+            start = self.split("train")[0].graph.to_state_dict(0)
+        return Autoencoder(encoder, Decoder(spec, self.outputs, start, self._scales))
+
+    def loss(self, output: StackedGraph, target: Tensor) -> Tensor:
+        """Mean loss of reconstructions, which come with their originals."""
+        if self.way == "function":
+            return functional.mse_loss(self.prediction(output), target)
+        made, given = output.graphs
+        if self.way == "set":
+            made = matched(made, given, self._scales)
+        entries = made.spec.entries
+        squares = [
+            ((made.values[e.name] - given.values[e.name]) / self._scales.get(e.name, 1.0)).square()
+            for e in entries
+            if e.parameter and e.floating and e.tied_to is None
+        ]
+        return torch.cat([square.flatten(1) for square in squares], dim=1).mean()
+
+    def prediction(self, output: ParameterGraph) -> Tensor:
+        """What the reconstructed networks answer; of the shape of the targets."""
+        return self._outputs(output)
+
+    def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        """Share of the variance between networks that is explained, and the mean squared error.
+
+        Images also have a signal-to-noise ratio in decibels.
+        """
+        errors = mean_squares(prediction, target)
+        spread = mean_squares(target.mean(dim=0, keepdim=True), target)
+        found = {"r2": float(1 - errors.sum() / spread.sum()), "mse": float(errors.mean())}
+        if self.grid is not None:
+            found["psnr"] = float(-10 * errors.clamp(min=LEAST_ERROR).log10().mean())
+        return found
+
+    def baselines(self) -> dict[str, Tensor]:
+        """The mean output of the training split."""
+        mean = torch.cat([part.target for part in self.split("train")]).mean(0, keepdim=True)
+        return {"always the mean": mean.expand(sum(map(len, self.split("test"))), *mean.shape[1:])}
+
+    def settings(self) -> dict[str, Any]:
+        """Length of the vector, loss and inputs."""
+        grid = self.grid
+        inputs = {} if grid is None else {"height": grid.height, "width": grid.width}
+        corners = {} if grid is None else {"corners": grid.corners}
+        common = {"latent": self.outputs, "loss": self.way, "probes": self.probes}
+        return {**common, **inputs, **corners}
+
+    def _outputs(self, graph: ParameterGraph) -> Tensor:
+        if self.grid is not None:
+            return self.grid.images(graph)
+        program = graph.spec.program
+        if program is None or any(given.dtype != DEFAULT for given in program.inputs):
+            raise ProgramError("autoencoding needs networks that can be run on random numbers")
+        chance = torch.Generator().manual_seed(0)
+        given = [
+            2 * torch.rand(self.probes, *i.shape, generator=chance) - 1 for i in program.inputs
+        ]
+        seen = program.observe(
+            graph.values, [g.to(graph.device, graph.dtype) for g in given], program.outputs
+        )
+        return torch.cat([values.flatten(1) for values in seen], dim=1)
+
+
+def _holds_images(population: Zoo) -> bool:
+    """Whether networks are functions of two coordinates."""
+    if len(population.architectures) > 1:
+        raise ValueError(
+            f"{population.folder}: autoencoding makes networks of one architecture, and there are "
+            f"{', '.join(population.architectures)}; take one of them out of the population"
+        )
+    program = population.spec(population.architectures[0]).program
+    shapes = [given.shape for given in program.inputs] if program is not None else []
+    return len(shapes) == 1 and len(shapes[0]) == 2 and shapes[0][1] == 2
+
+
+def _spreads(graph: ParameterGraph) -> dict[str, float]:
+    """By entry, the standard deviation of its weights over all networks; 1 if they are constant."""
+    floating = {n: v.float() for n, v in graph.values.items() if v.is_floating_point()}
+    return {n: float(v.std(correction=0)) or 1.0 for n, v in floating.items()}

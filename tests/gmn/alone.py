@@ -1,0 +1,27 @@
+"""Training as everybody does it, to compare with training side by side."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from gmn.zoo.images import ImageSet
+from gmn.zoo.networks import network
+from gmn.zoo.recipe import Recipe
+from gmn.zoo.training import draw_job
+
+
+def train_alone(architecture: str, recipe: Recipe, data: ImageSet, seed: int) -> nn.Module:
+    """The slow and obvious way: one plain module, torch.optim, a loop."""
+    module = network(architecture).to(data.train_images.dtype)
+    job = draw_job(module, recipe, seed, data)
+    module.load_state_dict(job.initial)
+    optimiser = torch.optim.AdamW(
+        module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / recipe.steps)
+    for batch in job.batches:
+        optimiser.zero_grad()
+        functional.cross_entropy(module(data.train_images[batch]), job.labels[batch]).backward()
+        optimiser.step()
+        schedule.step()
+    return module
