@@ -81,8 +81,7 @@ def build(
     ``if __name__ == "__main__":``.
 
     Args:
-        name: ``"cnn-mnist"``, ``"cnn-digits"``, ``"inr-mnist"``, ``"inr-digits"``,
-            ``"tickets-digits"`` or ``"tickets-mnist"``.
+        name: One of the keys of ``gmn.zoo.catalogue.BUILDERS``, such as ``"cnn-mnist"``.
         size: Number of networks to train. Runs that diverge are kept out and counted in the
             data card.
         seed: Seed of the population.

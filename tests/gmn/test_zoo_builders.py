@@ -92,6 +92,31 @@ def test_zoos_of_many_architectures(name, monkeypatch, tmp_path):
         )
 
 
+def test_a_network_that_diverges_leaves_its_neighbours_alone():
+    data, good = few("digits"), Recipe(6, 0.01, 0.5, 1.0, 0.8, 0.2)
+    recipes = [good, replace(good, learning_rate=1e300, weight_decay=0.0), good]
+    state, metrics = train_chunk(network("cnn-relu"), recipes, data, [1, 2, 3])
+    assert finite(state, metrics).tolist() == [True, False, True]
+    for row, seed in ((0, 1), (2, 3)):
+        alone = train_alone("cnn-relu", good, data, seed)
+        for name, value in alone.state_dict().items():
+            torch.testing.assert_close(state[name][row], value, rtol=0, atol=1e-8)
+
+
+def test_diverged_networks_are_counted_and_named_in_the_card(monkeypatch, tmp_path):
+    chosen = catalogue.BUILDERS["mlp-digits"]
+    wild = replace(
+        chosen.ranges, steps=Range(4, 6), learning_rate=Range(1e-3, 1e40, logarithmic=True)
+    )
+    monkeypatch.setitem(catalogue.BUILDERS, "mlp-digits", replace(chosen, ranges=wild))
+    built = build("mlp-digits", 12, tmp_path)
+    card, ids = built.manifest["card"], {row["id"] for row in built.rows}
+    assert 0 < card["diverged_and_kept_out"] < 12
+    assert ids | set(card["diverged"]) == {f"{number:06d}" for number in range(12)}
+    assert len(built) + card["diverged_and_kept_out"] == 12
+    assert all(math.isfinite(row["test_loss"]) for row in built.rows)
+
+
 # --- trajectories ---------------------------------------------------------------------------------
 
 
