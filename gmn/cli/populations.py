@@ -29,14 +29,26 @@ def build_zoo(
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     workers: Workers = 2,
     ray: RayAddress = None,
+    checkpoints: Annotated[
+        int, typer.Option(min=1, help="Of classifiers: states kept of each run.")
+    ] = 1,
+    gradients: Annotated[
+        bool, typer.Option("--gradients", help="Of classifiers: store gradients beside weights.")
+    ] = False,
+    views: Annotated[
+        int, typer.Option(min=1, help="Of INRs: networks in a row that hold one image.")
+    ] = 1,
     config: Config = None,
 ) -> None:
     """Train a population of networks; a stopped run goes on where it was.
 
     Example: `gmn zoo build cnn-mnist --size 1200 --seed 0 --out runs/cnn-mnist`,
-    `gmn zoo build inr-mnist --size 5000 --seed 0 --ray auto --out runs/inr-mnist`
+    `gmn zoo build inr-mnist --size 5000 --seed 0 --ray auto --out runs/inr-mnist`,
+    `gmn zoo build cnn-mnist --size 1000 --checkpoints 5 --gradients --out runs/trajectories`
     """
-    population = zoo.build(name, size=size, seed=seed, out=out, engine=engine(workers, ray))
+    options = zoo.Options(checkpoints=checkpoints, gradients=gradients, views=views)
+    on = engine(workers, ray)
+    population = zoo.build(name, size=size, seed=seed, out=out, engine=on, options=options)
     console.print(f"{population} in {out}")
     upkeep.print_card(population)
 

@@ -1,5 +1,6 @@
 """Populations of trained networks: built by name, kept in checked files, opened in a moment."""
 
+from gmn.zoo.builders import Options
 from gmn.zoo.building import build
 from gmn.zoo.describing import describe
 from gmn.zoo.exporting import export
@@ -30,6 +31,7 @@ __all__ = [
     "ModelZoos",
     "NeuralFieldArena",
     "NfnSirens",
+    "Options",
     "SmallCnnZoo",
     "SmallTransformerZoo",
     "Stream",

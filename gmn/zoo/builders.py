@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -31,6 +31,38 @@ class Shard:
     networks: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Options:
+    """What can be chosen of a population beside its name, if it has that choice.
+
+    Attributes:
+        checkpoints: Of classifiers: how many states of each run are kept, the last one at its end;
+            they lie at equal distances, and each is a network of its own.
+        gradients: Of classifiers: whether the gradient of each network's mean training loss is
+            stored beside its weights.
+        views: Of networks that hold images: how many in a row hold the same one.
+
+    Raises:
+        ValueError: If checkpoints or views are not positive.
+    """
+
+    checkpoints: int = 1
+    gradients: bool = False
+    views: int = 1
+
+    def __post_init__(self) -> None:
+        if self.checkpoints < 1 or self.views < 1:
+            raise ValueError(f"checkpoints and views must be positive, got {self}")
+
+    def chosen(self) -> dict[str, Any]:
+        """Those that are not as they are by default, as JSON values."""
+        usual = asdict(DEFAULT)
+        return {name: value for name, value in asdict(self).items() if value != usual[name]}
+
+
+DEFAULT = Options()
+
+
 class Builder(ABC):
     """Which networks a population has, what they learn, and what is noted down of each.
 
@@ -38,11 +70,32 @@ class Builder(ABC):
 
     Attributes:
         architectures: Names of its architectures; networks take them in turn.
-        shard_size: Largest number of networks that are trained together.
+        shard_size: Largest number of networks, or of runs, that are trained together.
     """
 
     architectures: tuple[str, ...]
     shard_size: int
+
+    @property
+    def checkpoints(self) -> int:
+        """How many networks in a row come from one run."""
+        return 1
+
+    def configured(self, options: Options) -> Builder:
+        """This population, as far as it can be had in other ways.
+
+        Args:
+            options: The choices.
+
+        Raises:
+            ValueError: If it has not all these choices.
+        """
+        if options.chosen():
+            raise ValueError(
+                f"{type(self).__name__} has no choice of {', '.join(options.chosen())}; "
+                "checkpoints and gradients are of classifiers, views of networks that hold images"
+            )
+        return self
 
     @abstractmethod
     def configuration(self) -> dict[str, Any]:
@@ -107,23 +160,39 @@ def finite(state: State, rows: Sequence[Row]) -> Tensor:
     return weights & torch.tensor([all(map(math.isfinite, each)) for each in numbers])
 
 
-def plan(size: int, architectures: tuple[str, ...], shard_size: int) -> list[Shard]:
+def plan(
+    size: int, architectures: tuple[str, ...], shard_size: int, checkpoints: int = 1
+) -> list[Shard]:
     """Deals `size` networks out to shards, so that architectures take turns.
 
     Args:
         size: Number of networks.
-        architectures: Names; network i has the one at ``i % len(architectures)``.
-        shard_size: Largest number of networks in a shard.
+        architectures: Names; run i has the one at ``i % len(architectures)``.
+        shard_size: Largest number of runs in a shard.
+        checkpoints: How many networks in a row come from one run.
 
     Returns:
         The shards, numbered from zero.
+
+    Raises:
+        ValueError: If the networks are not those of whole runs.
     """
+    if size % checkpoints:
+        raise ValueError(
+            f"size {size} is no multiple of the {checkpoints} checkpoints of each run; "
+            f"take {size - size % checkpoints + checkpoints}"
+        )
+    runs = size // checkpoints
     width = len(architectures)
     stride = shard_size * width
     parts = [
-        (architecture, tuple(range(start + offset, min(start + stride, size), width)))
-        for start in range(0, size, stride)
+        (architecture, tuple(range(start + offset, min(start + stride, runs), width)))
+        for start in range(0, runs, stride)
         for offset, architecture in enumerate(architectures)
     ]
+    each = range(checkpoints)
     filled = [part for part in parts if part[1]]
-    return [Shard(number, *part) for number, part in enumerate(filled)]
+    return [
+        Shard(number, architecture, tuple(run * checkpoints + k for run in part for k in each))
+        for number, (architecture, part) in enumerate(filled)
+    ]

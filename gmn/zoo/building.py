@@ -16,7 +16,7 @@ import converters
 from gmn.engines import Engine, Processes, one_thread
 from gmn.spec import GraphSpec
 from gmn.zoo import provenance
-from gmn.zoo.builders import Builder, Shard, State, finite, plan
+from gmn.zoo.builders import DEFAULT, Builder, Options, Shard, State, finite, plan
 from gmn.zoo.catalogue import builder
 from gmn.zoo.index import histogram
 from gmn.zoo.networks import network
@@ -70,6 +70,7 @@ def build(
     workers: int = 2,
     progress: bool = True,
     engine: Engine | None = None,
+    options: Options = DEFAULT,
 ) -> Zoo:
     """Trains a population of networks, or opens it if it was built before.
 
@@ -80,14 +81,14 @@ def build(
     ``if __name__ == "__main__":``.
 
     Args:
-        name: ``"cnn-mnist"``, ``"cnn-digits"``, ``"inr-mnist"``, ``"inr-digits"``,
-            ``"tickets-digits"`` or ``"tickets-mnist"``.
+        name: One of the keys of ``gmn.zoo.catalogue.BUILDERS``, such as ``"cnn-mnist"``.
         size: Number of networks to train. Runs that diverge are kept out and counted in the
             data card.
         seed: Seed of the population.
         out: Folder for it; empty, absent, or holding this same zoo.
         workers: Number of processes of one thread each; 1 trains in this process.
         progress: Whether to show a progress bar.
+        options: Choices that some populations have, such as ``Options(checkpoints=5)``.
         engine: Where shards are trained, such as ``gmn.engines.Ray()``; None for ``workers``
             processes on this machine. The zoo is the same.
 
@@ -95,16 +96,17 @@ def build(
         The finished zoo.
 
     Raises:
-        ValueError: If the name is unknown, or size or workers is not positive.
+        ValueError: If the name is unknown, size or workers is not positive, or the population does
+            not have these options.
         ZooError: If the folder holds another zoo.
         MissingImages: If the images of the population are not installed.
         EngineError: If a worker process died, or there is no Ray cluster.
     """
     if size < 1 or workers < 1:
         raise ValueError(f"size and workers must be positive, got {size} and {workers}")
-    chosen = builder(name)
+    chosen = builder(name).configured(options)
     folder, configuration = Path(out), chosen.configuration()
-    shards = plan(size, chosen.architectures, chosen.shard_size)
+    shards = plan(size, chosen.architectures, chosen.shard_size, chosen.checkpoints)
     if not is_finished(folder, identity_of(name, size, seed, configuration), len(shards)):
         with ZooWriter(folder, name, size, seed, configuration) as writer:
             _build_missing(writer, chosen, shards, engine or Processes(workers), progress)

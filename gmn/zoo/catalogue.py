@@ -69,6 +69,7 @@ BUILDERS: dict[str, Builder] = {
     "transformer-digits": TransformerBuilder(
         "digits", ("transformer-8",), TRANSFORMER_RANGES, TRANSFORMER_STEPS
     ),
+    "inr-fashion": InrBuilder("fashion", ("siren",), steps=150, learning_rate=1e-3),
     "inr-digits": InrBuilder("digits", ("siren",), steps=150, learning_rate=1e-3),
     "tickets-mnist": TicketBuilder("mnist", ("mlp-196",)),
     "tickets-digits": TicketBuilder("digits", ("mlp-64",)),

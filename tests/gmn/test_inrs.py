@@ -120,6 +120,22 @@ def test_all_views_of_an_image_are_in_one_split(tmp_path, monkeypatch):
     assert not torch.equal(full.state(0)["layer2.weight"], full.state(1797)["layer2.weight"])
 
 
+def test_views_in_a_row_hold_one_image_each_from_a_start_of_its_own(tmp_path, monkeypatch):
+    few = replace(catalogue.BUILDERS[NAME], steps=0)
+    monkeypatch.setitem(catalogue.BUILDERS, NAME, few)
+    plain, options = build(tmp_path / "plain", size=7), zoo.Options(views=3)
+    views = zoo.build(NAME, 20, 0, tmp_path / "views", workers=1, progress=False, options=options)
+    for number in range(20):
+        row, single = views.rows[number], plain.rows[number // 3]
+        assert row["view"] == number % 3
+        assert {key: row[key] for key in ("image", "split", "label")} == {
+            key: single[key] for key in ("image", "split", "label")
+        }
+    assert not torch.equal(views.state(0)["layer2.weight"], views.state(1)["layer2.weight"])
+    with pytest.raises(zoo.ZooError, match="configuration"):
+        build(tmp_path / "views", size=20)  # of other views
+
+
 def test_networks_depend_on_number_and_seed_alone(built, tmp_path):
     smaller, other = build(tmp_path / "a", size=4), build(tmp_path / "b", size=4, seed=1)
     for index in range(4):

@@ -183,7 +183,7 @@ def test_wrong_questions_are_answered_with_the_choices(built):
         built.labels("accuracy")
     with pytest.raises(ValueError, match="cnn-digits"):
         zoo.build("cnn-cifar", 1, 0, built.folder)
-    with pytest.raises(ValueError, match="digits, mnist"):
+    with pytest.raises(ValueError, match="digits, fashion, mnist"):
         images.load("cifar")
 
 

@@ -11,12 +11,12 @@ import converters
 from baselines.transformer_nfn import TransformerNFN
 from gmn import zoo
 from gmn.zoo import catalogue, images
-from gmn.zoo.builders import Shard, finite
+from gmn.zoo.builders import DEFAULT, Shard, finite, stack
 from gmn.zoo.catalogue import TRANSFORMER_RANGES
 from gmn.zoo.images import ImageSet
 from gmn.zoo.networks import network
-from gmn.zoo.recipe import Recipe
-from gmn.zoo.training import train_chunk
+from gmn.zoo.recipe import Range, Recipe
+from gmn.zoo.training import checkpoint_steps, draw_job, mean_gradients, seen, train_chunk
 from gmn.zoo.transformer_recipe import TransformerRecipe
 from gmn.zoo.transformer_training import BATCH_SIZE, initialise, rate_factor, train_transformer
 from gmn.zoo.transformers import SmallTransformer
@@ -35,8 +35,8 @@ def few(name: str, dtype: torch.dtype = torch.float64) -> ImageSet:
     )
 
 
-def build(name: str, size: int, out, seed: int = 0) -> zoo.Zoo:
-    return zoo.build(name, size, seed, out, workers=1, progress=False)
+def build(name: str, size: int, out, seed: int = 0, options=DEFAULT) -> zoo.Zoo:
+    return zoo.build(name, size, seed, out, workers=1, progress=False, options=options)
 
 
 # --- classifiers of many architectures -----------------------------------------------------------
@@ -90,6 +90,110 @@ def test_zoos_of_many_architectures(name, monkeypatch, tmp_path):
         assert built.spec(row["architecture"]).num_parameters == sum(
             value.numel() for value in module.parameters()
         )
+
+
+def test_a_network_that_diverges_leaves_its_neighbours_alone():
+    data, good = few("digits"), Recipe(6, 0.01, 0.5, 1.0, 0.8, 0.2)
+    recipes = [good, replace(good, learning_rate=1e300, weight_decay=0.0), good]
+    state, metrics = train_chunk(network("cnn-relu"), recipes, data, [1, 2, 3])
+    assert finite(state, metrics).tolist() == [True, False, True]
+    for row, seed in ((0, 1), (2, 3)):
+        alone = train_alone("cnn-relu", good, data, seed)
+        for name, value in alone.state_dict().items():
+            torch.testing.assert_close(state[name][row], value, rtol=0, atol=1e-8)
+
+
+def test_diverged_networks_are_counted_and_named_in_the_card(monkeypatch, tmp_path):
+    chosen = catalogue.BUILDERS["mlp-digits"]
+    wild = replace(
+        chosen.ranges, steps=Range(4, 6), learning_rate=Range(1e-3, 1e40, logarithmic=True)
+    )
+    monkeypatch.setitem(catalogue.BUILDERS, "mlp-digits", replace(chosen, ranges=wild))
+    built = build("mlp-digits", 12, tmp_path)
+    card, ids = built.manifest["card"], {row["id"] for row in built.rows}
+    assert 0 < card["diverged_and_kept_out"] < 12
+    assert ids | set(card["diverged"]) == {f"{number:06d}" for number in range(12)}
+    assert len(built) + card["diverged_and_kept_out"] == 12
+    assert all(math.isfinite(row["test_loss"]) for row in built.rows)
+
+
+# --- trajectories ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short_cnns(monkeypatch):
+    chosen = catalogue.BUILDERS["cnn-digits"]
+    ranges = replace(chosen.ranges, steps=Range(4, 9))
+    monkeypatch.setitem(catalogue.BUILDERS, "cnn-digits", replace(chosen, ranges=ranges))
+
+
+def test_checkpoints_are_the_states_that_a_run_goes_through():
+    data, seeds = few("digits"), [5, 6, 7]
+    recipes = [Recipe(steps, 0.01, 0.5, 1.0, 0.8, 0.2) for steps in (4, 9, 6)]
+    state, metrics = train_chunk(network("cnn-tanh"), recipes, data, seeds, checkpoints=3)
+    assert len(metrics) == 9
+    for run, (recipe, seed) in enumerate(zip(recipes, seeds, strict=True)):
+        for number, step in enumerate(checkpoint_steps(recipe.steps, 3)):
+            alone = train_alone("cnn-tanh", recipe, data, seed, until=step)
+            row = 3 * run + number
+            for name, value in alone.state_dict().items():
+                torch.testing.assert_close(state[name][row], value, rtol=0, atol=1e-8)
+            scores = alone(data.test_images).detach()
+            loss = float(functional.cross_entropy(scores, data.test_labels))
+            assert metrics[row]["test_loss"] == pytest.approx(loss)
+
+
+def test_gradients_are_those_of_the_mean_training_loss():
+    data, module = few("digits"), network("cnn-relu").double()
+    recipes = [Recipe(5, 0.01, 0.5, 1.0, share, 0.4) for share in (0.5, 1.0)]
+    jobs = [draw_job(module, recipe, seed, data) for seed, recipe in enumerate(recipes)]
+    state = stack([job.initial for job in jobs])
+    found = mean_gradients(module, state, data.train_images, *seen(jobs))
+    for row, job in enumerate(jobs):
+        module.load_state_dict(job.initial)
+        scores = module(data.train_images[job.visible])
+        loss = functional.cross_entropy(scores, job.labels[job.visible])
+        for name, value in zip(
+            found, torch.autograd.grad(loss, list(module.parameters())), strict=True
+        ):
+            torch.testing.assert_close(found[name][row], value, rtol=0, atol=1e-12)
+
+
+def test_a_zoo_of_trajectories(short_cnns, tmp_path):
+    plain = build("cnn-digits", 4, tmp_path / "plain")
+    options = zoo.Options(checkpoints=4, gradients=True)
+    built = build("cnn-digits", 16, tmp_path / "long", options=options)
+    rows = list(built.rows)
+    assert [row["run"] for row in rows] == [i // 4 for i in range(16)]
+    assert len({(row["run"], row["split"]) for row in rows}) == 4
+    assert len({(row["run"], row["architecture"]) for row in rows}) == 4
+    for run in range(4):
+        steps = [row["step"] for row in rows[4 * run : 4 * run + 4]]
+        assert steps == checkpoint_steps(rows[4 * run]["steps"], 4)
+        for name, value in plain.state(run).items():  # run i is network i without checkpoints
+            torch.testing.assert_close(built.state(4 * run + 3)[name], value, rtol=0, atol=1e-5)
+    gradient = built.extra("gradient", [0, 1])
+    assert {name: value.shape for name, value in gradient.items()} == {
+        name: value.shape for name, value in built.stacked([0, 1]).items()
+    }
+    assert all(bool(value.isfinite().all()) for value in gradient.values())
+    assert not torch.equal(gradient["head.weight"][0], gradient["head.weight"][1])
+
+
+def test_choices_that_a_population_does_not_have_are_refused(short_cnns, tmp_path):
+    with pytest.raises(ValueError, match="take 12"):
+        build("cnn-digits", 9, tmp_path, options=zoo.Options(checkpoints=4))
+    with pytest.raises(ValueError, match="shortest have 4 steps"):
+        build("cnn-digits", 10, tmp_path, options=zoo.Options(checkpoints=5))
+    with pytest.raises(ValueError, match="not of classifiers"):
+        build("cnn-digits", 4, tmp_path, options=zoo.Options(views=2))
+    with pytest.raises(ValueError, match="not of INRs"):
+        build("inr-digits", 4, tmp_path, options=zoo.Options(gradients=True))
+    with pytest.raises(ValueError, match="TransformerBuilder has no choice of checkpoints"):
+        build("transformer-digits", 4, tmp_path, options=zoo.Options(checkpoints=2))
+    with pytest.raises(ValueError, match="positive"):
+        zoo.Options(views=0)
+    assert not list(tmp_path.iterdir())
 
 
 # --- transformers --------------------------------------------------------------------------------
