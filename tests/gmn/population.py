@@ -31,6 +31,7 @@ def small_zoo(folder: Path) -> zoo.Zoo:
                         "id": f"{shard}-{number}",
                         "split": ("train", "train", "train", "val", "test")[number % 5],
                         "test_accuracy": 0.1 + 0.8 * scale,
+                        "steps": 10 + number,
                     }
                 )
             stacked = {name: torch.stack([s[name] for s in states]) for name in states[0]}

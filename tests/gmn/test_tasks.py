@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import math
+import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +18,9 @@ import gmn
 from gmn import tasks, zoo
 from gmn.tasks import AccuracyPrediction, InrDilation, LabelError, Task, task_of
 from gmn.tasks.choice import describe, rebuilt
-from gmn.train import Recipe, train
+from gmn.train import Recipe, TrainedFileError, load, train
 from gmn.train.run import Run
+from tests.gmn.commands import run
 from tests.gmn.population import small_zoo
 
 
@@ -214,14 +220,15 @@ def test_missing_columns_are_named(population: zoo.Zoo) -> None:
 
 
 def test_diverged_networks_are_named(population: zoo.Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    stacked = zoo.Zoo.stacked
+    graph = zoo.Zoo.graph
 
-    def broken(self: zoo.Zoo, indices: Tensor) -> dict[str, Tensor]:
-        values = {name: value.clone() for name, value in stacked(self, indices).items()}
-        values["conv2.bias"][[int(n) == 4 for n in indices]] = math.inf
-        return values
+    def broken(self: zoo.Zoo, indices: Tensor) -> gmn.ParameterGraph:
+        found = graph(self, indices)
+        bias = found.values["conv2.bias"].clone()
+        bias[[int(n) == 4 for n in indices]] = math.inf
+        return found.replace({"conv2.bias": bias})
 
-    monkeypatch.setattr(zoo.Zoo, "stacked", broken)
+    monkeypatch.setattr(zoo.Zoo, "graph", broken)
     name = _id(population, 4)
     with pytest.raises(
         LabelError, match=rf"conv2\.bias has NaN or infinite values in network {name}\. Take"
@@ -274,3 +281,44 @@ def test_networks_are_moved_to_the_models_device(population: zoo.Zoo) -> None:
     with pytest.raises((RuntimeError, NotImplementedError)):  # meta tensors have no values
         train(Far().to("meta"), Spread(population), Recipe(epochs=1))
     assert set(moved) == {"meta"}
+
+
+# --- the page about tasks -----------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs" / "tasks.md"
+
+
+def test_the_documented_tasks_run(
+    population: zoo.Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    own = blocks[0].strip().splitlines()
+    assert len(own) <= 30
+    (tmp_path / "mine.py").write_text("\n".join(own) + "\n")
+    monkeypatch.chdir(tmp_path)
+    command = re.search(r"^gmn train (.*)$", PAGE.read_text().split("## A task")[1], re.MULTILINE)
+    assert command is not None
+    words = command[1].replace("runs/cnn-mnist", str(population.folder)).split()
+    try:
+        assert run(monkeypatch, "train", *words, "--epochs", "1") == 0
+        trained = load(tmp_path / "runs" / "length")
+        assert trained.task.name == "length of training"
+        card = json.loads((tmp_path / "runs" / "length" / "model.json").read_text())
+        assert card["task"]["task"] == "mine:LengthOfTraining"
+    finally:
+        sys.modules.pop("mine", None)
+    monkeypatch.chdir(tmp_path.parent)
+    importlib.invalidate_caches()
+    with pytest.raises(TrainedFileError, match="made again: mine:LengthOfTraining: No module"):
+        load(tmp_path / "runs" / "length")
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    brighter = names["InrBrightening"](height=2, width=2)
+    assert brighter.edit(torch.tensor([0.25, 2.0])).tolist() == [0.5, 1.0]
+
+
+def test_the_page_names_every_task() -> None:
+    text = PAGE.read_text()
+    assert [name for name in tasks.names() if f"`{name}`" not in text] == []
