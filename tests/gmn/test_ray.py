@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from torch import Tensor
@@ -211,3 +213,18 @@ def test_the_commands_run_on_the_cluster(
     arguments = ("compare", place, "-m", "flat-mlp", "--seeds", "1", "--epochs", "2", "-o", out)
     assert "flat-mlp" in command(*arguments, "--ray", "auto")
     assert len(json.loads((Path(out) / "comparison.json").read_text())["rows"]) == 1
+
+
+@pytest.mark.slow
+def test_the_search_in_the_documents_runs(cluster: Ray, tmp_path: Path) -> None:
+    pytest.importorskip("ray.tune")
+    small_zoo(tmp_path / "zoo")
+    page = (Path(__file__).parents[2] / "docs" / "beyond-one-machine.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(block.strip().splitlines()) <= 30
+    block = block.replace("runs/cnn-mnist", str(tmp_path / "zoo")).replace("runs/", f"{tmp_path}/")
+    block = block.replace("num_samples=16", "num_samples=2").replace("epochs=8", "epochs=2")
+    names: dict[str, Any] = {"__name__": "search"}
+    exec(block, names)
+    assert set(names["best"].config) == {"lr", "ema"}
+    assert -1 <= names["best"].metrics["metric"] <= 1
