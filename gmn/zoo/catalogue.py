@@ -46,8 +46,12 @@ TRANSFORMER_RANGES = TransformerRanges(
 )
 TRANSFORMER_STEPS = 500
 
-# Large kernels at full resolution cost more, so the longest runs are shorter.
-WILD_RANGES = replace(CNN_RANGES, steps=Range(5, 400, logarithmic=True))
+# Deep ones without skip connections, and sigmoids, need more steps and less decay to leave chance.
+WILD_RANGES = replace(
+    CNN_RANGES,
+    steps=Range(30, 400, logarithmic=True),
+    weight_decay=Range(1e-3, 1.0, logarithmic=True),
+)
 WILD = wild_architectures(50)
 
 
