@@ -165,7 +165,9 @@ def test_metrics(population: zoo.Zoo) -> None:
     assert task.metrics(part.target + 0.1, part.target)["psnr"] == pytest.approx(20, abs=1e-3)
 
 
-@pytest.mark.parametrize("way", ["function", "set", "weights"])
+@pytest.mark.parametrize(
+    "way", ["set", *(pytest.param(w, marks=pytest.mark.slow) for w in ("function", "weights"))]
+)
 def test_every_loss_trains(population: zoo.Zoo, way: str) -> None:
     task = Autoencoding(population, latent=16, loss=way)
     graph = task.split("train")[0].graph
