@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from gmn import tasks as questions
 from gmn import train as training
 from gmn.augment import SampledSymmetry
 from gmn.cli.configuration import Config
-from gmn.cli.options import Key, RayAddress, Workers, engine
+from gmn.cli.options import Json, Key, RayAddress, Workers, engine
 from gmn.cli.sources import UserError
 from gmn.comparison import compare as run_comparison
 from gmn.comparison import save
@@ -37,23 +38,32 @@ TaskOptions = Annotated[
 
 
 @app.command()
-def models() -> None:
+def models(as_json: Json = False) -> None:
     """List the models that `gmn compare` knows."""
-    for name in registry.names():
-        print(name)
+    found = registry.names()
+    print(json.dumps(found) if as_json else "\n".join(found))
 
 
 @app.command()
-def tasks() -> None:
+def tasks(as_json: Json = False) -> None:
     """List the tasks that `gmn train` and `gmn compare` know, with their options.
 
     Example: `gmn train runs/inr-mnist --task inr-dilation -O copies=4 -m dual-gmn -o runs/dilate`
     """
     known = {name: questions.find(name) for name in questions.names()}
-    for name, kind in known.items():
-        what = (kind.__doc__ or kind.name).strip().splitlines()[0]
-        print(f"{name:20s} {what}")
-        for option, default in questions.options_of(kind).items():
+    said: dict[str, dict[str, Any]] = {
+        name: {
+            "about": (kind.__doc__ or kind.name).strip().splitlines()[0],
+            "options": questions.options_of(kind),
+        }
+        for name, kind in known.items()
+    }
+    if as_json:
+        print(json.dumps(said))
+        return
+    for name, what in said.items():
+        print(f"{name:20s} {what['about']}")
+        for option, default in what["options"].items():
             print(f"{'':20s}   -O {option}={'...' if default is None else default}")
 
 
@@ -72,6 +82,7 @@ def compare(
     task: TaskName = None,
     option: TaskOptions = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [each model's own]")] = None,
+    as_json: Json = False,
     config: Config = None,
 ) -> None:
     """Compare models on a task: by default what the population's labels are for.
@@ -87,8 +98,11 @@ def compare(
         recipe=Recipe(epochs=epochs, learning_rate=lr),
         engine=engine(workers, ray),
     )
-    print(result)
     save(result, out)
+    if as_json:
+        print(result.to_json())
+        return
+    print(result)
     console.print(f"wrote {out}/comparison.json, comparison.txt and comparison.png")
 
 
@@ -115,6 +129,7 @@ def train(
     task: TaskName = None,
     option: TaskOptions = None,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1.")] = "cpu",
+    as_json: Json = False,
     config: Config = None,
 ) -> None:
     """Train a model on a population; a stopped run goes on where it was.
@@ -145,6 +160,10 @@ def train(
         device=_device(device),
     )
     if not training.ranks().first:
+        return
+    if as_json:
+        told = ("model", "seed", "epoch", "metrics", "baselines")
+        print(json.dumps({name: trained.card[name] for name in told}))
         return
     print(f"test split, weights of epoch {trained.card['epoch']}: {_in_words(trained.metrics)}")
     for name, metrics in trained.card["baselines"].items():
@@ -192,6 +211,7 @@ def predict(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for edited networks.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Apply a trained model to checkpoints; exit code 1 if one of them cannot be used.
 
@@ -213,6 +233,6 @@ def predict(
     if csv is not None:
         csv.parent.mkdir(parents=True, exist_ok=True)
         csv.write_text(training.csv_text(trained, found))
-    print(training.text_table(trained, found))
+    print(training.json_text(found) if as_json else training.text_table(trained, found))
     if any(answer.error is not None for answer in found):
         raise typer.Exit(1)

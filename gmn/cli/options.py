@@ -28,6 +28,7 @@ Key = Annotated[
     str | None,
     typer.Option("--key", help="Where in the file the state dict lies, such as model.state_dict."),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Workers = Annotated[
     int, typer.Option(min=1, help="Processes of one thread; with --ray, the cluster's processors.")
 ]

@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from gmn import zoo
+from gmn.cli.options import Json
 from gmn.cli.sources import UserError
 from gmn.zoo import provenance
 from gmn.zoo.describing import lines
@@ -21,7 +22,6 @@ console = Console()
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a zoo.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Where = Annotated[
     list[str] | None,
     typer.Option("--where", help="Condition such as 'test_accuracy>=0.5'; repeatable."),

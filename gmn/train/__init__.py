@@ -1,7 +1,7 @@
 """One plain training loop for every metanetwork, its runs on disk, and what comes out of them."""
 
 from gmn.tasks.task import Task
-from gmn.train.answers import csv_text, text_table
+from gmn.train.answers import csv_text, json_text, text_table
 from gmn.train.distributed import Ranks, ranks
 from gmn.train.evaluate import answer, predict
 from gmn.train.loop import Report, Result, train
@@ -22,6 +22,7 @@ __all__ = [
     "answer",
     "csv_text",
     "fit",
+    "json_text",
     "load",
     "peak_rate",
     "predict",

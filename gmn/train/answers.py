@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 
 from rich import box
@@ -42,6 +43,22 @@ def _in_words(trained: Trained, answer: Answer) -> str:
         return f"{sizes} outputs; with a folder (--out) the networks are written"
     best = int(answer.prediction.argmax())
     return f"{best} (probability {float(answer.prediction[best]):.4f})"
+
+
+def json_text(answers: Sequence[Answer]) -> str:
+    """A list with one object per file: file, architecture, prediction, written files, error."""
+    return json.dumps(
+        [
+            {
+                "file": str(answer.file),
+                "architecture": answer.architecture,
+                "prediction": None if answer.prediction is None else answer.prediction.tolist(),
+                "written": [str(path) for path in answer.written],
+                "error": answer.error,
+            }
+            for answer in answers
+        ]
+    )
 
 
 def csv_text(trained: Trained, answers: Sequence[Answer]) -> str:

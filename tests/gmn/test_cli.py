@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import gmn
 from gmn import registry
@@ -76,6 +77,36 @@ def test_models(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out.split() == registry.names()
 
 
+def test_lists_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "models", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == registry.names()
+    assert run(monkeypatch, "tasks", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["inr-dilation"]["options"]["copies"] == 1
+
+
+def test_learning_as_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    population = small_zoo(tmp_path / "zoo")
+    folder, model = str(tmp_path / "zoo"), str(tmp_path / "model")
+    arguments = ("train", folder, "-m", "flat-mlp", "--epochs", "1", "--out", model)
+    assert run(monkeypatch, *arguments, "--json") == 0
+    trained = json.loads(capsys.readouterr().out)
+    assert trained["model"] == "flat-mlp"
+    assert set(trained["metrics"]) == {"tau", "r2"}
+    file = tmp_path / "a.pt"
+    torch.save(population.state(0), file)
+    choice = ("--architecture", "cnn-relu", "--json")
+    assert run(monkeypatch, "predict", model, str(file), str(tmp_path / "none"), *choice) == 1
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["file"] == str(file)
+    assert 0 < first["prediction"] < 1
+    assert first["error"] is None
+    assert second["prediction"] is None
+    assert "none" in second["file"]
+    assert second["error"]
+
+
 def test_compare(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -84,6 +115,8 @@ def test_compare(
     arguments = ("compare", str(tmp_path / "zoo"), "--out", str(out), "-m", "layer-statistics")
     assert run(monkeypatch, *arguments, "--seeds", "1", "--workers", "1") == 0
     assert "Kendall τ" in capsys.readouterr().out
+    assert run(monkeypatch, *arguments, "--seeds", "1", "--workers", "1", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["protocol"]["seeds"] == 1
     assert {path.name for path in out.iterdir()} == {
         "comparison.json",
         "comparison.txt",

@@ -15,19 +15,6 @@ from gmn import cost, registry, report
 from gmn.comparison import Comparison, save
 from gmn.tasks import AccuracyPrediction, minibatches
 from gmn.train import Recipe, predict, train
-from tests.gmn.population import small_zoo
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("zoo")
-    small_zoo(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def task(folder: Path) -> AccuracyPrediction:
-    return AccuracyPrediction.open(folder)
 
 
 def net(seed: int = 0) -> nn.Module:

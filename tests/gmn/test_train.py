@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import gmn
-from gmn import cli, zoo
+from gmn import zoo
 from gmn.augment import SampledSymmetry
 from gmn.tasks import AccuracyPrediction, Batch, InrClassification
 from gmn.train import (
@@ -37,23 +37,11 @@ from gmn.train import (
 )
 from gmn.train.run import Run
 from gmn.zoo import catalogue
-from tests.gmn.population import small_zoo
+from tests.gmn.commands import run
 
 EVERYTHING = Recipe(
     epochs=6, batch_size=16, augment=SampledSymmetry(0.1), ema=0.9, bf16=True, patience=5
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("zoo")
-    small_zoo(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def task(folder: Path) -> AccuracyPrediction:
-    return AccuracyPrediction.open(folder)
 
 
 @pytest.fixture(scope="module")
@@ -457,13 +445,6 @@ def test_classes_come_with_their_probabilities(
 
 
 # --- the commands -------------------------------------------------------------------------------
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr("sys.argv", ["gmn", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    return int(stop.value.code or 0)
 
 
 def test_train_and_predict_from_the_command_line(
