@@ -22,9 +22,10 @@ from gmn.zoo.copying import (
     plan,
 )
 from gmn.zoo.index import histogram, index_of
+from gmn.zoo.locking import WriterLock
 from gmn.zoo.population import Zoo
 from gmn.zoo.store import MANIFEST, SHARDS, ZooError, file_sha256
-from gmn.zoo.writer import WriterLock, ZooWriter, identity_of, is_finished, publish
+from gmn.zoo.writer import ZooWriter, identity_of, is_finished, publish
 
 
 def merge(

@@ -17,9 +17,10 @@ from torch import Tensor
 from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
 from gmn.zoo.columns import SPLITS
-from gmn.zoo.index import is_number, numeric_columns, read_index
+from gmn.zoo.index import is_number, numeric_columns
+from gmn.zoo.opening import read_zoo
 from gmn.zoo.reader import ShardReader
-from gmn.zoo.store import MANIFEST, Row, ZooError, read_manifest
+from gmn.zoo.store import Row
 from gmn.zoo.stream import Stream
 
 
@@ -46,7 +47,7 @@ class Zoo:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.manifest, self.index = _read(self.folder)
+        self.manifest, self.index = read_zoo(self.folder)
         self.reader = ShardReader(self.folder, self.manifest["shards"])
         self._specs: dict[str, GraphSpec] = {}
         self._shard: np.ndarray[Any, Any] = self.index["shard"].to_numpy()
@@ -299,44 +300,3 @@ class Zoo:
             >>> folder.cleanup()
         """
         return Stream(self, batch_size, split, seed, open_shards)
-
-
-def _read(folder: Path) -> tuple[dict[str, Any], pa.Table]:
-    """Manifest and index that belong together."""
-    while True:
-        manifest = read_manifest(folder)
-        if "shards" not in manifest:
-            raise ZooError(
-                f"{folder} holds an unfinished zoo. "
-                "Build it again with the same arguments: it goes on where it stopped."
-            )
-        try:
-            _check_files(folder, manifest["shards"])
-            found = manifest["index"]
-            return manifest, read_index(folder / found["file"], found["sha256"])
-        except ZooError:
-            # A writer that appended since has put another index in the place of this one.
-            if read_manifest(folder) == manifest:
-                raise
-
-
-def _check_files(folder: Path, shards: list[dict[str, Any]]) -> None:
-    """Presence and sizes; what the bytes are is found out when they are read."""
-    sizes = {shard["file"]: _size(folder / shard["file"]) for shard in shards}
-    missing = [file for file, size in sizes.items() if size is None]
-    wrong = [s["file"] for s in shards if sizes[s["file"]] not in (None, s["bytes"])]
-    if missing or wrong:
-        lost = sum(s["networks"] for s in shards if s["file"] in (*missing, *wrong))
-        raise ZooError(
-            f"{folder}: missing {missing or 'nothing'}, damaged {wrong or 'nothing'}: {lost} of "
-            f"{sum(s['networks'] for s in shards)} networks, says {MANIFEST}. Build it again with "
-            "the same arguments: only these are made anew. Or keep the others: "
-            f"gmn zoo verify {folder} --rescue OUT"
-        )
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None

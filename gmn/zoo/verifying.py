@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from gmn.zoo.index import histogram, index_of, join, read_index, shard_table, table_bytes
+from gmn.zoo.locking import WriterLock
 from gmn.zoo.population import Zoo
 from gmn.zoo.shards import read_header
 from gmn.zoo.store import (
@@ -27,7 +28,7 @@ from gmn.zoo.store import (
     shard_name,
     write_file,
 )
-from gmn.zoo.writer import WriterLock, ZooWriter
+from gmn.zoo.writer import ZooWriter
 
 SHOWN = 20  # ids in a printed report
 

@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 from gmn.spec import GraphSpec
 from gmn.zoo import provenance
 from gmn.zoo.index import index_of, table_bytes
+from gmn.zoo.locking import WriterLock
 from gmn.zoo.shards import Header, Tensors, read_header, write_shard
 from gmn.zoo.store import (
     FORMAT_VERSION,
@@ -22,7 +22,6 @@ from gmn.zoo.store import (
     SHARDS,
     Row,
     ZooError,
-    cannot_write,
     file_sha256,
     index_name,
     json_bytes,
@@ -30,36 +29,6 @@ from gmn.zoo.store import (
     shard_name,
     write_file,
 )
-
-LOCK = ".lock"
-
-
-class WriterLock:
-    """The right to write to a folder: one process has it, until it ends or is killed.
-
-    Args:
-        folder: Folder of the zoo; made if absent.
-
-    Raises:
-        ZooError: If another writer has it, or the folder cannot be written to.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._lock = FileLock(folder / LOCK)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise ZooError(
-                f"{folder} is being written by another process. Wait for it, stop it, or choose "
-                "another folder; reading is possible all the time"
-            ) from None
-        except OSError as error:
-            raise cannot_write(folder, error) from error
-
-    def release(self) -> None:
-        """Lets others write."""
-        self._lock.release()
 
 
 class ZooWriter:

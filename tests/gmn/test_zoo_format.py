@@ -328,7 +328,7 @@ def test_a_reader_that_an_append_overtakes_reads_again(
         appended.set()
         return slow(path, sha256)
 
-    monkeypatch.setattr("gmn.zoo.population.read_index", once)
+    monkeypatch.setattr("gmn.zoo.opening.read_index", once)
     assert len(zoo.open(tmp_path / "zoo")) == 24
 
 

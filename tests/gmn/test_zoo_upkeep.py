@@ -301,3 +301,16 @@ def test_the_commands(
     assert "20 networks" in printed(1, "verify", a, "--rescue", f"{out}-rescued")
     for command in ("show", "verify", "merge", "append", "filter", "export"):
         assert "Example:" in printed(0, command, "--help")
+
+
+def test_the_page_on_zoos_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[2] / "docs" / "zoos.md"
+    block = page.read_text().partition("```python\n")[2].partition("```")[0]
+    monkeypatch.setattr("tempfile.mkdtemp", lambda: str(tmp_path))
+    names: dict[str, object] = {}
+    exec(block, names)
+    mine, masks = names["mine"], names["masks"]
+    assert isinstance(mine, zoo.Zoo)
+    assert isinstance(masks, dict)
+    assert mine.extra("mask", [3, 7]).keys() == masks.keys()
+    assert len(zoo.open(tmp_path / "sharp")) > 5
