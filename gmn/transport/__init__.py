@@ -1,0 +1,23 @@
+"""Optimal transport between sets of neurons, and distances between networks made of it."""
+
+from gmn.transport.assignment import assigned_wasserstein, assignment
+from gmn.transport.clouds import Frame
+from gmn.transport.maximum import max_tree_sliced_wasserstein
+from gmn.transport.sliced import sliced_wasserstein
+from gmn.transport.splitting import ByDistance, Learned, Splitting, Uniform
+from gmn.transport.systems import Systems
+from gmn.transport.trees import tree_sliced_wasserstein
+
+__all__ = [
+    "ByDistance",
+    "Frame",
+    "Learned",
+    "Splitting",
+    "Systems",
+    "Uniform",
+    "assigned_wasserstein",
+    "assignment",
+    "max_tree_sliced_wasserstein",
+    "sliced_wasserstein",
+    "tree_sliced_wasserstein",
+]
