@@ -2,56 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gmn.features import fan_in
 from gmn.graph import ParameterGraph
-from gmn.spec import GraphSpec
+from gmn.nn import EditHead
+from gmn.nn.edge_edits import Edits, editable
+from gmn.spec import EdgeSet, GraphSpec
 
 
 class FlatMLP(nn.Module):
     """Flattens every edge set, in the spec's order, into one vector for an MLP.
 
-    It has no symmetry: permuting hidden neurons changes its answer.
+    It has no symmetry: permuting hidden neurons changes its answer. Edits are as many numbers in a
+    row as there are parameters.
 
     Args:
         spec: the architecture of the networks it reads.
         hidden: sizes of the hidden layers.
-        outputs: length of the answer.
+        head: length of the answer, or an ``EditHead``.
     """
 
     def __init__(
-        self, spec: GraphSpec, hidden: Sequence[int] = (256, 256), outputs: int = 1
+        self, spec: GraphSpec, hidden: Sequence[int] = (256, 256), head: int | EditHead = 1
     ) -> None:
         super().__init__()
+        self.edits = Edits(head.copies) if isinstance(head, EditHead) else None
+        changed = sum(edges.size for edges in editable(spec))
+        outputs = head.copies * changed if isinstance(head, EditHead) else head
         self.length = sum(edges.size for edges in _held(spec))
         layers: list[nn.Module] = []
         for inputs, size in pairwise((self.length, *hidden)):
             layers += [nn.Linear(inputs, size), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], outputs))
 
-    def forward(self, graph: ParameterGraph) -> Tensor:
-        """Reads B networks; the answer has shape (B, outputs).
+    def forward(self, graph: ParameterGraph) -> Any:
+        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
 
         Raises:
             ValueError: if the networks have another number of parameters.
         """
-        blocks = [
-            graph.pairs(edges).flatten(1) * (fan_in(edges) ** 0.5 if edges.kind == "weight" else 1)
-            for edges in _held(graph.spec)
-        ]
+        blocks = [graph.pairs(edges).flatten(1) * _scale(edges) for edges in _held(graph.spec)]
         vector = torch.cat(blocks, dim=1)
         if vector.shape[1] != self.length:
             raise ValueError(
                 f"these networks have {vector.shape[1]} parameters and statistics, but this "
                 f"FlatMLP was built for {self.length}; build one per architecture"
             )
-        return self.layers(vector)
+        answer = self.layers(vector)
+        return answer if self.edits is None else self._edited(graph, answer)
+
+    def _edited(self, graph: ParameterGraph, answer: Tensor) -> ParameterGraph:
+        assert self.edits is not None
+        parts = editable(graph.spec)
+        numbers = answer.unflatten(1, (-1, len(self.edits.size)))
+        changes = {
+            edges.name: numbers.unflatten(1, (-1, edges.num_taps)) / _scale(edges)
+            for edges, numbers in zip(parts, numbers.split([e.size for e in parts], 1), strict=True)
+        }
+        return self.edits(graph, changes)
 
 
-def _held(spec: GraphSpec):  # type: ignore[no-untyped-def]
+def _scale(edges: EdgeSet) -> float:
+    """What makes weights comparable across widths."""
+    return fan_in(edges) ** 0.5 if edges.kind == "weight" else 1.0
+
+
+def _held(spec: GraphSpec) -> Iterator[EdgeSet]:
     return (edges for edges in spec.edge_sets if edges.tied_to is None)

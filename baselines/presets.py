@@ -1,7 +1,13 @@
-"""Baselines by name, in published configurations, for comparisons."""
+"""Baselines by name, in published configurations, for comparisons.
+
+Each takes the spec of the networks and what to answer with: so many numbers, or an
+:class:`gmn.nn.EditHead` for edited networks.
+"""
 
 from __future__ import annotations
 
+from gmn.errors import UnsupportedArchitecture
+from gmn.nn import EditHead
 from gmn.nn.probes import Probes
 from gmn.spec import GraphSpec
 
@@ -16,64 +22,82 @@ from .transformer_nfn import TransformerNFN
 from .unf import UNF
 
 
-def nfn_hnp(spec: GraphSpec, outputs: int) -> NFN:
+def nfn_hnp(spec: GraphSpec, outputs: int | EditHead) -> NFN:
     """NFN with HNP layers of (16, 16, 5) channels, as for CNN generalisation in the paper."""
     return NFN(spec, channels=(16, 16, 5), variant="HNP", head=outputs)
 
 
-def nfn_np(spec: GraphSpec, outputs: int) -> NFN:
+def nfn_np(spec: GraphSpec, outputs: int | EditHead) -> NFN:
     """NFN with NP layers of (16, 16, 5) channels and position embeddings (NP-PosEmb)."""
     return NFN(spec, channels=(16, 16, 5), variant="NP", head=outputs)
 
 
-def dws(spec: GraphSpec, outputs: int) -> NFN:
+def dws(spec: GraphSpec, outputs: int | EditHead) -> NFN:
     """The linear form of DWSNets: 4 layers of 32 channels, as for INRs in the paper."""
     return NFN(spec, channels=(32, 32, 32, 32), variant="DWS", head=outputs)
 
 
-def nft(spec: GraphSpec, outputs: int) -> NFT:
+def nft(spec: GraphSpec, outputs: int | EditHead) -> NFT:
     """NFT of 32 channels and 4 blocks; the paper has 256 and 6, which keep gigabytes."""
     return NFT(spec, channels=32, depth=4, heads=4, head=outputs)
 
 
-def unf(spec: GraphSpec, outputs: int) -> UNF:
+def unf(spec: GraphSpec, outputs: int | EditHead) -> UNF:
     """UNF of (16, 16, 16) channels and a head of 512, as for recurrent networks in the paper."""
     return UNF(spec, channels=(16, 16, 16), head=outputs)
 
 
-def monomial_nfn(spec: GraphSpec, outputs: int) -> MonomialNFN:
+def monomial_nfn(spec: GraphSpec, outputs: int | EditHead) -> MonomialNFN:
     """Monomial-NFN of (16, 16, 5) channels and a head of 200, as for ReLU CNNs in the paper."""
     return MonomialNFN(spec, channels=(16, 16, 5), head=outputs)
 
 
-def magep_nfn(spec: GraphSpec, outputs: int) -> MAGEP:
+def magep_nfn(spec: GraphSpec, outputs: int | EditHead) -> MAGEP:
     """MAGEP-NFN: 20 channels, two polynomial layers, 20 invariants, as for CNNs in the paper."""
     return MAGEP(spec, channels=(20, 20, 20), head=outputs, invariants=20)
 
 
-def transformer_nfn(spec: GraphSpec, outputs: int) -> TransformerNFN:
+def transformer_nfn(spec: GraphSpec, outputs: int | EditHead) -> TransformerNFN:
     """Transformer-NFN in the published configuration: one layer of 10 channels, 10 invariants."""
     return TransformerNFN(spec, channels=(10,), readout=10, head=outputs)
 
 
-def transformer_nfn_certified(spec: GraphSpec, outputs: int) -> TransformerNFN:
+def transformer_nfn_certified(spec: GraphSpec, outputs: int | EditHead) -> TransformerNFN:
     """Transformer-NFN with all certified permutations and a readout of single heads."""
     return TransformerNFN(
         spec, channels=(10, 10), readout=10, head=outputs, group="certified", head_reads=16
     )
 
 
-def flat_mlp(spec: GraphSpec, outputs: int) -> FlatMLP:
+def flat_mlp(spec: GraphSpec, outputs: int | EditHead) -> FlatMLP:
     """An MLP on the flattened parameters."""
-    return FlatMLP(spec, outputs=outputs)
+    return FlatMLP(spec, head=outputs)
 
 
-def layer_statistics(spec: GraphSpec, outputs: int) -> StatNN:
-    """Layer statistics with gradient boosting; reads any set of architectures with equal layers."""
-    return StatNN(outputs)
+def layer_statistics(spec: GraphSpec, outputs: int | EditHead) -> StatNN:
+    """Layer statistics with gradient boosting; reads any set of architectures with equal layers.
+
+    Raises:
+        UnsupportedArchitecture: if asked for edited networks.
+    """
+    return StatNN(_numbers(outputs, "layer-statistics sees summaries of whole layers"))
 
 
-def probe_net(spec: GraphSpec, outputs: int) -> ProbeNet:
-    """Plain probing with 64 learned inputs; reads all architectures with inputs of one shape."""
+def probe_net(spec: GraphSpec, outputs: int | EditHead) -> ProbeNet:
+    """Plain probing with 64 learned inputs; reads all architectures with inputs of one shape.
+
+    Raises:
+        UnsupportedArchitecture: if asked for edited networks.
+    """
+    count = _numbers(outputs, "probe-net sees what networks answer")
     answers = sum(nodes.size for nodes in spec.node_sets if nodes.role == "output")
-    return ProbeNet(Probes.like(spec, 64), answers, outputs)
+    return ProbeNet(Probes.like(spec, 64), answers, count)
+
+
+def _numbers(outputs: int | EditHead, reads: str) -> int:
+    if isinstance(outputs, EditHead):
+        raise UnsupportedArchitecture(
+            f"{reads}, not single weights, so it cannot say how to change them: it does not edit "
+            "networks. Models that read weights do, such as dual-gmn or nfn-np"
+        )
+    return outputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import queue
 import statistics
 import threading
@@ -22,10 +23,13 @@ from tqdm.auto import tqdm
 from gmn import cost, registry, report
 from gmn.cost import Cost
 from gmn.errors import UnsupportedArchitecture
-from gmn.tasks.answers import ANSWERS, AnswerKind
-from gmn.train import Recipe, Result, Task, train
+from gmn.tasks import Task
+from gmn.tasks.answers import ANSWERS
+from gmn.train import Recipe, Result, train
 
 TaskFactory = Callable[[], Task]
+SHOWN = 6  # test networks whose answers a comparison keeps where they are many numbers
+DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,13 @@ class Row:
     Attributes:
         model: its name.
         metrics: per metric, one value per seed.
-        predictions: per seed, one answer (a number or a class) per test network.
+        predictions: per seed, one number per test network: the answer (a number or a class), or its
+            mean squared error where answers are images or functions.
         cost: of a training step.
         seconds: training time per seed.
         learning_rate: peak of the schedule; 0 for estimators.
+        shown: answers of the first seed to the first test networks, as nested lists, where answers
+            are images or functions.
     """
 
     model: str
@@ -47,6 +54,7 @@ class Row:
     cost: Cost
     seconds: list[float]
     learning_rate: float
+    shown: list[Any] = field(default_factory=list)
 
     def mean(self, metric: str) -> float:
         """Mean over seeds."""
@@ -67,15 +75,20 @@ class Comparison:
 
     Attributes:
         protocol: everything that was equal for all models.
-        target: the truth, one per test network.
+        target: the truth, one per test network; empty where it is an image or a function.
         rows: the models, best first.
-        refused: by model that cannot read these networks, why not.
+        refused: by model that cannot read these networks or answer the task, why not.
+        baselines: by name of what needs no model, its metrics.
+        shown: for the networks of :attr:`Row.shown`, what those baselines and the truth (under
+            ``target``) are.
     """
 
     protocol: dict[str, Any]
     target: list[float]
     rows: tuple[Row, ...]
     refused: dict[str, str] = field(default_factory=dict)
+    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
+    shown: dict[str, list[Any]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """JSON text that :meth:`from_json` reads and everything can be redrawn from."""
@@ -91,7 +104,8 @@ class Comparison:
         try:
             data = json.loads(text)
             rows = tuple(Row(**{**row, "cost": Cost(**row["cost"])}) for row in data["rows"])
-            return cls(data["protocol"], data["target"], rows, data.get("refused", {}))
+            extra = {n: data[n] for n in ("refused", "baselines", "shown") if n in data}
+            return cls(data["protocol"], data["target"], rows, **extra)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a comparison: {error}") from error
 
@@ -104,8 +118,9 @@ class Comparison:
         """Paired test against the best model: Wilcoxon's on errors per test network.
 
         The error of numbers is the distance of their mean over seeds from the truth; that of
-        classes is the share of seeds that are wrong, so that for one seed this is McNemar's test.
-        1 for the best model itself, and for one that errs exactly like it.
+        classes is the share of seeds that are wrong, so that for one seed this is McNemar's test;
+        that of images and functions is the mean squared error, averaged over seeds. 1 for the best
+        model itself, and for one that errs exactly like it.
         """
         kind, truth = ANSWERS[self.protocol["kind"]], torch.tensor(self.target)
         own, best = (kind.errors(torch.tensor(r.predictions), truth) for r in (row, self.rows[0]))
@@ -133,7 +148,7 @@ def compare(
 
     Minibatches are the same for all models of a seed. Costs are measured first, one model at a
     time; then models train in ``workers`` processes of one thread each. A model that cannot read
-    these networks is left out, and the table says why.
+    these networks, or not answer the task, is left out, and the table says why.
 
     Args:
         task: makes the task, such as ``functools.partial(gmn.tasks.task_of, folder)``;
@@ -163,16 +178,33 @@ def compare(
     outcomes = _train_all(runner, jobs, progress)
     example = task()
     rows = [
-        _row(name, costs[name], [o for o in outcomes if o.name == name], ANSWERS[example.kind])
+        _row(name, costs[name], [o for o in outcomes if o.name == name], example.kind)
         for name in costs
     ]
-    rows.sort(key=lambda row: -row.mean(example.metric))
+    rows.sort(key=lambda row: _rank(row.mean(example.metric), example.larger_is_better))
+    truth, single = outcomes[0].result.target, ANSWERS[example.kind].single
+    baselines = example.baselines()
     return Comparison(
         protocol=_protocol(example, recipe, seeds, workers),
-        target=outcomes[0].result.target.tolist(),
+        target=truth.tolist() if single else [],
         rows=tuple(rows),
         refused=refused,
+        baselines={name: example.metrics(found, truth) for name, found in baselines.items()},
+        shown={} if single else {n: _shown(v) for n, v in {**baselines, "target": truth}.items()},
     )
+
+
+def _rank(value: float, larger_is_better: bool) -> float:
+    """What sorts the best first, and models without a value last."""
+    if math.isnan(value):
+        return math.inf
+    return -value if larger_is_better else value
+
+
+def _shown(values: torch.Tensor) -> list[Any]:
+    """The first few of many answers, at a precision to look at."""
+    nested: list[Any] = values[:SHOWN].double().round(decimals=DIGITS).tolist()
+    return nested
 
 
 def _protocol(task: Task, recipe: Recipe, seeds: int, workers: int) -> dict[str, Any]:
@@ -182,6 +214,8 @@ def _protocol(task: Task, recipe: Recipe, seeds: int, workers: int) -> dict[str,
         "target": task.target,
         "kind": task.kind,
         "metric": task.metric,
+        "larger_is_better": task.larger_is_better,
+        "settings": task.settings(),
         "networks": sizes,
         "seeds": seeds,
         "recipe": recipe.in_words(),
@@ -213,11 +247,11 @@ class _Outcome:
 def _model(job: _Job, task: Task) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(job.seed)
-        return job.factory(task.split("train")[0].graph.spec, task.outputs)
+        return task.build(job.factory, task.split("train")[0].graph.spec)
 
 
 def _measure(job: _Job) -> Cost | str:
-    """The cost of a step, or why the model cannot read the task's networks."""
+    """The cost of a step, or why the model cannot do the task."""
     task = job.task()
     try:
         model = _model(job, task)
@@ -245,12 +279,17 @@ def _train(job: _Job, messages: Any = None) -> _Outcome:
     return _Outcome(job.name, job.seed, result, time.perf_counter() - start)
 
 
-def _row(name: str, price: Cost, outcomes: list[_Outcome], kind: AnswerKind) -> Row:
-    outcomes = sorted(outcomes, key=lambda outcome: outcome.seed)
-    metrics = {m: [o.result.metrics[m] for o in outcomes] for m in outcomes[0].result.metrics}
-    predictions = [kind.answers(o.result.prediction).tolist() for o in outcomes]
-    seconds, rate = [o.seconds for o in outcomes], outcomes[0].result.learning_rate
-    return Row(name, metrics, predictions, price, seconds, rate)
+def _row(name: str, price: Cost, outcomes: list[_Outcome], kind: str) -> Row:
+    found, results = ANSWERS[kind], [o.result for o in sorted(outcomes, key=lambda o: o.seed)]
+    return Row(
+        name,
+        metrics={m: [result.metrics[m] for result in results] for m in results[0].metrics},
+        predictions=[found.answers(r.prediction, r.target).tolist() for r in results],
+        cost=price,
+        seconds=[o.seconds for o in sorted(outcomes, key=lambda o: o.seed)],
+        learning_rate=results[0].learning_rate,
+        shown=[] if found.single else _shown(results[0].prediction),
+    )
 
 
 # --- processes ----------------------------------------------------------------------------------
@@ -296,7 +335,7 @@ def _one_thread() -> None:
 def _costs(
     runner: _Runner, jobs: Sequence[_Job], progress: bool
 ) -> tuple[dict[str, Cost], dict[str, str]]:
-    """Costs by model, and by model that cannot read the networks, why not."""
+    """Costs by model, and by model that cannot do the task, why not."""
     costs: dict[str, Cost] = {}
     refused: dict[str, str] = {}
     for job in tqdm(jobs, desc="measuring", unit="model", disable=not progress):

@@ -16,8 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gmn.memory import check_fits, saved_bytes
 from gmn.nn.probes import Probes
 from gmn.registry import Estimator
-from gmn.tasks.batches import Batch
-from gmn.train import Task
+from gmn.tasks import Batch, Task
 
 __all__ = ["MIB", "Cost", "high_water", "measure", "saved_bytes"]
 
@@ -63,7 +62,7 @@ def measure(model: nn.Module | Estimator, task: Task, batch_size: int, repeats: 
     parts = task.split("train")
     if not isinstance(model, nn.Module):
         return _measure_fit(model, parts)
-    batch = Batch(parts[0].graph[:batch_size], parts[0].target[:batch_size])
+    batch = parts[0][:batch_size]
     check_fits(model, batch.graph, len(batch))
 
     def step() -> None:

@@ -1,18 +1,22 @@
 """Models by name, found through the entry-point group ``gmn.models`` of any installed package.
 
 An entry point names a factory ``(spec, outputs) -> model``. A model is either an ``nn.Module`` that
-maps a :class:`gmn.ParameterGraph` of B networks to a tensor (B, outputs), or an :class:`Estimator`.
+maps a :class:`gmn.ParameterGraph` of B networks to a tensor (B, outputs), or to edited networks
+where ``outputs`` is an :class:`gmn.nn.EditHead`; or an :class:`Estimator`.
 """
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
+from gmn.nn.editing import EditHead
 from gmn.spec import GraphSpec
 
 GROUP = "gmn.models"
@@ -29,7 +33,11 @@ class Estimator(Protocol):
         """Predictions (sum of batch sizes,), or probabilities with one column per class."""
 
 
-Factory: TypeAlias = Callable[[GraphSpec, int], "nn.Module | Estimator"]
+Head: TypeAlias = int | EditHead
+"""What a model answers with: so many numbers, or edited networks."""
+
+Factory: TypeAlias = Callable[[GraphSpec, Any], "nn.Module | Estimator"]
+"""From a spec and a :data:`Head` to a model; factories that know numbers only refuse others."""
 
 
 def names() -> list[str]:
@@ -38,13 +46,38 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Factory:
-    """The factory of an installed model.
+    """The factory of a model.
+
+    Args:
+        name: of an installed model, or ``module:factory`` for one of your own.
 
     Raises:
         KeyError: if no package offers one of this name; the message lists what there is.
+        ValueError: if the module cannot be imported or has no such factory.
     """
+    if ":" in name:
+        own: Factory = attribute(name)
+        return own
     for point in entry_points(group=GROUP):
         if point.name == name:
             factory: Factory = point.load()
             return factory
-    raise KeyError(f"no model is called {name!r}; installed: {', '.join(names())}")
+    raise KeyError(
+        f"no model is called {name!r}; installed: {', '.join(names())}. "
+        "One of your own is module:factory"
+    )
+
+
+def attribute(reference: str) -> Any:
+    """What ``module:name`` stands for; modules of the current folder are found, too.
+
+    Raises:
+        ValueError: if the module cannot be imported or has no such name.
+    """
+    module, _, name = reference.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as `python -m` does
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{reference}: {error}") from error

@@ -20,21 +20,40 @@ if TYPE_CHECKING:
 
     from gmn.comparison import Comparison, Row
 
-NAMES = {"tau": "Kendall τ", "r2": "R²", "nll": "−log p"}
+NAMES = {"tau": "Kendall τ", "r2": "R²", "nll": "−log p", "mse": "MSE", "psnr": "PSNR dB"}
+NAMES |= {"mae": "mean |error|"}
+FORMATS = {"mse": ".5f", "psnr": ".2f"}  # others have three decimals
 
 
 def columns(comparison: Comparison) -> list[str]:
     """Headings of the table."""
-    metrics = [NAMES.get(m, m) for m in comparison.rows[0].metrics]
+    metrics = [_heading(comparison, metric) for metric in comparison.rows[0].metrics]
     costs = ["probes", "parameters", "ms/network", "MFLOP/network", "peak MiB", "saved MiB"]
     return ["model", *metrics, "p vs best", *costs, "lr", "train s"]
+
+
+def _heading(comparison: Comparison, metric: str) -> str:
+    """A metric's name; of the one that ranks, also that smaller is better if it is."""
+    name = NAMES.get(metric, metric)
+    smaller = not comparison.protocol.get("larger_is_better", True)
+    return f"{name} ↓" if smaller and metric == comparison.metric else name
+
+
+def number(metric: str, value: float) -> str:
+    """A value of a metric with as many decimals as it needs.
+
+    >>> number("tau", 0.51234), number("mse", 0.0123)
+    ('0.512', '0.01230')
+    """
+    return format(value, FORMATS.get(metric, ".3f"))
 
 
 def cells(comparison: Comparison, row: Row) -> list[str]:
     """One row of the table."""
     several = len(row.seconds) > 1
     metrics = [
-        f"{row.mean(m):.3f}" + (f" ± {row.interval(m):.3f}" if several else "") for m in row.metrics
+        number(m, row.mean(m)) + (f" ± {number(m, row.interval(m))}" if several else "")
+        for m in row.metrics
     ]
     price = row.cost
     return [
@@ -52,15 +71,25 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
     ]
 
 
+def table_rows(comparison: Comparison) -> list[list[str]]:
+    """All rows of the table: the models, best first, then what needs no model."""
+    rows = [cells(comparison, row) for row in comparison.rows]
+    for name, metrics in comparison.baselines.items():
+        values = [number(metric, metrics[metric]) for metric in comparison.rows[0].metrics]
+        rows.append([name, *values, *["–"] * (len(columns(comparison)) - 1 - len(values))])
+    return rows
+
+
 def caption(comparison: Comparison) -> str:
     """The protocol in one line, and one for each model that was left out."""
     protocol = comparison.protocol
     sizes = "/".join(str(n) for n in protocol["networks"].values())
     recipe = protocol["recipe"]
     protocol_line = (
-        f"{protocol['task']}: {sizes} networks (train/val/test), {_seeds(protocol['seeds'])}, "
+        f"{protocol['task']}{_options(protocol)}: {sizes} networks (train/val/test), "
+        f"{_seeds(protocol['seeds'])}, "
         f"{recipe['epochs']} epochs of batches of {recipe['batch_size']}, "
-        f"AdamW with one cycle, {_augmentation(recipe)}, best validation epoch; "
+        f"AdamW with one cycle, {', '.join(_settings(recipe))}, best validation epoch; "
         f"costs per training step on {protocol['threads']} thread(s)"
     )
     left_out = [f"{name} is left out: {why}" for name, why in comparison.refused.items()]
@@ -71,8 +100,28 @@ def _seeds(count: int) -> str:
     return f"{count} seeds (mean ± 95 % CI)" if count > 1 else "one seed"
 
 
-def _augmentation(recipe: dict[str, Any]) -> str:
-    return "no augmentation" if recipe["augment"] is None else f"augmented by {recipe['augment']}"
+def _options(protocol: dict[str, Any]) -> str:
+    settings = [f"{name} {value}" for name, value in protocol.get("settings", {}).items()]
+    return f" ({', '.join(settings)})" if settings else ""
+
+
+def _settings(recipe: dict[str, Any]) -> list[str]:
+    """What a recipe says beside epochs and batches, as far as it is set."""
+    augment = recipe["augment"]
+    settings = ["no augmentation" if augment is None else f"augmented by {augment}"]
+    if recipe.get("learning_rate") is not None:
+        settings.append(f"learning rate {recipe['learning_rate']:g}")
+    if recipe.get("weight_decay") is not None:
+        settings.append(f"weight decay {recipe['weight_decay']:g}")
+    if recipe.get("clip") is not None:
+        settings.append(f"gradients clipped at {recipe['clip']:g}")
+    if recipe.get("patience") is not None:
+        settings.append(f"stopped after {recipe['patience']} epochs without a better one")
+    if recipe.get("ema") is not None:
+        settings.append(f"weights averaged with decay {recipe['ema']:g}")
+    if recipe.get("bf16"):
+        settings.append("steps in bfloat16")
+    return settings
 
 
 def text_table(comparison: Comparison) -> str:
@@ -80,8 +129,8 @@ def text_table(comparison: Comparison) -> str:
     table = Table(box=box.SIMPLE_HEAD, caption=caption(comparison), caption_justify="left")
     for number, name in enumerate(columns(comparison)):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for row in comparison.rows:
-        table.add_row(*cells(comparison, row))
+    for row in table_rows(comparison):
+        table.add_row(*row)
     console = Console(file=StringIO(), width=160)
     console.print(table)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
@@ -92,8 +141,8 @@ def html_table(comparison: Comparison) -> str:
     """The table for notebooks."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in columns(comparison))
     body = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in cells(comparison, row))}</tr>"
-        for row in comparison.rows
+        f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in row)}</tr>"
+        for row in table_rows(comparison)
     )
     lines = html.escape(caption(comparison)).replace("\n", "<br>")
     note = f"<caption>{lines}</caption>"
@@ -151,9 +200,52 @@ def confusion(predictions: Sequence[Sequence[float]], target: Sequence[float]) -
     return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
 
 
+def image_plot(comparison: Comparison) -> Figure:
+    """What is given, what is wanted and what the models make of it, for some test networks.
+
+    Every column is a network; answers are those of the first seed.
+    """
+    from gmn._picture import Picture
+
+    metric = comparison.metric
+    lines = {name: shown for name, shown in comparison.shown.items() if name != "target"}
+    lines[comparison.protocol["target"]] = comparison.shown["target"]
+    for row in comparison.rows:
+        lines[f"{row.model}\n{NAMES.get(metric, metric)} = {number(metric, row.mean(metric))}"] = (
+            row.shown
+        )
+    across = len(comparison.shown["target"])
+    figure = Picture(figsize=(1.2 * across + 1.6, 1.25 * len(lines)), layout="constrained")
+    axes = figure.subplots(len(lines), across, squeeze=False)
+    for line, (name, images) in zip(axes, lines.items(), strict=True):
+        for axis, image in zip(line, images, strict=True):
+            pixels = torch.tensor(image).movedim(0, -1).clamp(0, 1)
+            axis.imshow(pixels.squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    return figure
+
+
+def output_plot(comparison: Comparison) -> Figure:
+    """Outputs of some test networks, as answered against true, one panel per model."""
+    figure, panels = _panels(comparison)
+    truth = torch.tensor(comparison.shown["target"]).flatten()
+    ends = [float(truth.min()), float(truth.max())]
+    for axis, row in panels:
+        axis.plot(ends, ends, color="0.7", linewidth=1, zorder=0)
+        found = torch.tensor(row.shown).flatten()
+        axis.scatter(truth, found, s=4, alpha=0.3, linewidths=0, color="C0")
+    figure.supxlabel(f"true {comparison.protocol['target']}", fontsize=10)
+    figure.supylabel("answered", fontsize=10)
+    return figure
+
+
 PLOTS: dict[str, Callable[[Comparison], Figure]] = {
     "number": scatter_plot,
     "class": confusion_plot,
+    "image": image_plot,
+    "function": output_plot,
 }
 
 
@@ -182,7 +274,7 @@ def _panels(comparison: Comparison) -> tuple[Figure, list[tuple[Axes, Row]]]:
     axes = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
     metric = comparison.metric
     for axis, row in zip(axes, comparison.rows, strict=False):
-        title = f"{row.model}\n{NAMES.get(metric, metric)} = {row.mean(metric):.3f}"
+        title = f"{row.model}\n{NAMES.get(metric, metric)} = {number(metric, row.mean(metric))}"
         axis.set_title(title, fontsize=10)
     for axis in axes[count:]:
         axis.set_visible(False)

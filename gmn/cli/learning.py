@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
 import typer
+import yaml
 from rich.console import Console
 
 from gmn import registry
+from gmn import tasks as questions
 from gmn import train as training
 from gmn.augment import SampledSymmetry
 from gmn.cli.configuration import Config
 from gmn.cli.options import Key
+from gmn.cli.sources import UserError
 from gmn.comparison import compare as run_comparison
 from gmn.comparison import save
 from gmn.tasks import task_of
@@ -22,12 +26,35 @@ from gmn.train import Recipe
 app = typer.Typer()
 console = Console()
 
+TaskName = Annotated[
+    str | None,
+    typer.Option("--task", "-t", help="A task by name, or module:Class. [what the labels are for]"),
+]
+TaskOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-O", help="An option of the task, such as copies=4; repeatable."),
+]
+
 
 @app.command()
 def models() -> None:
     """List the models that `gmn compare` knows."""
     for name in registry.names():
         print(name)
+
+
+@app.command()
+def tasks() -> None:
+    """List the tasks that `gmn train` and `gmn compare` know, with their options.
+
+    Example: `gmn train runs/inr-mnist --task inr-dilation -O copies=4 -m dual-gmn -o runs/dilate`
+    """
+    known = {name: questions.find(name) for name in questions.names()}
+    for name, kind in known.items():
+        what = (kind.__doc__ or kind.name).strip().splitlines()[0]
+        print(f"{name:20s} {what}")
+        for option, default in questions.options_of(kind).items():
+            print(f"{'':20s}   -O {option}={'...' if default is None else default}")
 
 
 @app.command()
@@ -41,18 +68,21 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="Runs per model.")] = 3,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 25,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread.")] = 2,
+    task: TaskName = None,
+    option: TaskOptions = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate. [each model's own]")] = None,
     config: Config = None,
 ) -> None:
-    """Compare models on what a population is for: test accuracies of CNNs, classes of INRs.
+    """Compare models on a task: by default what the population's labels are for.
 
     Example: `gmn compare runs/cnn-mnist -m gmn -m nfn-hnp --out runs/compare`,
-    `gmn compare runs/inr-mnist -m dual-gmn --epochs 100 --out runs/compare-inr`
+    `gmn compare runs/inr-mnist --task inr-dilation -m dual-gmn --epochs 30 --out runs/dilation`
     """
     result = run_comparison(
-        partial(task_of, population),
+        partial(task_of, population, task, _options(option)),
         model or registry.names(),
         seeds=seeds,
-        recipe=Recipe(epochs=epochs),
+        recipe=Recipe(epochs=epochs, learning_rate=lr),
         workers=workers,
     )
     print(result)
@@ -80,11 +110,17 @@ def train(
     augment: Annotated[
         bool, typer.Option("--augment", help="Move training networks by their symmetries.")
     ] = False,
+    task: TaskName = None,
+    option: TaskOptions = None,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1.")] = "cpu",
     config: Config = None,
 ) -> None:
-    """Train a model on what a population is for; a stopped run goes on where it was.
+    """Train a model on a population; a stopped run goes on where it was.
 
-    Example: `gmn train runs/cnn-mnist -m dual-gmn --out runs/model --patience 5 --ema 0.99`
+    The task is what the population's labels are for, unless one is named: see `gmn tasks`.
+
+    Example: `gmn train runs/cnn-mnist -m dual-gmn --out runs/model --patience 5 --ema 0.99`,
+    `gmn train runs/inr-mnist --task inr-dilation -O copies=4 -m dual-gmn --out runs/dilation`
     """
     recipe = Recipe(
         epochs=epochs,
@@ -95,10 +131,44 @@ def train(
         ema=ema,
         bf16=bf16,
     )
-    trained = training.fit(population, model, out, recipe, seed)
-    results = ", ".join(f"{name} {value:.4f}" for name, value in trained.metrics.items())
-    print(f"test split, weights of epoch {trained.card['epoch']}: {results}")
+    trained = training.fit(
+        population,
+        model,
+        out,
+        recipe,
+        seed,
+        task=task,
+        options=_options(option),
+        device=_device(device),
+    )
+    print(f"test split, weights of epoch {trained.card['epoch']}: {_in_words(trained.metrics)}")
+    for name, metrics in trained.card["baselines"].items():
+        print(f"for comparison, {name}: {_in_words(metrics)}")
     print(f"wrote {out}; gmn predict {out} CHECKPOINT... applies it to files")
+
+
+def _in_words(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def _options(given: list[str] | None) -> dict[str, Any]:
+    """Options of a task from NAME=VALUE, where values are numbers, true, false or words."""
+    options = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--option {text}: give a name and a value, such as copies=4")
+        options[name] = yaml.safe_load(value)
+    return options
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return device
 
 
 @app.command()
@@ -114,14 +184,26 @@ def predict(
     ] = 0,
     seed: Annotated[int, typer.Option(help="Seed of these elements.")] = 0,
     key: Key = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for edited networks.")
+    ] = None,
 ) -> None:
     """Apply a trained model to checkpoints; exit code 1 if one of them cannot be used.
 
-    Example: `gmn predict runs/model a.pt b.safetensors --csv answers.csv`
+    Models that edit networks write them as safetensors into a folder.
+
+    Example: `gmn predict runs/model a.pt b.safetensors --csv answers.csv`,
+    `gmn predict runs/dilation a.pt --out edited`
     """
     trained = training.load(model)
     found = training.predict_files(
-        trained, checkpoints, architecture=architecture, key=key, elements=elements, seed=seed
+        trained,
+        checkpoints,
+        architecture=architecture,
+        key=key,
+        elements=elements,
+        seed=seed,
+        out=out,
     )
     if csv is not None:
         csv.parent.mkdir(parents=True, exist_ok=True)

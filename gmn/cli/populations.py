@@ -10,6 +10,8 @@ from rich.console import Console
 
 from gmn import zoo
 from gmn.cli.configuration import Config
+from gmn.cli.options import Input, Key
+from gmn.cli.sources import named_module
 from gmn.zoo.catalogue import BUILDERS
 from gmn.zoo.importing import LAYOUTS, named_layout
 
@@ -39,8 +41,8 @@ def build_zoo(
 
 @app.command("import")
 def import_zoo(
-    layout: Annotated[str, typer.Argument(help=f"Published layout: {', '.join(LAYOUTS)}.")],
-    source: Annotated[Path, typer.Argument(help="Folder of the published files, unpacked.")],
+    layout: Annotated[str, typer.Argument(help=f"Layout of the files: {', '.join(LAYOUTS)}.")],
+    source: Annotated[Path, typer.Argument(help="Folder of the files, unpacked.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     splits: Annotated[
         Path | None, typer.Option(help="Published file of splits; else the layout's own rule.")
@@ -55,20 +57,43 @@ def import_zoo(
         Path | None, typer.Option(help="Of small-transformer-zoo: metadata/mnist.csv.")
     ] = None,
     epoch: Annotated[
-        int | None, typer.Option(help="Of small-transformer-zoo: which checkpoints. [75]")
+        int | None,
+        typer.Option(
+            help="Which checkpoint of a run: of small-transformer-zoo [75], of model-zoos [last]."
+        ),
     ] = None,
+    every_epoch: Annotated[
+        bool, typer.Option("--every-epoch", help="Of model-zoos: all checkpoints of each run.")
+    ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Of folder: CSV table with a column file, and labels in the others."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Of folder: the architecture, a built-in example or module:factory."),
+    ] = None,
+    input_shapes: Input = None,
+    key: Key = None,
 ) -> None:
-    """Convert a published zoo into one of this library, and name what was skipped.
+    """Convert a published zoo, or a folder of checkpoints, and name what was skipped.
 
     Example: `gmn zoo import small-cnn-zoo svhn_cropped --splits svhn_split.csv --out runs/svhn`,
-    `gmn zoo import dws-inrs mnist-inrs --splits mnist_splits.json --out runs/mnist-inrs`
+    `gmn zoo import dws-inrs mnist-inrs --splits mnist_splits.json --out runs/mnist-inrs`,
+    `gmn zoo import folder runs --labels runs.csv --model my.models:make -i 1x3x32x32 --out runs/my`
     """
+    module, inputs = (None, None) if model is None else named_module(model, input_shapes)
     options: dict[str, Any] = {
         "splits": splits,
         "activation": activation,
         "copies": copies,
         "metadata": metadata,
         "epoch": epoch,
+        "every_epoch": every_epoch,
+        "labels": labels,
+        "model": module,
+        "inputs": inputs,
+        "key": key,
     }
     population = zoo.import_zoo(named_layout(layout, source, options), out)
     console.print(f"{population} in {out}")

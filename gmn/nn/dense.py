@@ -201,9 +201,14 @@ class DenseExecutor:
 
     def restore(self, edges: Tensor, batch: int) -> Tensor:
         """The states of all edges as (B, P, d)."""
+        return torch.cat(self.divide(edges, batch), dim=1)
+
+    def divide(self, edges: Tensor, batch: int) -> list[Tensor]:
+        """The states of each edge set, (B, pairs, d): undoes :meth:`arrange`."""
         counts = [batch * part.pairs for part in blocks(self.spec)]
-        states = [part.view(batch, -1, edges.shape[-1]) for part in edges.split(counts)]
-        return torch.cat(states, dim=1)
+        width = edges.shape[-1]
+        parts = zip(edges.split(counts), blocks(self.spec), strict=True)
+        return [part.view(batch, block.pairs, width) for part, block in parts]
 
     def exchange(self, source: Tensor, target: Tensor, edges: Tensor, maps: EdgeMaps) -> Exchange:
         """The edge work of a layer.

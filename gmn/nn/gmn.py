@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from gmn import features
 from gmn.features import FanIn, ValueFeatures
 from gmn.graph import ParameterGraph
 from gmn.nn.dense import DenseExecutor, EdgeMaps
+from gmn.nn.edge_edits import EdgeReadout, Edits, editable
+from gmn.nn.editing import EditHead
 from gmn.nn.groups import Groups, groups_of
 from gmn.nn.heads import InvariantHead
 from gmn.nn.recompute import run
@@ -39,6 +41,8 @@ class GMN(nn.Module):
     It needs no spec: one module reads every architecture. Equivariant to the permutations of the
     spec, not to its scalings.
 
+    Edits are read out from the states of edges, loops included.
+
     Args:
         hidden: channels of all states.
         depth: number of layers.
@@ -59,7 +63,7 @@ class GMN(nn.Module):
         self,
         hidden: int = 64,
         depth: int = 4,
-        head: InvariantHead | None = None,
+        head: InvariantHead | EditHead | None = None,
         executor: Executor = "dense",
         features: ValueFeatures | None = None,
         recompute: bool = False,
@@ -69,11 +73,15 @@ class GMN(nn.Module):
         self.recompute = recompute
         self.encoder = Encoder(hidden, FanIn() if features is None else features)
         self.layers = nn.ModuleList(GMNLayer(hidden) for _ in range(depth))
-        self.head = (InvariantHead() if head is None else head).build(hidden)
+        head = InvariantHead() if head is None else head
+        self.head = head.build(hidden) if isinstance(head, InvariantHead) else None
+        self.changes, self.edits = None, None
+        if isinstance(head, EditHead):
+            self.changes, self.edits = EdgeReadout(hidden, head.copies), Edits(head.copies)
 
     @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
-    def forward(self, graph: ParameterGraph) -> Tensor:
-        """Reads B networks; the answer has shape (B, outputs)."""
+    def forward(self, graph: ParameterGraph) -> Any:
+        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks."""
         spec, device, dtype = graph.spec, graph.device, graph.dtype
         executor: DenseExecutor | SparseExecutor = DenseExecutor(spec)
         if self.executor == "sparse":
@@ -85,7 +93,13 @@ class GMN(nn.Module):
             nodes, states, state = run(
                 layer, self.recompute, executor, groups, nodes, states, state
             )
-        return self.head(spec, nodes, executor.restore(states, len(graph)), state)
+        if self.head is not None:
+            return self.head(spec, nodes, executor.restore(states, len(graph)), state)
+        assert self.changes is not None
+        assert self.edits is not None
+        found = dict(zip(spec.edge_sets, executor.divide(states, len(graph)), strict=True))
+        changes = {e.name: self.changes(spec, e, found[e]) for e in editable(spec)}
+        return self.edits(graph, changes)
 
 
 class Encoder(nn.Module):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gmn import features
 from gmn.graph import ParameterGraph
 from gmn.nn.buckets import Buckets, buckets
+from gmn.nn.edge_edits import EdgeReadout, Edits, editable
 from gmn.spec import EdgeSet, GraphSpec
 from gmn.topology import memberships, pair_index, topology
 
@@ -109,9 +110,8 @@ class NeuralGraphEncoder(nn.Module):
         described = torch.cat([features.node_descriptions(spec), depth_codes(spec)], dim=1)
         nodes = self.nodes(described.to(next(self.parameters())))
         nodes = nodes.unsqueeze(1).expand(-1, len(graph), -1)
-        first = dict(zip((n.name for n in spec.node_sets), topology(spec).node_offset, strict=True))
         for edges, description in own:
-            row = (first[edges.target] + pair_index(spec, edges)[1]).to(graph.device)
+            row = own_nodes(spec, edges).to(graph.device)
             nodes = nodes.index_add(0, row, self.own(graph, edges, description))
         return nodes
 
@@ -142,6 +142,48 @@ class _Values(nn.Module):
         codes = codes.view(-1, self.width) / len(places) ** 0.5
         values = features.value_features(graph, edges).flatten(2).transpose(0, 1)
         return values @ codes + self.shift(description)
+
+
+class NeuralGraphEditor(nn.Module):
+    """Edited networks: weights from the states of edges, biases and the like from those of nodes.
+
+    Args:
+        hidden: channels of nodes.
+        edge_hidden: channels of edges.
+        copies: edits per network.
+
+    Source: Kofinas et al. (2024), appendix on equivariant tasks.
+    """
+
+    def __init__(self, hidden: int, edge_hidden: int, copies: int) -> None:
+        super().__init__()
+        self.own, self.edges = EdgeReadout(hidden, copies), EdgeReadout(edge_hidden, copies)
+        self.edits = Edits(copies)
+
+    def forward(
+        self, graph: ParameterGraph, wiring: NeuralGraph, nodes: Tensor, edges: Tensor
+    ) -> ParameterGraph:
+        """Edits from states of nodes (N, B, hidden) and edges (E, B, edge_hidden)."""
+        spec = graph.spec
+        weights = [part for part in spec.edge_sets if not part.diagonal]
+        counts = [part.size // part.num_taps for part in weights]
+        ahead = wiring.edges.order.argsort()[: sum(counts)]
+        states = edges.transpose(0, 1).index_select(1, ahead)
+        found = dict(zip(weights, states.split(counts, dim=1), strict=True))
+        nodes = nodes.transpose(0, 1)
+        changes = {}
+        for part in editable(spec):
+            if part.diagonal:
+                changes[part.name] = self.own(spec, part, nodes[:, own_nodes(spec, part)])
+            else:
+                changes[part.name] = self.edges(spec, part, found[part])
+        return self.edits(graph, changes)
+
+
+def own_nodes(spec: GraphSpec, edges: EdgeSet) -> Tensor:
+    """The neuron, numbered through all node sets, of each pair of a diagonal edge set."""
+    first = dict(zip((n.name for n in spec.node_sets), topology(spec).node_offset, strict=True))
+    return first[edges.target] + pair_index(spec, edges)[1]
 
 
 @lru_cache(maxsize=64)

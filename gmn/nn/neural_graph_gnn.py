@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
+from gmn.nn.editing import EditHead
 from gmn.nn.heads import InvariantHead, RoleReadout
-from gmn.nn.neural_graph import NeuralGraph, NeuralGraphEncoder, group_means, neural_graph
+from gmn.nn.neural_graph import (
+    NeuralGraph,
+    NeuralGraphEditor,
+    NeuralGraphEncoder,
+    group_means,
+    neural_graph,
+)
 from gmn.nn.recompute import run
 
 AGGREGATORS = 4
@@ -26,7 +34,7 @@ class NeuralGraphGNN(nn.Module):
         (s, t) = linear(e_ij),   m_ij = s ⊙ MLP(x_i, x_j) + t
         a_i = [mean, min, max, standard deviation of m_ij over j],  amplified and not
         x_i ← x_i + SiLU(norm(linear(x_i, a_i, log(degree + 1) a_i / δ)))
-        e_ij ← W SiLU(W_e e_ij + W_s x_i + W_t x_j)         (not in the last layer)
+        e_ij ← W SiLU(W_e e_ij + W_s x_i + W_t x_j)         (in the last layer for edits only)
 
     Source: Kofinas et al. (arXiv 2403.12143), section 3 and appendix; PNA of Corso et al. (2020).
     Deviations: descriptions and tap codes instead of embeddings by position in a fixed
@@ -55,27 +63,38 @@ class NeuralGraphGNN(nn.Module):
         self,
         hidden: int = 64,
         depth: int = 4,
-        head: InvariantHead | None = None,
+        head: InvariantHead | EditHead | None = None,
         edge_hidden: int = 32,
         reverse: bool = True,
         recompute: bool = True,
     ) -> None:
         super().__init__()
         self.reverse, self.recompute = reverse, recompute
+        head = InvariantHead() if head is None else head
         self.encoder = NeuralGraphEncoder(hidden, edge_hidden)
         self.layers = nn.ModuleList(
-            _Layer(hidden, edge_hidden, last=number == depth - 1) for number in range(depth)
+            _Layer(
+                hidden, edge_hidden, last=number == depth - 1 and isinstance(head, InvariantHead)
+            )
+            for number in range(depth)
         )
-        self.readout = RoleReadout(hidden, (InvariantHead() if head is None else head).outputs)
+        self.readout, self.editor = None, None
+        if isinstance(head, EditHead):
+            self.editor = NeuralGraphEditor(hidden, edge_hidden, head.copies)
+        else:
+            self.readout = RoleReadout(hidden, head.outputs)
 
     @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
-    def forward(self, graph: ParameterGraph) -> Tensor:
-        """Reads B networks; the answer has shape (B, outputs)."""
+    def forward(self, graph: ParameterGraph) -> Any:
+        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks."""
         wiring = neural_graph(graph.spec, graph.device, self.reverse)
         nodes, edges = self.encoder(graph, wiring)
         for layer in self.layers:
             nodes, edges = run(layer, self.recompute, wiring, nodes, edges)
-        return self.readout(graph.spec, nodes.transpose(0, 1))
+        if self.readout is not None:
+            return self.readout(graph.spec, nodes.transpose(0, 1))
+        assert self.editor is not None
+        return self.editor(graph, wiring, nodes, edges)
 
 
 class _Layer(nn.Module):

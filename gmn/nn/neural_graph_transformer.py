@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
+from gmn.nn.editing import EditHead
 from gmn.nn.heads import InvariantHead, RoleReadout
-from gmn.nn.neural_graph import NeuralGraph, NeuralGraphEncoder, group_means, mlp, neural_graph
+from gmn.nn.neural_graph import (
+    NeuralGraph,
+    NeuralGraphEditor,
+    NeuralGraphEncoder,
+    group_means,
+    mlp,
+    neural_graph,
+)
 from gmn.nn.recompute import run
 
 
@@ -50,7 +60,7 @@ class NeuralGraphTransformer(nn.Module):
         self,
         hidden: int = 64,
         depth: int = 4,
-        head: InvariantHead | None = None,
+        head: InvariantHead | EditHead | None = None,
         edge_hidden: int = 32,
         attention: int = 128,
         heads: int = 8,
@@ -60,21 +70,35 @@ class NeuralGraphTransformer(nn.Module):
         if attention % heads:
             raise ValueError(f"{heads} heads do not divide {attention} channels of attention")
         self.recompute = recompute
+        head = InvariantHead() if head is None else head
         self.encoder = NeuralGraphEncoder(hidden, edge_hidden)
         self.layers = nn.ModuleList(
-            _Layer(hidden, edge_hidden, attention, heads, last=number == depth - 1)
+            _Layer(
+                hidden,
+                edge_hidden,
+                attention,
+                heads,
+                last=number == depth - 1 and isinstance(head, InvariantHead),
+            )
             for number in range(depth)
         )
-        self.readout = RoleReadout(hidden, (InvariantHead() if head is None else head).outputs)
+        self.readout, self.editor = None, None
+        if isinstance(head, EditHead):
+            self.editor = NeuralGraphEditor(hidden, edge_hidden, head.copies)
+        else:
+            self.readout = RoleReadout(hidden, head.outputs)
 
     @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
-    def forward(self, graph: ParameterGraph) -> Tensor:
-        """Reads B networks; the answer has shape (B, outputs)."""
+    def forward(self, graph: ParameterGraph) -> Any:
+        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks."""
         wiring = neural_graph(graph.spec, graph.device, reverse=True)
         nodes, edges = self.encoder(graph, wiring)
         for layer in self.layers:
             nodes, edges = run(layer, self.recompute, wiring, nodes, edges)
-        return self.readout(graph.spec, nodes.transpose(0, 1))
+        if self.readout is not None:
+            return self.readout(graph.spec, nodes.transpose(0, 1))
+        assert self.editor is not None
+        return self.editor(graph, wiring, nodes, edges)
 
 
 class _Layer(nn.Module):

@@ -1,8 +1,13 @@
-"""Metanetworks by name, for comparisons; those of papers in their published configurations."""
+"""Metanetworks by name, for comparisons; those of papers in their published configurations.
+
+Each takes the spec of the networks and what to answer with: so many numbers, or an
+:class:`gmn.nn.EditHead` for edited networks.
+"""
 
 from __future__ import annotations
 
 from gmn.nn.dual import DualGMN
+from gmn.nn.editing import EditHead
 from gmn.nn.gmn import GMN
 from gmn.nn.heads import InvariantHead
 from gmn.nn.neural_graph_gnn import NeuralGraphGNN
@@ -12,22 +17,22 @@ from gmn.nn.scale_gmn import ScaleGMN
 from gmn.spec import GraphSpec
 
 
-def gmn(spec: GraphSpec, outputs: int) -> GMN:
+def gmn(spec: GraphSpec, outputs: int | EditHead) -> GMN:
     """GMN of a size that trains in minutes on a CPU; it reads any architecture."""
-    return GMN(hidden=24, depth=3, head=InvariantHead(outputs))
+    return GMN(hidden=24, depth=3, head=_head(outputs))
 
 
-def dual_gmn(spec: GraphSpec, outputs: int) -> DualGMN:
+def dual_gmn(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:
     """DualGMN with 64 probes; it reads every architecture with inputs of the spec's shape."""
-    return DualGMN(64, 2, InvariantHead(outputs), Probes.like(spec, 64))
+    return DualGMN(64, 2, _head(outputs), Probes.like(spec, 64))
 
 
-def dual_gmn_weights(spec: GraphSpec, outputs: int) -> DualGMN:
+def dual_gmn_weights(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:
     """DualGMN without probes; it reads any architecture."""
-    return DualGMN(hidden=64, depth=4, head=InvariantHead(outputs))
+    return DualGMN(hidden=64, depth=4, head=_head(outputs))
 
 
-def ng_gnn(spec: GraphSpec, outputs: int) -> NeuralGraphGNN:
+def ng_gnn(spec: GraphSpec, outputs: int | EditHead) -> NeuralGraphGNN:
     """NG-GNN: 64 channels, 4 layers, edges of 32 (Kofinas et al., 2024).
 
     Messages also run in reverse, as in the paper, unless the networks are convolutional.
@@ -35,24 +40,28 @@ def ng_gnn(spec: GraphSpec, outputs: int) -> NeuralGraphGNN:
     return NeuralGraphGNN(
         hidden=64,
         depth=4,
-        head=InvariantHead(outputs),
+        head=_head(outputs),
         edge_hidden=32,
         reverse=not any(edges.num_taps > 1 for edges in spec.edge_sets),
     )
 
 
-def ng_t(spec: GraphSpec, outputs: int) -> NeuralGraphTransformer:
+def ng_t(spec: GraphSpec, outputs: int | EditHead) -> NeuralGraphTransformer:
     """NG-T: 64 channels, 4 layers of 8 heads, edges of 32 (Kofinas et al., 2024)."""
     return NeuralGraphTransformer(
-        hidden=64, depth=4, head=InvariantHead(outputs), edge_hidden=32, attention=128, heads=8
+        hidden=64, depth=4, head=_head(outputs), edge_hidden=32, attention=128, heads=8
     )
 
 
-def scale_gmn(spec: GraphSpec, outputs: int) -> ScaleGMN:
+def scale_gmn(spec: GraphSpec, outputs: int | EditHead) -> ScaleGMN:
     """ScaleGMN, forward: 128 channels, 4 layers (Kalogeropoulos et al., 2024)."""
-    return ScaleGMN(hidden=128, depth=4, head=InvariantHead(outputs))
+    return ScaleGMN(hidden=128, depth=4, head=_head(outputs))
 
 
-def scale_gmn_bidirectional(spec: GraphSpec, outputs: int) -> ScaleGMN:
+def scale_gmn_bidirectional(spec: GraphSpec, outputs: int | EditHead) -> ScaleGMN:
     """ScaleGMN in both directions: 128 channels, 4 layers (Kalogeropoulos et al., 2024)."""
-    return ScaleGMN(hidden=128, depth=4, head=InvariantHead(outputs), bidirectional=True)
+    return ScaleGMN(hidden=128, depth=4, head=_head(outputs), bidirectional=True)
+
+
+def _head(outputs: int | EditHead) -> InvariantHead | EditHead:
+    return outputs if isinstance(outputs, EditHead) else InvariantHead(outputs)

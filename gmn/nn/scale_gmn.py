@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from gmn import features
 from gmn.canonical import without_shifts
 from gmn.graph import ParameterGraph
+from gmn.nn.editing import EditHead
 from gmn.nn.heads import InvariantHead, RoleReadout
 from gmn.nn.neural_graph import DEPTH_FEATURES, depth_codes, group_means, mlp
 from gmn.nn.recompute import run
@@ -20,6 +23,7 @@ from gmn.nn.scale_blocks import (
     linear,
     open_at_first,
 )
+from gmn.nn.scale_edits import ScaleEditor
 from gmn.nn.scaled_graph import ScaledGraph, Values, scaled_graph
 
 State = tuple[Tensor, Tensor | None, Tensor]  # x, y and edges
@@ -52,6 +56,9 @@ class ScaleGMN(nn.Module):
     layers only diagonal changes are known. So it is invariant to the permutations, scalings and
     translations of the spec, not to its changes of basis.
 
+    Edits transform like the networks: weights change by states of their edges, biases by states of
+    their neurons, both gated by invariants (:mod:`gmn.nn.scale_edits`).
+
     Deviations: codes of taps instead of padded kernels, descriptions instead of encodings by
     position in a fixed architecture, neurons pooled by role, neurons of one head read their mean.
 
@@ -74,7 +81,7 @@ class ScaleGMN(nn.Module):
         self,
         hidden: int = 128,
         depth: int = 4,
-        head: InvariantHead | None = None,
+        head: InvariantHead | EditHead | None = None,
         bidirectional: bool = False,
         recompute: bool = True,
     ) -> None:
@@ -85,23 +92,32 @@ class ScaleGMN(nn.Module):
             _Layer(hidden, bidirectional, first=number == 0) for number in range(depth)
         )
         self.seen = _Invariants(hidden, bidirectional)
-        self.readout = RoleReadout(hidden, (InvariantHead() if head is None else head).outputs)
+        head = InvariantHead() if head is None else head
+        self.readout, self.editor = None, None
+        if isinstance(head, EditHead):
+            self.editor = ScaleEditor(hidden, head.copies)
+        else:
+            self.readout = RoleReadout(hidden, head.outputs)
 
     @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
-    def forward(self, graph: ParameterGraph) -> Tensor:
-        """Reads B networks; the answer has shape (B, outputs).
+    def forward(self, graph: ParameterGraph) -> Any:
+        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
 
         Raises:
             UnsupportedArchitecture: if neurons with scales are not both written and read by
                 weights; the message names the node set and what reads such architectures.
         """
         wiring = scaled_graph(graph.spec, graph.device)
-        graph = without_shifts(graph)
-        context, state = self.encoder(graph, wiring)
+        plain = without_shifts(graph)
+        context, state = self.encoder(plain, wiring)
         for layer in self.layers:
             state = run(layer, self.recompute, wiring, context, *state)
-        nodes = wiring.to_nodes(self.seen(wiring, context, state[0], state[1]))
-        return self.readout(graph.spec, nodes.transpose(0, 1))
+        x, y, edges = state
+        seen = self.seen(wiring, context, x, y)
+        if self.readout is not None:
+            return self.readout(graph.spec, wiring.to_nodes(seen).transpose(0, 1))
+        assert self.editor is not None
+        return self.editor(graph, plain, wiring, (x, edges, seen))
 
 
 class _Encoder(nn.Module):

@@ -35,6 +35,11 @@ class Values:
     pick: Tensor | None = None
     offset: float | None = None
 
+    @property
+    def count(self) -> int:
+        """How many are read."""
+        return self.edges.size // self.edges.num_taps if self.pick is None else len(self.pick)
+
     def of(self, graph: ParameterGraph) -> Tensor:
         """Shape (n, B, taps)."""
         values = graph.pairs(self.edges).transpose(0, 1)

@@ -56,12 +56,14 @@ class EdgeIndex:
         order: (P,) number of each edge in the spec's order.
         pointer: (N + 1,) where each target's edges begin.
         share: (P, 1) one over the number of edges of the same edge set into the same target.
+        counts: number of pairs of each edge set.
     """
 
     edge_index: Tensor
     order: Tensor
     pointer: Tensor
     share: Tensor
+    counts: tuple[int, ...]
 
 
 @lru_cache(maxsize=64)
@@ -80,6 +82,7 @@ def edge_index(spec: GraphSpec, device: torch.device, dtype: torch.dtype) -> Edg
         order.to(device),
         pointer.to(device),
         share.to(device),
+        tuple(torch.bincount(parts.edge_set, minlength=len(spec.edge_sets)).tolist()),
     )
 
 
@@ -101,6 +104,10 @@ class SparseExecutor(MessagePassing):
     def restore(self, edges: Tensor, batch: int) -> Tensor:
         """The states of all edges as (B, P, d), in any order."""
         return edges
+
+    def divide(self, edges: Tensor, batch: int) -> list[Tensor]:
+        """The states of each edge set, (B, pairs, d): undoes :meth:`arrange`."""
+        return list(edges[:, self.index.order.argsort()].split(self.index.counts, dim=1))
 
     def exchange(self, source: Tensor, target: Tensor, edges: Tensor, maps: EdgeMaps) -> Exchange:
         """As :meth:`gmn.nn.dense.DenseExecutor.exchange`, on edges sorted by target."""

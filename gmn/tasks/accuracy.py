@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from scipy.stats import kendalltau
 from torch import Tensor
 
-from gmn import zoo
-from gmn.tasks.batches import Batch, split_batches
-from gmn.zoo import Zoo
+from gmn.graph import ParameterGraph
+from gmn.tasks import labels
+from gmn.tasks.task import Task
 
 
-class AccuracyPrediction:
+class AccuracyPrediction(Task):
     """Test accuracy from weights (Unterthiner et al. 2020), on the zoo's fixed split.
 
     The loss is the cross-entropy of the accuracy as a probability, as in Kofinas et al. 2024.
 
     Args:
-        population: a zoo with the label ``test_accuracy``.
+        population: a zoo with the label ``test_accuracy``, between 0 and 1.
     """
 
     name = "accuracy prediction"
     target = "test accuracy"
-    kind = "number"
-    outputs = 1
     metric = "tau"
 
-    def __init__(self, population: Zoo) -> None:
-        self.zoo = population
-        self._splits = split_batches(population, population.labels("test_accuracy"))
-
-    @classmethod
-    def open(cls, folder: str | Path) -> AccuracyPrediction:
-        """The task on the zoo in a folder; ``partial(AccuracyPrediction.open, folder)`` pickles."""
-        return cls(zoo.open(folder))
-
-    def split(self, name: str) -> list[Batch]:
-        """One batch per architecture of ``train``, ``val`` or ``test``; targets (B,)."""
-        return self._splits[name]
+    def targets(self, graph: ParameterGraph, numbers: Tensor) -> Tensor:
+        """Accuracies (B,)."""
+        return labels.numbers(self.zoo, "test_accuracy", 0, 1)[numbers]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean loss of outputs (B, 1) on accuracies (B,)."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gmn.graph import ParameterGraph
+from gmn.tasks.labels import LabelError
 from gmn.zoo import Zoo
 
 SPLITS = ("train", "val", "test")
@@ -21,30 +22,77 @@ class Batch:
     Attributes:
         graph: B networks.
         target: shape (B, ...).
+        numbers: of the networks in their population, shape (B,); None if they are of none.
     """
 
     graph: ParameterGraph
     target: Tensor
+    numbers: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.graph)
 
+    def __getitem__(self, chosen: slice | Tensor) -> Batch:
+        numbers = None if self.numbers is None else self.numbers[chosen]
+        return Batch(self.graph[chosen], self.target[chosen], numbers)
 
-def split_batches(population: Zoo, labels: Tensor) -> dict[str, list[Batch]]:
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device."""
+        if self.graph.device == self.target.device == device:
+            return self
+        return Batch(self.graph.to(device), self.target.to(device), self.numbers)
+
+
+Targets = Callable[[ParameterGraph, Tensor], Tensor]
+
+
+def split_batches(population: Zoo, targets: Targets) -> dict[str, list[Batch]]:
     """The splits of a zoo, each as one batch per architecture.
 
     Args:
         population: the zoo.
-        labels: what is to be predicted of each of its networks, shape (networks, ...).
+        targets: from networks and their numbers in the zoo to what is to be predicted of them.
+
+    Raises:
+        LabelError: if weights are NaN or infinite; the message names the networks.
     """
-    return {
-        split: [
-            Batch(population.graph(chosen), labels[chosen])
-            for architecture in population.architectures
-            if len(chosen := population.indices(split, architecture))
-        ]
-        for split in SPLITS
-    }
+    splits: dict[str, list[Batch]] = {}
+    for split in SPLITS:
+        splits[split] = []
+        for architecture in population.architectures:
+            chosen = population.indices(split, architecture)
+            if len(chosen):
+                graph = population.graph(chosen)
+                _require_finite(population, graph, chosen)
+                splits[split].append(Batch(graph, targets(graph, chosen), chosen))
+    return splits
+
+
+def _require_finite(population: Zoo, graph: ParameterGraph, chosen: Tensor) -> None:
+    """Refuses diverged networks: left in, one of them makes every loss NaN."""
+    for name, value in graph.values.items():
+        if value.is_floating_point() and (broken := not_finite(value)):
+            who = network_names(population, chosen[broken])
+            raise LabelError(
+                f"{population.folder}: {name} has NaN or infinite values in {who}. "
+                "Take diverged networks out of the population before training on it"
+            )
+
+
+def not_finite(values: Tensor) -> list[int]:
+    """Places along the first dimension where something is NaN or infinite."""
+    rows = values.detach().flatten(1)
+    if rows.numel() == 0 or bool(torch.stack(rows.aminmax()).isfinite().all()):
+        return []
+    found: list[int] = (~rows.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    return found
+
+
+def network_names(population: Zoo, numbers: Tensor) -> str:
+    """Networks of a population in words: the ids of the first few."""
+    ids = [str(population.rows[number]["id"]) for number in numbers[:5].tolist()]
+    more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
+    return f"network{'s' if len(numbers) > 1 else ''} {', '.join(ids)}{more}"
 
 
 def minibatches(
@@ -66,4 +114,4 @@ def minibatches(
     if generator is not None:
         pieces = [pieces[i] for i in torch.randperm(len(pieces), generator=generator)]
     for number, chosen in pieces:
-        yield Batch(parts[number].graph[chosen], parts[number].target[chosen])
+        yield parts[number][chosen]

@@ -1,37 +1,143 @@
-"""The task that a population is for."""
+"""Tasks by name, found through the entry-point group ``gmn.tasks`` of any installed package.
+
+An entry point names a class derived from :class:`gmn.tasks.Task`, whose constructor takes a zoo
+and, by name, options with defaults. Tasks that come with this package are known without it.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
-from gmn import zoo
+from gmn import registry, zoo
 from gmn.tasks.accuracy import AccuracyPrediction
 from gmn.tasks.classification import InrClassification
+from gmn.tasks.editing import InrContrast, InrDilation, InrErosion
+from gmn.tasks.task import Task
 
-# By the label that a task predicts.
-TASKS: dict[str, type[AccuracyPrediction] | type[InrClassification]] = {
+GROUP = "gmn.tasks"
+BUILT_IN: dict[str, type[Task]] = {
+    "accuracy": AccuracyPrediction,
+    "inr-classification": InrClassification,
+    "inr-dilation": InrDilation,
+    "inr-erosion": InrErosion,
+    "inr-contrast": InrContrast,
+}
+# What a population is for if nothing is said, by the label that the task predicts.
+TASKS: dict[str, type[Task]] = {
     "test_accuracy": AccuracyPrediction,
     "label": InrClassification,
 }
 
 
-def task_of(folder: str | Path) -> AccuracyPrediction | InrClassification:
-    """The task on the zoo in a folder, chosen by the labels in its index.
+def names() -> list[str]:
+    """Names of all installed tasks."""
+    return sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
 
-    ``partial(task_of, folder)`` pickles.
+
+def find(name: str) -> type[Task]:
+    """The class of a task.
+
+    Args:
+        name: of an installed task, or ``module:Class`` for one of your own.
+
+    Raises:
+        KeyError: if no package offers one of this name; the message lists what there is.
+        ValueError: if the module cannot be imported, or what is named there is no task.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    found = registry.attribute(name) if ":" in name else _installed(name)
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise ValueError(f"{name} is no task: it has to be a class derived from gmn.tasks.Task")
+    return found
+
+
+def _installed(name: str) -> Any:
+    for point in entry_points(group=GROUP):
+        if point.name == name:
+            return point.load()
+    raise KeyError(
+        f"no task is called {name!r}; installed: {', '.join(names())}. "
+        "One of your own is module:Class"
+    )
+
+
+def task_of(
+    folder: str | Path, name: str | None = None, options: Mapping[str, Any] | None = None
+) -> Task:
+    """A task on the zoo in a folder.
+
+    ``partial(task_of, folder, name)`` pickles.
 
     Args:
         folder: of a finished zoo.
+        name: of the task, or ``module:Class``; None for the one that the labels are for.
+        options: of the task, by name.
 
     Raises:
         ZooError: if there is no finished zoo.
-        ValueError: if its networks have no label that a task predicts.
+        KeyError: if there is no task of this name.
+        LabelError: if labels or weights cannot be used; the message names the networks.
+        ValueError: if the networks have no label that a task predicts, or the task has no such
+            option.
     """
-    population = zoo.open(folder)
+    population, given = zoo.open(folder), dict(options or {})
+    kind = _for_labels(population) if name is None else find(name)
+    _require_options(kind, given)
+    return kind(population, **given)
+
+
+def _for_labels(population: zoo.Zoo) -> type[Task]:
     for label, task in TASKS.items():
         if label in population.rows[0]:
-            return task(population)
+            return task
     raise ValueError(
-        f"{folder}: no task is known for the labels {', '.join(population.rows[0])}; "
-        f"known are tasks for {', '.join(TASKS)}"
+        f"{population.folder}: no task is known for the labels {', '.join(population.rows[0])}; "
+        f"known are tasks for {', '.join(TASKS)}. Name one of {', '.join(names())}"
     )
+
+
+def options_of(kind: type[Task]) -> dict[str, Any]:
+    """Options of a task with their defaults."""
+    parameters = list(inspect.signature(kind).parameters.values())[1:]
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def _require_options(kind: type[Task], given: Mapping[str, Any]) -> None:
+    known = options_of(kind)
+    if unknown := [name for name in given if name not in known]:
+        has = f"it has {', '.join(known)}" if known else "it has none"
+        raise ValueError(f"{kind.name} has no option {', '.join(unknown)}; {has}")
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """All that :func:`rebuilt` needs, as JSON values."""
+    kind = type(task)
+    known = {registered: name for name, registered in BUILT_IN.items()}
+    return {
+        "task": known.get(kind, f"{kind.__module__}:{kind.__qualname__}"),
+        "settings": task.settings(),
+        "name": task.name,
+        "target": task.target,
+        "kind": task.kind,
+        "metric": task.metric,
+    }
+
+
+def rebuilt(described: Mapping[str, Any]) -> Task:
+    """A task without its data, which is enough to say what outputs stand for.
+
+    Args:
+        described: by :func:`describe`. A task that came from elsewhere is imported again.
+
+    Raises:
+        KeyError: if no package offers it.
+        ValueError: if its module cannot be imported, or it takes other settings now.
+    """
+    kind = find(described["task"])
+    _require_options(kind, described["settings"])
+    return kind(None, **described["settings"])

@@ -2,46 +2,44 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
 
-from gmn import zoo
-from gmn.tasks.batches import Batch, split_batches
+from gmn.graph import ParameterGraph
+from gmn.tasks import labels
+from gmn.tasks.task import Task
 from gmn.zoo import Zoo
 
 LEAST_PROBABILITY = 1e-12
 
 
-class InrClassification:
+class InrClassification(Task):
     """The class of the image that a network holds (Navon et al. 2023), on the zoo's fixed split.
 
     Predictions are probabilities (B, classes); the loss is the cross-entropy.
 
     Args:
         population: a zoo with the label ``label``: whole numbers from zero.
+        classes: how many there are; None to find it in the population.
     """
 
     name = "INR classification"
     target = "class of the image"
     kind = "class"
     metric = "accuracy"
+    outputs: int
 
-    def __init__(self, population: Zoo) -> None:
-        self.zoo = population
-        labels = population.labels("label").long()
-        self.outputs = int(labels.max()) + 1
-        self._splits = split_batches(population, labels)
+    def __init__(self, population: Zoo | None = None, classes: int | None = None) -> None:
+        super().__init__(population)
+        if classes is None:
+            classes = int(labels.classes(self.zoo, "label").max()) + 1
+        self.outputs = classes
 
-    @classmethod
-    def open(cls, folder: str | Path) -> InrClassification:
-        """The task on the zoo in a folder; ``partial(InrClassification.open, folder)`` pickles."""
-        return cls(zoo.open(folder))
-
-    def split(self, name: str) -> list[Batch]:
-        """One batch per architecture of ``train``, ``val`` or ``test``; targets (B,), int64."""
-        return self._splits[name]
+    def targets(self, graph: ParameterGraph, numbers: Tensor) -> Tensor:
+        """Classes (B,), int64."""
+        return labels.classes(self.zoo, "label")[numbers]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean cross-entropy of scores (B, classes) on classes (B,)."""
@@ -61,3 +59,7 @@ class InrClassification:
         chances = prediction.double().gather(1, target.unsqueeze(1)).clamp(min=LEAST_PROBABILITY)
         right = (prediction.argmax(dim=1) == target).double()
         return {"accuracy": float(right.mean()), "nll": float(-chances.log().mean())}
+
+    def settings(self) -> dict[str, Any]:
+        """The number of classes."""
+        return {"classes": self.outputs}

@@ -18,23 +18,28 @@ _WIDEST = 10_000
 
 
 def text_table(trained: Trained, answers: Sequence[Answer]) -> str:
-    """One line per file: its architecture, and a number or a class with its probability."""
+    """One line per file: its architecture, and a number, a class with its probability, or files."""
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("file", "architecture", trained.task.target):
         table.add_column(column, no_wrap=True)
     for answer in answers:
-        table.add_row(str(answer.file), answer.architecture or "-", _in_words(answer))
+        table.add_row(str(answer.file), answer.architecture or "-", _in_words(trained, answer))
     console = Console(file=io.StringIO(), width=_WIDEST, markup=False, highlight=False)
     console.print(table)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")
 
 
-def _in_words(answer: Answer) -> str:
+def _in_words(trained: Trained, answer: Answer) -> str:
     if answer.prediction is None:
         return f"error: {answer.error}"
     if answer.prediction.dim() == 0:
         return f"{float(answer.prediction):.4f}"
+    if trained.task.answers_networks:
+        if answer.written:
+            return ", ".join(map(str, answer.written))
+        sizes = " × ".join(map(str, answer.prediction.shape))
+        return f"{sizes} outputs; with a folder (--out) the networks are written"
     best = int(answer.prediction.argmax())
     return f"{best} (probability {float(answer.prediction[best]):.4f})"
 
@@ -42,23 +47,26 @@ def _in_words(answer: Answer) -> str:
 def csv_text(trained: Trained, answers: Sequence[Answer]) -> str:
     """One row per file; probabilities of classes have a column each.
 
-    The columns are ``file``, ``architecture``, ``prediction`` (a number or a class),
-    ``probability_0`` and so on for classes, and ``error``.
+    The columns are ``file``, ``architecture``, ``prediction`` (a number, a class, or the written
+    networks, separated by semicolons), ``probability_0`` and so on for classes, and ``error``.
     """
-    classes = trained.task.outputs if trained.task.kind == "class" else 0
+    outputs = trained.task.outputs
+    classes = outputs if trained.task.kind == "class" and isinstance(outputs, int) else 0
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     probabilities = [f"probability_{number}" for number in range(classes)]
     writer.writerow(["file", "architecture", "prediction", *probabilities, "error"])
     for answer in answers:
-        values = _cells(answer) or [None] * (1 + classes)
+        values = _cells(trained, answer) or [None] * (1 + classes)
         writer.writerow([answer.file, answer.architecture or "", *values, answer.error or ""])
     return text.getvalue()
 
 
-def _cells(answer: Answer) -> list[float | None]:
+def _cells(trained: Trained, answer: Answer) -> list[float | str | None]:
     if answer.prediction is None:
         return []
+    if trained.task.answers_networks:
+        return [";".join(map(str, answer.written))]
     if answer.prediction.dim() == 0:
         return [float(answer.prediction)]
     return [int(answer.prediction.argmax()), *answer.prediction.tolist()]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gmn.augment import SampledSymmetry
 from gmn.graph import ParameterGraph
 from gmn.tasks.batches import Batch, minibatches
-from gmn.train.recipe import Task
+from gmn.tasks.task import Task
 
 
 def predict(
@@ -25,7 +25,8 @@ def predict(
     """Predictions and targets of all networks, in order, on the CPU.
 
     Args:
-        model: a module from graphs to outputs; put into evaluation mode.
+        model: a module from graphs to outputs; put into evaluation mode. Networks are moved to its
+            device.
         task: says what outputs stand for.
         parts: the networks.
         batch_size: networks at a time.
@@ -33,10 +34,12 @@ def predict(
         seed: of these elements.
     """
     model.eval()
-    chance = torch.Generator().manual_seed(seed)
+    chance, device = torch.Generator().manual_seed(seed), device_of(model)
     with torch.no_grad():
         outputs = [
-            answer(model, task, batch.graph, elements, chance).cpu()
+            answer(
+                model, task, batch.to(device or batch.graph.device).graph, elements, chance
+            ).cpu()
             for batch in minibatches(parts, batch_size)
         ]
     return torch.cat(outputs), torch.cat([part.target for part in parts]).cpu()
@@ -50,6 +53,9 @@ def answer(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """The task's prediction for each network, shape (B, ...).
+
+    An average over the group has a meaning where no symmetry changes what is predicted: numbers,
+    classes, outputs of edited networks.
 
     Args:
         model: a module from graphs to outputs.
@@ -70,3 +76,9 @@ def answer(
     move, chance = SampledSymmetry(), generator or torch.Generator().manual_seed(0)
     moved = (move(graph, chance) for _ in range(elements))
     return torch.stack([task.prediction(model(other)) for other in moved]).mean(dim=0)
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """Where a model's parameters are; None if it has none."""
+    first = next(model.parameters(), None)
+    return None if first is None else first.device

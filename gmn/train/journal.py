@@ -83,7 +83,7 @@ def epochs_logged(folder: Path) -> int:
 def _read(path: Path) -> dict[str, Any]:
     content = io.BytesIO(path.read_bytes())
     try:
-        saved: dict[str, Any] = torch.load(content, weights_only=True)
+        saved: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
         if saved.keys() == {"identity", "run"}:
             return saved
     except (RuntimeError, ValueError, OSError, AttributeError, EOFError, pickle.UnpicklingError):

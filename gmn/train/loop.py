@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from gmn.graph import ParameterGraph
 from gmn.memory import check_fits
 from gmn.registry import Estimator
-from gmn.tasks.batches import Batch, minibatches
-from gmn.train.evaluate import predict
+from gmn.tasks.batches import Batch, minibatches, network_names, not_finite
+from gmn.tasks.task import Task
+from gmn.train.evaluate import device_of, predict
 from gmn.train.journal import Journal
-from gmn.train.recipe import Recipe, Task, peak_rate
+from gmn.train.recipe import Recipe, peak_rate
 from gmn.train.run import Run
 
 
@@ -58,7 +59,8 @@ def train(
     seed only, so all models of one seed see the same ones.
 
     Args:
-        model: a module from graphs to outputs, or an estimator.
+        model: a module from graphs to outputs, on the device where it is to be trained, or an
+            estimator. Batches are moved to it.
         task: what is predicted.
         recipe: optimisation settings; the defaults if None.
         seed: of minibatches (and of the estimator).
@@ -80,7 +82,8 @@ def train(
             raise ValueError(f"{type(model).__name__} is fitted at once: it has no run to store")
         return _fit(model, task, seed, report)
     for part in task.split("train"):
-        check_fits(model, part.graph, min(recipe.batch_size, len(part)))
+        batch = part[: recipe.batch_size]
+        check_fits(model, batch.to(device_of(model) or batch.graph.device).graph, len(batch))
     epoch = _optimise(model, task, recipe, seed, report, folder)
     prediction, target = predict(model, task, task.split("test"), recipe.batch_size)
     metrics, rate = task.metrics(prediction, target), peak_rate(model, recipe)
@@ -119,34 +122,54 @@ def _epoch(run: Run, task: Task) -> float:
     prediction, target = predict(run.evaluated, task, task.split("val"), run.recipe.batch_size)
     metrics = task.metrics(prediction, target)
     row = {"epoch": run.epoch, "learning_rate": rate, "loss": loss}
-    run.end_epoch(metrics[task.metric], row | {f"val_{k}": v for k, v in metrics.items()})
+    score = metrics[task.metric] if task.larger_is_better else -metrics[task.metric]
+    run.end_epoch(score, row | {f"val_{k}": v for k, v in metrics.items()})
     return metrics[task.metric]
 
 
 def _pass_over(run: Run, task: Task) -> float:
     """Steps through the training split once; the mean loss over its networks."""
-    recipe, total, networks = run.recipe, 0.0, 0
+    recipe, total, networks, device = run.recipe, 0.0, 0, device_of(run.model)
     run.model.train()
-    for batch in minibatches(task.split("train"), recipe.batch_size, run.order):
+    for part in minibatches(task.split("train"), recipe.batch_size, run.order):
+        batch = part.to(device or part.graph.device)
         graph = batch.graph if recipe.augment is None else recipe.augment(batch.graph, run.chance)
-        loss = task.loss(_output(run.model, graph, recipe.bf16), batch.target)
+        output = _output(run.model, graph, recipe.bf16)
+        loss = task.loss(output, batch.target)
         if not bool(loss.isfinite()):
             raise FloatingPointError(
                 f"{type(run.model).__name__}: the loss is {loss.item()} in epoch {run.epoch}; "
-                "lower the learning rate"
+                f"{_culprits(task, batch, output)}"
             )
         run.step(loss)
         total, networks = total + float(loss.detach()) * len(batch), networks + len(batch)
     return total / networks
 
 
-def _output(model: nn.Module, graph: ParameterGraph, bf16: bool) -> Tensor:
+def _output(model: nn.Module, graph: ParameterGraph, bf16: bool) -> Any:
     if not bf16:
-        output: Tensor = model(graph)
-        return output
+        return model(graph)
     with torch.autocast(graph.device.type, torch.bfloat16):
         output = model(graph)
     return output.to(dtype=graph.dtype)
+
+
+def _culprits(task: Task, batch: Batch, output: Any) -> str:
+    """Why a loss is not finite: some networks of the batch, or, if it is all of them, the model."""
+    values = output.values.values() if isinstance(output, ParameterGraph) else [output]
+    # Of k answers per network, the first of all networks come first.
+    broken = {place % len(batch) for value in values for place in not_finite(value)}
+    if not broken or len(broken) == len(batch):
+        return "lower the learning rate"
+    places = torch.tensor(sorted(broken))
+    if batch.numbers is None:
+        who = f"{len(broken)} of the batch's {len(batch)} networks"
+    else:
+        who = network_names(task.zoo, batch.numbers[places])
+    return (
+        f"what it answers to {who} alone is not finite. If their weights are much larger than "
+        "those of the others, take them out of the population; otherwise lower the learning rate"
+    )
 
 
 def _identity(model: nn.Module, task: Task, recipe: Recipe, seed: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import converters
@@ -13,6 +14,7 @@ from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.spec import GraphSpec
 from gmn.train.trained import Trained
+from gmn.zoo.store import write_atomically
 
 
 @dataclass(frozen=True)
@@ -22,14 +24,17 @@ class Answer:
     Attributes:
         file: the checkpoint.
         architecture: which of those the model was trained on; None if there is no prediction.
-        prediction: a number (), or probabilities of classes (classes,); None if there is none.
+        prediction: a number (), probabilities of classes (classes,), or what the networks that the
+            model answers with have for outputs; None if there is none.
         error: why there is no prediction; None if there is one.
+        written: files of the networks that the model answers with.
     """
 
     file: Path
     architecture: str | None = None
     prediction: Tensor | None = None
     error: str | None = None
+    written: tuple[Path, ...] = ()
 
 
 def predict_files(
@@ -40,6 +45,7 @@ def predict_files(
     key: str | None = None,
     elements: int = 0,
     seed: int = 0,
+    out: Path | None = None,
 ) -> list[Answer]:
     """Predictions for checkpoint files; one that cannot be used does not stop the others.
 
@@ -51,12 +57,17 @@ def predict_files(
         elements: random elements of the certified group to average over; see
             :func:`gmn.train.answer`.
         seed: of these elements, the same for each file.
+        out: folder for the networks that the model answers with: ``NAME.safetensors`` of each file,
+            or ``NAME-1-of-4.safetensors`` and so on if there are several, whose outputs are to be
+            averaged. None to write none.
 
     Returns:
         One answer per file, in order.
 
     Raises:
         KeyError: if the model was trained on no architecture of this name.
+        ValueError: if there is a folder but the model answers with numbers, or files would be
+            overwritten: two have one name, or one lies in the folder.
     """
     if architecture is not None and architecture not in trained.specs:
         raise KeyError(
@@ -64,15 +75,55 @@ def predict_files(
             f"{', '.join(trained.specs)}"
         )
     specs = trained.specs if architecture is None else {architecture: trained.specs[architecture]}
+    if out is not None:
+        _require_networks(trained)
+        _require_own_names(files, out)
+        out.mkdir(parents=True, exist_ok=True)
     answers = []
     for file in files:
         try:
             name, graph = _read(file, specs, key)
             prediction = trained.predict(graph, elements=elements, seed=seed)[0]
-            answers.append(Answer(file, name, prediction.cpu()))
+            written = () if out is None else _write(trained.networks(graph), out / _stem(file))
+            answers.append(Answer(file, name, prediction.cpu(), written=written))
         except (converters.CheckpointError, StateDictError, UnsupportedArchitecture) as error:
             answers.append(Answer(file, error=str(error).removeprefix(f"{file}: ")))
     return answers
+
+
+def _require_networks(trained: Trained) -> None:
+    if not trained.task.answers_networks:
+        raise ValueError(
+            f"{trained.name} was trained for {trained.task.name} and answers with numbers: there "
+            "are no networks to write into a folder"
+        )
+
+
+def _require_own_names(files: Sequence[Path], out: Path) -> None:
+    stems: dict[str, Path] = {}
+    for file in files:
+        other = stems.setdefault(_stem(file), file)
+        if other != file:
+            raise ValueError(f"{other} and {file} would both be written as {_stem(file)}")
+        if file.resolve().parent == out.resolve():
+            raise ValueError(f"{file} lies in {out} and could be overwritten; choose another")
+
+
+def _stem(file: Path) -> str:
+    return file.name if file.is_dir() else file.stem
+
+
+def _write(networks: list[ParameterGraph], place: Path) -> tuple[Path, ...]:
+    """Writes one network as ``place.safetensors``, or each of several."""
+    count, written = len(networks), []
+    for number, network in enumerate(networks, start=1):
+        name = place.name if count == 1 else f"{place.name}-{number}-of-{count}"
+        path = place.with_name(f"{name}.safetensors")
+        # Cloned, as safetensors refuses tensors that share memory.
+        state = {n: v.contiguous().clone() for n, v in network.to_state_dict().items()}
+        write_atomically(path, save_tensors(state))
+        written.append(path)
+    return tuple(written)
 
 
 def _read(file: Path, specs: dict[str, GraphSpec], key: str | None) -> tuple[str, ParameterGraph]:

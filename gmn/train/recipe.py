@@ -1,47 +1,15 @@
-"""What a model is trained for, and how."""
+"""How a model is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gmn.graph import ParameterGraph
-from gmn.tasks.batches import Batch
-
-
-class Task(Protocol):
-    """What is predicted; see :class:`gmn.tasks.AccuracyPrediction`.
-
-    Attributes:
-        name: of the task.
-        target: what is predicted, in words.
-        kind: of the answers: ``number`` or ``class``, see :mod:`gmn.tasks.answers`.
-        outputs: numbers that a model gives per network.
-        metric: the metric that ranks models; larger is better.
-    """
-
-    name: str
-    target: str
-    kind: str
-    outputs: int
-    metric: str
-
-    def split(self, name: str) -> list[Batch]:
-        """Batches of ``train``, ``val`` or ``test``."""
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Mean loss."""
-
-    def prediction(self, output: Tensor) -> Tensor:
-        """What the output stands for: in units of the target, or probabilities of classes."""
-
-    def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
-        """Metrics by name."""
-
 
 Augment = Callable[[ParameterGraph, torch.Generator], ParameterGraph]
 

@@ -75,10 +75,14 @@ class Run:
         if self.average is not None:
             self.average.update_parameters(self.model)
 
-    def end_epoch(self, metric: float, row: dict[str, float]) -> None:
-        """Writes the epoch's row, and keeps the evaluated weights if they are the best."""
-        if metric > self.best:
-            self.best, self.best_epoch = metric, self.epoch
+    def end_epoch(self, score: float, row: dict[str, float]) -> None:
+        """Writes the epoch's row, and keeps the evaluated weights if their score is the largest.
+
+        Without a number for a score, of equal predictions say, the first epoch counts as the best.
+        """
+        if score > self.best or not self.log:
+            self.best = -math.inf if math.isnan(score) else score
+            self.best_epoch = self.epoch
             self.kept = copy.deepcopy(self.evaluated.state_dict())
         self.log.append(row)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,18 @@ from tqdm.auto import tqdm
 from gmn import registry
 from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
-from gmn.tasks import task_of
-from gmn.tasks.choice import TASKS
+from gmn.tasks.choice import describe, rebuilt, task_of
+from gmn.tasks.task import Task
 from gmn.train.evaluate import answer
 from gmn.train.journal import epochs_logged
 from gmn.train.loop import Result, train
-from gmn.train.recipe import Recipe, Task
+from gmn.train.recipe import Recipe
 from gmn.zoo.store import write_atomically
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
 CARD_FIELDS = ("model", "task", "metrics", "architectures", "weights_sha256")
-TASK_FIELDS = ("name", "target", "kind", "outputs", "metric")
 
 
 class TrainedFileError(ValueError):
@@ -48,7 +48,7 @@ class Trained:
         name: of the model, as in ``gmn models``.
         model: the module with its best weights, in evaluation mode.
         specs: the architectures it was trained on, by name; the model was made for the first.
-        task: what it predicts; without the task's data.
+        task: what it was trained for; without the task's data.
         card: the content of ``model.json``: recipe, seed, best epoch, metrics on the test split.
     """
 
@@ -73,15 +73,40 @@ class Trained:
                 :func:`gmn.train.answer`.
             seed: of these elements.
         """
-        own = next(self.model.parameters())
         with torch.no_grad():
             return answer(
                 self.model,
                 self.task,
-                graph.to(own.device, own.dtype),
+                self._moved(graph),
                 elements,
                 torch.Generator().manual_seed(seed),
             )
+
+    def networks(self, graph: ParameterGraph) -> list[ParameterGraph]:
+        """The networks that the model answers with: k graphs of B networks each.
+
+        Args:
+            graph: B networks; those that come back have its types and device.
+
+        Raises:
+            ValueError: if the model answers with numbers.
+        """
+        with torch.no_grad():
+            output = self.model(self._moved(graph))
+        if not isinstance(output, ParameterGraph):
+            raise ValueError(
+                f"{self.name} was trained for {self.task.name} and answers with numbers, not with "
+                "networks"
+            )
+        pieces = [output[i : i + len(graph)] for i in range(0, len(output), len(graph))]
+        return [
+            graph.replace({n: v.to(graph.values[n]) for n, v in piece.values.items()})
+            for piece in pieces
+        ]
+
+    def _moved(self, graph: ParameterGraph) -> ParameterGraph:
+        own = next(self.model.parameters())
+        return graph.to(own.device, own.dtype)
 
 
 def fit(
@@ -91,34 +116,45 @@ def fit(
     recipe: Recipe | None = None,
     seed: int = 0,
     progress: bool = True,
+    *,
+    task: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
 ) -> Trained:
-    """Trains a model by name on what a population is for, and writes it into a folder.
+    """Trains a model by name on a population, and writes it into a folder.
 
     Called again with equal arguments after it was stopped, by whatever means, it goes on from the
     last epoch that it finished, and on a CPU ends with the same bits as an undisturbed run.
 
     Args:
         population: folder of a zoo.
-        model: name of an installed model.
+        model: name of an installed model, or ``module:factory``.
         out: folder for ``model.safetensors``, ``model.json``, ``log.csv`` and the run's state.
         recipe: optimisation settings; the defaults if None.
         seed: of everything random.
         progress: whether to show a bar.
+        task: name of the task, or ``module:Class``; None for the one that the labels are for.
+        options: of the task, by name.
+        device: where to train. A run may go on on another, but then not to the same bits.
 
     Raises:
-        KeyError: if there is no model of this name.
-        ValueError: if the model takes no gradient steps, or the folder holds another run.
+        KeyError: if there is no model or no task of this name.
+        LabelError: if labels or weights cannot be used; the message names the networks.
+        UnsupportedArchitecture: if the model cannot read these networks, or not answer the task.
+        ValueError: if the model takes no gradient steps, the folder holds another run, or the task
+            has no such option.
         ZooError: if there is no finished zoo.
     """
-    recipe, factory, task = recipe or Recipe(), registry.find(model), task_of(population)
+    recipe, factory = recipe or Recipe(), registry.find(model)
+    problem = task_of(population, task, options)
     specs = {
-        name: task.zoo.spec(name)
-        for name in task.zoo.architectures
-        if len(task.zoo.indices("train", name))
+        name: problem.zoo.spec(name)
+        for name in problem.zoo.architectures
+        if len(problem.zoo.indices("train", name))
     }
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = factory(next(iter(specs.values())), task.outputs)
+        net = problem.build(factory, next(iter(specs.values())))
         if not isinstance(net, nn.Module):
             raise ValueError(
                 f"{model} is fitted at once instead of by gradient steps, so there are no weights "
@@ -134,11 +170,11 @@ def fit(
         with bar:
 
             def tell(done: float, metric: float) -> None:
-                bar.set_postfix_str(f"{task.metric} {metric:.3f}", refresh=False)
+                bar.set_postfix_str(f"{problem.metric} {metric:.4g}", refresh=False)
                 bar.update()
 
-            result = train(net, task, recipe, seed, tell, out)
-    _save(net, _card(model, specs, task, recipe, seed, result), out)
+            result = train(net.to(device), problem, recipe, seed, tell, out)
+    _save(net, _card(model, specs, problem, recipe, seed, result), out)
     return load(out)
 
 
@@ -153,19 +189,26 @@ def _card(
     return {
         "version": FORMAT_VERSION,
         "model": model,
-        "task": {name: getattr(task, name) for name in TASK_FIELDS},
+        "task": describe(task),
         "recipe": {**recipe.in_words(), "learning_rate": result.learning_rate},
         "seed": seed,
         "epoch": result.epoch,
         "metrics": result.metrics,
+        "baselines": _baselines(task),
         "torch": str(torch.__version__),
         "architectures": {name: json.loads(spec.to_json()) for name, spec in specs.items()},
     }
 
 
+def _baselines(task: Task) -> dict[str, dict[str, float]]:
+    """Metrics on the test split of what needs no model, by name."""
+    target = torch.cat([part.target for part in task.split("test")])
+    return {name: task.metrics(found, target) for name, found in task.baselines().items()}
+
+
 def _save(model: nn.Module, card: dict[str, Any], out: Path) -> None:
     # Cloned, as safetensors refuses tensors that share memory.
-    weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    weights = {n: v.detach().cpu().clone() for n, v in model.state_dict().items()}
     content = save_tensors(weights)
     card = {**card, "weights_sha256": hashlib.sha256(content).hexdigest()}
     write_atomically(out / WEIGHTS, content)
@@ -199,7 +242,7 @@ def load(folder: Path | str) -> Trained:
     }
     task = _task(card["task"], place)
     with torch.random.fork_rng():
-        model = registry.find(card["model"])(next(iter(specs.values())), task.outputs)
+        model = task.build(registry.find(card["model"]), next(iter(specs.values())))
     assert isinstance(model, nn.Module)
     try:
         model.load_state_dict(load_tensors(content))
@@ -224,12 +267,10 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 
 def _task(described: dict[str, Any], place: Path) -> Task:
-    """A task without its data, which is enough to say what outputs stand for."""
-    for kind in TASKS.values():
-        if kind.name == described["name"]:
-            task = kind.__new__(kind)
-            for name in TASK_FIELDS:
-                setattr(task, name, described[name])
-            return task
-    known = ", ".join(kind.name for kind in TASKS.values())
-    raise TrainedFileError(f"{place}: no task is called {described['name']!r}; known: {known}")
+    """A task without its data."""
+    try:
+        return rebuilt(described)
+    except (KeyError, ValueError) as error:
+        raise TrainedFileError(
+            f"{place}: the task it was trained on cannot be made again: {error}"
+        ) from error

@@ -1,18 +1,30 @@
 """Populations of trained networks: built by name, kept in checked files, opened in a moment."""
 
 from gmn.zoo.building import build
-from gmn.zoo.importing import DwsInrs, NfnSirens, SmallCnnZoo, SmallTransformerZoo, import_zoo
+from gmn.zoo.importing import (
+    CheckpointFolder,
+    DwsInrs,
+    ModelZoos,
+    NfnSirens,
+    SmallCnnZoo,
+    SmallTransformerZoo,
+    import_zoo,
+)
 from gmn.zoo.population import Zoo
 from gmn.zoo.population import Zoo as open
 from gmn.zoo.store import ZooError
+from gmn.zoo.writer import ZooWriter
 
 __all__ = [
+    "CheckpointFolder",
     "DwsInrs",
+    "ModelZoos",
     "NfnSirens",
     "SmallCnnZoo",
     "SmallTransformerZoo",
     "Zoo",
     "ZooError",
+    "ZooWriter",
     "build",
     "import_zoo",
     "open",

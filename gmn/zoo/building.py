@@ -2,31 +2,86 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from itertools import starmap
+from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from tqdm import tqdm
 
 import converters
-from gmn.zoo.builders import Builder, Shard, plan
+from gmn.spec import GraphSpec
+from gmn.zoo import provenance
+from gmn.zoo.builders import Builder, Shard, State, plan
 from gmn.zoo.catalogue import builder
+from gmn.zoo.index import histogram
 from gmn.zoo.networks import network
 from gmn.zoo.population import Zoo
-from gmn.zoo.store import Row, ZooWriter
+from gmn.zoo.shards import Header, write_shard
+from gmn.zoo.store import Row
+from gmn.zoo.writer import ZooWriter, identity_of, is_finished
 
-Task = tuple[ZooWriter, Builder, int, Shard]
+
+@dataclass(frozen=True)
+class Task:
+    """What it takes to build one shard, in any process that sees the folder.
+
+    Attributes:
+        folder: Of the zoo.
+        builder: What the population is made of.
+        seed: Of the population.
+        shard: Which networks.
+        spec: Of their architecture.
+    """
+
+    folder: Path
+    builder: Builder
+    seed: int
+    shard: Shard
+    spec: GraphSpec
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The networks of one shard before they are written.
+
+    Attributes:
+        shard: Which ones.
+        state: Their stacked states, without those that diverged.
+        rows: One dict for each in ``state``.
+        left_out: Ids of those that diverged.
+        seconds: How long the training took, on one thread.
+    """
+
+    shard: Shard
+    state: State
+    rows: list[Row]
+    left_out: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Built:
+    """A shard that was written.
+
+    Attributes:
+        shard: Its number.
+        networks: How many were trained.
+        seconds: How long that took, on one thread.
+    """
+
+    shard: int
+    networks: int
+    seconds: float
 
 
 def build(
@@ -65,52 +120,69 @@ def build(
     if size < 1 or workers < 1:
         raise ValueError(f"size and workers must be positive, got {size} and {workers}")
     chosen = builder(name)
-    writer = ZooWriter(Path(out), name, size, seed, chosen.configuration())
+    folder, configuration = Path(out), chosen.configuration()
     shards = plan(size, chosen.architectures, chosen.shard_size)
+    if not is_finished(folder, identity_of(name, size, seed, configuration), len(shards)):
+        with ZooWriter(folder, name, size, seed, configuration) as writer:
+            _build_missing(writer, chosen, shards, workers, progress)
+            index, headers = writer.contents(len(shards))
+            own = chosen.card(index.to_pylist())
+            writer.finish(len(shards), {**data_card(index, headers), **own})
+    return Zoo(folder)
+
+
+def _build_missing(
+    writer: ZooWriter, chosen: Builder, shards: Sequence[Shard], workers: int, progress: bool
+) -> None:
+    """Builds the shards that are not there yet, and notes how long each took."""
     missing = [shards[number] for number in writer.missing(len(shards))]
-    if missing or not writer.complete:
-        one = chosen.example()[:1]  # fails here, with its advice, rather than in a worker
-        tasks = [(writer, chosen, seed, shard) for shard in missing]
-        done = size - sum(len(shard.networks) for shard in missing)
-        with tqdm(total=size, initial=done, unit="net", disable=not progress) as bar:
-            for trained in _run(tasks, workers):
-                bar.update(trained)
-        rows = writer.collect_rows(len(shards))
-        specs = {
-            architecture: json.loads(converters.trace(network(architecture), (one,)).to_json())
-            for architecture in chosen.architectures
-        }
-        writer.finish(len(shards), rows, specs, {**data_card(rows, size), **chosen.card(rows)})
-    return Zoo(writer.folder)
+    if not missing:
+        return
+    one = chosen.example()[:1]  # fails here, with its advice, rather than in a worker
+    specs = {
+        name: converters.trace(network(name), (one,))
+        for name in sorted({shard.architecture for shard in missing})
+    }
+    seed = writer.identity["seed"]
+    tasks = [Task(writer.folder, chosen, seed, s, specs[s.architecture]) for s in missing]
+    size = sum(len(shard.networks) for shard in shards)
+    done = size - sum(len(shard.networks) for shard in missing)
+    provenance.note(writer.folder, "start", {"workers": workers})
+    with tqdm(total=size, initial=done, unit="net", disable=not progress) as bar:
+        for built in _run(tasks, workers):
+            facts = {"shard": built.shard, "seconds": round(built.seconds, 3)}
+            provenance.note(writer.folder, "shard", facts)
+            bar.update(built.networks)
 
 
-def data_card(rows: list[Row], size: int) -> dict[str, Any]:
+def data_card(index: pa.Table, headers: Sequence[Header]) -> dict[str, Any]:
     """What a reader should know about any population before using it.
 
     Args:
-        rows: The rows of its networks.
-        size: How many were trained.
+        index: The rows of its networks.
+        headers: What its shards say of themselves.
 
     Returns:
-        JSON values: counts, and training time in processor seconds.
+        JSON values: counts, and the ids of the networks that diverged.
     """
+    left_out = sorted(name for header in headers for name in header.left_out)
     return {
-        "networks": len(rows),
-        "diverged_and_kept_out": size - len(rows),
-        "training_seconds": round(sum(row["seconds"] for row in rows), 1),
-        "splits": dict(Counter(row["split"] for row in rows)),
+        "networks": len(index),
+        "diverged_and_kept_out": len(left_out),
+        "diverged": left_out,
+        "splits": histogram(index, "split"),
     }
 
 
-def _run(tasks: list[Task], workers: int) -> Iterator[int]:
-    """Builds shards and yields the number of networks trained, as each is done."""
+def _run(tasks: Sequence[Task], workers: int) -> Iterator[Built]:
+    """Builds shards, in any order, and tells of each as it is done."""
     if min(workers, len(tasks)) <= 1:
         with _one_thread():
-            yield from starmap(_build_shard, tasks)
+            yield from map(build_shard, tasks)
         return
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
-        futures = [pool.submit(_build_shard, *task) for task in tasks]
+        futures = [pool.submit(build_shard, task) for task in tasks]
         for future in as_completed(futures):
             yield future.result()
     finally:
@@ -143,17 +215,49 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _build_shard(writer: ZooWriter, chosen: Builder, seed: int, shard: Shard) -> int:
-    """Trains the networks of one shard and writes it; returns how many were trained."""
+def build_shard(task: Task) -> Built:
+    """Trains the networks of one shard and writes it.
+
+    The numbers are those of one thread: the caller sees to it.
+
+    Raises:
+        ZooError: If the shard cannot be written.
+    """
+    return write_trained(task.folder, task.spec, train_shard(task.builder, task.seed, task.shard))
+
+
+def train_shard(chosen: Builder, seed: int, shard: Shard) -> Trained:
+    """Trains the networks of one shard; those that diverged are left out by name."""
     start = time.perf_counter()
     state, rows = chosen.train(shard, seed)
-    seconds = (time.perf_counter() - start) / len(shard.networks)
+    full: list[Row] = [
+        {"id": f"{number:06d}", **row} for number, row in zip(shard.networks, rows, strict=True)
+    ]
     finite = torch.stack([value.flatten(1).isfinite().all(1) for value in state.values()]).all(0)
     kept = finite.nonzero().flatten()
-    full: list[Row] = [
-        {"id": f"{shard.networks[row]:06d}", **rows[row], "seconds": round(seconds, 3)}
-        for row in kept.tolist()
-    ]
-    stacked = {name: value[kept] for name, value in state.items()}
-    writer.write_shard(shard.number, shard.architecture, stacked, full)
-    return len(shard.networks)
+    return Trained(
+        shard,
+        {name: value[kept] for name, value in state.items()},
+        [full[row] for row in kept.tolist()],
+        tuple(full[row]["id"] for row in (~finite).nonzero().flatten().tolist()),
+        time.perf_counter() - start,
+    )
+
+
+def write_trained(folder: Path, spec: GraphSpec, trained: Trained) -> Built:
+    """Writes the shard of trained networks.
+
+    Raises:
+        ZooError: If it cannot be written.
+    """
+    shard = trained.shard
+    write_shard(
+        folder,
+        shard.number,
+        shard.architecture,
+        spec,
+        trained.state,
+        trained.rows,
+        left_out=trained.left_out,
+    )
+    return Built(shard.number, len(shard.networks), trained.seconds)

@@ -74,12 +74,12 @@ def _tenths(values: list[float]) -> list[int]:
     return [counts[tenth] for tenth in range(10)]
 
 
-def split_of(seed: int, number: int) -> str:
+def split_of(seed: int, number: int | str) -> str:
     """The split of a network, whatever the size of the zoo: 70 % train, 15 % val, 15 % test.
 
     Args:
         seed: Seed of the population.
-        number: Number of the network.
+        number: Number or name of the network.
 
     Returns:
         ``"train"``, ``"val"`` or ``"test"``.

@@ -19,6 +19,8 @@ class SmallCNN(nn.Module):
     Args:
         activation: ``"relu"`` or ``"tanh"``.
         width: Number of channels of each convolution.
+        padding: Zeros around the images and feature maps, in pixels. 0 is what Keras does: with
+            it, weights mean the same for images of any size.
 
     Raises:
         ValueError: If the activation is not one of the two.
@@ -27,14 +29,14 @@ class SmallCNN(nn.Module):
     4970
     """
 
-    def __init__(self, activation: str, width: int = 16) -> None:
+    def __init__(self, activation: str, width: int = 16, padding: int = 1) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             known = ", ".join(sorted(ACTIVATIONS))
             raise ValueError(f"SmallCNN has no activation {activation!r}; known: {known}")
-        self.conv1 = nn.Conv2d(1, width, kernel_size=3, stride=2, padding=1)
-        self.conv2 = nn.Conv2d(width, width, kernel_size=3, stride=2, padding=1)
-        self.conv3 = nn.Conv2d(width, width, kernel_size=3, stride=2, padding=1)
+        self.conv1 = nn.Conv2d(1, width, kernel_size=3, stride=2, padding=padding)
+        self.conv2 = nn.Conv2d(width, width, kernel_size=3, stride=2, padding=padding)
+        self.conv3 = nn.Conv2d(width, width, kernel_size=3, stride=2, padding=padding)
         self.head = nn.Linear(width, 10)
         self.activation = ACTIVATIONS[activation]()
 

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
-from gmn.zoo.store import INDEX, Row, ZooError, file_sha256, read_manifest, read_tensors
-
-SPLITS = ("train", "val", "test")
+from gmn.zoo.columns import SPLITS
+from gmn.zoo.index import is_number, numeric_columns, read_index
+from gmn.zoo.reader import ShardReader
+from gmn.zoo.store import MANIFEST, Row, ZooError, read_manifest
 
 
 class Zoo:
     """A population of trained networks.
 
-    Made by :func:`gmn.zoo.open` and :func:`gmn.zoo.build`.
+    Made by :func:`gmn.zoo.open` and :func:`gmn.zoo.build`. Networks are numbered in the order of
+    their ids. Weights stay in their files until they are asked for; each shard is compared with
+    its checksum when it is first read.
 
     Args:
         folder: Folder of a finished zoo.
@@ -28,74 +35,96 @@ class Zoo:
     Attributes:
         folder: Where the zoo lies.
         manifest: The content of ``zoo.json``: name, seed, configuration, data card.
-        rows: One dict a network: id, architecture, split, labels, hyper-parameters.
+        index: One row a network: id, architecture, spec, shard, row, split, labels,
+            hyper-parameters; an Arrow table.
 
     Raises:
-        ZooError: If the folder holds no finished zoo, or a file of it is missing or damaged.
+        ZooError: If the folder holds no finished zoo, or a file of it is missing or not of the
+            size it should have.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.manifest: dict[str, Any] = read_manifest(self.folder)
-        if "shards" not in self.manifest:
-            raise ZooError(
-                f"{self.folder} holds an unfinished zoo. "
-                "Build it again with the same arguments: it goes on where it stopped."
-            )
-        self._verify()
-        text = (self.folder / INDEX).read_text()
-        self.rows: list[Row] = [json.loads(line) for line in text.splitlines()]
-        self._shards: dict[str, dict[str, Tensor]] = {}
+        self.manifest, self.index = _read(self.folder)
+        self.reader = ShardReader(self.folder, self.manifest["shards"])
+        self._specs: dict[str, GraphSpec] = {}
+        self._shard: np.ndarray[Any, Any] = self.index["shard"].to_numpy()
+        self._row: np.ndarray[Any, Any] = self.index["row"].to_numpy()
 
-    def _verify(self) -> None:
-        """Compares every file with the checksum taken when the zoo was finished."""
-        expected = {INDEX: self.manifest["index_sha256"]}
-        expected |= {shard["file"]: shard["sha256"] for shard in self.manifest["shards"]}
-        missing = [file for file in expected if not (self.folder / file).is_file()]
-        present = [file for file in expected if file not in missing]
-        damaged = [f for f in present if file_sha256(self.folder / f) != expected[f]]
-        if missing or damaged:
-            raise ZooError(
-                f"{self.folder}: missing {missing or 'nothing'}, damaged {damaged or 'nothing'}. "
-                "Build it again with the same arguments: only these are made anew."
-            )
+    def __reduce__(self) -> tuple[type[Zoo], tuple[Path]]:
+        return Zoo, (self.folder,)  # opened again: mapped tensors would be sent as a whole
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.index)
 
     def __repr__(self) -> str:
         kinds = ", ".join(self.architectures)
         return f"Zoo({self.manifest['name']!r}, {len(self)} networks of {kinds})"
 
+    @cached_property
+    def rows(self) -> list[Row]:
+        """One dict a network, made from the index when first asked for; None where it has none."""
+        rows: list[Row] = self.index.to_pylist()
+        return rows
+
     @property
+    def columns(self) -> list[str]:
+        """Names of all columns of the index."""
+        names: list[str] = self.index.column_names
+        return names
+
+    @cached_property
     def architectures(self) -> list[str]:
         """Names of the architectures of the population, sorted."""
-        return sorted({row["architecture"] for row in self.rows})
+        return sorted({s["architecture"] for s in self.manifest["shards"] if s["networks"]})
 
-    def labels(self, name: str) -> Tensor:
+    @property
+    def extras(self) -> list[str]:
+        """Kinds of further tensors that at least one shard holds, such as ``gradient``."""
+        return sorted({kind for shard in self.manifest["shards"] for kind in shard["extras"]})
+
+    def labels(self, name: str, indices: Sequence[int] | Tensor | None = None) -> Tensor:
         """One label of every network.
 
         Args:
             name: A numeric column of the index, such as ``"test_accuracy"``.
+            indices: Numbers of the networks; all if None.
 
         Returns:
             float32 values, shape (networks,).
 
         Raises:
-            KeyError: If the index has no such numeric column.
+            KeyError: If the index has no such column.
+            ValueError: If it holds no numbers, or none or NaN for a network.
         """
-        try:
-            values = [float(row[name]) for row in self.rows]
-        except (KeyError, TypeError, ValueError):
-            known = [key for key, value in self.rows[0].items() if isinstance(value, float)]
-            raise KeyError(f"no label is called {name!r}; known: {', '.join(known)}") from None
-        return torch.tensor(values)
+        known = ", ".join(numeric_columns(self.index))
+        if name not in self.columns:
+            raise KeyError(f"no label is called {name!r}; known: {known}")
+        column = self.index[name]
+        if not is_number(column.type):
+            raise ValueError(f"{name!r} holds {column.type}, not numbers; known labels: {known}")
+        chosen = np.arange(len(self)) if indices is None else self.numbers(indices)
+        taken = column.take(pa.array(chosen))
+        values = pc.cast(taken, pa.float64()).to_numpy()
+        if len(lacking := np.flatnonzero(np.isnan(values))):
+            raise ValueError(self._lacking(name, chosen[lacking]))
+        return torch.from_numpy(values.astype(np.float32))
 
-    def indices(self, split: str, architecture: str | None = None) -> Tensor:
+    def _lacking(self, name: str, numbers: np.ndarray[Any, Any]) -> str:
+        first = int(numbers[0])
+        value = self.index[name][first].as_py()
+        found = "has no value" if value is None else f"is {value}"
+        more = f", nor do {len(numbers) - 1} others" if len(numbers) > 1 else ""
+        return (
+            f"label {name!r} {found} for network {self.index['id'][first].as_py()}{more}; choose "
+            "networks that have it, with the argument indices, or with gmn zoo filter"
+        )
+
+    def indices(self, split: str | None = None, architecture: str | None = None) -> Tensor:
         """Numbers of the networks of one split.
 
         Args:
-            split: ``"train"``, ``"val"`` or ``"test"``.
+            split: ``"train"``, ``"val"`` or ``"test"``; None for all networks.
             architecture: Keep only networks of this architecture; None keeps all.
 
         Returns:
@@ -104,17 +133,16 @@ class Zoo:
         Raises:
             ValueError: If the split or the architecture is unknown.
         """
-        if split not in SPLITS:
+        if split is not None and split not in SPLITS:
             raise ValueError(f"no split is called {split!r}; known: {', '.join(SPLITS)}")
         if architecture is not None and architecture not in self.architectures:
             known = ", ".join(self.architectures)
             raise ValueError(f"this zoo has no architecture {architecture!r}; known: {known}")
-        chosen = [
-            number
-            for number, row in enumerate(self.rows)
-            if row["split"] == split and architecture in (None, row["architecture"])
-        ]
-        return torch.tensor(chosen, dtype=torch.int64)
+        chosen = np.ones(len(self), dtype=bool)
+        for column, wanted in (("split", split), ("architecture", architecture)):
+            if wanted is not None:
+                chosen &= pc.fill_null(pc.equal(self.index[column], wanted), False).to_numpy()
+        return torch.from_numpy(np.flatnonzero(chosen))
 
     def state(self, index: int) -> dict[str, Tensor]:
         """State dict of one network.
@@ -128,10 +156,7 @@ class Zoo:
         Raises:
             IndexError: If there are not so many networks.
         """
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"network {index} asked for, but the zoo has {len(self)}")
-        row = self.rows[index]
-        return {name: value[row["row"]].clone() for name, value in self._shard(row).items()}
+        return {name: value[0] for name, value in self.stacked([index]).items()}
 
     def stacked(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
         """State dicts of several networks of one architecture.
@@ -143,17 +168,69 @@ class Zoo:
             The tensors stacked, each of shape (len(indices), ...).
 
         Raises:
+            IndexError: If there are not so many networks.
             ValueError: If there are none, or they are not all of one architecture.
+            ZooError: If a shard that they lie in is damaged.
         """
-        numbers = [int(index) for index in indices]
-        kinds = {self.rows[number]["architecture"] for number in numbers}
-        if len(kinds) != 1:
+        return self._gather(indices, None)[1]
+
+    def extra(self, kind: str, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
+        """Further stacked tensors of several networks of one architecture.
+
+        Args:
+            kind: Such as ``gradient`` or ``mask``: one of :attr:`extras`.
+            indices: Numbers of the networks, in the order wanted; at least one.
+
+        Returns:
+            The tensors stacked, each of shape (len(indices), ...), by name.
+
+        Raises:
+            IndexError: If there are not so many networks.
+            ValueError: If there are none, they are not all of one architecture, or one of them has
+                no such tensors.
+            ZooError: If a shard that they lie in is damaged.
+        """
+        return self._gather(indices, kind)[1]
+
+    def _gather(
+        self, indices: Sequence[int] | Tensor, kind: str | None
+    ) -> tuple[str, dict[str, Tensor]]:
+        """The architecture of networks, and their tensors."""
+        numbers = self.numbers(indices)
+        shards, rows = self._shard[numbers], self._row[numbers]
+        names = {self.reader.architecture(shard) for shard in np.unique(shards).tolist()}
+        if len(names) != 1:
             raise ValueError(
-                f"stacked() needs networks of exactly one architecture, got {sorted(kinds)}. "
+                f"stacked() needs networks of exactly one architecture, got {sorted(names)}. "
                 "Choose them with indices(split, architecture)."
             )
-        states = [self.state(number) for number in numbers]
-        return {name: torch.stack([state[name] for state in states]) for name in states[0]}
+        return names.pop(), self.reader.gather(shards, rows, kind)
+
+    def numbers(self, indices: Sequence[int] | Tensor) -> np.ndarray[Any, Any]:
+        """Numbers of networks as an array, negative ones counted from the end.
+
+        Raises:
+            IndexError: If there are not so many networks.
+        """
+        if isinstance(indices, Tensor):
+            indices = indices.cpu()
+        numbers = np.asarray(indices, dtype=np.int64)
+        beyond = (numbers < -len(self)) | (numbers >= len(self))
+        if beyond.any():
+            wrong = int(numbers[beyond][0])
+            raise IndexError(f"network {wrong} asked for, but the zoo has {len(self)}")
+        return np.where(numbers < 0, numbers + len(self), numbers)
+
+    def places(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """Shard and row of networks, both int64 of shape (networks,).
+
+        Raises:
+            IndexError: If there are not so many networks.
+        """
+        numbers = self.numbers(indices)
+        return tuple(  # type: ignore[return-value]
+            torch.from_numpy(place[numbers].astype(np.int64)) for place in (self._shard, self._row)
+        )
 
     def spec(self, architecture: str) -> GraphSpec:
         """The structure and symmetries of one architecture, traced when the zoo was built.
@@ -164,7 +241,10 @@ class Zoo:
         Raises:
             KeyError: If the zoo has no such architecture.
         """
-        return GraphSpec.from_json(json.dumps(self.manifest["architectures"][architecture]["spec"]))
+        if architecture not in self._specs:
+            found = self.manifest["architectures"][architecture]["spec"]
+            self._specs[architecture] = GraphSpec.from_json(json.dumps(found))
+        return self._specs[architecture]
 
     def graph(self, indices: Sequence[int] | Tensor) -> ParameterGraph:
         """Several networks of one architecture as a parameter graph.
@@ -173,14 +253,50 @@ class Zoo:
             indices: Numbers of the networks, in the order wanted; at least one.
 
         Raises:
+            IndexError: If there are not so many networks.
             ValueError: If there are none, or they are not all of one architecture.
+            ZooError: If a shard that they lie in is damaged.
         """
-        values = self.stacked(indices)
-        return ParameterGraph(self.spec(self.rows[int(indices[0])]["architecture"]), values)
+        architecture, values = self._gather(indices, None)
+        return ParameterGraph(self.spec(architecture), values)
 
-    def _shard(self, row: Row) -> dict[str, Tensor]:
-        """The stacked tensors of the shard that a row points to, read once."""
-        file = row["shard"]
-        if file not in self._shards:
-            self._shards[file] = read_tensors(self.folder / file)
-        return self._shards[file]
+
+def _read(folder: Path) -> tuple[dict[str, Any], pa.Table]:
+    """Manifest and index that belong together."""
+    while True:
+        manifest = read_manifest(folder)
+        if "shards" not in manifest:
+            raise ZooError(
+                f"{folder} holds an unfinished zoo. "
+                "Build it again with the same arguments: it goes on where it stopped."
+            )
+        try:
+            _check_files(folder, manifest["shards"])
+            found = manifest["index"]
+            return manifest, read_index(folder / found["file"], found["sha256"])
+        except ZooError:
+            # A writer that appended since has put another index in the place of this one.
+            if read_manifest(folder) == manifest:
+                raise
+
+
+def _check_files(folder: Path, shards: list[dict[str, Any]]) -> None:
+    """Presence and sizes; what the bytes are is found out when they are read."""
+    sizes = {shard["file"]: _size(folder / shard["file"]) for shard in shards}
+    missing = [file for file, size in sizes.items() if size is None]
+    wrong = [s["file"] for s in shards if sizes[s["file"]] not in (None, s["bytes"])]
+    if missing or wrong:
+        lost = sum(s["networks"] for s in shards if s["file"] in (*missing, *wrong))
+        raise ZooError(
+            f"{folder}: missing {missing or 'nothing'}, damaged {wrong or 'nothing'}: {lost} of "
+            f"{sum(s['networks'] for s in shards)} networks, says {MANIFEST}. Build it again with "
+            "the same arguments: only these are made anew. Or keep the others: "
+            f"gmn zoo verify {folder} --rescue OUT"
+        )
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gmn import zoo
 from gmn.zoo import catalogue, images
+from gmn.zoo.builders import Shard
 from gmn.zoo.fitting import fit, initial_state, pixel_grid, stack
 from gmn.zoo.inrs import InrBuilder
 from gmn.zoo.networks import Siren, network
@@ -152,8 +153,7 @@ def test_a_stopped_build_goes_on(built, tmp_path, monkeypatch):
             assert torch.equal(value, built.state(index)[name])
 
 
-def test_only_sirens_can_be_fitted(tmp_path, monkeypatch):
+def test_only_sirens_can_be_fitted():
     wrong = replace(catalogue.BUILDERS[NAME], architectures=("cnn-relu",))
-    monkeypatch.setitem(catalogue.BUILDERS, NAME, wrong)
     with pytest.raises(TypeError, match="cnn-relu is a SmallCNN, not a Siren"):
-        build(tmp_path)
+        wrong.train(Shard(0, "cnn-relu", (0,)), 0)

@@ -366,7 +366,7 @@ def test_damage_is_named(folder: Path, tmp_path: Path) -> None:
     (out / "model.json").write_text("{")
     with pytest.raises(TrainedFileError, match=r"model\.json is damaged"):
         load(out)
-    (out / "model.json").write_text('{"version": 1, "model": "flat-mlp"}')
+    (out / "model.json").write_text('{"version": 2, "model": "flat-mlp"}')
     with pytest.raises(TrainedFileError, match="lacks task, metrics, architectures"):
         load(out)
     (out / "model.json").write_text('{"version": 7}')

@@ -1,7 +1,9 @@
 """Published zoos, read from disk and converted into zoos of this library; one file per layout."""
 
 from gmn.zoo.importing.dws import DwsInrs
+from gmn.zoo.importing.folder import CheckpointFolder
 from gmn.zoo.importing.layout import Entry, Layout, Listing
+from gmn.zoo.importing.model_zoos import ModelZoos
 from gmn.zoo.importing.named import LAYOUTS, named_layout
 from gmn.zoo.importing.nfn import NfnSirens
 from gmn.zoo.importing.run import import_zoo
@@ -10,10 +12,12 @@ from gmn.zoo.importing.transformer import SmallTransformerZoo
 
 __all__ = [
     "LAYOUTS",
+    "CheckpointFolder",
     "DwsInrs",
     "Entry",
     "Layout",
     "Listing",
+    "ModelZoos",
     "NfnSirens",
     "SmallCnnZoo",
     "SmallTransformerZoo",

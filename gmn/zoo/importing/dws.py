@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 import converters
-from gmn.zoo.importing.layout import Entry, Layout, Listing, State
+from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.sirens import PublishedSiren, siren_state
-from gmn.zoo.population import SPLITS
+from gmn.zoo.importing.splits import read_splits
 from gmn.zoo.recipe import derive_seed
 from gmn.zoo.store import ZooError
 
@@ -48,9 +46,9 @@ class DwsInrs(Layout):
         """Whether the published splits are used."""
         return {"published_splits": self.splits is not None}
 
-    def architecture(self, name: str) -> tuple[nn.Module, Tensor]:
+    def architecture(self, name: str) -> Architecture:
         """The one architecture, and a coordinate."""
-        return PublishedSiren(shift=0.5), torch.zeros(1, 2)
+        return PublishedSiren(shift=0.5), (torch.zeros(1, 2),)
 
     def listing(self) -> Listing:
         """All networks by folder; rows hold ``label``, ``image`` and ``part``."""
@@ -64,7 +62,7 @@ class DwsInrs(Layout):
             chosen = {name: _own_split(name) for name in folders}
             rule = "testing images are the test split; one in 12 training images for validation"
         else:
-            chosen = _read_splits(self.splits)
+            chosen = read_splits(self.splits, _name_in, "mnist_png_training_5_0")
             rule = "published file of splits"
         entries = tuple(
             _entry(name, folders[name], chosen[name]) for name in sorted(folders.keys() & chosen)
@@ -122,30 +120,6 @@ def _own_split(name: str) -> str:
     return "val" if derive_seed(0, "split", name) % VAL_ONE_IN == 0 else "train"
 
 
-def _read_splits(path: Path) -> dict[str, str]:
-    """The split of each network that the file names."""
-    try:
-        content = json.loads(path.read_bytes())
-        lists = {
-            split: value["path"] if isinstance(value := content[split], dict) else value
-            for split in SPLITS
-        }
-        names = {split: [FOLDER.search(item) for item in items] for split, items in lists.items()}
-    except OSError as error:
-        raise ZooError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ZooError(
-            f"{path} is no file of splits ({error!r}): wanted is JSON with the paths of networks "
-            f"under {', '.join(SPLITS)}"
-        ) from error
-    result: dict[str, str] = {}
-    for split, matches in names.items():
-        for position, match in enumerate(matches):
-            if match is None:
-                raise ZooError(
-                    f"{path}: path {position} of {split}, {lists[split][position]!r}, names no "
-                    "folder like mnist_png_training_5_0"
-                )
-            if result.setdefault(match[1], split) != split:
-                raise ZooError(f"{path}: {match[1]} is in two splits, {result[match[1]]}, {split}")
-    return result
+def _name_in(path: str) -> str | None:
+    match = FOLDER.search(path)
+    return None if match is None else match[1]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gmn.zoo.store import Row
 
 State = dict[str, Tensor]
+Architecture = tuple[nn.Module, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,14 @@ class Layout(ABC):
         """
 
     @abstractmethod
-    def architecture(self, name: str) -> tuple[nn.Module, Tensor]:
-        """A network of an architecture that entries name, and an input to trace it with."""
+    def architecture(self, name: str) -> Architecture:
+        """A network of an architecture that entries name, and inputs to trace it with."""
 
     @abstractmethod
     def read(self, entry: Entry) -> State:
         """The weights of one network, under the names of the module of its architecture.
+
+        They may stay mapped from a file.
 
         Raises:
             ValueError: If they cannot be read; the message says why.

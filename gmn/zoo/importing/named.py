@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
 from gmn.zoo.importing.dws import DwsInrs
+from gmn.zoo.importing.folder import CheckpointFolder
 from gmn.zoo.importing.layout import Layout
+from gmn.zoo.importing.model_zoos import ModelZoos
 from gmn.zoo.importing.nfn import NfnSirens
 from gmn.zoo.importing.small_cnn import SmallCnnZoo
 from gmn.zoo.importing.transformer import SmallTransformerZoo
 
 LAYOUTS: dict[str, Callable[..., Layout]] = {
-    layout.name: layout for layout in (SmallCnnZoo, DwsInrs, NfnSirens, SmallTransformerZoo)
+    layout.name: layout
+    for layout in (
+        SmallCnnZoo,
+        DwsInrs,
+        NfnSirens,
+        SmallTransformerZoo,
+        ModelZoos,
+        CheckpointFolder,
+    )
 }
 
 
@@ -27,14 +37,18 @@ def named_layout(name: str, source: str | Path, options: Mapping[str, Any]) -> L
         options: Further arguments of the layout; those that are None or False count as not given.
 
     Raises:
-        ValueError: If no layout has this name, or it has not one of the options.
+        ValueError: If no layout has this name, it has not one of the options, or lacks one that it
+            needs.
     """
     if name not in LAYOUTS:
         raise ValueError(f"no layout is called {name!r}; known: {', '.join(LAYOUTS)}")
     # An epoch of 0 is given: `in (None, False)` would drop it.
     given = {k: value for k, value in options.items() if value is not None and value is not False}
-    known = [option for option in signature(LAYOUTS[name]).parameters if option != "source"]
+    known = {o: p for o, p in signature(LAYOUTS[name]).parameters.items() if o != "source"}
     for option in given:
         if option not in known:
             raise ValueError(f"{name} has no option {option!r}; it has: {', '.join(known)}")
+    lacking = [o for o, p in known.items() if p.default is Parameter.empty and o not in given]
+    if lacking:
+        raise ValueError(f"{name} needs the options {', '.join(lacking)}")
     return LAYOUTS[name](source, **given)

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 import converters
-from gmn.zoo.importing.layout import Entry, Layout, Listing, State
+from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.sirens import PublishedSiren, siren_state
 from gmn.zoo.store import ZooError
 
@@ -45,9 +44,9 @@ class NfnSirens(Layout):
         """Whether further networks of training images are imported."""
         return {"copies": self.copies}
 
-    def architecture(self, name: str) -> tuple[nn.Module, Tensor]:
+    def architecture(self, name: str) -> Architecture:
         """``"siren-1"`` or ``"siren-3"``, and a coordinate."""
-        return PublishedSiren(outputs=int(name.removeprefix("siren-"))), torch.zeros(1, 2)
+        return PublishedSiren(outputs=int(name.removeprefix("siren-"))), (torch.zeros(1, 2),)
 
     def listing(self) -> Listing:
         """All networks by file; rows hold ``label``, ``image`` and ``view``."""

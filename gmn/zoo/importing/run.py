@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
-from torch import nn
 from tqdm import tqdm
 
 import converters
+from gmn.graph import ParameterGraph, StateDictError
+from gmn.spec import GraphSpec
+from gmn.zoo import provenance
 from gmn.zoo.importing.layout import Entry, Layout, Listing, State
+from gmn.zoo.index import histogram
 from gmn.zoo.population import Zoo
-from gmn.zoo.store import Row, ZooError, ZooWriter
+from gmn.zoo.store import ZooError
+from gmn.zoo.writer import ZooWriter, identity_of, is_finished
 
-SHARD_SIZE = 1000
+SHARD_SIZE = 1000  # networks
+SHARD_BYTES = 256 << 20
 FIRST = 3  # of the reasons that an error repeats
 
 Part = tuple[str, tuple[Entry, ...]]  # the architecture and the networks of one shard
@@ -47,32 +52,75 @@ def import_zoo(layout: Layout, out: str | Path, progress: bool = True) -> Zoo:
     if not listing.entries:
         raise ZooError(f"{layout.name}: nothing to import: {_reasons(listing, listing.skipped)}")
     entries = listing.entries
-    modules = {name: layout.architecture(name) for name in _architectures(entries)}
+    architectures, folder = _Architectures(layout), Path(out)
     configuration = {**layout.configuration(), "source_sha256": _fingerprint(entries)}
-    writer = ZooWriter(Path(out), layout.name, len(entries), 0, configuration)
-    parts = _parts(entries)
-    missing = writer.missing(len(parts))
-    if missing or not writer.complete:
-        done = len(entries) - sum(len(parts[number][1]) for number in missing)
-        with tqdm(total=len(entries), initial=done, unit="net", disable=not progress) as bar:
-            for number in missing:
-                _write(writer, number, parts[number], layout, modules)
-                bar.update(len(parts[number][1]))
-        _finish(writer, len(parts), layout, listing, modules)
-    return Zoo(writer.folder)
+    identity = identity_of(layout.name, len(entries), 0, configuration)
+    parts = _parts(entries, architectures)
+    if not is_finished(folder, identity, len(parts)):
+        with ZooWriter(folder, layout.name, len(entries), 0, configuration) as writer:
+            missing = writer.missing(len(parts))
+            done = len(entries) - sum(len(parts[number][1]) for number in missing)
+            provenance.note(folder, "start", {"workers": 1})
+            with tqdm(total=len(entries), initial=done, unit="net", disable=not progress) as bar:
+                for number in missing:
+                    _write(writer, number, parts[number], architectures)
+                    bar.update(len(parts[number][1]))
+            _finish(writer, len(parts), listing, architectures)
+    return Zoo(folder)
 
 
-def _architectures(entries: tuple[Entry, ...]) -> list[str]:
-    return sorted({entry.architecture for entry in entries})
+class _Architectures:
+    """The architectures of a published zoo; each is built and traced once, when it is needed."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._specs: dict[str, GraphSpec] = {}
+        self._sizes: dict[str, int] = {}
+
+    def spec(self, name: str) -> GraphSpec:
+        """The structure of an architecture."""
+        if name not in self._specs:
+            self._specs[name] = converters.trace(*self.layout.architecture(name))
+        return self._specs[name]
+
+    def shard_size(self, name: str) -> int:
+        """How many of its networks are in one shard: large networks are few, to fit in memory."""
+        if name not in self._sizes:
+            state = self.layout.architecture(name)[0].state_dict()
+            self._sizes[name] = 4 * sum(value.numel() for value in state.values())
+        return max(1, min(SHARD_SIZE, SHARD_BYTES // max(1, self._sizes[name])))
+
+    def read(self, entry: Entry) -> State:
+        """The weights of one network in the module's order, in float32 and in memory.
+
+        Raises:
+            ValueError: If they cannot be read, do not fit, or are not finite.
+        """
+        spec = self.spec(entry.architecture)
+        # Copies, since a thousand mapped files at once may be more than a process can open.
+        found = {
+            name: value.to(torch.float32, copy=True) if value.is_floating_point() else value.clone()
+            for name, value in self.layout.read(entry).items()
+        }
+        state = converters.fit_state(spec, found, ["module.", "_orig_mod."])
+        try:
+            graph = ParameterGraph.from_state_dicts(spec, [state])
+        except StateDictError as error:
+            text = str(error).removeprefix("network 0: ").removesuffix(" in network 0")
+            raise ValueError(text) from error
+        return {name: value[0] for name, value in graph.values.items()}
 
 
-def _parts(entries: tuple[Entry, ...]) -> list[Part]:
+def _parts(entries: tuple[Entry, ...], architectures: _Architectures) -> list[Part]:
     """The networks of each shard: of one architecture, in the order of the listing."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.architecture, []).append(entry)
     parts: list[Part] = []
-    for architecture in _architectures(entries):
-        chosen = [entry for entry in entries if entry.architecture == architecture]
-        starts = range(0, len(chosen), SHARD_SIZE)
-        parts += [(architecture, tuple(chosen[start : start + SHARD_SIZE])) for start in starts]
+    for architecture in sorted(groups):
+        chosen, size = groups[architecture], architectures.shard_size(architecture)
+        starts = range(0, len(chosen), size)
+        parts += [(architecture, tuple(chosen[start : start + size])) for start in starts]
     return parts
 
 
@@ -89,88 +137,54 @@ def _fingerprint(entries: tuple[Entry, ...]) -> str:
     return digest.hexdigest()
 
 
-def _write(
-    writer: ZooWriter,
-    number: int,
-    part: Part,
-    layout: Layout,
-    modules: dict[str, tuple[nn.Module, torch.Tensor]],
-) -> None:
+def _write(writer: ZooWriter, number: int, part: Part, architectures: _Architectures) -> None:
     """Writes one shard of those networks that can be used."""
     architecture, entries = part
     states, rows = [], []
     for entry in entries:
         try:
-            states.append(_checked(layout.read(entry), modules[architecture][0]))
+            states.append(architectures.read(entry))
         except ValueError:
             continue  # _finish names it: also if the import is stopped before
         rows.append(entry.row)
     names = states[0] if states else {}
     stacked = {name: torch.stack([state[name] for state in states]) for name in names}
-    writer.write_shard(number, architecture, stacked, rows)
-
-
-def _checked(state: State, module: nn.Module) -> State:
-    """The weights in the module's order, in float32.
-
-    Raises:
-        ValueError: If they do not fit the module, or are not finite.
-    """
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    for name, shape in wanted.items():
-        if found.get(name) != shape:
-            raise ValueError(f"{name} has shape {found.get(name)}, not {shape}")
-    if extra := found.keys() - wanted.keys():
-        raise ValueError(f"unknown weights {', '.join(sorted(extra))}")
-    for name in wanted:
-        if not state[name].is_floating_point():
-            raise ValueError(f"{name} is of {state[name].dtype}, not of floating-point numbers")
-        if not state[name].isfinite().all():
-            raise ValueError(f"{name} has NaN or infinite values")
-    return {name: state[name].to(torch.float32) for name in wanted}
+    writer.write_shard(number, architecture, architectures.spec(architecture), stacked, rows)
 
 
 def _finish(
-    writer: ZooWriter,
-    shards: int,
-    layout: Layout,
-    listing: Listing,
-    modules: dict[str, tuple[nn.Module, torch.Tensor]],
+    writer: ZooWriter, shards: int, listing: Listing, architectures: _Architectures
 ) -> None:
-    rows = writer.collect_rows(shards)
-    kept = {row["id"] for row in rows}
+    index, _ = writer.contents(shards)
+    kept = set(index["id"].to_pylist())
+    layout = architectures.layout
     skipped = [
         *listing.skipped,
         *(
-            f"{entry.name}: {_reason(entry, layout, modules[entry.architecture][0])}"
+            f"{entry.name}: {_reason(entry, architectures)}"
             for entry in listing.entries
             if entry.row["id"] not in kept
         ),
     ]
-    if not rows:
+    if not kept:
         raise ZooError(f"{layout.name}: no network can be used: {_reasons(listing, skipped)}")
-    specs = {
-        name: json.loads(converters.trace(module, (example,)).to_json())
-        for name, (module, example) in modules.items()
-    }
-    writer.finish(shards, rows, specs, _card(layout, listing, rows, skipped))
+    writer.finish(shards, _card(layout, listing, index, skipped))
 
 
-def _reason(entry: Entry, layout: Layout, module: nn.Module) -> str:
+def _reason(entry: Entry, architectures: _Architectures) -> str:
     """Why a network is not in its shard, found by reading it once more."""
     try:
-        _checked(layout.read(entry), module)
+        architectures.read(entry)
     except ValueError as error:
         return str(error)
     return "was unreadable when its shard was written, and now is not; import into another folder"
 
 
-def _card(layout: Layout, listing: Listing, rows: list[Row], skipped: list[str]) -> dict[str, Any]:
+def _card(layout: Layout, listing: Listing, index: pa.Table, skipped: list[str]) -> dict[str, Any]:
     return {
-        "networks": len(rows),
+        "networks": len(index),
         "published_as": layout.reference,
-        "splits": dict(Counter(row["split"] for row in rows)),
+        "splits": histogram(index, "split"),
         "split_rule": listing.split_rule,
         "left_out": dict(listing.left_out),
         "skipped": skipped,

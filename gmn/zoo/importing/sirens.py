@@ -74,9 +74,8 @@ def siren_state(state: State) -> State:
         raise ValueError(f"{len(layers)} layers of weight and bias, not 3")
     result: State = {}
     for number, (weight, bias) in enumerate(layers, start=1):
-        # Read into memory: a thousand mapped files at once may be more than a process can open.
-        result[f"layer{number}.weight"] = weight.clone()
-        result[f"layer{number}.bias"] = bias.clone()
+        result[f"layer{number}.weight"] = weight
+        result[f"layer{number}.bias"] = bias
     return result
 
 

@@ -13,47 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gmn.zoo.classifiers import split_of
-from gmn.zoo.importing.layout import Entry, Layout, Listing, State
+from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.tables import columns, read_table
-from gmn.zoo.networks import ACTIVATIONS
+from gmn.zoo.networks import ACTIVATIONS, SmallCNN
 from gmn.zoo.store import ZooError
 
 LAYERS = ("conv1", "conv2", "conv3", "head")
-
-
-class KerasCNN(nn.Module):
-    """Three convolutions of 16 channels and stride 2, global average pooling, one linear layer.
-
-    Images are not padded, as is the default of Keras; the published files do not say. Without
-    padding, weights mean the same for images of any size: the zoo's are 32 × 32, of one channel.
-
-    Args:
-        activation: ``"relu"`` or ``"tanh"``.
-
-    >>> sum(p.numel() for p in KerasCNN("relu").parameters())
-    4970
-    """
-
-    def __init__(self, activation: str) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 16, kernel_size=3, stride=2)
-        self.conv2 = nn.Conv2d(16, 16, kernel_size=3, stride=2)
-        self.conv3 = nn.Conv2d(16, 16, kernel_size=3, stride=2)
-        self.head = nn.Linear(16, 10)
-        self.activation = ACTIVATIONS[activation]()
-
-    def forward(
-        self,
-        images: Tensor,  # shape: (batch, 1, height, width)
-    ) -> Tensor:  # shape: (batch, 10)
-        """Class scores of each image."""
-        x = self.activation(self.conv1(images))
-        x = self.activation(self.conv2(x))
-        x = self.activation(self.conv3(x))
-        return self.head(x.mean((2, 3)))
 
 
 @dataclass(frozen=True)
@@ -61,7 +29,7 @@ class _Block:
     """Where one tensor lies in a row of the array.
 
     Attributes:
-        name: As in the state dict of :class:`KerasCNN`.
+        name: As in the state dict of :class:`gmn.zoo.networks.SmallCNN`.
         start: First position.
         shape: In Keras' order.
     """
@@ -81,7 +49,8 @@ class SmallCnnZoo(Layout):
     """A folder of ``weights.npy``, ``metrics.csv`` or ``metrics.csv.gz``, and ``layout.csv``.
 
     ``weights.npy`` has shape (N, 4970); row n of the metrics is about row n of the weights. Only
-    the last training step of the file is imported.
+    the last training step of the file is imported. Images are 32 × 32, of one channel, and not
+    padded, as is the default of Keras; the published files do not say.
 
     Args:
         source: The folder of one image set.
@@ -112,9 +81,9 @@ class SmallCnnZoo(Layout):
         """Which activation is wanted, and whether the published order of rows is used."""
         return {"activation": self.activation, "published_splits": self.splits is not None}
 
-    def architecture(self, name: str) -> tuple[nn.Module, Tensor]:
+    def architecture(self, name: str) -> Architecture:
         """``"keras-cnn-relu"`` or ``"keras-cnn-tanh"``, and an image."""
-        return KerasCNN(name.removeprefix("keras-cnn-")), torch.zeros(1, 1, 32, 32)
+        return _keras_cnn(name.removeprefix("keras-cnn-")), (torch.zeros(1, 1, 32, 32),)
 
     def listing(self) -> Listing:
         """The networks at the last step; rows hold all columns of the metrics."""
@@ -183,7 +152,7 @@ class SmallCnnZoo(Layout):
         """The tensors of a row, by layer."""
         path = self.source / "layout.csv"
         blocks = _read_layout(path, self._weights.shape[1])
-        wanted = {k: tuple(v.shape) for k, v in KerasCNN("relu").state_dict().items()}
+        wanted = {k: tuple(v.shape) for k, v in _keras_cnn("relu").state_dict().items()}
         for block in blocks:
             shape = tuple(block.take(np.zeros(self._weights.shape[1], np.float32)).shape)
             if shape != wanted.get(block.name):
@@ -219,6 +188,10 @@ class SmallCnnZoo(Layout):
         train = int(0.8 * half)
         result = dict.fromkeys(first[:train], "train") | dict.fromkeys(first[train:], "val")
         return result | dict.fromkeys(wanted[half:], "test")
+
+
+def _keras_cnn(activation: str) -> SmallCNN:
+    return SmallCNN(activation, padding=0)
 
 
 def _read_metrics(source: Path) -> list[dict[str, str]]:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import converters
-from gmn.zoo.importing.layout import Entry, Layout, Listing, State
+from gmn.zoo.classifiers import split_of
+from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.sirens import by_numbers
 from gmn.zoo.importing.tables import columns, read_table
-from gmn.zoo.recipe import derive_seed
 from gmn.zoo.store import Row, ZooError
 
 FILE = re.compile(r"(?P<run>.+)_(?P<epoch>\d+)_(?P<accuracy>\d+)\.pt")
@@ -120,9 +120,9 @@ class SmallTransformerZoo(Layout):
         """The epoch, and whether there is a table of hyper-parameters."""
         return {"epoch": self.epoch, "metadata": self.metadata is not None}
 
-    def architecture(self, name: str) -> tuple[nn.Module, Tensor]:
+    def architecture(self, name: str) -> Architecture:
         """The one architecture, and an image."""
-        return PublishedTransformer(), torch.zeros(1, 1, 28, 28)
+        return PublishedTransformer(), (torch.zeros(1, 1, 28, 28),)
 
     def listing(self) -> Listing:
         """All networks by file; rows hold ``run``, ``epoch``, ``test_accuracy`` and the table."""
@@ -148,8 +148,7 @@ class SmallTransformerZoo(Layout):
 
     def read(self, entry: Entry) -> State:
         """Reads one file; code in it never runs."""
-        state = converters.load_checkpoint(entry.place[0])
-        return {name: value.clone() for name, value in _rename(state).items()}
+        return _rename(converters.load_checkpoint(entry.place[0]))
 
 
 def _read_metadata(path: Path) -> dict[str, dict[str, str]]:
@@ -160,10 +159,9 @@ def _read_metadata(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _row(match: re.Match[str], metadata: dict[str, str]) -> Row:
-    percent = derive_seed(0, "split", match["run"]) % 100  # all checkpoints of a run in one split
     return columns(metadata) | {
         "id": f"{match['run']}-{int(match['epoch']):03d}",
-        "split": "train" if percent < 70 else "val" if percent < 85 else "test",
+        "split": split_of(0, match["run"]),  # all checkpoints of a run in one split
         "run": match["run"],
         "epoch": int(match["epoch"]),
         "test_accuracy": int(match["accuracy"]) / 10_000,

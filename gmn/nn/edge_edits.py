@@ -1,0 +1,115 @@
+"""Edited networks: changes of parameters from states of edges, and networks with changes added."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from gmn import features
+from gmn.graph import ParameterGraph
+from gmn.spec import EdgeSet, GraphSpec
+from gmn.topology import tap_order, view_block
+
+
+def editable(spec: GraphSpec) -> list[EdgeSet]:
+    """The edge sets that hold parameters, each parameter once; running statistics stay."""
+    return [e for e in spec.edge_sets if e.tied_to is None and spec.is_parameter(e)]
+
+
+class Edits(nn.Module):
+    """Adds changes to networks, at first a hundredth of them: ``θ + γ Δ`` with a learned γ.
+
+    Args:
+        copies: k, edits per network.
+
+    Source: NFN (Zhou et al., 2023, section 4.2) and GMN (Lim et al., 2024); several edits per
+    network as in the output capacity expansion of arXiv 2602.01083.
+    """
+
+    def __init__(self, copies: int) -> None:
+        super().__init__()
+        self.size = nn.Parameter(torch.full((copies,), 0.01))
+
+    def forward(
+        self,
+        graph: ParameterGraph,
+        changes: Mapping[str, Tensor],
+        signs: Mapping[str, Tensor] | None = None,
+    ) -> ParameterGraph:
+        """The k edits of B networks: the first of all networks, then the second, and so on.
+
+        Args:
+            graph: B networks.
+            changes: by name of edge set, shape (B, pairs, taps, k).
+            signs: what to multiply changes with, of shapes that broadcast to the edge sets' blocks
+                (B, *shape); None for nothing. See :func:`gmn.canonical.shifts.flips`.
+        """
+        spec, copies = graph.spec, len(self.size)
+        untied = [entry.name for entry in spec.entries if entry.tied_to is None]
+        fresh = {name: torch.cat([graph.values[name]] * copies) for name in untied}
+        for name, change in changes.items():
+            edges = spec.edge_set(name)
+            block = _as_block((change * self.size).movedim(-1, 0), edges)
+            if signs is not None and name in signs:
+                block = block * signs[name]
+            view_block(fresh[edges.parameter], edges).add_(block.flatten(0, 1))
+        return ParameterGraph(spec, fresh)
+
+
+def _as_block(change: Tensor, edges: EdgeSet) -> Tensor:
+    """From (k, B, pairs, taps) to (k, B, *edges.shape)."""
+    order = tap_order(edges)
+    sizes = [edges.shape[place] for place in order]
+    back = [0, 1, *(2 + order.index(place) for place in range(len(order)))]
+    return change.reshape(*change.shape[:2], *sizes).permute(back)
+
+
+class TapCodes(nn.Module):
+    """Sums over channels with codes of where each tap lies: an encoder of values, backwards.
+
+    Args:
+        width: channels that are read.
+        copies: k, edits per network.
+    """
+
+    def __init__(self, width: int, copies: int) -> None:
+        super().__init__()
+        described = features.EDGE_FEATURES + features.TAP_FEATURES
+        self.copies = copies
+        last = nn.Linear(width, width * copies)
+        nn.init.normal_(last.bias)  # codes of size 1: changes are sums weighed by them
+        self.net = nn.Sequential(nn.Linear(described, width), nn.SiLU(), last)
+
+    def forward(self, spec: GraphSpec, edges: EdgeSet, channels: Tensor) -> Tensor:
+        """From channels (..., pairs, width) to changes (..., pairs, taps, k)."""
+        width = channels.shape[-1]
+        about = features.edge_descriptions(spec)[spec.edge_sets.index(edges)]
+        places = features.tap_descriptions(edges)
+        described = torch.cat([about.expand(len(places), -1), places], dim=1)
+        codes = self.net(described.to(channels)).unflatten(1, (width, self.copies))
+        found = channels @ codes.transpose(0, 1).flatten(1) / width**0.5
+        return found.unflatten(-1, (len(places), self.copies))
+
+
+class EdgeReadout(nn.Module):
+    """Changes of the values of edges from the states of these edges, each edge by itself.
+
+    Weights change by amounts that are comparable across widths: over the root of their fan-in.
+
+    Args:
+        width: channels of the states.
+        copies: k, edits per network.
+    """
+
+    def __init__(self, width: int, copies: int) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU())
+        self.codes = TapCodes(width, copies)
+
+    def forward(self, spec: GraphSpec, edges: EdgeSet, states: Tensor) -> Tensor:
+        """From states (B, pairs, width) to changes (B, pairs, taps, k)."""
+        change = self.codes(spec, edges, self.hidden(states))
+        return change / math.sqrt(features.fan_in(edges)) if edges.kind == "weight" else change

@@ -1,0 +1,89 @@
+"""The edits of ScaleGMN: changes of parameters that scale, flip and move like the parameters."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from gmn.canonical.shifts import flips
+from gmn.graph import ParameterGraph
+from gmn.nn.edge_edits import Edits, TapCodes, editable
+from gmn.nn.neural_graph import own_nodes
+from gmn.nn.scale_blocks import EdgeUpdate, linear, open_at_first
+from gmn.nn.scaled_graph import ScaledGraph
+from gmn.spec import EdgeSet
+
+
+class ScaleEditor(nn.Module):
+    """Changes that are linear in what scales like the parameter, gated by invariants.
+
+    With the features of :class:`gmn.nn.ScaleGMN`, and sums over channels with codes of taps::
+
+        weights and gains   ΔW_ij = Σ ((Γ e_ij) ⊙ φ(z_i, z_j))
+        biases              Δb_i  = Σ ((Γ x_i) ⊙ ρ(z_i))
+        values that no symmetry changes (slopes)   Σ φ(z_i)
+        values of other diagonal blocks            w_i Σ φ(z_i)
+
+    Args:
+        hidden: channels of all features.
+        copies: edits per network.
+
+    Source: the equivariant form of Kalogeropoulos et al. (2024): edge and node updates of the last
+    layer, mapped to one channel.
+    """
+
+    def __init__(self, hidden: int, copies: int) -> None:
+        super().__init__()
+        self.update, self.of_edges = EdgeUpdate(hidden), TapCodes(hidden, copies)
+        self.of_x, self.gate = linear(hidden, hidden), nn.Linear(hidden, hidden)
+        open_at_first(self.gate.bias)
+        self.of_rows, self.of_facts = TapCodes(hidden, copies), TapCodes(hidden, copies)
+        self.edits = Edits(copies)
+
+    def forward(
+        self,
+        graph: ParameterGraph,
+        plain: ParameterGraph,
+        wiring: ScaledGraph,
+        states: tuple[Tensor, Tensor, Tensor],
+    ) -> ParameterGraph:
+        """The edited networks.
+
+        Args:
+            graph: B networks.
+            plain: the same, translations and phases taken out.
+            wiring: that of their spec.
+            states: x (R, B, d), edges (E, B, d) and invariants z (R, B, d).
+        """
+        x, edges, seen = states
+        edges = self.update(edges, seen, wiring.source, wiring.target).transpose(0, 1)
+        rows = (self.of_x(x) * self.gate(seen)).transpose(0, 1)
+        nodes = wiring.to_nodes(seen).transpose(0, 1)
+        on_edges = self._on_edges(wiring, edges)
+        on_rows = {values.edges: rows[:, place] for values, place in wiring.entries}
+        facts = {values.edges for values, _ in wiring.facts}
+        spec, changes = graph.spec, {}
+        for part in editable(spec):
+            if part in on_edges:
+                changes[part.name] = self.of_edges(spec, part, on_edges[part])
+            elif part in on_rows:
+                changes[part.name] = self.of_rows(spec, part, on_rows[part])
+            else:
+                told = self.of_facts(spec, part, nodes[:, own_nodes(spec, part)])
+                own = plain.pairs(part).unsqueeze(-1)
+                changes[part.name] = told if part in facts else own * told
+        return self.edits(graph, changes, flips(graph))
+
+    def _on_edges(self, wiring: ScaledGraph, edges: Tensor) -> dict[EdgeSet, Tensor]:
+        """States (B, pairs, d) of edge sets; where several edges carry a value, their sum."""
+        counts = [values.count for values in wiring.weights]
+        found: dict[EdgeSet, Tensor] = {}
+        parts = edges[:, : sum(counts)].split(counts, dim=1)
+        for values, part in zip(wiring.weights, parts, strict=True):
+            if values.offset is not None:
+                continue  # running variances
+            if values.pick is not None:
+                pairs = values.edges.size // values.edges.num_taps
+                whole = part.new_zeros(len(part), pairs, part.shape[-1])
+                part = whole.index_add(1, values.pick, part)
+            found[values.edges] = found[values.edges] + part if values.edges in found else part
+        return found

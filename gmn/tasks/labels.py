@@ -1,0 +1,79 @@
+"""Labels of a population, checked before anything is trained on them."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from gmn.zoo import Zoo
+
+
+class LabelError(ValueError):
+    """A population cannot be used for a task; the message names the network and the column."""
+
+
+def numbers(population: Zoo, column: str, low: float = -math.inf, high: float = math.inf) -> Tensor:
+    """A column of the index as float32 numbers, shape (networks,).
+
+    Args:
+        population: the zoo.
+        column: of its index.
+        low: least number allowed.
+        high: largest number allowed.
+
+    Raises:
+        LabelError: if a network has no number there, NaN or infinity, or one out of range.
+    """
+    try:
+        values = population.labels(column)
+    except KeyError as error:
+        raise _absent(population, column) from error
+    _refuse(population, column, ~values.isfinite(), "not a finite number")
+    if math.isfinite(low) or math.isfinite(high):
+        _refuse(population, column, (values < low) | (values > high), f"not in [{low:g}, {high:g}]")
+    return values
+
+
+def classes(population: Zoo, column: str) -> Tensor:
+    """A column of the index as classes: int64 numbers from zero, shape (networks,).
+
+    Raises:
+        LabelError: if a network has no whole number of at least zero there.
+    """
+    values = numbers(population, column)
+    wrong = (values < 0) | (values != values.round())
+    _refuse(population, column, wrong, "no class: classes are whole numbers from zero")
+    return values.long()
+
+
+def _refuse(population: Zoo, column: str, wrong: Tensor, what: str) -> None:
+    if not bool(wrong.any()):
+        return
+    first, count = int(wrong.nonzero()[0]), int(wrong.sum())
+    row = population.rows[first]
+    others = f", and those of {count - 1} more networks are wrong too" if count > 1 else ""
+    raise LabelError(
+        f"{population.folder}: {column} of network {row['id']} is {row[column]!r}, {what}{others}. "
+        "Correct the labels or take these networks out of the population"
+    )
+
+
+def _absent(population: Zoo, column: str) -> LabelError:
+    """What to say where a column, or the entry of a network in it, is missing or no number."""
+    known = sorted({name for row in population.rows for name in row})
+    if column not in known:
+        return LabelError(
+            f"{population.folder}: no network has the label {column!r}; "
+            f"the columns are {', '.join(known)}"
+        )
+    for row in population.rows:
+        try:
+            float(row[column])
+        except (KeyError, TypeError, ValueError):
+            found = repr(row[column]) if column in row else "missing"
+            return LabelError(
+                f"{population.folder}: {column} of network {row['id']} is {found}, not a number. "
+                "Correct the labels or take this network out of the population"
+            )
+    return LabelError(f"{population.folder}: {column} cannot be read as numbers")

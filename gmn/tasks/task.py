@@ -1,0 +1,135 @@
+"""What a task is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gmn import zoo
+from gmn.graph import ParameterGraph
+from gmn.nn.editing import EditHead
+from gmn.registry import Estimator, Factory, Head
+from gmn.spec import GraphSpec
+from gmn.tasks.batches import Batch, split_batches
+from gmn.zoo import Zoo
+
+
+class Task(ABC):
+    """What metanetworks are asked: data, loss, metrics and the form of answers.
+
+    A task of one's own says in :meth:`targets` what is to be predicted. The defaults are those of
+    one number per network: squared error, R² and the mean absolute error.
+
+    Args:
+        population: the zoo, whose fixed split is used; None for a task without data, which says
+            what a trained model's outputs stand for.
+
+    Attributes:
+        name: of the task, in words.
+        target: what is predicted, in words.
+        kind: of the answers: ``number``, ``class``, ``image`` or ``function``; see
+            :mod:`gmn.tasks.answers`.
+        metric: the metric that ranks models.
+        larger_is_better: whether larger values of it are better.
+        outputs: what a model answers with: so many numbers, or edited networks.
+
+    Raises:
+        LabelError: if labels or weights cannot be used; the message names the networks.
+    """
+
+    name: ClassVar[str]
+    target: str
+    kind: str = "number"
+    metric: str = "r2"
+    larger_is_better: bool = True
+    outputs: Head = 1
+
+    def __init__(self, population: Zoo | None = None) -> None:
+        self._zoo = population
+        self._splits: dict[str, list[Batch]] = {}
+        if population is not None:
+            self._splits = split_batches(population, self.targets)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """The task on the zoo in a folder; ``partial(Name.open, folder)`` pickles."""
+        return cls(zoo.open(folder))
+
+    @property
+    def zoo(self) -> Zoo:
+        """The population.
+
+        Raises:
+            ValueError: if the task has no data.
+        """
+        if self._zoo is None:
+            raise ValueError(f"this {self.name} has no population")
+        return self._zoo
+
+    @property
+    def answers_networks(self) -> bool:
+        """Whether models answer with networks instead of numbers."""
+        return isinstance(self.outputs, EditHead)
+
+    @abstractmethod
+    def targets(self, graph: ParameterGraph, numbers: Tensor) -> Tensor:
+        """What is to be predicted of some networks of the population.
+
+        Args:
+            graph: B networks of one architecture.
+            numbers: theirs in the population, shape (B,).
+
+        Returns:
+            Shape (B, ...).
+        """
+
+    def split(self, name: str) -> list[Batch]:
+        """One batch per architecture of ``train``, ``val`` or ``test``.
+
+        Raises:
+            ValueError: if there is no such data.
+        """
+        if name not in self._splits:
+            known = ", ".join(self._splits) or "none: it was made without a population"
+            raise ValueError(f"{self.name}: no split {name!r}; known: {known}")
+        return self._splits[name]
+
+    def build(self, factory: Factory, spec: GraphSpec) -> nn.Module | Estimator:
+        """The model that answers this task.
+
+        Args:
+            factory: of a metanetwork.
+            spec: the first architecture that it is trained on.
+
+        Raises:
+            UnsupportedArchitecture: if the metanetwork cannot read these networks, or cannot
+                answer with networks where the task asks for it.
+        """
+        return factory(spec, self.outputs)
+
+    def loss(self, output: Any, target: Tensor) -> Tensor:
+        """Mean loss of a model's output on targets (B, ...)."""
+        return functional.mse_loss(self.prediction(output), target)
+
+    def prediction(self, output: Any) -> Tensor:
+        """What the output stands for, shape (B, ...): numbers, or probabilities of classes."""
+        found: Tensor = output.squeeze(1)
+        return found
+
+    def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        """Metrics by name: the coefficient of determination R² and the mean absolute error."""
+        residual = (target - prediction).square().sum()
+        total = (target - target.mean()).square().sum()
+        return {"r2": float(1 - residual / total), "mae": float((target - prediction).abs().mean())}
+
+    def baselines(self) -> dict[str, Tensor]:
+        """Predictions for the test split that need no model, by name."""
+        return {}
+
+    def settings(self) -> dict[str, Any]:
+        """What the constructor needs, beside data, to make this task again; JSON values."""
+        return {}

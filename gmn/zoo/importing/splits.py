@@ -1,0 +1,49 @@
+"""Published files of splits: JSON with the paths of networks under train, val and test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from gmn.zoo.population import SPLITS
+from gmn.zoo.store import ZooError
+
+
+def read_splits(path: Path, name_in: Callable[[str], str | None], example: str) -> dict[str, str]:
+    """The split of each network that a file names.
+
+    Args:
+        path: The file: for each of ``train``, ``val`` and ``test`` a list of paths, or an object
+            with such a list under ``path``.
+        name_in: The part of a path that names a network or run; None if there is no such part.
+        example: Such a part, for messages.
+
+    Raises:
+        ZooError: If the file cannot be read, or a path names nothing, or two splits one thing.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        lists = {
+            split: value["path"] if isinstance(value := content[split], dict) else value
+            for split in SPLITS
+        }
+        names = {split: [name_in(item) for item in items] for split, items in lists.items()}
+    except OSError as error:
+        raise ZooError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ZooError(
+            f"{path} is no file of splits ({error!r}): wanted is JSON with the paths of networks "
+            f"under {', '.join(SPLITS)}"
+        ) from error
+    result: dict[str, str] = {}
+    for split, found in names.items():
+        for position, name in enumerate(found):
+            if name is None:
+                raise ZooError(
+                    f"{path}: path {position} of {split}, {lists[split][position]!r}, names no "
+                    f"folder like {example}"
+                )
+            if result.setdefault(name, split) != split:
+                raise ZooError(f"{path}: {name} is in two splits, {result[name]}, {split}")
+    return result

@@ -1,0 +1,72 @@
+"""When, for how long and with what a zoo was built: all that must not decide its bytes.
+
+``build.jsonl`` holds one line an event. It is no part of a zoo's identity: two builds of one zoo
+differ in it alone, and a zoo without it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+JOURNAL = "build.jsonl"
+LIBRARIES = ("graph-metanetworks", "torch", "numpy", "safetensors", "pyarrow")
+
+
+def note(folder: Path, event: str, facts: dict[str, Any]) -> None:
+    """Adds an event to the journal of a zoo.
+
+    Args:
+        folder: Folder of the zoo.
+        event: ``start``, ``shard``, ``finish`` or ``append``.
+        facts: What there is to say, as JSON values.
+    """
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    line = json.dumps({"time": moment, "event": event, **facts})
+    with (folder / JOURNAL).open("a") as file:
+        file.write(f"\n{line}")  # a break before it: the last line of a killed run may be torn
+
+
+def libraries() -> dict[str, str]:
+    """Versions of the libraries that decide the numbers in a zoo."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+def read_journal(folder: Path) -> list[dict[str, Any]]:
+    """All events of a zoo's journal, in order; lines that a killed run tore are left out."""
+    path = folder / JOURNAL
+    events = []
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and "event" in event:
+            events.append(event)
+    return events
+
+
+def duration(folder: Path) -> dict[str, Any]:
+    """When a zoo was built and how much computing that took.
+
+    Args:
+        folder: Folder of the zoo.
+
+    Returns:
+        JSON values; empty if the zoo has no journal.
+    """
+    events = read_journal(folder)
+    if not events:
+        return {}
+    # A shard that was made twice counts once: as it is now.
+    shards = {event["shard"]: event for event in events if event["event"] == "shard"}
+    facts: dict[str, Any] = {"started": events[0]["time"]}
+    if finished := [event for event in events if event["event"] == "finish"]:
+        facts |= {"finished": finished[-1]["time"], "libraries": finished[-1]["libraries"]}
+    if shards:
+        seconds = sum(event["seconds"] for event in shards.values())
+        facts |= {"processor_seconds": round(seconds, 1), "of_shards": len(shards)}
+    return facts
