@@ -3,6 +3,8 @@
 from gmn.transport.assignment import assigned_wasserstein, assignment
 from gmn.transport.clouds import Frame
 from gmn.transport.maximum import max_tree_sliced_wasserstein
+from gmn.transport.networks import NetworkDistance, network_distance
+from gmn.transport.neurons import embedding_clouds, probe_clouds, weight_clouds
 from gmn.transport.sliced import sliced_wasserstein
 from gmn.transport.splitting import ByDistance, Learned, Splitting, Uniform
 from gmn.transport.systems import Systems
@@ -12,12 +14,17 @@ __all__ = [
     "ByDistance",
     "Frame",
     "Learned",
+    "NetworkDistance",
     "Splitting",
     "Systems",
     "Uniform",
     "assigned_wasserstein",
     "assignment",
+    "embedding_clouds",
     "max_tree_sliced_wasserstein",
+    "network_distance",
+    "probe_clouds",
     "sliced_wasserstein",
     "tree_sliced_wasserstein",
+    "weight_clouds",
 ]
