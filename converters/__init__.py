@@ -1,7 +1,7 @@
 """From PyTorch modules and checkpoints to parameter graphs."""
 
 from .chains import Chain, infer_chain
-from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, read_checkpoint
+from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, read_checkpoint, read_values
 from .fit import fit_state
 from .pretrained import from_config, from_pretrained, from_timm
 from .rules import register
@@ -23,6 +23,7 @@ __all__ = [
     "infer_chain",
     "load_checkpoint",
     "read_checkpoint",
+    "read_values",
     "register",
     "to_graph",
     "trace",

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import queue
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from tqdm.auto import tqdm
 
 from gmn import cost, registry, report
 from gmn.cost import Cost
+from gmn.engines import Engine, Processes
 from gmn.errors import UnsupportedArchitecture
 from gmn.tasks import Task
 from gmn.tasks.answers import ANSWERS
@@ -143,6 +142,7 @@ def compare(
     recipe: Recipe | None = None,
     workers: int = 2,
     progress: bool = True,
+    engine: Engine | None = None,
 ) -> Comparison:
     """Trains every model with every seed on one task and reports metrics with their costs.
 
@@ -158,24 +158,28 @@ def compare(
         recipe: optimisation settings; the defaults if None.
         workers: processes; 1 runs everything in this one, where factories may be local functions.
         progress: whether to show a bar.
+        engine: where models train, such as ``gmn.engines.Ray()``; None for ``workers`` processes
+            on this machine. Metrics are the same on processors of one kind; costs are those of
+            the machine where they were measured.
 
     Raises:
         KeyError: if there is no model of a name.
         ValueError: if there are no models.
         UnsupportedArchitecture: if none of the models can read these networks.
+        EngineError: if a worker process died, or there is no Ray cluster.
     """
     recipe = Recipe() if recipe is None else recipe
     found = models if isinstance(models, Mapping) else {n: registry.find(n) for n in models}
     factories = dict(found)
     if not factories:
         raise ValueError(f"no models to compare; installed: {', '.join(registry.names())}")
-    runner = _Runner(workers)
+    engine = engine or Processes(workers)
     first = [_Job(task, name, factory, 0, recipe) for name, factory in factories.items()]
-    costs, refused = _costs(runner, first, progress)
+    costs, refused = _costs(engine, first, progress)
     if not costs:
         raise UnsupportedArchitecture("; ".join(f"{n}: {why}" for n, why in refused.items()))
     jobs = [_Job(task, n, factories[n], s, recipe) for s in range(seeds) for n in costs]
-    outcomes = _train_all(runner, jobs, progress)
+    outcomes = _train_all(engine, jobs, progress)
     example = task()
     rows = [
         _row(name, costs[name], [o for o in outcomes if o.name == name], example.kind)
@@ -185,7 +189,7 @@ def compare(
     truth, single = outcomes[0].result.target, ANSWERS[example.kind].single
     baselines = example.baselines()
     return Comparison(
-        protocol=_protocol(example, recipe, seeds, workers),
+        protocol=_protocol(example, recipe, seeds, engine.threads),
         target=truth.tolist() if single else [],
         rows=tuple(rows),
         refused=refused,
@@ -207,7 +211,7 @@ def _shown(values: torch.Tensor) -> list[Any]:
     return nested
 
 
-def _protocol(task: Task, recipe: Recipe, seeds: int, workers: int) -> dict[str, Any]:
+def _protocol(task: Task, recipe: Recipe, seeds: int, threads: int) -> dict[str, Any]:
     sizes = {name: sum(map(len, task.split(name))) for name in ("train", "val", "test")}
     return {
         "task": task.name,
@@ -219,7 +223,7 @@ def _protocol(task: Task, recipe: Recipe, seeds: int, workers: int) -> dict[str,
         "networks": sizes,
         "seeds": seeds,
         "recipe": recipe.in_words(),
-        "threads": torch.get_num_threads() if workers == 1 else 1,
+        "threads": threads,
         "torch": str(torch.__version__),
     }
 
@@ -292,54 +296,17 @@ def _row(name: str, price: Cost, outcomes: list[_Outcome], kind: str) -> Row:
     )
 
 
-# --- processes ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Runner:
-    """Runs each job in a fresh process of one thread, or here if there is one worker only.
-
-    In a fresh process the high-water mark of memory is the job's own.
-    """
-
-    workers: int
-
-    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Runs one job and waits for it."""
-        if self.workers == 1:
-            return function(*arguments)
-        context = get_context("spawn")
-        with ProcessPoolExecutor(1, context, _one_thread) as process:
-            return process.submit(function, *arguments).result()
-
-    def run_all(
-        self, function: Callable[..., Any], jobs: Sequence[_Job], messages: Any
-    ) -> Iterator[Any]:
-        """Runs jobs side by side and yields what they return, in the order they finish."""
-        if self.workers == 1:
-            yield from (function(job, messages) for job in jobs)
-            return
-        with ThreadPoolExecutor(self.workers) as threads:
-            futures = [threads.submit(self.run, function, job, messages) for job in jobs]
-            try:
-                yield from (future.result() for future in as_completed(futures))
-            except BaseException:
-                threads.shutdown(wait=False, cancel_futures=True)
-                raise
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+# --- running jobs -------------------------------------------------------------------------------
 
 
 def _costs(
-    runner: _Runner, jobs: Sequence[_Job], progress: bool
+    engine: Engine, jobs: Sequence[_Job], progress: bool
 ) -> tuple[dict[str, Cost], dict[str, str]]:
     """Costs by model, and by model that cannot do the task, why not."""
     costs: dict[str, Cost] = {}
     refused: dict[str, str] = {}
     for job in tqdm(jobs, desc="measuring", unit="model", disable=not progress):
-        found = runner.run(_measure, job)
+        (found,) = engine.run_all(_measure, [job], fresh=True)
         if isinstance(found, str):
             refused[job.name] = found
         else:
@@ -347,19 +314,9 @@ def _costs(
     return costs, refused
 
 
-def _train_all(runner: _Runner, jobs: Sequence[_Job], progress: bool) -> list[_Outcome]:
-    with _messages(runner) as messages, _progress(messages, len(jobs), progress):
-        return list(runner.run_all(_train, jobs, messages))
-
-
-@contextmanager
-def _messages(runner: _Runner) -> Iterator[Any]:
-    """A queue that the jobs' processes can reach."""
-    if runner.workers == 1:
-        yield queue.Queue()
-        return
-    with get_context("spawn").Manager() as manager:
-        yield manager.Queue()
+def _train_all(engine: Engine, jobs: Sequence[_Job], progress: bool) -> list[_Outcome]:
+    with engine.queue() as messages, _progress(messages, len(jobs), progress):
+        return list(engine.run_all(partial(_train, messages=messages), jobs, fresh=True))
 
 
 @contextmanager

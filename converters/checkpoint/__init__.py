@@ -6,6 +6,6 @@ tensors from other calls; ``entries`` finds the state dict among what a file hol
 """
 
 from .errors import CheckpointError
-from .load import Checkpoint, load_checkpoint, read_checkpoint
+from .load import Checkpoint, load_checkpoint, read_checkpoint, read_values
 
-__all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "read_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "read_checkpoint", "read_values"]

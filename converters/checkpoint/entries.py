@@ -73,7 +73,7 @@ def choose(content: object, store: Store | None, key: str | None) -> Chosen:
     Raises:
         CheckpointError: if there are no weights, nothing lies at ``key``, or no mapping stands out.
     """
-    reader = _Reader(store)
+    reader = Reader(store)
     found = reader.everything(content)
     if key is None:
         best = _largest(found)
@@ -130,11 +130,11 @@ def _listing(found: list[Candidate]) -> str:
     return f"it has tensors at {', '.join(names)}" if names else "it has none anywhere"
 
 
-class _Reader:
+class Reader:
     """Walks through what a pickle holds."""
 
     def __init__(self, store: Store | None) -> None:
-        self._store = store if store is not None else _NoStore()
+        self.store = store if store is not None else _NoStore()
         self._children: dict[int, dict[str, Any]] = {}
 
     def children(self, node: object) -> dict[str, Any]:
@@ -179,7 +179,7 @@ class _Reader:
     def _direct(self, children: dict[str, Any]) -> tuple[dict[str, Leaf], tuple[str, ...]]:
         leaves, others = {}, []
         for name, child in children.items():
-            leaf = read_leaf(child, self._store)
+            leaf = read_leaf(child, self.store)
             if leaf is not None:
                 leaves[name] = leaf
             else:
@@ -193,7 +193,7 @@ class _Reader:
         for steps, (name, child) in enumerate(self._below(node, "", 0)):
             if steps > _MOST_ENTRIES:
                 raise CheckpointError(f"it has more than {_MOST_ENTRIES:,} entries; save fewer")
-            leaf = read_leaf(child, self._store)
+            leaf = read_leaf(child, self.store)
             if leaf is not None:
                 leaves[name] = leaf
             elif child is not _INNER:
@@ -204,7 +204,7 @@ class _Reader:
         if depth > _DEEPEST:
             raise CheckpointError(f"damaged: nested more than {_DEEPEST} deep at {prefix[:80]!r}")
         for name, child in self._members(node).items():
-            inner = None if read_leaf(child, self._store) else self._members(child)
+            inner = None if read_leaf(child, self.store) else self._members(child)
             if inner is None or not inner or _is_optimizer(inner):
                 yield prefix + name, child
             else:
@@ -257,7 +257,7 @@ class _Reader:
 
     def kind(self, node: object) -> str:
         """What a node is, in a word or two."""
-        if read_leaf(node, self._store) is not None:
+        if read_leaf(node, self.store) is not None:
             return "tensor"
         if isinstance(node, Call):
             return node.path or "object"

@@ -16,8 +16,9 @@ from .errors import CheckpointError
 from .legacy import is_legacy, is_tar, read_stream, read_tar
 from .machine import read_pickle
 from .mapped import ALLOWANCE, STRETCH, MappedFile, Window
-from .safe import file_in_folder, parts_of_index, read_safetensors
+from .safe import file_in_folder, parts_of_index, read_metadata, read_safetensors
 from .tensors import Leaf, Store
+from .values import plain_values
 from .zipped import read_zip
 
 
@@ -111,6 +112,45 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -> 
     except OSError as error:
         raise CheckpointError(f"{place}: {error.strerror or error}") from error
     return Checkpoint(state, name, chosen.key, chosen.prefix, chosen.ignored)
+
+
+def read_values(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a checkpoint holds beside its tensors, as plain values; code in the file never runs.
+
+    Of safetensors it is the metadata of the header, all of it text. Tensors and arrays of one
+    element are numbers, larger ones are left out; classes and functions are their dotted names,
+    and objects the mappings of their attributes.
+
+    Args:
+        path: a file, or a folder with one checkpoint in it.
+
+    Returns:
+        Mappings, lists, text, numbers, truth values and None by name.
+
+    Raises:
+        CheckpointError: as :func:`load_checkpoint`, but not for the lack of weights.
+
+    Example:
+        >>> import tempfile, torch, converters
+        >>> content = {"epoch": 3, "loss": torch.tensor(0.5), "net": {"weight": torch.ones(2, 2)}}
+        >>> with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+        ...     torch.save(content, file.name)
+        ...     converters.read_values(file.name)
+        {'epoch': 3, 'loss': 0.5}
+    """
+    place = Path(path)
+    try:
+        if place.is_dir():
+            place = file_in_folder(place)
+        name, content, store, _ = _read(place)
+        if name == "safetensors":
+            return dict(read_metadata(place))
+        values = plain_values(content, store)
+    except CheckpointError as error:
+        raise CheckpointError(f"{place}: {error}") from error.__cause__
+    except OSError as error:
+        raise CheckpointError(f"{place}: {error.strerror or error}") from error
+    return values if isinstance(values, dict) else {}
 
 
 def _load(leaves: dict[str, Leaf], limit: int) -> dict[str, Tensor]:

@@ -39,6 +39,19 @@ def read_safetensors(path: Path) -> dict[str, Leaf]:
         return {name: _leaf(file, name) for name in file.keys()}  # noqa: SIM118
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata in the header of a safetensors file; empty if there is none.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        CheckpointError: if it is truncated or damaged.
+    """
+    with damage("the safetensors file"), safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
 def _leaf(file: Any, name: str) -> Leaf:
     def load() -> Tensor:
         with damage("the safetensors file"):

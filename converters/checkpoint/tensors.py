@@ -273,13 +273,13 @@ def _read_array(node: Call) -> Leaf | None:
     _, shape, kind, fortran, data = state
     code = kind.arguments[0] if isinstance(kind, Call) and kind.arguments else None
     order = kind.state[1] if isinstance(kind, Call) and isinstance(kind.state, tuple) else "|"
-    data = data if isinstance(data, bytes) else _encoded(data)
+    data = data if isinstance(data, bytes) else encoded(data)
     if not isinstance(code, str) or data is None:
         return unreadable("an array of Python objects, which are never unpickled")
     return array_leaf(data, np_dtype(code, order), _counts(shape), fortran is True)
 
 
-def _encoded(data: object) -> bytes | None:
+def encoded(data: object) -> bytes | None:
     """Protocol 2 writes bytes as ``_codecs.encode(text, "latin1")``, and none as ``bytes()``."""
     if isinstance(data, str):
         return data.encode("latin1", "replace")

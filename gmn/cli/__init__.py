@@ -9,6 +9,7 @@ import converters
 from gmn import zoo
 from gmn.cli import learning, networks, populations
 from gmn.cli.sources import UserError
+from gmn.engines import EngineError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +34,7 @@ def main() -> None:
         KeyError,
         ValueError,
         FloatingPointError,
+        EngineError,
     ) as error:
         Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
         raise SystemExit(2) from error

@@ -16,7 +16,7 @@ from gmn import tasks as questions
 from gmn import train as training
 from gmn.augment import SampledSymmetry
 from gmn.cli.configuration import Config
-from gmn.cli.options import Key
+from gmn.cli.options import Key, RayAddress, Workers, engine
 from gmn.cli.sources import UserError
 from gmn.comparison import compare as run_comparison
 from gmn.comparison import save
@@ -67,7 +67,8 @@ def compare(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs per model.")] = 3,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 25,
-    workers: Annotated[int, typer.Option(min=1, help="Processes of one thread.")] = 2,
+    workers: Workers = 2,
+    ray: RayAddress = None,
     task: TaskName = None,
     option: TaskOptions = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [each model's own]")] = None,
@@ -76,14 +77,15 @@ def compare(
     """Compare models on a task: by default what the population's labels are for.
 
     Example: `gmn compare runs/cnn-mnist -m gmn -m nfn-hnp --out runs/compare`,
-    `gmn compare runs/inr-mnist --task inr-dilation -m dual-gmn --epochs 30 --out runs/dilation`
+    `gmn compare runs/inr-mnist --task inr-dilation -m dual-gmn --epochs 30 --out runs/dilation`;
+    with `--ray auto` on the cluster of this machine
     """
     result = run_comparison(
         partial(task_of, population, task, _options(option)),
         model or registry.names(),
         seeds=seeds,
         recipe=Recipe(epochs=epochs, learning_rate=lr),
-        workers=workers,
+        engine=engine(workers, ray),
     )
     print(result)
     save(result, out)
@@ -120,7 +122,8 @@ def train(
     The task is what the population's labels are for, unless one is named: see `gmn tasks`.
 
     Example: `gmn train runs/cnn-mnist -m dual-gmn --out runs/model --patience 5 --ema 0.99`,
-    `gmn train runs/inr-mnist --task inr-dilation -O copies=4 -m dual-gmn --out runs/dilation`
+    `gmn train runs/inr-mnist --task inr-dilation -O copies=4 -m dual-gmn --out runs/dilation`;
+    on several processes `torchrun --nproc-per-node 2 -m gmn.cli train ...`
     """
     recipe = Recipe(
         epochs=epochs,
@@ -141,6 +144,8 @@ def train(
         options=_options(option),
         device=_device(device),
     )
+    if not training.ranks().first:
+        return
     print(f"test split, weights of epoch {trained.card['epoch']}: {_in_words(trained.metrics)}")
     for name, metrics in trained.card["baselines"].items():
         print(f"for comparison, {name}: {_in_words(metrics)}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from gmn.engines import Engine, Processes, Ray
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -26,3 +28,19 @@ Key = Annotated[
     str | None,
     typer.Option("--key", help="Where in the file the state dict lies, such as model.state_dict."),
 ]
+Workers = Annotated[
+    int, typer.Option(min=1, help="Processes of one thread; with --ray, the cluster's processors.")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Work on a Ray cluster: auto (that of this machine), ray://HOST:10001, or local.",
+    ),
+]
+
+
+def engine(workers: int, ray: str | None) -> Engine:
+    """Where the user wants the work to be done."""
+    return Processes(workers) if ray is None else Ray(ray)

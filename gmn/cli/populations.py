@@ -10,7 +10,7 @@ from rich.console import Console
 
 from gmn import zoo
 from gmn.cli.configuration import Config
-from gmn.cli.options import Input, Key
+from gmn.cli.options import Input, Key, RayAddress, Workers, engine
 from gmn.cli.sources import named_module
 from gmn.zoo.catalogue import BUILDERS
 from gmn.zoo.importing import LAYOUTS, named_layout
@@ -25,15 +25,16 @@ def build_zoo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     size: Annotated[int, typer.Option(min=1, help="Number of networks.")] = 1200,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes of one thread.")] = 2,
+    workers: Workers = 2,
+    ray: RayAddress = None,
     config: Config = None,
 ) -> None:
     """Train a population of networks; a stopped run goes on where it was.
 
     Example: `gmn zoo build cnn-mnist --size 1200 --seed 0 --out runs/cnn-mnist`,
-    `gmn zoo build inr-mnist --size 5000 --seed 0 --out runs/inr-mnist`
+    `gmn zoo build inr-mnist --size 5000 --seed 0 --ray auto --out runs/inr-mnist`
     """
-    population = zoo.build(name, size=size, seed=seed, out=out, workers=workers)
+    population = zoo.build(name, size=size, seed=seed, out=out, engine=engine(workers, ray))
     console.print(f"{population} in {out}")
     for topic, value in population.manifest["card"].items():
         console.print(f"  {topic}: {value}", highlight=False)

@@ -95,8 +95,13 @@ class InrEditing(Task):
         }
 
     def baselines(self) -> dict[str, Tensor]:
-        """The images as they were."""
-        return {"doing nothing": torch.cat([self._rendered(p.graph) for p in self.split("test")])}
+        """The images as they were, and the mean of the training split's wanted images."""
+        images = torch.cat([self._rendered(part.graph) for part in self.split("test")])
+        wanted = torch.cat([part.target for part in self.split("train")])
+        return {
+            "doing nothing": images,
+            "always the mean": wanted.mean(dim=0, keepdim=True).expand_as(images),
+        }
 
     def settings(self) -> dict[str, Any]:
         """Edits per network, and the grid of pixels."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor
 
 from gmn.zoo import Zoo
+
+WAY_OUT = "Correct the labels, or take such networks out of the population"
 
 
 class LabelError(ValueError):
@@ -27,8 +30,8 @@ def numbers(population: Zoo, column: str, low: float = -math.inf, high: float = 
     """
     try:
         values = population.labels(column)
-    except KeyError as error:
-        raise _absent(population, column) from error
+    except (KeyError, ValueError) as error:
+        raise _unreadable(population, column) from error
     _refuse(population, column, ~values.isfinite(), "not a finite number")
     if math.isfinite(low) or math.isfinite(high):
         _refuse(population, column, (values < low) | (values > high), f"not in [{low:g}, {high:g}]")
@@ -52,14 +55,13 @@ def _refuse(population: Zoo, column: str, wrong: Tensor, what: str) -> None:
         return
     first, count = int(wrong.nonzero()[0]), int(wrong.sum())
     row = population.rows[first]
-    others = f", and those of {count - 1} more networks are wrong too" if count > 1 else ""
     raise LabelError(
-        f"{population.folder}: {column} of network {row['id']} is {row[column]!r}, {what}{others}. "
-        "Correct the labels or take these networks out of the population"
+        f"{population.folder}: {column} of network {row['id']} is {row[column]!r}, {what}"
+        f"{_others(count)}. {WAY_OUT}"
     )
 
 
-def _absent(population: Zoo, column: str) -> LabelError:
+def _unreadable(population: Zoo, column: str) -> LabelError:
     """What to say where a column, or the entry of a network in it, is missing or no number."""
     known = sorted({name for row in population.rows for name in row})
     if column not in known:
@@ -67,13 +69,19 @@ def _absent(population: Zoo, column: str) -> LabelError:
             f"{population.folder}: no network has the label {column!r}; "
             f"the columns are {', '.join(known)}"
         )
-    for row in population.rows:
-        try:
-            float(row[column])
-        except (KeyError, TypeError, ValueError):
-            found = repr(row[column]) if column in row else "missing"
-            return LabelError(
-                f"{population.folder}: {column} of network {row['id']} is {found}, not a number. "
-                "Correct the labels or take this network out of the population"
-            )
-    return LabelError(f"{population.folder}: {column} cannot be read as numbers")
+    wrong = [row for row in population.rows if not _is_number(row.get(column))]
+    if not wrong:
+        return LabelError(f"{population.folder}: {column} cannot be read as numbers")
+    found = "missing" if wrong[0].get(column) is None else repr(wrong[0][column])
+    return LabelError(
+        f"{population.folder}: {column} of network {wrong[0]['id']} is {found}, not a finite number"
+        f"{_others(len(wrong))}. {WAY_OUT}"
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _others(count: int) -> str:
+    return f", and so it is with {count - 1} more" if count > 1 else ""

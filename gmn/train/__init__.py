@@ -2,6 +2,7 @@
 
 from gmn.tasks.task import Task
 from gmn.train.answers import csv_text, text_table
+from gmn.train.distributed import Ranks, ranks
 from gmn.train.evaluate import answer, predict
 from gmn.train.loop import Report, Result, train
 from gmn.train.own_files import Answer, predict_files
@@ -11,6 +12,7 @@ from gmn.train.trained import Trained, TrainedFileError, fit, load
 __all__ = [
     "Answer",
     "Augment",
+    "Ranks",
     "Recipe",
     "Report",
     "Result",
@@ -24,6 +26,7 @@ __all__ = [
     "peak_rate",
     "predict",
     "predict_files",
+    "ranks",
     "text_table",
     "train",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from gmn.memory import check_fits
 from gmn.registry import Estimator
 from gmn.tasks.batches import Batch, minibatches, network_names, not_finite
 from gmn.tasks.task import Task
-from gmn.train.evaluate import device_of, predict
+from gmn.train.distributed import ranks
+from gmn.train.evaluate import device_of
 from gmn.train.journal import Journal
 from gmn.train.recipe import Recipe, peak_rate
 from gmn.train.run import Run
@@ -58,6 +59,9 @@ def train(
     The weights of the epoch with the best validation metric are kept. Minibatches depend on the
     seed only, so all models of one seed see the same ones.
 
+    Under ``torchrun`` the processes share the work of every minibatch, and train what one process
+    would; each needs equal arguments, and gets the same result. The first alone writes files.
+
     Args:
         model: a module from graphs to outputs, on the device where it is to be trained, or an
             estimator. Batches are moved to it.
@@ -72,8 +76,8 @@ def train(
     Raises:
         FloatingPointError: if the loss becomes NaN or infinite.
         DoesNotFit: if a step needs more memory than there is; said before it is allocated.
-        ValueError: if the folder holds another run, or the model is an estimator and there is a
-            folder.
+        ValueError: if the folder holds another run, the model is an estimator and there is a
+            folder, or several processes train a model with batch normalisation.
     """
     recipe = Recipe() if recipe is None else recipe
     report = _silent if report is None else report
@@ -82,10 +86,10 @@ def train(
             raise ValueError(f"{type(model).__name__} is fitted at once: it has no run to store")
         return _fit(model, task, seed, report)
     for part in task.split("train"):
-        batch = part[: recipe.batch_size]
-        check_fits(model, batch.to(device_of(model) or batch.graph.device).graph, len(batch))
+        batch = part[: recipe.batch_size].to(device_of(model) or part.graph.device)
+        check_fits(model, batch.graph, ranks().in_one_memory(batch))
     epoch = _optimise(model, task, recipe, seed, report, folder)
-    prediction, target = predict(model, task, task.split("test"), recipe.batch_size)
+    prediction, target = ranks().predict(model, task, task.split("test"), recipe.batch_size)
     metrics, rate = task.metrics(prediction, target), peak_rate(model, recipe)
     return Result(metrics, prediction, target, epoch, rate)
 
@@ -99,9 +103,11 @@ def _optimise(
 ) -> int:
     steps = sum(math.ceil(len(part) / recipe.batch_size) for part in task.split("train"))
     run, journal = Run(model, recipe, seed, steps), None
-    if folder is not None:
+    run.ranks.require_separable(model)
+    if folder is not None and run.ranks.first:
         journal = Journal(folder, _identity(model, task, recipe, seed))
         journal.resume(run)
+    run.ranks.share(run)
     try:
         while not run.finished:
             metric = _epoch(run, task)
@@ -118,8 +124,11 @@ def _optimise(
 def _epoch(run: Run, task: Task) -> float:
     """Trains for an epoch and validates; the metric that ranks models."""
     rate = float(run.optimiser.param_groups[0]["lr"])
+    run.ranks.reseed(run.seed, run.epoch)
     loss = _pass_over(run, task)
-    prediction, target = predict(run.evaluated, task, task.split("val"), run.recipe.batch_size)
+    prediction, target = run.ranks.predict(
+        run.evaluated, task, task.split("val"), run.recipe.batch_size
+    )
     metrics = task.metrics(prediction, target)
     row = {"epoch": run.epoch, "learning_rate": rate, "loss": loss}
     score = metrics[task.metric] if task.larger_is_better else -metrics[task.metric]
@@ -133,17 +142,28 @@ def _pass_over(run: Run, task: Task) -> float:
     run.model.train()
     for part in minibatches(task.split("train"), recipe.batch_size, run.order):
         batch = part.to(device or part.graph.device)
-        graph = batch.graph if recipe.augment is None else recipe.augment(batch.graph, run.chance)
-        output = _output(run.model, graph, recipe.bf16)
-        loss = task.loss(output, batch.target)
-        if not bool(loss.isfinite()):
-            raise FloatingPointError(
-                f"{type(run.model).__name__}: the loss is {loss.item()} in epoch {run.epoch}; "
-                f"{_culprits(task, batch, output)}"
-            )
-        run.step(loss)
-        total, networks = total + float(loss.detach()) * len(batch), networks + len(batch)
+        if recipe.augment is not None:
+            batch = replace(batch, graph=recipe.augment(batch.graph, run.chance))
+        own = run.ranks.part(batch)
+        loss, output = _loss(run, task, own)
+        share = loss * (len(own) / len(batch))
+        mean = run.ranks.sum(share)
+        if not math.isfinite(mean):
+            elsewhere = bool(share.isfinite())
+            why = "another process says why" if elsewhere else _culprits(task, own, output)
+            name = type(run.model).__name__
+            raise FloatingPointError(f"{name}: the loss is {mean} in epoch {run.epoch}; {why}")
+        run.step(share)
+        total, networks = total + mean * len(batch), networks + len(batch)
     return total / networks
+
+
+def _loss(run: Run, task: Task, batch: Batch) -> tuple[Tensor, Any]:
+    """The mean loss over the networks of a batch, and what the model answers to them."""
+    if not len(batch):  # this process' part of a minibatch of fewer networks than processes
+        return torch.zeros((), requires_grad=True), None
+    output = _output(run.model, batch.graph, run.recipe.bf16)
+    return task.loss(output, batch.target), output
 
 
 def _output(model: nn.Module, graph: ParameterGraph, bf16: bool) -> Any:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from gmn.train.distributed import ranks
 from gmn.train.recipe import Recipe, peak_rate
 
 
@@ -30,7 +31,8 @@ class Run:
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, seed: int, steps: int) -> None:
-        self.model, self.recipe = model, recipe
+        self.model, self.recipe, self.seed = model, recipe, seed
+        self.ranks = ranks()
         self.order = torch.Generator().manual_seed(seed)
         # Of its own, so that minibatches are the same with and without augmentation.
         self.chance = torch.Generator().manual_seed(seed)
@@ -66,9 +68,10 @@ class Run:
         return self.model if self.average is None else self.average.module
 
     def step(self, loss: Tensor) -> None:
-        """One step down the gradient."""
+        """One step down the gradient: of the sum of the losses of all processes."""
         self.optimiser.zero_grad()
         loss.backward()
+        self.ranks.sum_gradients(self.model)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimiser.step()
         self.schedule.step()

@@ -24,6 +24,7 @@ from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
 from gmn.tasks.choice import describe, rebuilt, task_of
 from gmn.tasks.task import Task
+from gmn.train.distributed import ranks
 from gmn.train.evaluate import answer
 from gmn.train.journal import epochs_logged
 from gmn.train.loop import Result, train
@@ -126,6 +127,9 @@ def fit(
     Called again with equal arguments after it was stopped, by whatever means, it goes on from the
     last epoch that it finished, and on a CPU ends with the same bits as an undisturbed run.
 
+    Under ``torchrun`` the processes share the work, see :func:`train`; each needs to see the
+    population, and the first writes the folder.
+
     Args:
         population: folder of a zoo.
         model: name of an installed model, or ``module:factory``.
@@ -145,6 +149,7 @@ def fit(
             has no such option.
         ZooError: if there is no finished zoo.
     """
+    together = ranks()  # first of all, as it chooses the device of this process
     recipe, factory = recipe or Recipe(), registry.find(model)
     problem = task_of(population, task, options)
     specs = {
@@ -165,7 +170,7 @@ def fit(
             total=recipe.epochs,
             initial=epochs_logged(out),
             unit="epoch",
-            disable=not progress,
+            disable=not (progress and together.first),
         )
         with bar:
 
@@ -174,8 +179,12 @@ def fit(
                 bar.update()
 
             result = train(net.to(device), problem, recipe, seed, tell, out)
-    _save(net, _card(model, specs, problem, recipe, seed, result), out)
-    return load(out)
+    card = _card(model, specs, problem, recipe, seed, result)
+    if together.first:
+        _save(net, card, out)
+    together.wait()
+    # The others may be on machines that do not see the folder.
+    return load(out) if together.first else Trained(model, net.eval(), specs, problem, card)
 
 
 def _card(

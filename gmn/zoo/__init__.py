@@ -3,6 +3,7 @@
 from gmn.zoo.building import build
 from gmn.zoo.importing import (
     CheckpointFolder,
+    CnnWildPark,
     DwsInrs,
     ModelZoos,
     NfnSirens,
@@ -13,15 +14,19 @@ from gmn.zoo.importing import (
 from gmn.zoo.population import Zoo
 from gmn.zoo.population import Zoo as open
 from gmn.zoo.store import ZooError
+from gmn.zoo.stream import Stream, StreamBatch
 from gmn.zoo.writer import ZooWriter
 
 __all__ = [
     "CheckpointFolder",
+    "CnnWildPark",
     "DwsInrs",
     "ModelZoos",
     "NfnSirens",
     "SmallCnnZoo",
     "SmallTransformerZoo",
+    "Stream",
+    "StreamBatch",
     "Zoo",
     "ZooError",
     "ZooWriter",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gmn.zoo.store import Row
@@ -74,6 +76,26 @@ class Builder(ABC):
         Args:
             rows: The rows of all its networks.
         """
+
+
+def stack(states: Sequence[State]) -> State:
+    """States of N networks as one, every tensor of shape (N, ...)."""
+    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
+
+
+def finite(state: State, rows: Sequence[Row]) -> Tensor:
+    """Which networks are worth keeping: all their weights and metrics are finite numbers.
+
+    Args:
+        state: Stacked tensors, each of shape (networks, ...).
+        rows: What was noted down of each network.
+
+    Returns:
+        Shape (networks,), bool.
+    """
+    weights = torch.stack([value.flatten(1).isfinite().all(1) for value in state.values()]).all(0)
+    numbers = [[value for value in row.values() if isinstance(value, float)] for row in rows]
+    return weights & torch.tensor([all(map(math.isfinite, each)) for each in numbers])
 
 
 def plan(size: int, architectures: tuple[str, ...], shard_size: int) -> list[Shard]:

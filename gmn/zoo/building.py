@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 from tqdm import tqdm
 
 import converters
+from gmn.engines import Engine, Processes, one_thread
 from gmn.spec import GraphSpec
 from gmn.zoo import provenance
-from gmn.zoo.builders import Builder, Shard, State, plan
+from gmn.zoo.builders import Builder, Shard, State, finite, plan
 from gmn.zoo.catalogue import builder
 from gmn.zoo.index import histogram
 from gmn.zoo.networks import network
@@ -29,25 +24,6 @@ from gmn.zoo.population import Zoo
 from gmn.zoo.shards import Header, write_shard
 from gmn.zoo.store import Row
 from gmn.zoo.writer import ZooWriter, identity_of, is_finished
-
-
-@dataclass(frozen=True)
-class Task:
-    """What it takes to build one shard, in any process that sees the folder.
-
-    Attributes:
-        folder: Of the zoo.
-        builder: What the population is made of.
-        seed: Of the population.
-        shard: Which networks.
-        spec: Of their architecture.
-    """
-
-    folder: Path
-    builder: Builder
-    seed: int
-    shard: Shard
-    spec: GraphSpec
 
 
 @dataclass(frozen=True)
@@ -91,6 +67,7 @@ def build(
     out: str | Path,
     workers: int = 2,
     progress: bool = True,
+    engine: Engine | None = None,
 ) -> Zoo:
     """Trains a population of networks, or opens it if it was built before.
 
@@ -108,6 +85,8 @@ def build(
         out: Folder for it; empty, absent, or holding this same zoo.
         workers: Number of processes of one thread each; 1 trains in this process.
         progress: Whether to show a progress bar.
+        engine: Where shards are trained, such as ``gmn.engines.Ray()``; None for ``workers``
+            processes on this machine. The zoo is the same.
 
     Returns:
         The finished zoo.
@@ -116,6 +95,7 @@ def build(
         ValueError: If the name is unknown, or size or workers is not positive.
         ZooError: If the folder holds another zoo.
         MissingImages: If the images of the population are not installed.
+        EngineError: If a worker process died, or there is no Ray cluster.
     """
     if size < 1 or workers < 1:
         raise ValueError(f"size and workers must be positive, got {size} and {workers}")
@@ -124,7 +104,7 @@ def build(
     shards = plan(size, chosen.architectures, chosen.shard_size)
     if not is_finished(folder, identity_of(name, size, seed, configuration), len(shards)):
         with ZooWriter(folder, name, size, seed, configuration) as writer:
-            _build_missing(writer, chosen, shards, workers, progress)
+            _build_missing(writer, chosen, shards, engine or Processes(workers), progress)
             index, headers = writer.contents(len(shards))
             own = chosen.card(index.to_pylist())
             writer.finish(len(shards), {**data_card(index, headers), **own})
@@ -132,7 +112,7 @@ def build(
 
 
 def _build_missing(
-    writer: ZooWriter, chosen: Builder, shards: Sequence[Shard], workers: int, progress: bool
+    writer: ZooWriter, chosen: Builder, shards: Sequence[Shard], engine: Engine, progress: bool
 ) -> None:
     """Builds the shards that are not there yet, and notes how long each took."""
     missing = [shards[number] for number in writer.missing(len(shards))]
@@ -143,13 +123,13 @@ def _build_missing(
         name: converters.trace(network(name), (one,))
         for name in sorted({shard.architecture for shard in missing})
     }
-    seed = writer.identity["seed"]
-    tasks = [Task(writer.folder, chosen, seed, s, specs[s.architecture]) for s in missing]
+    train = partial(train_shard, chosen, writer.identity["seed"])
+    write = partial(write_trained, writer.folder, specs)
     size = sum(len(shard.networks) for shard in shards)
     done = size - sum(len(shard.networks) for shard in missing)
-    provenance.note(writer.folder, "start", {"workers": workers})
+    provenance.note(writer.folder, "start", {"engine": repr(engine)})
     with tqdm(total=size, initial=done, unit="net", disable=not progress) as bar:
-        for built in _run(tasks, workers):
+        for built in engine.run_all(train, missing, write):
             facts = {"shard": built.shard, "seconds": round(built.seconds, 3)}
             provenance.note(writer.folder, "shard", facts)
             bar.update(built.networks)
@@ -174,78 +154,32 @@ def data_card(index: pa.Table, headers: Sequence[Header]) -> dict[str, Any]:
     }
 
 
-def _run(tasks: Sequence[Task], workers: int) -> Iterator[Built]:
-    """Builds shards, in any order, and tells of each as it is done."""
-    if min(workers, len(tasks)) <= 1:
-        with _one_thread():
-            yield from map(build_shard, tasks)
-        return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
-    try:
-        futures = [pool.submit(build_shard, task) for task in tasks]
-        for future in as_completed(futures):
-            yield future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread, as in a worker: the numbers must not depend on the number of workers."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-    # Ctrl-C goes to the whole process group; only the parent decides when to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends this worker when its parent is killed: the pool's queue would keep it for ever."""
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-
-def build_shard(task: Task) -> Built:
-    """Trains the networks of one shard and writes it.
-
-    The numbers are those of one thread: the caller sees to it.
-
-    Raises:
-        ZooError: If the shard cannot be written.
-    """
-    return write_trained(task.folder, task.spec, train_shard(task.builder, task.seed, task.shard))
-
-
 def train_shard(chosen: Builder, seed: int, shard: Shard) -> Trained:
     """Trains the networks of one shard; those that diverged are left out by name."""
     start = time.perf_counter()
-    state, rows = chosen.train(shard, seed)
+    with one_thread():
+        state, rows = chosen.train(shard, seed)
     full: list[Row] = [
         {"id": f"{number:06d}", **row} for number, row in zip(shard.networks, rows, strict=True)
     ]
-    finite = torch.stack([value.flatten(1).isfinite().all(1) for value in state.values()]).all(0)
-    kept = finite.nonzero().flatten()
+    good = finite(state, rows)
+    kept = good.nonzero().flatten()
     return Trained(
         shard,
         {name: value[kept] for name, value in state.items()},
         [full[row] for row in kept.tolist()],
-        tuple(full[row]["id"] for row in (~finite).nonzero().flatten().tolist()),
+        tuple(full[row]["id"] for row in (~good).nonzero().flatten().tolist()),
         time.perf_counter() - start,
     )
 
 
-def write_trained(folder: Path, spec: GraphSpec, trained: Trained) -> Built:
+def write_trained(folder: Path, specs: dict[str, GraphSpec], trained: Trained) -> Built:
     """Writes the shard of trained networks.
+
+    Args:
+        folder: Of the zoo.
+        specs: Of its architectures.
+        trained: The networks.
 
     Raises:
         ZooError: If it cannot be written.
@@ -255,7 +189,7 @@ def write_trained(folder: Path, spec: GraphSpec, trained: Trained) -> Built:
         folder,
         shard.number,
         shard.architecture,
-        spec,
+        specs[shard.architecture],
         trained.state,
         trained.rows,
         left_out=trained.left_out,

@@ -6,6 +6,9 @@ from gmn.zoo.builders import Builder
 from gmn.zoo.classifiers import ClassifierBuilder
 from gmn.zoo.inrs import InrBuilder
 from gmn.zoo.recipe import Range, RecipeRanges
+from gmn.zoo.tickets import TicketBuilder
+from gmn.zoo.transformer_builder import TransformerBuilder
+from gmn.zoo.transformer_recipe import TransformerRanges
 
 # Length and strength of training spread the accuracies, and both leave their trace in the weights.
 # Wide ranges of the last three would not: accuracy could no longer be read off a network.
@@ -18,11 +21,41 @@ CNN_RANGES = RecipeRanges(
     label_noise=Range(0.0, 0.1),
 )
 
+# The published axes, with learning rates for 500 steps instead of 47,000: too low ones would teach
+# most networks nothing, and so would the highest of those without skip connections.
+ADAPTIVE_STD, SGD_STD = Range(0.1, 0.5), Range(0.1, 0.3)
+TRANSFORMER_RANGES = TransformerRanges(
+    learning_rate={
+        "adam": Range(3e-4, 3e-2, logarithmic=True),
+        "rmsprop": Range(1e-4, 1e-2, logarithmic=True),
+        "sgd": Range(3e-3, 1e-1, logarithmic=True),
+        "momentum": Range(5e-4, 2e-2, logarithmic=True),
+    },
+    init_std={
+        "adam": ADAPTIVE_STD,
+        "rmsprop": ADAPTIVE_STD,
+        "sgd": SGD_STD,
+        "momentum": SGD_STD,
+    },
+    l2=Range(1e-8, 1e-2, logarithmic=True),
+    data_fraction=Range(0.7, 1.0),
+    dropout=Range(0.0, 0.2),
+)
+TRANSFORMER_STEPS = 500
+
 BUILDERS: dict[str, Builder] = {
     "cnn-mnist": ClassifierBuilder("mnist", ("cnn-relu", "cnn-tanh"), CNN_RANGES),
     "cnn-digits": ClassifierBuilder("digits", ("cnn-relu", "cnn-tanh"), CNN_RANGES),
     "inr-mnist": InrBuilder("mnist", ("siren",), steps=150, learning_rate=1e-3),
+    "transformer-mnist": TransformerBuilder(
+        "mnist", ("transformer-14",), TRANSFORMER_RANGES, TRANSFORMER_STEPS
+    ),
+    "transformer-digits": TransformerBuilder(
+        "digits", ("transformer-8",), TRANSFORMER_RANGES, TRANSFORMER_STEPS
+    ),
     "inr-digits": InrBuilder("digits", ("siren",), steps=150, learning_rate=1e-3),
+    "tickets-mnist": TicketBuilder("mnist", ("mlp-196",)),
+    "tickets-digits": TicketBuilder("digits", ("mlp-64",)),
 }
 
 

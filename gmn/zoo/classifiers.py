@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,8 +11,9 @@ from torch import Tensor
 
 from gmn.zoo import images
 from gmn.zoo.builders import Builder, Shard, State
+from gmn.zoo.cards import accuracies
 from gmn.zoo.networks import network
-from gmn.zoo.recipe import RecipeRanges, derive_seed
+from gmn.zoo.recipe import RecipeRanges, derive_seed, split_of
 from gmn.zoo.store import Row
 from gmn.zoo.training import BATCH_SIZE, train_chunk
 
@@ -58,31 +58,5 @@ class ClassifierBuilder(Builder):
         return state, rows
 
     def card(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """In ``test_accuracy`` the number of networks per tenth of accuracy, by architecture."""
-        return {
-            "test_accuracy": {
-                architecture: _tenths(
-                    [row["test_accuracy"] for row in rows if row["architecture"] == architecture]
-                )
-                for architecture in sorted({row["architecture"] for row in rows})
-            }
-        }
-
-
-def _tenths(values: list[float]) -> list[int]:
-    counts = Counter(min(int(value * 10), 9) for value in values)
-    return [counts[tenth] for tenth in range(10)]
-
-
-def split_of(seed: int, number: int | str) -> str:
-    """The split of a network, whatever the size of the zoo: 70 % train, 15 % val, 15 % test.
-
-    Args:
-        seed: Seed of the population.
-        number: Number or name of the network.
-
-    Returns:
-        ``"train"``, ``"val"`` or ``"test"``.
-    """
-    percent = derive_seed(seed, "split", number) % 100
-    return "train" if percent < 70 else "val" if percent < 85 else "test"
+        """Spread of ``test_accuracy`` by architecture: numbers per tenth, and quantiles."""
+        return accuracies(rows)

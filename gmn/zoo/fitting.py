@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -56,11 +55,6 @@ def initial_state(
             drawn = torch.rand(shape, generator=generator, dtype=torch.float64)
             state[f"layer{number + 1}.{name}"] = ((2 * drawn - 1) * limit).to(dtype)
     return state
-
-
-def stack(states: Sequence[State]) -> State:
-    """States of N networks as one, every tensor of shape (N, ...)."""
-    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
 def fit(

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from gmn.zoo import images
-from gmn.zoo.builders import Builder, Shard, State
-from gmn.zoo.fitting import fit, initial_state, pixel_grid, stack
+from gmn.zoo.builders import Builder, Shard, State, stack
+from gmn.zoo.cards import quantiles
+from gmn.zoo.fitting import fit, initial_state, pixel_grid
 from gmn.zoo.networks import Siren, network
 from gmn.zoo.recipe import derive_seed
 from gmn.zoo.store import Row
 
 # Of the images, not of the networks: all views of an image are in one split.
 VAL_SHARE, TEST_SHARE = 0.08, 0.2
-QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,9 @@ class InrBuilder(Builder):
 
     def card(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Quantiles of the PSNR in decibels, and the number of networks per label."""
-        psnr = torch.tensor([row["psnr"] for row in rows])
         labels = Counter(row["label"] for row in rows)
         return {
-            "psnr": {f"{share:.0%}": round(float(psnr.quantile(share)), 1) for share in QUANTILES},
+            "psnr": quantiles([row["psnr"] for row in rows], 1),
             "labels": {str(label): labels[label] for label in sorted(labels)},
         }
 

@@ -8,6 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from gmn.zoo.transformers import SmallTransformer
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
@@ -85,11 +87,47 @@ class Siren(nn.Module):
         return self.layer3(x)
 
 
-# How to make a network, given its width, and the width that it has in populations.
+class MLP(nn.Module):
+    """Three linear layers with ReLUs between, for flat images of ten classes.
+
+    Args:
+        inputs: Number of pixels.
+        width: Number of neurons of each hidden layer.
+
+    >>> sum(p.numel() for p in MLP(64).parameters())
+    3466
+    """
+
+    def __init__(self, inputs: int, width: int = 32) -> None:
+        super().__init__()
+        self.layer1 = nn.Linear(inputs, width)
+        self.layer2 = nn.Linear(width, width)
+        self.layer3 = nn.Linear(width, 10)
+
+    def forward(
+        self,
+        images: Tensor,  # shape: (batch, inputs)
+    ) -> Tensor:  # shape: (batch, 10)
+        """Class scores of each image."""
+        x = torch.relu(self.layer1(images))
+        x = torch.relu(self.layer2(x))
+        return self.layer3(x)
+
+
+# How to make a network of populations, given its width, and the width that it has in populations.
 ARCHITECTURES: dict[str, tuple[Callable[[int], nn.Module], int]] = {
     "cnn-relu": (partial(SmallCNN, "relu"), 16),
     "cnn-tanh": (partial(SmallCNN, "tanh"), 16),
     "siren": (Siren, 32),
+    "mlp-64": (partial(MLP, 64), 32),
+    "mlp-196": (partial(MLP, 196), 32),
+}
+
+
+# How to make a network whose hidden layers have one width only.
+FIXED: dict[str, Callable[[], nn.Module]] = {
+    "transformer-14": partial(SmallTransformer, side=14, patch=4, padding=1, centred=True),
+    "transformer-8": partial(SmallTransformer, side=8, patch=2, centred=True),
 }
 
 
@@ -105,10 +143,14 @@ def network(architecture: str, widening: int = 1) -> nn.Module:
         A new module.
 
     Raises:
-        ValueError: If no architecture has this name.
+        ValueError: If no architecture has this name, or it cannot be widened.
     """
+    if architecture in FIXED:
+        if widening != 1:
+            raise ValueError(f"{architecture} comes in one width; widening must be 1")
+        return FIXED[architecture]()
     if architecture not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
+        known = ", ".join(sorted([*ARCHITECTURES, *FIXED]))
         raise ValueError(f"no architecture is called {architecture!r}; known: {known}")
     make, width = ARCHITECTURES[architecture]
     return make(widening * width)

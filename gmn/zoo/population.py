@@ -20,6 +20,7 @@ from gmn.zoo.columns import SPLITS
 from gmn.zoo.index import is_number, numeric_columns, read_index
 from gmn.zoo.reader import ShardReader
 from gmn.zoo.store import MANIFEST, Row, ZooError, read_manifest
+from gmn.zoo.stream import Stream
 
 
 class Zoo:
@@ -259,6 +260,45 @@ class Zoo:
         """
         architecture, values = self._gather(indices, None)
         return ParameterGraph(self.spec(architecture), values)
+
+    def stream(
+        self, batch_size: int, split: str | None = None, seed: int = 0, open_shards: int = 8
+    ) -> Stream:
+        """Batches in random order, for a zoo that is larger than memory.
+
+        Args:
+            batch_size: Networks per batch; all of one architecture.
+            split: Only those of ``"train"``, ``"val"`` or ``"test"``; None for all.
+            seed: Seed of the order.
+            open_shards: How many shards are open at once: more mix better and take more memory.
+
+        Returns:
+            An iterable of pairs (graph, numbers of its networks), which a ``DataLoader`` takes
+            with ``batch_size=None``; every pass over it has another order.
+
+        Raises:
+            ValueError: If the split is unknown, or a number is not positive.
+
+        Example:
+            >>> import tempfile, torch, converters
+            >>> from gmn import zoo
+            >>> spec = converters.trace(torch.nn.Linear(2, 3), (torch.zeros(1, 2),))
+            >>> states = {"weight": torch.randn(20, 3, 2), "bias": torch.zeros(20, 3)}
+            >>> rows = [{"id": f"{i:02d}", "split": "train", "loss": 0.1 * i} for i in range(20)]
+            >>> folder = tempfile.TemporaryDirectory()
+            >>> with zoo.ZooWriter(folder.name, "lines", 20, 0, {}) as writer:
+            ...     writer.write_shard(0, "linear", spec, states, rows)
+            ...     writer.finish(1, {"remark": "random weights"})
+            >>> lines = zoo.open(folder.name)
+            >>> losses = lines.labels("loss")
+            >>> for graph, indices in lines.stream(batch_size=8):
+            ...     print(graph, losses[indices].shape)
+            ParameterGraph(8 networks of 9 parameters, torch.float32, cpu) torch.Size([8])
+            ParameterGraph(8 networks of 9 parameters, torch.float32, cpu) torch.Size([8])
+            ParameterGraph(4 networks of 9 parameters, torch.float32, cpu) torch.Size([4])
+            >>> folder.cleanup()
+        """
+        return Stream(self, batch_size, split, seed, open_shards)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], pa.Table]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmn.zoo.shards import OpenShard, open_shard
+from gmn.zoo.shards import OpenShard, gather_rows, open_shard
 from gmn.zoo.store import ZooError, file_sha256
 
 
@@ -73,23 +73,11 @@ class ShardReader:
             ValueError: If a shard has no such tensors, or tensors of other types.
             ZooError: If a shard is damaged.
         """
-        found = np.unique(shards).tolist()
-        parts = {number: self._tensors(number, kind) for number in found}
+        found, which = np.unique(shards, return_inverse=True)
+        parts = {number: self._tensors(number, kind) for number in found.tolist()}
         self._check_alike(parts)
         places = torch.from_numpy(rows.astype(np.int64))
-        if len(found) == 1:
-            only = parts[found[0]]
-            return {name: value.index_select(0, places) for name, value in only.items()}
-        result = {
-            name: value.new_empty((len(places), *value.shape[1:]))
-            for name, value in parts[found[0]].items()
-        }
-        for number, tensors in parts.items():
-            at = torch.from_numpy(np.flatnonzero(shards == number))
-            chosen = places[at]
-            for name, value in tensors.items():
-                result[name].index_copy_(0, at, value.index_select(0, chosen))
-        return result
+        return gather_rows(list(parts.values()), torch.from_numpy(which), places)
 
     def _tensors(self, number: int, kind: str | None) -> dict[str, Tensor]:
         if number not in self._kept:

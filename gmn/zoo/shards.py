@@ -200,3 +200,29 @@ def _opened(path: Path, framework: str) -> Iterator[Any]:
         raise ZooError(f"shard {path.name} is missing from {path.parent}") from error
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ZooError(f"shard {path} is truncated or corrupt: {error}") from error
+
+
+def gather_rows(
+    parts: Sequence[dict[str, Tensor]], which: Tensor, rows: Tensor
+) -> dict[str, Tensor]:
+    """Rows of several sets of stacked tensors as one set.
+
+    Args:
+        parts: At least one; all of the same names, types and shapes but for the first dimension.
+        which: Of each row wanted, the number of its part; int64, shape (rows,).
+        rows: Its place in there; int64, shape (rows,).
+
+    Returns:
+        By name, tensors of shape (rows, ...) that share no memory with the parts.
+    """
+    if len(parts) == 1:
+        return {name: value.index_select(0, rows) for name, value in parts[0].items()}
+    places = [(which == number).nonzero().flatten() for number in range(len(parts))]
+    result = {
+        name: value.new_empty((len(rows), *value.shape[1:])) for name, value in parts[0].items()
+    }
+    for part, at in zip(parts, places, strict=True):
+        chosen = rows[at]
+        for name, value in part.items():
+            result[name].index_copy_(0, at, value.index_select(0, chosen))
+    return result

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
 
-from gmn.zoo.builders import State
+from gmn.zoo.builders import State, stack
 from gmn.zoo.images import ImageSet
 from gmn.zoo.recipe import Recipe
 
@@ -59,7 +59,7 @@ def train_chunk(
     jobs = [draw_job(module, *each, images) for each in zip(recipes, seeds, strict=True)]
     # Longest first: those still in training are then always the first rows.
     order = sorted(range(len(jobs)), key=lambda i: -recipes[i].steps)
-    state = _stack([jobs[i].initial for i in order])
+    state = stack([jobs[i].initial for i in order])
     labels = torch.stack([jobs[i].labels for i in order])
     _optimise(module, state, [recipes[i] for i in order], [jobs[i] for i in order], images)
     visible = torch.stack([jobs[i].visible for i in order])
@@ -81,7 +81,7 @@ def draw_job(module: nn.Module, recipe: Recipe, seed: int, images: ImageSet) -> 
         The job, in the dtype of the images.
     """
     generator = torch.Generator().manual_seed(seed)
-    initial = _initial_state(module, recipe.init_scale, images.train_images.dtype, generator)
+    initial = initial_state(module, recipe.init_scale, images.train_images.dtype, generator)
     total = len(images.train_labels)
     count = max(1, round(recipe.data_fraction * total))
     chosen = torch.randperm(total, generator=generator)[:count]
@@ -95,10 +95,17 @@ def draw_job(module: nn.Module, recipe: Recipe, seed: int, images: ImageSet) -> 
     return Job(initial, labels, visible, chosen[picks])
 
 
-def _initial_state(
+def initial_state(
     module: nn.Module, scale: float, dtype: torch.dtype, generator: torch.Generator
 ) -> State:
-    """Normal weights of variance ``scale**2 * 2 / fan_in`` and zero biases."""
+    """Draws the start of one network: normal weights, zero biases.
+
+    Args:
+        module: Any network of the architecture; its own weights are not used.
+        scale: The variance of weights is ``scale**2 * 2 / fan_in``.
+        dtype: Of the state.
+        generator: The source of chance.
+    """
     state = {}
     for name, value in module.state_dict().items():
         if value.ndim < 2:
@@ -108,10 +115,6 @@ def _initial_state(
             drawn = torch.randn(value.shape, generator=generator, dtype=torch.float64)
             state[name] = (drawn * deviation).to(dtype)
     return state
-
-
-def _stack(states: Sequence[State]) -> State:
-    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
 def _optimise(

@@ -107,7 +107,12 @@ class ZooWriter:
 
     def _start(self) -> None:
         if (self.folder / MANIFEST).exists():
-            require_same(self.folder, self.identity)
+            found = require_same(self.folder, self.identity)
+            if found.get("generation"):
+                raise ZooError(
+                    f"networks were appended to {self.folder}, which building it again would lose. "
+                    f"If it is damaged: gmn zoo verify {self.folder} --rescue OUT keeps the rest"
+                )
         elif any(self.folder.glob(SHARDS)):
             raise ZooError(f"{self.folder} holds shards but no {MANIFEST}; choose an empty folder")
         else:
@@ -179,7 +184,7 @@ class ZooWriter:
             ZooError: If a shard is missing or damaged, or the shards do not fit one another.
         """
         index, headers = self.contents(shards)
-        publish(self.folder, self.identity, card, index, headers, 0)
+        publish(self.folder, self.identity, card, index, headers)
         self._clean()
         provenance.note(self.folder, "finish", {"libraries": provenance.libraries()})
 
@@ -200,7 +205,7 @@ def require_same(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """The manifest of a folder that holds the zoo of this identity.
 
     Raises:
-        ZooError: If it holds another one, or networks were appended to it.
+        ZooError: If it holds another one.
     """
     found = read_manifest(folder)
     for key, wanted in identity.items():
@@ -252,7 +257,8 @@ def publish(
     card: dict[str, Any],
     index: pa.Table,
     headers: Sequence[Header],
-    generation: int,
+    generation: int = 0,
+    known: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Writes index and manifest, in this order, so that readers see the old zoo or the new one.
 
@@ -263,6 +269,8 @@ def publish(
         index: All rows.
         headers: What each shard says of itself, in their order.
         generation: How many times the zoo was appended to.
+        known: What the manifest said of the first shards. They are not hashed again: a checksum
+            taken now would hide damage that came since.
 
     Raises:
         ZooError: If two shards give one architecture different specs, or a file cannot be written.
@@ -276,7 +284,10 @@ def publish(
         "card": card,
         "architectures": _architectures(headers),
         "index": {"file": path.name, "networks": len(index), "bytes": len(content)},
-        "shards": [_shard_facts(folder, n, header) for n, header in enumerate(headers)],
+        "shards": [
+            *known,
+            *(_shard_facts(folder, n, headers[n]) for n in range(len(known), len(headers))),
+        ],
     }
     manifest["index"]["sha256"] = file_sha256(path)
     write_file(folder / MANIFEST, json_bytes(manifest))

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from gmn import zoo
 from gmn.zoo import catalogue, images
-from gmn.zoo.builders import Shard
-from gmn.zoo.fitting import fit, initial_state, pixel_grid, stack
+from gmn.zoo.builders import Shard, stack
+from gmn.zoo.fitting import fit, initial_state, pixel_grid
 from gmn.zoo.inrs import InrBuilder
 from gmn.zoo.networks import Siren, network
 

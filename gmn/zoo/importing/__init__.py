@@ -9,10 +9,12 @@ from gmn.zoo.importing.nfn import NfnSirens
 from gmn.zoo.importing.run import import_zoo
 from gmn.zoo.importing.small_cnn import SmallCnnZoo
 from gmn.zoo.importing.transformer import SmallTransformerZoo
+from gmn.zoo.importing.wild_park import CnnWildPark
 
 __all__ = [
     "LAYOUTS",
     "CheckpointFolder",
+    "CnnWildPark",
     "DwsInrs",
     "Entry",
     "Layout",

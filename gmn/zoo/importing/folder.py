@@ -10,10 +10,10 @@ from typing import Any
 from torch import nn
 
 import converters
-from gmn.zoo.classifiers import split_of
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.tables import columns, read_table
 from gmn.zoo.population import SPLITS
+from gmn.zoo.recipe import split_of
 from gmn.zoo.store import Row, ZooError
 
 ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz", ".h5", ".hdf5")

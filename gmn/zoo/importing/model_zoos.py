@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 import converters
-from gmn.zoo.classifiers import split_of
 from gmn.zoo.importing.activations import activation_name
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.networks import SHAPES, ModelZooCNN, ResNet18, example_image
@@ -17,6 +16,7 @@ from gmn.zoo.importing.ray_tune import find_checkpoints, find_runs, read_json, r
 from gmn.zoo.importing.sirens import chain_weights
 from gmn.zoo.importing.splits import read_splits
 from gmn.zoo.importing.tables import RESERVED
+from gmn.zoo.recipe import split_of
 from gmn.zoo.store import Row
 
 LAYERS = ("conv1", "conv2", "conv3", "fc1", "fc2")

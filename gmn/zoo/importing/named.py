@@ -14,6 +14,7 @@ from gmn.zoo.importing.model_zoos import ModelZoos
 from gmn.zoo.importing.nfn import NfnSirens
 from gmn.zoo.importing.small_cnn import SmallCnnZoo
 from gmn.zoo.importing.transformer import SmallTransformerZoo
+from gmn.zoo.importing.wild_park import CnnWildPark
 
 LAYOUTS: dict[str, Callable[..., Layout]] = {
     layout.name: layout
@@ -23,6 +24,7 @@ LAYOUTS: dict[str, Callable[..., Layout]] = {
         NfnSirens,
         SmallTransformerZoo,
         ModelZoos,
+        CnnWildPark,
         CheckpointFolder,
     )
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def import_zoo(layout: Layout, out: str | Path, progress: bool = True) -> Zoo:
     listing = layout.listing()
     if not listing.entries:
         raise ZooError(f"{layout.name}: nothing to import: {_reasons(listing, listing.skipped)}")
-    entries = listing.entries
+    entries = _of_one_kind(listing.entries)
     architectures, folder = _Architectures(layout), Path(out)
     configuration = {**layout.configuration(), "source_sha256": _fingerprint(entries)}
     identity = identity_of(layout.name, len(entries), 0, configuration)
@@ -65,7 +66,7 @@ def import_zoo(layout: Layout, out: str | Path, progress: bool = True) -> Zoo:
                 for number in missing:
                     _write(writer, number, parts[number], architectures)
                     bar.update(len(parts[number][1]))
-            _finish(writer, len(parts), listing, architectures)
+            _finish(writer, len(parts), replace(listing, entries=entries), architectures)
     return Zoo(folder)
 
 
@@ -109,6 +110,29 @@ class _Architectures:
             text = str(error).removeprefix("network 0: ").removesuffix(" in network 0")
             raise ValueError(text) from error
         return {name: value[0] for name, value in graph.values.items()}
+
+
+def _of_one_kind(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """The entries with text where a column has numbers in some rows and text in others.
+
+    An index holds values of one kind in a column.
+    """
+    kinds: dict[str, set[type]] = {}
+    for entry in entries:
+        for name, value in entry.row.items():
+            if value is not None:
+                kinds.setdefault(name, set()).add(float if type(value) is int else type(value))
+    mixed = {name for name, found in kinds.items() if len(found) > 1}
+    if not mixed:
+        return entries
+    return tuple(
+        replace(entry, row={k: _text(v) if k in mixed else v for k, v in entry.row.items()})
+        for entry in entries
+    )
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _parts(entries: tuple[Entry, ...], architectures: _Architectures) -> list[Part]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gmn.zoo.store import Row, ZooError
 
-RESERVED = {"id", "architecture", "shard", "row", "split"}
+RESERVED = {"id", "architecture", "spec", "shard", "row", "split"}
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -8,88 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
 import converters
-from gmn.zoo.classifiers import split_of
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.sirens import by_numbers
 from gmn.zoo.importing.tables import columns, read_table
+from gmn.zoo.recipe import split_of
 from gmn.zoo.store import Row, ZooError
+from gmn.zoo.transformers import WIDTH, SmallTransformer
 
 FILE = re.compile(r"(?P<run>.+)_(?P<epoch>\d+)_(?P<accuracy>\d+)\.pt")
-WIDTH, HEADS, TOKENS = 32, 2, 49
 ATTENTION = ("queries", "keys", "values", "out_projection")
 NONE = torch.zeros(())
-
-
-class PublishedBlock(nn.Module):
-    """Attention, then two layers with a ReLU between; no skip connections, norms without weights.
-
-    The published blocks have none of the usual skip connections, and their attention no biases.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.queries = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.keys = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.values = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.out_projection = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.fc1 = nn.Linear(WIDTH, 2 * WIDTH)
-        self.fc2 = nn.Linear(2 * WIDTH, WIDTH)
-
-    def forward(
-        self,
-        x: Tensor,  # shape: (batch, tokens, 32)
-    ) -> Tensor:  # shape: (batch, tokens, 32)
-        """What the next block reads."""
-        normed = functional.layer_norm(x, (WIDTH,))
-        heads = [
-            layer(normed).unflatten(2, (HEADS, WIDTH // HEADS)).transpose(1, 2)
-            for layer in (self.queries, self.keys, self.values)
-        ]
-        mixed = functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
-        x = functional.layer_norm(self.out_projection(mixed), (WIDTH,))
-        return self.fc2(functional.relu(self.fc1(x)))
-
-
-class PublishedTransformer(nn.Module):
-    """Patches of 4 × 4, fixed sinusoidal positions, two blocks, mean over tokens, two layers.
-
-    The positions are those of Vaswani et al. 2017, sines and cosines in turn; files do not hold
-    them.
-
-    >>> sum(p.numel() for p in PublishedTransformer().parameters())
-    18506
-    """
-
-    positions: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Conv2d(1, WIDTH, kernel_size=4, stride=4)
-        self.block1 = PublishedBlock()
-        self.block2 = PublishedBlock()
-        self.fc1 = nn.Linear(WIDTH, WIDTH)
-        self.fc2 = nn.Linear(WIDTH, 10)
-        self.register_buffer("positions", _sinusoids(), persistent=False)
-
-    def forward(
-        self,
-        images: Tensor,  # shape: (batch, 1, 28, 28)
-    ) -> Tensor:  # shape: (batch, 10)
-        """Class scores of each image."""
-        x = self.embedding(images).flatten(2).transpose(1, 2) + self.positions
-        x = self.block2(self.block1(x))
-        return self.fc2(functional.relu(self.fc1(x.mean(1))))
-
-
-def _sinusoids() -> Tensor:
-    """Positions, shape (tokens, width)."""
-    rates = torch.exp(-torch.arange(0, WIDTH, 2) / WIDTH * torch.log(torch.tensor(10_000.0)))
-    angles = torch.arange(TOKENS).unsqueeze(1) * rates
-    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 
 class SmallTransformerZoo(Layout):
@@ -122,7 +52,7 @@ class SmallTransformerZoo(Layout):
 
     def architecture(self, name: str) -> Architecture:
         """The one architecture, and an image."""
-        return PublishedTransformer(), (torch.zeros(1, 1, 28, 28),)
+        return SmallTransformer(), (torch.zeros(1, 1, 28, 28),)
 
     def listing(self) -> Listing:
         """All networks by file; rows hold ``run``, ``epoch``, ``test_accuracy`` and the table."""
@@ -169,7 +99,7 @@ def _row(match: re.Match[str], metadata: dict[str, str]) -> Row:
 
 
 def _rename(state: State) -> State:
-    """Published weights under the names of :class:`PublishedTransformer`.
+    """Published weights under the names of :class:`gmn.zoo.transformers.SmallTransformer`.
 
     Raises:
         ValueError: If there are not two blocks, one embedding and one classifier.

@@ -148,6 +148,16 @@ def test_checkpoints_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "ran" / "it").exists()
 
 
+def test_a_column_of_numbers_and_text_is_text(tmp_path: Path) -> None:
+    write_checkpoints(tmp_path / "runs")
+    rows = rows_of_files()
+    for row, value in zip(rows, ("0.5", "auto", "", "2", "1", "1"), strict=True):
+        row["lr"] = value
+    labels = write_labels(tmp_path / "labels.csv", rows)
+    population = import_(folder_layout(tmp_path / "runs", labels), tmp_path / "out")
+    assert [row["lr"] for row in population.rows] == ["0.5", "auto", None, "2.0", "1.0", "1.0"]
+
+
 def test_wrong_tables_are_named(tmp_path: Path) -> None:
     write_checkpoints(tmp_path / "runs")
     rows = rows_of_files()

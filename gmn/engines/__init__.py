@@ -1,0 +1,12 @@
+"""Where jobs run: in this process, in several on this machine, or on a Ray cluster.
+
+Building a population, importing one and comparing models are each a list of independent jobs. They
+say what a job is and what becomes of its result; an engine says where that happens. Results do not
+depend on the engine.
+"""
+
+from gmn.engines.engine import Engine, EngineError, one_thread
+from gmn.engines.processes import Processes
+from gmn.engines.ray import Ray
+
+__all__ = ["Engine", "EngineError", "Processes", "Ray", "one_thread"]

@@ -1,0 +1,175 @@
+"""One training run on several processes, which ``torchrun`` starts.
+
+Every process holds the model and the population, draws the same minibatches, and takes its part of
+each. Gradients are summed, weighted by the number of networks in a part, so every step is that of
+one process, whatever the sizes of the parts.
+
+``DistributedDataParallel`` is not used: it takes the mean of gradients over processes, which is
+right for parts of equal size only; it needs a forward pass on every process, which a minibatch of
+fewer networks than processes has not; and a parameter that the architectures of a minibatch leave
+out would get zeros, which AdamW decays, where one process skips it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import parent_process
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gmn.tasks.batches import Batch
+from gmn.tasks.task import Task
+from gmn.train.evaluate import predict
+from gmn.zoo.recipe import derive_seed
+
+if TYPE_CHECKING:
+    from gmn.train.run import Run
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that train one model together; methods are called by all of them at once.
+
+    Alone, every method is what it would be without processes.
+
+    Attributes:
+        rank: number of this process.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes files and talks to the user."""
+        return self.rank == 0
+
+    def require_separable(self, model: nn.Module) -> None:
+        """Refuses models whose training step depends on how a minibatch is cut into parts.
+
+        Raises:
+            ValueError: if there are several processes and the model has batch normalisation.
+        """
+        for name, module in model.named_modules():
+            if self.size > 1 and isinstance(module, _BatchNorm):
+                raise ValueError(
+                    f"{name}: {type(module).__name__} takes statistics over a minibatch, of which "
+                    f"each of {self.size} processes sees a part only; train in one process"
+                )
+
+    def share(self, run: Run) -> None:
+        """Gives all processes the state of the first: new, or read from its folder."""
+        if self.size == 1:
+            return
+        file = io.BytesIO()
+        if self.first:
+            torch.save(run.state_dict(), file)
+        content = [file.getvalue()]
+        distributed.broadcast_object_list(content, device=torch.device("cpu"))
+        if not self.first:
+            state = torch.load(io.BytesIO(content[0]), map_location="cpu", weights_only=True)
+            run.load_state_dict(state)
+
+    def reseed(self, seed: int, epoch: int) -> None:
+        """Gives processes other than the first their own chance, of dropout say, in an epoch.
+
+        It follows from the seed, so that a run that goes on needs only the state of the first.
+        """
+        if not self.first:
+            torch.manual_seed(derive_seed(seed, "rank", self.rank, epoch))
+
+    def part(self, batch: Batch) -> Batch:
+        """This process' part of a batch; without networks if there are not enough."""
+        if self.size == 1:
+            return batch
+        ends = [len(batch) * rank // self.size for rank in (self.rank, self.rank + 1)]
+        return batch[slice(*ends)]
+
+    def in_one_memory(self, batch: Batch) -> int:
+        """Networks of a batch that share a memory: a part on a GPU of its own, else all."""
+        return -(-len(batch) // self.size) if batch.graph.device.type == "cuda" else len(batch)
+
+    def sum(self, value: Tensor) -> float:
+        """The sum of a number over processes, which may hold it on any device, in any precision."""
+        own = float(value.detach())
+        return own if self.size == 1 else float(_summed(torch.tensor(own, dtype=torch.float64)))
+
+    def sum_gradients(self, model: nn.Module) -> None:
+        """Sums gradients over processes; a parameter that none of them used stays without."""
+        if self.size == 1:
+            return
+        chosen = [p for p in model.parameters() if p.requires_grad]
+        if not chosen:
+            return
+        used = _summed(torch.tensor([p.grad is not None for p in chosen], dtype=torch.int32))
+        chosen = [p for p, times in zip(chosen, used.tolist(), strict=True) if times]
+        for dtype in dict.fromkeys(p.dtype for p in chosen):
+            alike = [p for p in chosen if p.dtype == dtype]
+            own = [torch.zeros_like(p) if p.grad is None else p.grad for p in alike]
+            total = _summed(torch.cat([gradient.flatten() for gradient in own]))
+            for p, piece in zip(alike, total.split([p.numel() for p in alike]), strict=True):
+                p.grad = piece.view_as(p)
+
+    def predict(
+        self, model: nn.Module, task: Task, parts: Sequence[Batch], batch_size: int
+    ) -> tuple[Tensor, Tensor]:
+        """:func:`gmn.train.predict`, of which every process does its part and gets all."""
+        if self.size == 1:
+            return predict(model, task, parts, batch_size)
+        own = [batch for batch in map(self.part, parts) if len(batch)]
+        found: list[Tensor] = []
+        if own:
+            prediction, _ = predict(model, task, own, batch_size)
+            found = list(prediction.split([len(batch) for batch in own]))
+        pieces: list[Any] = [None] * self.size
+        distributed.all_gather_object(pieces, dict(zip(self._busy(parts), found, strict=True)))
+        whole = [piece[n] for n in range(len(parts)) for piece in pieces if n in piece]
+        return torch.cat(whole), torch.cat([part.target for part in parts]).cpu()
+
+    def _busy(self, parts: Sequence[Batch]) -> list[int]:
+        """Numbers of the batches of which this process has networks."""
+        return [number for number, batch in enumerate(parts) if len(self.part(batch))]
+
+    def wait(self) -> None:
+        """Returns when all processes are here."""
+        self.sum(torch.zeros(()))
+
+
+def _summed(value: Tensor) -> Tensor:
+    distributed.all_reduce(value)
+    return value
+
+
+@cache
+def ranks() -> Ranks:
+    """The processes that ``torchrun`` started, or this one alone.
+
+    They talk by gloo about tensors on the CPU and by NCCL about those on CUDA, where every process
+    then has a device of its own, which is made the current one.
+    """
+    if not distributed.is_available():
+        return Ranks()
+    if not distributed.is_initialized():
+        # Helpers that a process of torchrun starts inherit its variables, but are not its ranks.
+        if not {"RANK", "WORLD_SIZE"} <= os.environ.keys() or parent_process() is not None:
+            return Ranks()
+        _connect()
+    return Ranks(distributed.get_rank(), distributed.get_world_size())
+
+
+def _connect() -> None:
+    own, devices = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    several = devices >= int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 0 and devices > 0
+    if several:
+        torch.cuda.set_device(own)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if several else "gloo")
+    atexit.register(distributed.destroy_process_group)

@@ -1,0 +1,101 @@
+"""Choosing networks by what the index says of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from gmn.zoo.index import is_number
+from gmn.zoo.population import Zoo
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "==": pc.equal,
+    "!=": pc.not_equal,
+    ">=": pc.greater_equal,
+    "<=": pc.less_equal,
+    ">": pc.greater,
+    "<": pc.less,
+}
+CONDITION = re.compile(r"\s*(?P<column>[^=!<>]+?)\s*(?P<operator>==|!=|>=|<=|>|<)\s*(?P<value>.+)")
+TRUTH = {"true": True, "false": False}
+
+
+def select(
+    zoo: Zoo,
+    where: Sequence[str] = (),
+    split: str | None = None,
+    architecture: str | None = None,
+    ids: Sequence[str] | None = None,
+) -> Tensor:
+    """Numbers of the networks that meet all conditions.
+
+    Args:
+        zoo: The population.
+        where: Conditions such as ``"test_accuracy>=0.5"``, ``"activation==relu"`` or
+            ``"split!=test"``. A network that has no value in the column does not meet one.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        architecture: Name of an architecture.
+        ids: The networks of these ids.
+
+    Returns:
+        int64 numbers in increasing order.
+
+    Raises:
+        ValueError: If a condition cannot be read, or a column, a split, an architecture or an id
+            is unknown.
+
+    Example:
+        >>> CONDITION.match("test_accuracy >= 0.5").groups()
+        ('test_accuracy', '>=', '0.5')
+    """
+    chosen = np.zeros(len(zoo), dtype=bool)
+    chosen[zoo.indices(split, architecture).numpy()] = True
+    for condition in where:
+        chosen &= _meets(zoo, condition)
+    if ids is not None:
+        chosen &= _has_id(zoo, ids)
+    return torch.from_numpy(np.flatnonzero(chosen))
+
+
+def _meets(zoo: Zoo, condition: str) -> np.ndarray[Any, Any]:
+    match = CONDITION.fullmatch(condition)
+    if match is None:
+        raise ValueError(
+            f"{condition!r} is not a condition such as 'test_accuracy>=0.5'; the operators are "
+            f"{', '.join(OPERATORS)}"
+        )
+    name, value = match["column"], match["value"].strip()
+    if name not in zoo.columns:
+        raise ValueError(f"no column is called {name!r}; known: {', '.join(zoo.columns)}")
+    column = zoo.index[name]
+    compare = OPERATORS[match["operator"]]
+    fits = pc.fill_null(compare(column, _value(column.type, value, condition)), False)
+    return np.asarray(fits.to_numpy(), dtype=bool)
+
+
+def _value(kind: Any, text: str, condition: str) -> Any:
+    """The text of a condition as a value of the column's type."""
+    if str(kind) == "bool":
+        if text.lower() not in TRUTH:
+            raise ValueError(f"{condition!r}: that column holds true and false")
+        return TRUTH[text.lower()]
+    if is_number(kind):
+        try:
+            return float(text)
+        except ValueError:
+            raise ValueError(f"{condition!r}: that column holds numbers") from None
+    return text.strip("'\"")
+
+
+def _has_id(zoo: Zoo, ids: Sequence[str]) -> np.ndarray[Any, Any]:
+    known = zoo.index["id"].to_pylist()
+    if unknown := sorted(set(ids).difference(known)):
+        raise ValueError(f"no network has the id {', '.join(unknown[:5])}")
+    wanted = set(ids)
+    return np.fromiter(map(wanted.__contains__, known), dtype=bool, count=len(known))

@@ -1,0 +1,276 @@
+"""Tasks by name and of one's own; labels and weights that cannot be used are named."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gmn
+from gmn import tasks, zoo
+from gmn.tasks import AccuracyPrediction, InrDilation, LabelError, Task, task_of
+from gmn.tasks.choice import describe, rebuilt
+from gmn.train import Recipe, train
+from gmn.train.run import Run
+from tests.gmn.population import small_zoo
+
+
+@pytest.fixture(scope="module")
+def population(tmp_path_factory: pytest.TempPathFactory) -> zoo.Zoo:
+    return small_zoo(tmp_path_factory.mktemp("zoo"))
+
+
+class Spread(Task):
+    """A task of one's own: how widely the last convolution's weights are spread."""
+
+    name = "spread"
+    target = "standard deviation"
+
+    def targets(self, graph: gmn.ParameterGraph, numbers: Tensor) -> Tensor:
+        return spread(graph)
+
+
+def spread(graph: gmn.ParameterGraph) -> Tensor:
+    return 20 * graph.values["conv3.weight"].flatten(1).std(dim=1)
+
+
+class Reads(nn.Module):
+    """One linear layer on the spread of all weights."""
+
+    learning_rate = 0.05
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, graph: gmn.ParameterGraph) -> Tensor:
+        result: Tensor = self.layer(spread(graph).unsqueeze(1))
+        return result
+
+
+# --- by name ------------------------------------------------------------------------------------
+
+
+def test_tasks_have_names(population: zoo.Zoo) -> None:
+    assert {"accuracy", "inr-classification", "inr-dilation"} <= set(tasks.names())
+    assert type(task_of(population.folder, "accuracy")) is AccuracyPrediction
+    own = task_of(population.folder, "tests.gmn.test_tasks:Spread")
+    assert (own.name, own.outputs, own.kind) == ("spread", 1, "number")
+    with pytest.raises(KeyError, match=r"no task is called 'sums'; installed: accuracy, .*inr-"):
+        task_of(population.folder, "sums")
+    with pytest.raises(ValueError, match=r"no_such_module:Spread: No module named"):
+        task_of(population.folder, "no_such_module:Spread")
+    with pytest.raises(ValueError, match="test_tasks:Reads is no task"):
+        task_of(population.folder, "tests.gmn.test_tasks:Reads")
+
+
+def test_options_are_checked(population: zoo.Zoo) -> None:
+    with pytest.raises(ValueError, match="accuracy prediction has no option copies; it has none"):
+        task_of(population.folder, "accuracy", {"copies": 2})
+    with pytest.raises(ValueError, match=r"INR dilation has no option size; it has copies, height"):
+        task_of(population.folder, "inr-dilation", {"size": 2})
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        AccuracyPrediction(),
+        tasks.InrClassification(classes=7),
+        InrDilation(copies=3, height=5, width=4, corners=True),
+    ],
+    ids=lambda task: task.name,
+)
+def test_tasks_are_made_again_from_their_description(task: Task) -> None:
+    again = rebuilt(describe(task))
+    assert type(again) is type(task)
+    assert again.settings() == task.settings()
+    assert again.outputs == task.outputs
+    with pytest.raises(ValueError, match=rf"{task.name}: no split 'test'; known: none"):
+        again.split("test")
+    with pytest.raises(ValueError, match="has no population"):
+        _ = again.zoo
+
+
+def test_installed_tasks_are_found(monkeypatch: pytest.MonkeyPatch, population: zoo.Zoo) -> None:
+    class Point:
+        name = "spread"
+
+        @staticmethod
+        def load() -> type[Task]:
+            return Spread
+
+    monkeypatch.setattr("gmn.tasks.choice.entry_points", lambda group: [Point])
+    assert "spread" in tasks.names()
+    assert type(task_of(population.folder, "spread")) is Spread
+
+
+# --- one's own ----------------------------------------------------------------------------------
+
+
+def test_a_task_of_ones_own_trains(population: zoo.Zoo) -> None:
+    torch.manual_seed(0)
+    task = Spread(population)
+    result = train(Reads(), task, Recipe(epochs=60, weight_decay=0))
+    assert result.metrics["r2"] > 0.95
+    truth = torch.cat([spread(part.graph) for part in task.split("test")])
+    assert torch.equal(result.target, truth)
+    assert result.metrics["mae"] == pytest.approx(float((result.prediction - truth).abs().mean()))
+
+
+class Scripted(Spread):
+    """Validation metrics from a list."""
+
+    values: list[float]
+
+    def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        return {"r2": self.values.pop(0)}
+
+
+@pytest.mark.parametrize(
+    ("values", "larger", "best"),
+    [
+        ([0.3, 0.5, 0.4], True, 1),
+        ([0.3, 0.5, 0.1], False, 2),
+        ([math.nan, math.nan, math.nan], True, 0),
+        ([math.nan, 3.0, math.nan], False, 1),
+    ],
+)
+def test_the_best_epoch_is_that_of_the_task(
+    population: zoo.Zoo, values: list[float], larger: bool, best: int
+) -> None:
+    task = Scripted(population)
+    task.values, task.larger_is_better = [*values, 0.0], larger
+    seen: list[dict[str, Tensor]] = []
+
+    class Kept(Run):
+        def end_epoch(self, score: float, row: dict[str, float]) -> None:
+            seen.append({n: v.clone() for n, v in self.model.state_dict().items()})
+            super().end_epoch(score, row)
+
+    model = Reads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gmn.train.loop.Run", Kept)
+        result = train(model, task, Recipe(epochs=3))
+    assert result.epoch == best
+    assert all(torch.equal(value, seen[best][name]) for name, value in model.state_dict().items())
+
+
+# --- wrong labels, wrong weights ----------------------------------------------------------------
+
+
+def _id(population: zoo.Zoo, number: int) -> str:
+    return str(population.rows[number]["id"])
+
+
+def changed(population: zoo.Zoo, number: int, **labels: Any) -> zoo.Zoo:
+    """The same population with other labels for one network; None takes a label away."""
+    other = zoo.open(population.folder)
+    rows = [dict(row) for row in population.rows]
+    rows[number] = {n: v for n, v in {**rows[number], **labels}.items() if v is not None}
+    vars(other)["rows"] = rows
+
+    def read(name: str) -> Tensor:
+        return torch.tensor([float(row[name]) for row in rows])
+
+    other.labels = read  # type: ignore[method-assign]
+    return other
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (math.nan, "test_accuracy of network ID is nan, not a finite number"),
+        (math.inf, "test_accuracy of network ID is inf, not a finite number"),
+        (1.5, r"test_accuracy of network ID is 1.5, not in \[0, 1\]"),
+        (-0.1, r"test_accuracy of network ID is -0.1, not in \[0, 1\]"),
+        ("good", "test_accuracy of network ID is 'good', not a finite number"),
+        (None, "test_accuracy of network ID is missing, not a finite number"),
+    ],
+)
+def test_wrong_accuracies_are_named(population: zoo.Zoo, value: Any, message: str) -> None:
+    with pytest.raises(LabelError, match=message.replace("ID", _id(population, 3))):
+        AccuracyPrediction(changed(population, 3, test_accuracy=value))
+
+
+@pytest.mark.parametrize("value", [1.5, -1.0])
+def test_wrong_classes_are_named(population: zoo.Zoo, value: float) -> None:
+    rows = [{**row, "label": 2.0} for row in population.rows]
+    vars(population)["rows"], before = rows, population.rows
+    try:
+        with pytest.raises(
+            LabelError, match=f"label of network {_id(population, 5)} is {value}, no class"
+        ):
+            tasks.InrClassification(changed(population, 5, label=value))
+    finally:
+        vars(population)["rows"] = before
+
+
+def test_missing_columns_are_named(population: zoo.Zoo) -> None:
+    with pytest.raises(LabelError, match=r"no network has the label 'label'; the columns are arch"):
+        tasks.InrClassification(population)
+
+
+def test_diverged_networks_are_named(population: zoo.Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    stacked = zoo.Zoo.stacked
+
+    def broken(self: zoo.Zoo, indices: Tensor) -> dict[str, Tensor]:
+        values = {name: value.clone() for name, value in stacked(self, indices).items()}
+        values["conv2.bias"][[int(n) == 4 for n in indices]] = math.inf
+        return values
+
+    monkeypatch.setattr(zoo.Zoo, "stacked", broken)
+    name = _id(population, 4)
+    with pytest.raises(
+        LabelError, match=rf"conv2\.bias has NaN or infinite values in network {name}\. Take"
+    ):
+        AccuracyPrediction(population)
+
+
+LARGE = 3.3
+
+
+class Explodes(Reads):
+    """Answers NaN to networks whose spread is large."""
+
+    def forward(self, graph: gmn.ParameterGraph) -> Tensor:
+        output = super().forward(graph)
+        return output / (spread(graph).unsqueeze(1) < LARGE).to(output) if self.training else output
+
+
+def test_a_loss_that_is_not_finite_names_epoch_and_networks(population: zoo.Zoo) -> None:
+    task = Spread(population)
+    largest = {
+        str(population.rows[int(number)]["id"])
+        for part in task.split("train")
+        for number, value in zip(part.numbers, part.target, strict=True)
+        if value >= LARGE
+    }
+    assert 0 < len(largest) < 48
+    with pytest.raises(
+        FloatingPointError, match=r"Explodes: the loss is .* in epoch 0; what it"
+    ) as error:
+        train(Explodes(), task, Recipe(epochs=1, batch_size=48))
+    assert any(name in str(error.value) for name in largest)
+    with pytest.raises(FloatingPointError, match="in epoch 0; lower the learning rate"):
+        train(Explodes(), task, Recipe(epochs=1, learning_rate=math.inf))
+
+
+def test_networks_are_moved_to_the_models_device(population: zoo.Zoo) -> None:
+    moved = []
+
+    class Far(Reads):
+        def forward(self, graph: gmn.ParameterGraph) -> Tensor:
+            moved.append(graph.device.type)
+            return super().forward(graph)
+
+    batch = Spread(population).split("train")[0]
+    assert batch.to(torch.device("cpu")) is batch
+    far = batch.to(torch.device("meta"))
+    assert (far.graph.device.type, far.target.device.type) == ("meta", "meta")
+    assert far.numbers is batch.numbers
+    with pytest.raises((RuntimeError, NotImplementedError)):  # meta tensors have no values
+        train(Far().to("meta"), Spread(population), Recipe(epochs=1))
+    assert set(moved) == {"meta"}
