@@ -77,17 +77,32 @@ class DualGMN(nn.Module):
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks."""
         plan = plan_of(graph.spec, graph.device)
         blocks = blocks_of(graph, self.encoder.summary.dtype)
+        *channels, summary = self._states(graph, plan, blocks)
+        if self.readout is not None:
+            return self.readout(graph.spec, channels[-1], summary)
+        edited = [editor(graph, plan, blocks, tuple(channels)) for editor in self.editors]
+        return ParameterGraph.cat(edited) if len(edited) > 1 else edited[0]
+
+    def embed(self, graph: ParameterGraph) -> Tensor:
+        """States of all neurons that move with permutations and that nothing else changes.
+
+        Shape (B, N, hidden), in the order of the spec's node sets.
+        """
+        plan = plan_of(graph.spec, graph.device)
+        blocks = blocks_of(graph, self.encoder.summary.dtype)
+        return self._states(graph, plan, blocks)[2]
+
+    def _states(
+        self, graph: ParameterGraph, plan: Plan, blocks: Blocks
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Channels x and y, states of neurons and the summary after all layers."""
         state = self.encoder(graph, plan)
         if self.probes is not None and self.listening is not None:
             whole = without_shifts(graph.to(dtype=self.encoder.summary.dtype))
             state = self.listening(plan, self.probes(whole, plan), *state)
         for layer, codes in zip(self.layers, self.encoder.codes(graph, plan), strict=True):
             state = run(layer, self.recompute, plan, blocks, codes, *state)
-        *channels, summary = state
-        if self.readout is not None:
-            return self.readout(graph.spec, channels[-1], summary)
-        edited = [editor(graph, plan, blocks, tuple(channels)) for editor in self.editors]
-        return ParameterGraph.cat(edited) if len(edited) > 1 else edited[0]
+        return state
 
 
 class _Encoder(nn.Module):

@@ -1,0 +1,113 @@
+"""Clouds of weighted points: what distances are between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where systems of lines are laid: a centre, and the length of a unit.
+
+    Attributes:
+        centre: shape (..., d).
+        scale: shape (...).
+    """
+
+    centre: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, *clouds: Tensor) -> Frame:
+        """The mean of all points, and their root mean square deviation per coordinate.
+
+        Each cloud counts alike. No gradients flow into a frame.
+
+        Args:
+            clouds: of shape (..., n, d), with numbers of points of their own.
+        """
+        with torch.no_grad():
+            centre = torch.stack([cloud.mean(-2) for cloud in clouds]).mean(0)
+            spread = [(cloud - centre.unsqueeze(-2)).square().mean((-2, -1)) for cloud in clouds]
+            scale = torch.stack(spread).mean(0).sqrt()
+        # A single point, repeated, has no scale: any will do.
+        return cls(centre, torch.where(scale > 0, scale, torch.ones_like(scale)))
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Weighted points in an order of their own.
+
+    Points are sorted by one projection, so that the distance of two clouds does not depend on the
+    order in which their points come, not even in its last bit.
+
+    Attributes:
+        points: shape (..., n, d).
+        masses: that sum to 1, shape (..., n).
+    """
+
+    points: Tensor
+    masses: Tensor
+
+    @classmethod
+    def of(cls, points: Tensor, weights: Tensor | None) -> Cloud:
+        """Sorts points with their weights; None for equal ones.
+
+        Raises:
+            ValueError: if weights do not fit, are negative, or all zero.
+        """
+        # Any direction but an axis: coordinates of neurons often are equal, or zero.
+        direction = torch.arange(1, points.shape[-1] + 1).sqrt().to(points)
+        order = (points.detach() @ direction).argsort(-1)
+        masses = _masses(points, weights).gather(-1, order)
+        return cls(points.gather(-2, order.unsqueeze(-1).expand(points.shape)), masses)
+
+
+def pair(x: Tensor, y: Tensor, weights: tuple[Tensor | None, Tensor | None]) -> tuple[Cloud, Cloud]:
+    """Two clouds that fit each other.
+
+    Args:
+        x: points, shape (..., n, d).
+        y: points, shape (..., m, d), of equal leading shape.
+        weights: of the points of each, shape (..., n) and (..., m) or without leading shape; None
+            for equal ones.
+
+    Raises:
+        ValueError: as :func:`check`, or if weights do not fit, are negative, or all zero.
+    """
+    check(x, y)
+    return Cloud.of(x, weights[0]), Cloud.of(y, weights[1])
+
+
+def check(x: Tensor, y: Tensor) -> None:
+    """Whether two clouds can be compared.
+
+    Raises:
+        ValueError: if shapes or types do not fit, there are no points, or points are not finite.
+    """
+    if x.ndim < 2 or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-1]:
+        raise ValueError(
+            f"clouds of shapes {tuple(x.shape)} and {tuple(y.shape)} do not fit: (..., n, d) and "
+            "(..., m, d) with equal leading shape and d are compared"
+        )
+    if not x.numel() or not y.numel():
+        raise ValueError("a cloud has no points")
+    if x.dtype != y.dtype or not x.is_floating_point():
+        raise ValueError(f"clouds of {x.dtype} and {y.dtype}: give both one floating-point type")
+    for name, cloud in (("first", x), ("second", y)):
+        if not bool(cloud.isfinite().all()):
+            raise ValueError(f"the {name} cloud has NaN or infinite coordinates")
+
+
+def _masses(cloud: Tensor, weights: Tensor | None) -> Tensor:
+    if weights is None:
+        return cloud.new_full(cloud.shape[:-1], 1 / cloud.shape[-2])
+    if weights.shape[-1] != cloud.shape[-2]:
+        raise ValueError(f"{weights.shape[-1]} weights for {cloud.shape[-2]} points")
+    if bool((weights < 0).any()) or not bool((weights.sum(-1) > 0).all()):
+        raise ValueError("weights of points have to be non-negative, and not all zero")
+    weights = weights.to(cloud).expand(cloud.shape[:-1])
+    return weights / weights.sum(-1, keepdim=True)

@@ -1,0 +1,71 @@
+"""A loss for generated networks whose neurons come in any order."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gmn.graph import ParameterGraph
+from gmn.transport.assignment import assigned_wasserstein
+from gmn.transport.neurons import weight_clouds
+from gmn.transport.sliced import sliced_wasserstein
+from gmn.transport.systems import Systems
+from gmn.transport.trees import tree_sliced_wasserstein
+
+LINES_PER_TREE = 4
+
+
+class NeuronSetLoss(nn.Module):
+    """Mean over layers of the squared distance between clouds of neurons, by their weights.
+
+    Zero for networks that differ in the order of their neurons, whatever the depth; smooth where
+    it is, but for ``kind="tree"``. Weights from one hidden layer to the next are compared by their
+    quantiles at each neuron (:func:`gmn.transport.weight_clouds`), which does not tie them to their
+    partners: add a loss on functions, or train the decoder so that it keeps an order. Where encoder
+    and decoder are both equivariant, plain squared errors are right, and cheaper.
+
+    Args:
+        kind: ``"sliced"`` (SW_2²), ``"assignment"`` (exact, for layers of equal width) or
+            ``"tree"`` (Db-TSW, not squared).
+        lines: directions of slices; trees have four each.
+        generator: draws new lines at every call, on the CPU; None for the same lines always.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["sliced", "assignment", "tree"] = "sliced",
+        lines: int = 100,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if kind not in ("sliced", "assignment", "tree"):
+            raise ValueError(f"no loss is called {kind!r}; there are sliced, assignment and tree")
+        self.kind, self.lines, self.generator = kind, lines, generator
+
+    def forward(self, networks: ParameterGraph, wanted: ParameterGraph) -> Tensor:
+        """The loss, a mean over B pairs.
+
+        Args:
+            networks: B networks; gradients flow into them.
+            wanted: B networks that they should be.
+
+        Raises:
+            ValueError: if their layers cannot be compared.
+        """
+        found, target = (weight_clouds(graph, gauged=False) for graph in (networks, wanted))
+        generator = self.generator or torch.Generator().manual_seed(0)
+        parts = [self._part(found[name], cloud, generator) for name, cloud in target.items()]
+        return torch.stack(parts).mean()
+
+    def _part(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        dimension = y.shape[-1]
+        if self.kind == "assignment":
+            return assigned_wasserstein(x, y, root=False).mean() / dimension
+        if self.kind == "tree":
+            trees = self.lines // LINES_PER_TREE
+            systems = Systems.sample(dimension, trees, LINES_PER_TREE, generator=generator)
+            return tree_sliced_wasserstein(x, y, systems=systems).mean()
+        systems = Systems.sample(dimension, self.lines, 1, generator=generator)
+        return sliced_wasserstein(x, y, directions=systems.directions[:, 0], root=False).mean()

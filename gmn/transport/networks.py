@@ -1,0 +1,244 @@
+"""Distances between networks: transport between the clouds of their neurons, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gmn.graph import ParameterGraph
+from gmn.nn.probes import Probes
+from gmn.spec import GraphSpec
+from gmn.transport.assignment import assigned_wasserstein
+from gmn.transport.clouds import Frame
+from gmn.transport.neurons import Clouds, embedding_clouds, probe_clouds, weight_clouds
+from gmn.transport.sliced import sliced_wasserstein
+from gmn.transport.systems import Systems
+from gmn.transport.trees import tree_sliced_wasserstein
+
+Coords = Literal["io", "probe", "embedding"]
+Kind = Literal["sliced", "tree", "assignment", "unaligned"]
+PROBES = 64
+LINES_PER_TREE = 4
+PAIRS = 4096  # of networks that are worked on at once
+
+
+@dataclass(frozen=True)
+class NetworkDistance:
+    """How far networks are from each other, whatever the order and scale of their neurons.
+
+    Every layer of neurons is a cloud (:mod:`gmn.transport.neurons`); the distance is
+    ``(mean over clouds of d^p)^(1/p)`` with ``p = 1`` for trees and 2 otherwise. Layers may differ
+    in width, unless points are assigned one by one. All distances of one object are along the same
+    lines, so that they obey the triangle inequality among each other (with trees, if ``frames``
+    are given).
+
+    Attributes:
+        coords: of neurons: ``"io"`` their weights, ``"probe"`` their values on inputs, or
+            ``"embedding"`` the states that ``embed`` gives them.
+        kind: ``"sliced"`` (SW_2), ``"tree"`` (Db-TSW), ``"assignment"`` (exact, SciPy), or
+            ``"unaligned"``: each neuron with the one of its number, as a reference.
+        inputs: for probes, k values for each input of the networks; 64 random ones in [-1, 1] if
+            None.
+        embed: for embeddings; see :func:`gmn.transport.neurons.embedding_clouds`.
+        lines: directions of slices; trees have four each.
+        seed: of lines and random inputs.
+    """
+
+    coords: Coords = "io"
+    kind: Kind = "sliced"
+    inputs: Sequence[Tensor] | None = None
+    embed: Callable[[ParameterGraph], Tensor] | None = None
+    lines: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("sliced", "tree", "assignment", "unaligned"):
+            raise ValueError(
+                f"no distance is called {self.kind!r}; there are sliced, tree, assignment and "
+                "unaligned"
+            )
+        if self.coords not in ("io", "probe", "embedding"):
+            raise ValueError(
+                f"no coordinates are called {self.coords!r}; there are io, probe and embedding"
+            )
+        if (self.coords == "embedding") != (self.embed is not None):
+            raise ValueError("embeddings need embed, and nothing else does")
+
+    @property
+    def order(self) -> int:
+        """p, the order of the distance."""
+        return 1 if self.kind == "tree" else 2
+
+    def clouds(self, graph: ParameterGraph) -> Clouds:
+        """The clouds of B networks.
+
+        Raises:
+            ProgramError: if networks shall be probed that have no program.
+        """
+        if self.coords == "io":
+            return weight_clouds(graph)
+        if self.embed is not None:
+            return embedding_clouds(graph, self.embed)
+        inputs = self._inputs(graph.spec) if self.inputs is None else self.inputs
+        moved = [
+            value.to(graph.device, graph.dtype) if value.is_floating_point() else value
+            for value in inputs
+        ]
+        return probe_clouds(graph, moved)
+
+    def _inputs(self, spec: GraphSpec) -> list[Tensor]:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(self.seed)
+            return Probes.like(spec, PROBES).inputs()
+
+    def between(self, a: ParameterGraph, b: ParameterGraph) -> Tensor:
+        """Distances of pairs.
+
+        Args:
+            a: B networks.
+            b: B networks, of the same or another spec whose node sets have the same names.
+
+        Returns:
+            Shape (B,).
+
+        Raises:
+            ValueError: if the networks cannot be compared.
+            ProgramError: if networks shall be probed that have no program.
+        """
+        if len(a) != len(b):
+            raise ValueError(f"{len(a)} and {len(b)} networks are no pairs; see matrix")
+        x, y = self.clouds(a), self.clouds(b)
+        _require_alike(x, y)
+        return self._of(x, y, {name: Frame.of(x[name], y[name]) for name in x})
+
+    def matrix(self, a: ParameterGraph, b: ParameterGraph | None = None) -> Tensor:
+        """All distances between networks.
+
+        Args:
+            a: A networks.
+            b: B networks; None for those of ``a``, whose matrix is symmetric, with zeros on its
+                diagonal.
+
+        Returns:
+            Shape (A, B), without gradients.
+
+        Raises:
+            ValueError: if the networks cannot be compared.
+            ProgramError: if networks shall be probed that have no program.
+        """
+        with torch.no_grad():
+            x = self.clouds(a)
+            y = x if b is None else self.clouds(b)
+            _require_alike(x, y)
+            same_widths = all(x[name].shape[1] == y[name].shape[1] for name in x)
+            if self.kind == "sliced" and same_widths:
+                return self._of_sorted(x, y)
+            return self._of_all(x, y, symmetric=b is None)
+
+    def _of(self, x: Clouds, y: Clouds, frames: dict[str, Frame]) -> Tensor:
+        """Distances of the clouds of B pairs, shape (B,)."""
+        powers = [self._powers(x[name], y[name], frames[name]) for name in x]
+        return torch.stack(powers).mean(0) ** (1 / self.order)
+
+    def _powers(self, x: Tensor, y: Tensor, frame: Frame) -> Tensor:
+        """``d^p`` of the clouds of one layer, shape (B,)."""
+        if self.kind == "sliced":
+            return sliced_wasserstein(x, y, directions=self._directions(x), root=False)
+        if self.kind == "assignment":
+            return assigned_wasserstein(x, y, root=False) / x.shape[-1]
+        if self.kind == "tree":
+            systems = Systems.sample(
+                x.shape[-1], self.lines // LINES_PER_TREE, LINES_PER_TREE, generator=self._chance()
+            )
+            return tree_sliced_wasserstein(x, y, systems=systems, frame=frame)
+        if x.shape != y.shape:
+            raise ValueError(f"{x.shape[1]} and {y.shape[1]} neurons have no common numbers")
+        return (x - y).square().mean((1, 2))
+
+    def _directions(self, cloud: Tensor) -> Tensor:
+        generator = self._chance()
+        return Systems.sample(cloud.shape[-1], self.lines, 1, generator=generator).directions[:, 0]
+
+    def _chance(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+    def _of_sorted(self, x: Clouds, y: Clouds) -> Tensor:
+        """SW_2 of equally wide layers: plain distances between sorted projections."""
+
+        def sorted_projections(clouds: Clouds) -> Tensor:
+            parts = []
+            for cloud in clouds.values():
+                directions = self._directions(cloud).to(cloud)
+                projected = (cloud @ directions.T).sort(dim=1).values.flatten(1)
+                parts.append(projected / (projected.shape[1] * len(clouds)) ** 0.5)
+            return torch.cat(parts, dim=1)
+
+        first = sorted_projections(x)
+        second = first if y is x else sorted_projections(y)
+        # The fast way subtracts squares, which leaves rounding where networks are equal.
+        return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
+
+    def _of_all(self, x: Clouds, y: Clouds, symmetric: bool) -> Tensor:
+        frames = {
+            name: Frame.of(torch.cat([*x[name], *y[name]])) for name in x
+        }  # one for all pairs
+        rows, columns = (len(next(iter(clouds.values()))) for clouds in (x, y))
+        pairs = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
+        if symmetric:
+            pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+        like = next(iter(x.values()))
+        found = like.new_zeros(rows, columns)
+        for part in pairs.split(PAIRS):
+            first, second = part.T.to(like.device)
+            some = self._of(
+                {name: cloud[first] for name, cloud in x.items()},
+                {name: cloud[second] for name, cloud in y.items()},
+                frames,
+            )
+            found[first, second] = some
+        return found + found.T if symmetric else found
+
+
+def network_distance(
+    a: ParameterGraph,
+    b: ParameterGraph,
+    coords: Coords = "io",
+    kind: Kind = "sliced",
+) -> Tensor:
+    """Distances of pairs of networks; see :class:`NetworkDistance` for all settings.
+
+    Args:
+        a: B networks.
+        b: B networks.
+        coords: ``"io"`` or ``"probe"``.
+        kind: ``"sliced"``, ``"tree"``, ``"assignment"`` or ``"unaligned"``.
+
+    Returns:
+        Shape (B,).
+
+    Raises:
+        ValueError: if the networks cannot be compared.
+
+    >>> import converters
+    >>> graph = converters.to_graph(torch.nn.Linear(2, 3), (torch.zeros(1, 2),))
+    >>> network_distance(graph, graph)
+    tensor([0.])
+    """
+    return NetworkDistance(coords, kind).between(a, b)
+
+
+def _require_alike(x: Clouds, y: Clouds) -> None:
+    if x.keys() != y.keys():
+        raise ValueError(
+            f"the networks have other layers of neurons: {', '.join(x)} and {', '.join(y)}"
+        )
+    for name, cloud in x.items():
+        if cloud.shape[2] != y[name].shape[2]:
+            raise ValueError(
+                f"{name}: neurons have {cloud.shape[2]} and {y[name].shape[2]} coordinates, as "
+                "inputs, outputs or kernels differ; probe both with inputs of one shape instead"
+            )
