@@ -106,7 +106,7 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def build(folder: Path, marker: str, engine: Ray | Processes) -> zoo.Zoo:
     ranges = replace(CNN_RANGES, steps=replace(CNN_RANGES.steps, high=8))
-    fatal = Fatal("digits", ("cnn-relu", "cnn-tanh"), ranges, marker)
+    fatal = Fatal("digits", ("cnn-relu", "cnn-tanh"), ranges, marker=marker)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(catalogue.BUILDERS, "fatal", fatal)
         return zoo.build("fatal", 28, 3, folder, progress=False, engine=engine)
