@@ -162,9 +162,11 @@ def _mean_counts(population: Zoo | None) -> dict[str, int]:
 
 
 def _above(scores: Tensor, count: int) -> Tensor:
-    """Scores (B, weights) above that of the least weight kept, in standard deviations."""
-    least = scores.detach().topk(count, dim=1).values[:, -1:]
-    return (scores - least) / scores.std(dim=1, keepdim=True)
+    """Standardised scores (B, weights) above that of the least weight kept."""
+    spread = scores.std(dim=1, keepdim=True)
+    standard = (scores - scores.mean(dim=1, keepdim=True)) / spread
+    # Detached only now: otherwise to shrink all scores would seem to lower most logits.
+    return standard - standard.detach().topk(count, dim=1).values[:, -1:]
 
 
 def _symmetrised(values: Tensor, name: str, spec: GraphSpec) -> Tensor:

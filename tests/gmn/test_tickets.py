@@ -222,6 +222,15 @@ def test_the_loss_prefers_the_ticket(task, built):
     assert found == pytest.approx(758 / 3392, abs=0.06)
 
 
+def test_the_loss_does_not_ask_for_smaller_weights(task):
+    (part,) = task.split("test")
+    size = torch.ones((), requires_grad=True)
+    scaled = part.graph.replace({name: part.graph.values[name] * size for name in WEIGHTS})
+    task.loss(scaled, part.target).backward()
+    assert size.grad is not None
+    assert abs(float(size.grad)) < 1e-5
+
+
 def test_to_change_nothing_is_magnitude_pruning(task):
     (part,) = task.split("test")
     known = task.baselines()
