@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gmn.errors import UnsupportedArchitecture
 from gmn.features import fan_in
 from gmn.graph import ParameterGraph
 from gmn.nn import EditHead
@@ -50,7 +51,7 @@ class FlatMLP(nn.Module):
         blocks = [graph.pairs(edges).flatten(1) * _scale(edges) for edges in _held(graph.spec)]
         vector = torch.cat(blocks, dim=1)
         if vector.shape[1] != self.length:
-            raise ValueError(
+            raise UnsupportedArchitecture(
                 f"these networks have {vector.shape[1]} parameters and statistics, but this "
                 f"FlatMLP was built for {self.length}; build one per architecture"
             )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -54,6 +55,7 @@ class StatNN:
 
         Raises:
             ImportError: if LightGBM is not installed.
+            UnsupportedArchitecture: if networks differ in their number of layers.
         """
         try:
             from lightgbm import LGBMClassifier, LGBMRegressor
@@ -98,4 +100,9 @@ class StatNN:
 
 
 def _rows(graphs: Sequence[ParameterGraph]) -> Any:
+    if len(counts := {sum(e.tied_to is None for e in g.spec.edge_sets) for g in graphs}) > 1:
+        raise UnsupportedArchitecture(
+            f"layer statistics: networks of {min(counts)} to {max(counts)} edge sets have tables "
+            "of different length; give networks of equally many layers"
+        )
     return torch.cat([layer_statistics(graph) for graph in graphs]).cpu().numpy()

@@ -17,7 +17,7 @@ from gmn.tasks.labels import LabelError
 from gmn.tasks.task import Task
 from gmn.zoo import Zoo
 from gmn.zoo.networks import network
-from gmn.zoo.pruning import keep_largest
+from gmn.zoo.pruning import keep_largest, synaptic_flow
 from gmn.zoo.tickets import MASK, TicketBuilder, random_masks
 
 TIES = 1e-6  # what magnitudes count where nothing else tells weights apart
@@ -104,8 +104,9 @@ class WinningTickets(Task):
     def baselines(self) -> dict[str, Tensor]:
         """Masks that need no model.
 
-        Those that keep any weights, the largest initial weights, the weights where tickets of the
-        training split keep most (at the input and the output: hidden neurons have no order), and
+        Those that keep any weights, the largest initial weights, those with the most synaptic flow
+        (which reads the initial weights alone, too), the weights where tickets of the training
+        split keep most (at the input and the output: hidden neurons have no order), and
         the largest after weighing with how often those tickets keep them; the tickets themselves,
         and no pruning.
         """
@@ -117,11 +118,17 @@ class WinningTickets(Task):
         return {
             "random": self._flat(random_masks(sizes, self.kept, seeds)),
             "magnitude": self._largest(sizes),
+            "SynFlow": self._flat(self._synaptic_flow(part.graph)),
             "mean ticket": self._largest({n: often[n] + TIES * v for n, v in sizes.items()}),
             "mean ticket x magnitude": self._largest({n: often[n] * v for n, v in sizes.items()}),
             "iterative magnitude pruning": part.target,
             "no pruning": torch.ones_like(part.target),
         }
+
+    def _synaptic_flow(self, graph: ParameterGraph) -> dict[str, Tensor]:
+        builder = TicketBuilder.of(self.zoo.manifest["configuration"])
+        module = network(self.zoo.architectures[0])
+        return synaptic_flow(module, dict(graph.values), builder.example(), self.kept)
 
     def settings(self) -> dict[str, Any]:
         """How many weights each layer keeps."""

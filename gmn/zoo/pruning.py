@@ -17,6 +17,8 @@ from torch.nn import functional
 from gmn.zoo.builders import State
 from gmn.zoo.training import adamw_step
 
+FLOW_ROUNDS = 100
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -126,3 +128,41 @@ def prune(
         }
         rounds.append(masks)
     return rounds, dense
+
+
+def synaptic_flow(
+    module: nn.Module, initial: State, example: Tensor, counts: Mapping[str, int]
+) -> State:
+    """Masks by iterative SynFlow, which looks at the initial weights and at no image.
+
+    Tanaka et al., 2020, https://arxiv.org/abs/2006.05467: the score of a weight is ``w ∂R/∂w`` with
+    R the sum of outputs for an input of ones after all weights were replaced by their absolute
+    values; 100 rounds, each of which keeps an equal share of the weights that were left.
+
+    Args:
+        module: Any network of the architecture, whose activations leave positive numbers alone;
+            its own weights are not used.
+        initial: Stacked states; biases are taken for zero.
+        example: One input, shape (1, ...).
+        counts: How many weights each layer keeps, by name.
+
+    Returns:
+        1 where a weight is kept and 0 elsewhere, by name, shape (N, ...).
+    """
+    masks = {name: torch.ones_like(initial[name]) for name in counts}
+    sizes = {name: mask[0].numel() for name, mask in masks.items()}
+    ones = torch.ones_like(example).double()
+    for done in range(1, FLOW_ROUNDS + 1):
+        leaves = {
+            name: (value.abs() * masks[name] if name in masks else torch.zeros_like(value))
+            .double()
+            .requires_grad_()
+            for name, value in initial.items()
+        }
+        flow = forward(module, leaves, ones).sum()
+        gradients = torch.autograd.grad(flow, [leaves[name] for name in counts])
+        for (name, count), gradient in zip(counts.items(), gradients, strict=True):
+            scores = (leaves[name].detach() * gradient).masked_fill(masks[name] == 0, -1)
+            kept = round(sizes[name] * (count / sizes[name]) ** (done / FLOW_ROUNDS))
+            masks[name] = keep_largest(scores, kept).to(initial[name])
+    return masks

@@ -293,6 +293,17 @@ def test_statistics_predict_after_fit_only() -> None:
         StatNN().predict([])
 
 
+def test_layer_statistics_of_different_depths_are_refused() -> None:
+    graphs = [
+        converters.to_graph(
+            nn.Sequential(*(nn.Linear(2, 2) for _ in range(depth))), (torch.zeros(1, 2),)
+        )
+        for depth in (1, 2)
+    ]
+    with pytest.raises(UnsupportedArchitecture, match="2 to 4 edge sets"):
+        StatNN().fit(graphs, torch.zeros(2))
+
+
 def test_quantiles_are_torchs() -> None:
     graph = graph_of(BY_NAME["mlp-tanh"])
     levels = torch.tensor([0, 0.25, 0.5, 0.75, 1], dtype=torch.float64)

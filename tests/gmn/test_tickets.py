@@ -20,10 +20,10 @@ from gmn.tasks import LabelError, WinningTickets, task_of
 from gmn.tasks.answers import overlaps
 from gmn.tasks.choice import describe, rebuilt
 from gmn.train import Recipe, train
-from gmn.zoo import catalogue, images
+from gmn.zoo import catalogue, images, pruning
 from gmn.zoo.builders import Shard
 from gmn.zoo.networks import MLP
-from gmn.zoo.pruning import Lesson, accuracies, keep_largest, prune
+from gmn.zoo.pruning import Lesson, accuracies, keep_largest, prune, synaptic_flow
 from gmn.zoo.tickets import MASK, TicketBuilder, random_masks
 from gmn.zoo.training import initial_state
 from tests.gmn.population import small_zoo
@@ -252,6 +252,43 @@ def test_moving_hidden_neurons_moves_the_prediction(task):
     masks = graph.replace({name: here[name].double() for name in WEIGHTS})
     wanted = element.act_on_graph(masks).values
     assert torch.equal(task._flat({name: wanted[name] for name in WEIGHTS}), there)
+
+
+COUNTS = {"layer1.weight": 60, "layer2.weight": 40, "layer3.weight": 30}
+
+
+def initialisations(networks: int = 3) -> dict[str, Tensor]:
+    chance = torch.Generator().manual_seed(4)
+    states = [initial_state(MLP(64), 1.0, torch.float64, chance) for _ in range(networks)]
+    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
+
+
+def test_synaptic_flow_is_the_product_of_all_paths(monkeypatch):
+    monkeypatch.setattr(pruning, "FLOW_ROUNDS", 1)
+    initial = initialisations()
+    masks = synaptic_flow(MLP(64), initial, torch.zeros(1, 64), COUNTS)
+    first, second, third = (initial[name].abs() for name in WEIGHTS)
+    into = first.sum(2)  # of each neuron of the first layer, from inputs of one
+    scores = {
+        "layer1.weight": first * (third.sum(1, keepdim=True) @ second).mT,
+        "layer2.weight": second * third.sum(1).unsqueeze(2) * into.unsqueeze(1),
+        "layer3.weight": third * (second @ into.unsqueeze(2)).mT,
+    }
+    for name, count in COUNTS.items():
+        assert torch.equal(masks[name], keep_largest(scores[name], count))
+
+
+def test_synaptic_flow_keeps_counts_and_moves_with_neurons():
+    initial, order = initialisations(), torch.randperm(32, generator=torch.Generator())
+    masks = synaptic_flow(MLP(64), initial, torch.zeros(1, 64), COUNTS)
+    moved = dict(initial)
+    moved["layer1.weight"] = initial["layer1.weight"][:, order]
+    moved["layer2.weight"] = initial["layer2.weight"][:, :, order]
+    found = synaptic_flow(MLP(64), moved, torch.zeros(1, 64), COUNTS)
+    assert torch.equal(found["layer1.weight"], masks["layer1.weight"][:, order])
+    assert torch.equal(found["layer2.weight"], masks["layer2.weight"][:, :, order])
+    for name, count in COUNTS.items():
+        assert (masks[name].flatten(1).sum(1) == count).all()
 
 
 def test_baselines_are_those_of_the_zoo(task, built):
