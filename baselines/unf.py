@@ -213,7 +213,7 @@ class UNF(nn.Module):
             raise UnsupportedArchitecture(
                 f"the networks have other parameters than those that this UNF was built for: "
                 f"{_difference(self.form, blocks)}. Build one per architecture, or use a method "
-                "that reads several: StatNN or gmn.nn.GMN."
+                "that reads several, such as gmn.nn.GMN."
             )
         values = self._encode(blocks, graph)
         for number, layer in enumerate(self.layers):

@@ -21,7 +21,9 @@ def _read(context: typer.Context, file: Path | None) -> Path | None:
         }
         values = {_plain(key): value for key, value in _load(file).items()}
         if unknown := sorted(values.keys() - parameters.keys()):
-            known = sorted({_plain(p.opts[-1]) for p in context.command.params} - {"config"})
+            known = sorted(
+                {_plain(max(p.opts, key=len)) for p in context.command.params} - {"config"}
+            )
             raise UserError(
                 f"{file}: {context.command.name} has no option {', '.join(unknown)}; "
                 f"it has {', '.join(known)}"

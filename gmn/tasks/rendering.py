@@ -33,8 +33,8 @@ class PixelGrid:
     def points(self) -> Tensor:
         """Coordinates (x to the right, y downwards), row by row, shape (height * width, 2).
 
-        >>> PixelGrid(1, 3, corners=True).points()[:, 0].tolist()
-        [-1.0, 0.0, 1.0]
+        >>> PixelGrid(1, 5, corners=True).points()[:, 0].round(decimals=4).tolist()
+        [-1.0, -0.5, 0.0, 0.5, 1.0]
         """
         points = pixel_grid(self.height, self.width)
         if self.corners:

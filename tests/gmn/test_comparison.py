@@ -138,6 +138,7 @@ def test_one_seed_has_no_interval(comparison: Comparison) -> None:
     assert math.isnan(single.interval("tau"))
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_answer(folder: Path) -> None:
     make = partial(AccuracyPrediction.open, folder)
     runs = [

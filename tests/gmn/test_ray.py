@@ -138,6 +138,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "published"
 
 
+@pytest.mark.slow
 def test_an_import_is_the_same_though_a_worker_was_killed(
     cluster: Ray, published: Path, tmp_path: Path
 ) -> None:
