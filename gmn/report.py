@@ -59,7 +59,7 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
     return [
         row.model,
         *metrics,
-        "–" if row is comparison.rows[0] else f"{comparison.p_value(row):.1g}",
+        "–" if row is comparison.rows[0] else _small(comparison.p_value(row)),
         f"{price.probes or '–'}",
         f"{price.parameters:,}",
         f"{price.milliseconds:.2f}",
@@ -78,6 +78,11 @@ def table_rows(comparison: Comparison) -> list[list[str]]:
         values = [number(metric, metrics[metric]) for metric in comparison.rows[0].metrics]
         rows.append([name, *values, *["–"] * (len(columns(comparison)) - 1 - len(values))])
     return rows
+
+
+def _small(probability: float) -> str:
+    """A p-value; what is too small for a number of double precision is no zero."""
+    return f"{probability:.1g}" if probability else "<1e-300"
 
 
 def caption(comparison: Comparison) -> str:
