@@ -51,13 +51,13 @@ torch.set_num_threads(1)
 # %%
 folder = Path(mkdtemp())
 population = zoo.build(
-    "cnn-digits", size=150, seed=0, out=folder / "cnns", workers=1, progress=False
+    "cnn-digits", size=100, seed=0, out=folder / "cnns", workers=1, progress=False
 )
 comparison = gmn.compare(
     partial(tasks.task_of, folder / "cnns"),
     ["dual-gmn", "probe-net", "gmn"],
     seeds=1,
-    recipe=Recipe(epochs=12),
+    recipe=Recipe(epochs=8),
     workers=1,
     progress=False,
 )
@@ -82,7 +82,7 @@ torch.manual_seed(0)
 probes = Probes(*(torch.rand(16, *given.shape) for given in graph.spec.program.inputs))
 net = DualGMN(hidden=32, depth=2, head=InvariantHead(1), probes=probes)
 before = probes.inputs()[0].detach().clone()
-print(train(net, task, Recipe(epochs=12)).metrics)
+print(train(net, task, Recipe(epochs=10)).metrics)
 after = probes.inputs()[0].detach()
 
 figure, axes = plt.subplots(2, 8, figsize=(8, 2.1))
@@ -127,7 +127,7 @@ def asking_pixels(spec: gmn.GraphSpec, outputs: int) -> DualGMN:
     return DualGMN(32, 2, InvariantHead(outputs), Probes(pixel_grid(8, 8).unsqueeze(1)))
 
 
-zoo.build("inr-digits", size=600, seed=0, out=folder / "inrs", workers=1, progress=False)
+zoo.build("inr-digits", size=400, seed=0, out=folder / "inrs", workers=1, progress=False)
 gmn.compare(
     partial(tasks.task_of, folder / "inrs"),
     {"dual-gmn, pixels": asking_pixels, "gmn": registry.find("gmn")},
@@ -167,7 +167,7 @@ def images(networks: gmn.ParameterGraph) -> torch.Tensor:
 torch.manual_seed(0)
 editor = DualGMN(hidden=32, depth=2, head=EditHead())
 optimiser = torch.optim.AdamW(editor.parameters(), lr=1e-2)
-for _ in range(120):
+for _ in range(100):
     some = inrs[torch.randint(len(inrs), (32,))]
     loss = (images(editor(some)) - images(some) / 2).square().mean()
     optimiser.zero_grad()

@@ -115,7 +115,7 @@ gmn.compare(
     partial(LengthOfTraining.open, folder / "mlps"),
     ["dual-gmn-weights", "layer-statistics", "flat-mlp"],
     seeds=1,
-    recipe=Recipe(epochs=20, learning_rate=3e-3),
+    recipe=Recipe(epochs=10, learning_rate=3e-3),
     workers=1,
     progress=False,
 )
@@ -123,16 +123,16 @@ gmn.compare(
 # %% [markdown]
 # ## Transformers
 #
-# After the Small Transformer Zoo: two blocks of two heads, each trained by a recipe of its own. A handful is enough to look at
+# After the Small Transformer Zoo: two blocks of two heads, each trained by a recipe of its own. Two are enough to look at
 # what is being read: in each head any change of basis between queries and keys, and between values and the output, leaves
 # the function as it is.
 
 # %%
 zoo.build(
-    "transformer-digits", size=4, seed=0, out=folder / "transformers", workers=1, progress=False
+    "transformer-digits", size=2, seed=0, out=folder / "transformers", workers=1, progress=False
 )
 transformers = zoo.open(folder / "transformers")
-graph = transformers.graph(range(4))
+graph = transformers.graph(range(2))
 print(graph)
 print([gauge.name for gauge in graph.spec.gauges])
 print(transformers.labels("test_accuracy"))

@@ -21,6 +21,7 @@ from tests.gmn.distributed_runs import RUNS
 from tests.gmn.population import small_zoo
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.xdist_group("torchrun")  # one start of two processes for all
 QUIET = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 

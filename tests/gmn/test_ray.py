@@ -118,6 +118,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in other}
 
 
+@pytest.mark.slow
 def test_a_zoo_is_the_same_though_a_worker_was_killed(cluster: Ray, tmp_path: Path) -> None:
     marker = tmp_path / "killed"
     build(tmp_path / "here", "", Processes(1))

@@ -254,7 +254,7 @@ def test_moving_hidden_neurons_moves_the_prediction(task):
     assert torch.equal(task._flat({name: wanted[name] for name in WEIGHTS}), there)
 
 
-COUNTS = {"layer1.weight": 60, "layer2.weight": 40, "layer3.weight": 30}
+KEPT = {"layer1.weight": 60, "layer2.weight": 40, "layer3.weight": 30}
 
 
 def initialisations(networks: int = 3) -> dict[str, Tensor]:
@@ -266,7 +266,7 @@ def initialisations(networks: int = 3) -> dict[str, Tensor]:
 def test_synaptic_flow_is_the_product_of_all_paths(monkeypatch):
     monkeypatch.setattr(pruning, "FLOW_ROUNDS", 1)
     initial = initialisations()
-    masks = synaptic_flow(MLP(64), initial, torch.zeros(1, 64), COUNTS)
+    masks = synaptic_flow(MLP(64), initial, torch.zeros(1, 64), KEPT)
     first, second, third = (initial[name].abs() for name in WEIGHTS)
     into = first.sum(2)  # of each neuron of the first layer, from inputs of one
     scores = {
@@ -274,20 +274,20 @@ def test_synaptic_flow_is_the_product_of_all_paths(monkeypatch):
         "layer2.weight": second * third.sum(1).unsqueeze(2) * into.unsqueeze(1),
         "layer3.weight": third * (second @ into.unsqueeze(2)).mT,
     }
-    for name, count in COUNTS.items():
+    for name, count in KEPT.items():
         assert torch.equal(masks[name], keep_largest(scores[name], count))
 
 
 def test_synaptic_flow_keeps_counts_and_moves_with_neurons():
     initial, order = initialisations(), torch.randperm(32, generator=torch.Generator())
-    masks = synaptic_flow(MLP(64), initial, torch.zeros(1, 64), COUNTS)
+    masks = synaptic_flow(MLP(64), initial, torch.zeros(1, 64), KEPT)
     moved = dict(initial)
     moved["layer1.weight"] = initial["layer1.weight"][:, order]
     moved["layer2.weight"] = initial["layer2.weight"][:, :, order]
-    found = synaptic_flow(MLP(64), moved, torch.zeros(1, 64), COUNTS)
+    found = synaptic_flow(MLP(64), moved, torch.zeros(1, 64), KEPT)
     assert torch.equal(found["layer1.weight"], masks["layer1.weight"][:, order])
     assert torch.equal(found["layer2.weight"], masks["layer2.weight"][:, :, order])
-    for name, count in COUNTS.items():
+    for name, count in KEPT.items():
         assert (masks[name].flatten(1).sum(1) == count).all()
 
 

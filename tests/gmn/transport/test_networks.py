@@ -16,7 +16,7 @@ from gmn.zoo.widen import widen
 from tests.cases import CASES, Case
 from tests.traced import BY_NAME, graph_of
 
-FEW = ["mlp-relu", "mlp-sine", "cnn", "resnet", "encoder", "gated-mlp"]
+FEW = ["mlp-relu", "mlp-sine", "cnn"]
 FAST = [case for case in CASES if case.name in FEW]
 cases = pytest.mark.parametrize(
     "case",
