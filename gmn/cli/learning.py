@@ -77,6 +77,7 @@ def compare(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs per model.")] = 3,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 25,
+    batch_size: Annotated[int, typer.Option(min=1, help="Networks per step.")] = 32,
     workers: Workers = 2,
     ray: RayAddress = None,
     task: TaskName = None,
@@ -95,7 +96,7 @@ def compare(
         partial(task_of, population, task, _options(option)),
         model or registry.names(),
         seeds=seeds,
-        recipe=Recipe(epochs=epochs, learning_rate=lr),
+        recipe=Recipe(epochs=epochs, batch_size=batch_size, learning_rate=lr),
         engine=engine(workers, ray),
     )
     save(result, out)

@@ -115,8 +115,11 @@ def test_compare(
     arguments = ("compare", str(tmp_path / "zoo"), "--out", str(out), "-m", "layer-statistics")
     assert run(monkeypatch, *arguments, "--seeds", "1", "--workers", "1") == 0
     assert "Kendall τ" in capsys.readouterr().out
-    assert run(monkeypatch, *arguments, "--seeds", "1", "--workers", "1", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["protocol"]["seeds"] == 1
+    more = ("--seeds", "1", "--workers", "1", "--batch-size", "8", "--json")
+    assert run(monkeypatch, *arguments, *more) == 0
+    protocol = json.loads(capsys.readouterr().out)["protocol"]
+    assert protocol["seeds"] == 1
+    assert protocol["recipe"]["batch_size"] == 8
     assert {path.name for path in out.iterdir()} == {
         "comparison.json",
         "comparison.txt",
