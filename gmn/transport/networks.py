@@ -232,6 +232,11 @@ def network_distance(
 
 
 def _require_alike(x: Clouds, y: Clouds) -> None:
+    if not x:
+        raise ValueError(
+            "nothing of these networks is seen this way: their program shows no neurons. Compare "
+            "them by their weights, with coords='io'"
+        )
     if x.keys() != y.keys():
         raise ValueError(
             f"the networks have other layers of neurons: {', '.join(x)} and {', '.join(y)}"

@@ -33,7 +33,9 @@ def moved(graph: gmn.ParameterGraph, seed: int = 0) -> gmn.ParameterGraph:
 def readable(graph: gmn.ParameterGraph, coords: Coords) -> bool:
     program = graph.spec.program
     return coords == "io" or (
-        program is not None and all(given.dtype == DEFAULT for given in program.inputs)
+        program is not None
+        and bool(program.observations)
+        and all(given.dtype == DEFAULT for given in program.inputs)
     )
 
 
@@ -140,6 +142,12 @@ def test_gradients_reach_the_weights_as_they_are() -> None:
     clouds = weight_clouds(graph.replace(values), gauged=False)
     sum(cloud.square().sum() for cloud in clouds.values()).backward()
     assert all(bool((value.grad != 0).all()) for value in values.values())
+
+
+def test_networks_of_which_nothing_is_seen() -> None:
+    graph = graph_of(BY_NAME["cosines"])
+    with pytest.raises(ValueError, match="shows no neurons"):
+        network_distance(graph, graph, coords="probe")
 
 
 def test_networks_that_cannot_be_compared() -> None:
