@@ -8,13 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
-from gmn.transport.assignment import assigned_wasserstein
+from gmn.transport.kinds import powers
 from gmn.transport.neurons import weight_clouds
-from gmn.transport.sliced import sliced_wasserstein
-from gmn.transport.systems import Systems
-from gmn.transport.trees import tree_sliced_wasserstein
-
-LINES_PER_TREE = 4
 
 
 class NeuronSetLoss(nn.Module):
@@ -56,16 +51,8 @@ class NeuronSetLoss(nn.Module):
         """
         found, target = (weight_clouds(graph, gauged=False) for graph in (networks, wanted))
         generator = self.generator or torch.Generator().manual_seed(0)
-        parts = [self._part(found[name], cloud, generator) for name, cloud in target.items()]
+        parts = [
+            powers(found[name], cloud, self.kind, self.lines, generator).mean()
+            for name, cloud in target.items()
+        ]
         return torch.stack(parts).mean()
-
-    def _part(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        dimension = y.shape[-1]
-        if self.kind == "assignment":
-            return assigned_wasserstein(x, y, root=False).mean() / dimension
-        if self.kind == "tree":
-            trees = self.lines // LINES_PER_TREE
-            systems = Systems.sample(dimension, trees, LINES_PER_TREE, generator=generator)
-            return tree_sliced_wasserstein(x, y, systems=systems).mean()
-        systems = Systems.sample(dimension, self.lines, 1, generator=generator)
-        return sliced_wasserstein(x, y, directions=systems.directions[:, 0], root=False).mean()

@@ -12,17 +12,13 @@ from torch import Tensor
 from gmn.graph import ParameterGraph
 from gmn.nn.probes import Probes
 from gmn.spec import GraphSpec
-from gmn.transport.assignment import assigned_wasserstein
 from gmn.transport.clouds import Frame
+from gmn.transport.kinds import directions, powers
 from gmn.transport.neurons import Clouds, embedding_clouds, probe_clouds, weight_clouds
-from gmn.transport.sliced import sliced_wasserstein
-from gmn.transport.systems import Systems
-from gmn.transport.trees import tree_sliced_wasserstein
 
 Coords = Literal["io", "probe", "embedding"]
 Kind = Literal["sliced", "tree", "assignment", "unaligned"]
 PROBES = 64
-LINES_PER_TREE = 4
 PAIRS = 4096  # of networks that are worked on at once
 
 
@@ -146,22 +142,11 @@ class NetworkDistance:
 
     def _powers(self, x: Tensor, y: Tensor, frame: Frame) -> Tensor:
         """``d^p`` of the clouds of one layer, shape (B,)."""
-        if self.kind == "sliced":
-            return sliced_wasserstein(x, y, directions=self._directions(x), root=False)
-        if self.kind == "assignment":
-            return assigned_wasserstein(x, y, root=False) / x.shape[-1]
-        if self.kind == "tree":
-            systems = Systems.sample(
-                x.shape[-1], self.lines // LINES_PER_TREE, LINES_PER_TREE, generator=self._chance()
-            )
-            return tree_sliced_wasserstein(x, y, systems=systems, frame=frame)
+        if self.kind != "unaligned":
+            return powers(x, y, self.kind, self.lines, self._chance(), frame)
         if x.shape != y.shape:
             raise ValueError(f"{x.shape[1]} and {y.shape[1]} neurons have no common numbers")
         return (x - y).square().mean((1, 2))
-
-    def _directions(self, cloud: Tensor) -> Tensor:
-        generator = self._chance()
-        return Systems.sample(cloud.shape[-1], self.lines, 1, generator=generator).directions[:, 0]
 
     def _chance(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
@@ -172,8 +157,8 @@ class NetworkDistance:
         def sorted_projections(clouds: Clouds) -> Tensor:
             parts = []
             for cloud in clouds.values():
-                directions = self._directions(cloud).to(cloud)
-                projected = (cloud @ directions.T).sort(dim=1).values.flatten(1)
+                along = directions(cloud.shape[-1], self.lines, self._chance()).to(cloud)
+                projected = (cloud @ along.T).sort(dim=1).values.flatten(1)
                 parts.append(projected / (projected.shape[1] * len(clouds)) ** 0.5)
             return torch.cat(parts, dim=1)
 

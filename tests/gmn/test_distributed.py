@@ -18,7 +18,6 @@ from torch import Tensor
 from gmn.tasks import Batch
 from gmn.train import Ranks, load, ranks
 from tests.gmn.distributed_runs import RUNS
-from tests.gmn.population import small_zoo
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("torchrun")  # one start of two processes for all
@@ -28,13 +27,6 @@ QUIET = {**os.environ, "OMP_NUM_THREADS": "1"}
 def torchrun(*arguments: str) -> list[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return [*launcher, "--nproc-per-node", "2", "-m", *arguments]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("zoo")
-    small_zoo(path)
-    return path
 
 
 @pytest.fixture(scope="module")
