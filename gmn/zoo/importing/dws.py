@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import converters
-from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
+from gmn.zoo.importing.layout import Architecture, Entry, Listing, State
 from gmn.zoo.importing.sirens import PublishedSiren, siren_state
-from gmn.zoo.importing.splits import read_splits
+from gmn.zoo.importing.splits import SplitLayout, read_splits
 from gmn.zoo.recipe import derive_seed
 from gmn.zoo.store import ZooError
 
@@ -21,7 +20,7 @@ WEIGHTS = Path("checkpoints") / "model_final.pth"
 VAL_ONE_IN = 12  # training images, where no split file is given: 5,000 of 60,000
 
 
-class DwsInrs(Layout):
+class DwsInrs(SplitLayout):
     """Folders ``mnist_png_{training|testing}_{label}_{id}/checkpoints/model_final.pth``.
 
     Each holds a SIREN 2-32-32-1 of frequency 30 whose output is shifted by 0.5, under the keys
@@ -37,14 +36,6 @@ class DwsInrs(Layout):
 
     name = "dws-inrs"
     reference = "Navon et al. 2023, arXiv 2301.12780"
-
-    def __init__(self, source: str | Path, splits: str | Path | None = None) -> None:
-        self.source = Path(source)
-        self.splits = None if splits is None else Path(splits)
-
-    def configuration(self) -> dict[str, Any]:
-        """Whether the published splits are used."""
-        return {"published_splits": self.splits is not None}
 
     def architecture(self, name: str) -> Architecture:
         """The one architecture, and a coordinate."""

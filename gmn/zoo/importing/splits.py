@@ -5,9 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from gmn.zoo.importing.layout import Layout
 from gmn.zoo.population import SPLITS
 from gmn.zoo.store import ZooError
+
+
+class SplitLayout(Layout):
+    """A layout of which nothing is to be chosen but its splits.
+
+    Args:
+        source: The folder of the published files.
+        splits: A published file of splits, or None.
+    """
+
+    def __init__(self, source: str | Path, splits: str | Path | None = None) -> None:
+        self.source = Path(source)
+        self.splits = None if splits is None else Path(splits)
+
+    def configuration(self) -> dict[str, Any]:
+        """Whether the published splits are used."""
+        return {"published_splits": self.splits is not None}
 
 
 def read_splits(path: Path, name_in: Callable[[str], str | None], example: str) -> dict[str, str]:

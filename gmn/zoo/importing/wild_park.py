@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 import converters
 from gmn.zoo.activations import activation_name
-from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
+from gmn.zoo.importing.layout import Architecture, Entry, Listing, State
 from gmn.zoo.importing.ray_tune import read_json
 from gmn.zoo.importing.sirens import chain_weights
-from gmn.zoo.importing.splits import read_splits
+from gmn.zoo.importing.splits import SplitLayout, read_splits
 from gmn.zoo.recipe import split_of
 from gmn.zoo.store import ZooError
 from gmn.zoo.wild_network import WildCNN, WildLayer
@@ -30,7 +30,7 @@ SKIPS = ("residuals", "skips", "skip_connections")
 Layers = tuple[tuple[tuple[Tensor, Tensor], ...], tuple[Tensor, Tensor]]
 
 
-class CnnWildPark(Layout):
+class CnnWildPark(SplitLayout):
     """Folders of runs with a file of PyTorch per checkpoint.
 
     The publication documents the networks: up to five convolutions of 4 to 32 channels and kernels
@@ -59,14 +59,6 @@ class CnnWildPark(Layout):
 
     name = "cnn-wild-park"
     reference = "Kofinas et al. 2024, arXiv 2403.12143"
-
-    def __init__(self, source: str | Path, splits: str | Path | None = None) -> None:
-        self.source = Path(source)
-        self.splits = None if splits is None else Path(splits)
-
-    def configuration(self) -> dict[str, Any]:
-        """Whether the published splits are used."""
-        return {"published_splits": self.splits is not None}
 
     def architecture(self, name: str) -> Architecture:
         """The network of a name such as ``"3/16k3-relu/8k5-tanh/10"``, and an image."""
