@@ -68,8 +68,12 @@ def kinds(cloud: Tensor) -> dict[str, tuple[int, Power]]:
         "Db-TSW, orthogonal": (1, partial(tree, systems=systems(orthogonal=dimension >= LINES))),
         "TSW-SL chains, by distance": (1, partial(tree, systems=systems("chain"))),
         "Sobolev, p = 2": (2, partial(tree, systems=systems(), p=2, root=False)),
-        "assignment": (2, partial(transport.assigned_wasserstein, root=False)),
-        "as numbered": (2, lambda x, y: (x - y).square().sum(-1).mean(-1)),
+        # Per coordinate, as slices are.
+        "assignment": (
+            2,
+            lambda x, y: transport.assigned_wasserstein(x, y, root=False) / dimension,
+        ),
+        "as numbered": (2, lambda x, y: (x - y).square().mean((1, 2))),
     }
 
 
