@@ -65,7 +65,12 @@ class Cloud:
         direction = torch.arange(1, points.shape[-1] + 1).sqrt().to(points)
         places = order(points.detach() @ direction)
         masses = _masses(points, weights).gather(-1, places)
-        return cls(points.gather(-2, places.unsqueeze(-1).expand(points.shape)), masses)
+        # By whole rows, which is faster than by single coordinates.
+        count, dimension = points.shape[-2:]
+        first = torch.arange(places[..., 0].numel(), device=points.device) * count
+        rows = (places.view(-1, count) + first.unsqueeze(1)).flatten()
+        moved = points.reshape(-1, dimension).index_select(0, rows).view(points.shape)
+        return cls(moved, masses)
 
 
 def pair(x: Tensor, y: Tensor, weights: tuple[Tensor | None, Tensor | None]) -> tuple[Cloud, Cloud]:
@@ -100,7 +105,8 @@ def check(x: Tensor, y: Tensor) -> None:
     if x.dtype != y.dtype or not x.is_floating_point():
         raise ValueError(f"clouds of {x.dtype} and {y.dtype}: give both one floating-point type")
     for name, cloud in (("first", x), ("second", y)):
-        if not bool(cloud.isfinite().all()):
+        # A finite sum has finite terms only; the other way round is not certain.
+        if not bool(cloud.sum().isfinite()) and not bool(cloud.isfinite().all()):
             raise ValueError(f"the {name} cloud has NaN or infinite coordinates")
 
 

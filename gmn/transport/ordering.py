@@ -29,10 +29,10 @@ def order(values: Tensor) -> Tensor:
         return torch.from_numpy(np.argsort(values.numpy(), axis=-1))
     bits = values.contiguous().view(torch.int32)
     # Negative numbers have their bits the other way round; integers then compare as floats do.
-    ranked = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
-    keys = (ranked << 32) | torch.arange(values.shape[-1])
+    keys = (bits ^ (bits >> 31).bitwise_and_(0x7FFFFFFF)).long()
+    keys.bitwise_left_shift_(32).bitwise_or_(torch.arange(values.shape[-1]))
     keys.numpy().sort(axis=-1)
-    return keys & INDEX
+    return keys.bitwise_and_(INDEX)
 
 
 def ordered(values: Tensor) -> Tensor:

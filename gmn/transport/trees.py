@@ -137,7 +137,7 @@ def tree_sliced_pairs(
 def _in_frame(cloud: Cloud, frame: Frame) -> Cloud:
     """The cloud relative to a frame, in its units."""
     points = cloud.points - frame.centre.to(cloud.points).unsqueeze(-2)
-    return Cloud(points / frame.scale.to(points)[..., None, None], cloud.masses)
+    return Cloud(points.div_(frame.scale.to(points)[..., None, None]), cloud.masses)
 
 
 def _on(systems: Systems, pair: Sequence[Cloud], p: float, splitting: Splitting) -> Tensor:
