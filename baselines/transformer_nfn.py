@@ -20,19 +20,8 @@ from . import blocks
 from .adapter import INSTEAD, UnsupportedArchitecture
 from .blocks import Block, BlockTensors
 from .equivariant import EquivariantLinear, Feature
-from .head_layers import (
-    BlockForm,
-    EquivariantLayer,
-    HeadReadout,
-    InvariantLayer,
-    RowForm,
-    Space,
-    State,
-    fold,
-    folded_form,
-    rows_of,
-    unfold,
-)
+from .head_forms import BlockForm, RowForm, Space, State, fold, folded_form, rows_of, unfold
+from .head_layers import EquivariantLayer, HeadReadout, InvariantLayer
 
 Group = Literal["published", "certified"]
 _Inputs = tuple[tuple[BlockTensors, ...], list[Tensor | None], list[State], list[list[Tensor]]]

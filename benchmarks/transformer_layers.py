@@ -16,7 +16,8 @@ import time
 import torch
 from torch import Tensor, nn
 
-from baselines.head_layers import EquivariantLayer, InvariantLayer, State
+from baselines.head_forms import State
+from baselines.head_layers import EquivariantLayer, InvariantLayer
 from gmn.cost import MIB
 from gmn.memory import saved_bytes
 from tests.baselines.published_transformer_nfn import Published, Sizes, compact, values

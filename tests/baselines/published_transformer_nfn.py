@@ -11,15 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.head_layers import (
-    BlockForm,
-    EquivariantLayer,
-    InvariantLayer,
-    RowForm,
-    Space,
-    State,
-    rows_of,
-)
+from baselines.head_forms import BlockForm, RowForm, Space, State, rows_of
+from baselines.head_layers import EquivariantLayer, InvariantLayer
 
 # Terms by output: name, einsum of input and coefficients, and which input.
 GLOBAL = {

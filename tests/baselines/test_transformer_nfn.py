@@ -13,15 +13,8 @@ from torch import Tensor, nn
 import gmn
 from baselines import UnsupportedArchitecture
 from baselines.blocks import BlockTensors, from_blocks, to_blocks, transformer
-from baselines.head_layers import (
-    BlockForm,
-    EquivariantLayer,
-    InvariantLayer,
-    RowForm,
-    Space,
-    State,
-    rows_of,
-)
+from baselines.head_forms import BlockForm, RowForm, Space, State, rows_of
+from baselines.head_layers import EquivariantLayer, InvariantLayer
 from baselines.presets import transformer_nfn, transformer_nfn_certified
 from baselines.transformer_nfn import TransformerNFN
 from gmn import symmetry
