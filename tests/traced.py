@@ -29,7 +29,12 @@ def read_by(model: str) -> Case:
     return BY_NAME["transformer" if model.startswith("transformer-nfn") else "cnn"]
 
 
-every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+LONG = "recurrent-bidirectional"  # takes several times as long as any other
+every_case = pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=pytest.mark.slow) if c.name == LONG else c for c in CASES],
+    ids=lambda case: case.name,
+)
 chains = pytest.mark.parametrize(
     "case", [case for case in CASES if case.chain], ids=lambda case: case.name
 )
