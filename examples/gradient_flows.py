@@ -42,8 +42,8 @@ PLAN = {
     "swiss-roll": ("sw1", "sw2", "db-tsw", "chain", "sobolev", "assignment"),
     "25-gaussians": ("sw1", "sw2", "db-tsw", "assignment"),
     "gaussian-10": ("sw1", "sw2", "db-tsw", "assignment"),
-    "gaussian-50": ("sw1", "sw2", "db-tsw", "db-tsw-orthogonal", "chain", "assignment"),
-    "gaussian-200": ("sw1", "sw2", "db-tsw", "db-tsw-orthogonal", "assignment"),
+    "gaussian-50": ("sw1", "sw2", "db-tsw", "db-tsw-orthogonal", "assignment"),
+    "gaussian-200": ("sw1", "sw2", "db-tsw", "assignment"),
 }
 DEFAULT = ("sw1", "sw2", "db-tsw", "assignment")  # of other targets
 EXAMPLES = """examples:
