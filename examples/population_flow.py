@@ -1,14 +1,16 @@
 """A population of networks that flows to another one: SIRENs of one digit to those of another.
 
-Every network is a point whose coordinates are its weights; the points flow by Adam on exact or
-sliced transport to the networks of the other digit. Three kinds of coordinates are compared:
+Every network is a point; the points flow by Adam on exact or sliced transport to the networks of
+the other digit. Coordinates are all weights (along the principal directions of the populations, as
+many as there are), or the weights along the first 32 of these directions. Three kinds of weights
+are compared:
 
   as they are   the networks of a zoo, each from an initialisation of its own
   aligned       the same, in canonical phases and signs, neurons matched to those of one network
   one start     the same images fitted again, all from one initialisation
 
-What the networks render on their way is judged by the image nearest to it among those that the
-populations were fitted to, and the population at the end by metrics against held-out networks. A
+What the networks render on their way is judged by the image most like it, among those that their
+likes were fitted to, and the population at the end by metrics against held-out networks. A
 flow to as many networks as there are points can only end in copies of them; a flow to four times as
 many cannot, and has to make new networks.
 
@@ -28,16 +30,23 @@ from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
 from examples.flows import METHODS, flow
-from examples.population_reports import SHOWN, Gallery, Outcome, drawn, table
-from examples.populations import Weights, aligned, of_digit, pictures, refitted
+from examples.population_reports import SHOWN, Gallery, Outcome, drawn, table, title
+from examples.populations import Coordinates, aligned, of_digit, pictures, refitted
 from gmn import zoo
 from gmn.graph import ParameterGraph
 from gmn.tasks.rendering import PixelGrid
 from gmn.transport import assigned_wasserstein, zoo_metrics
 
-RATES = (5e-3, 1.5e-2, 5e-2)
+RATES = (1.5e-2, 5e-2)
 MORE = 4  # times as many targets as points, where copies are impossible
-FLOWS = (("assignment", 1), ("sw2", 1), ("db-tsw", 1), ("sw2", MORE))
+# Methods, how many targets for each point, and whether dimensions are reduced.
+FLOWS = (
+    ("assignment", 1, False),
+    ("sw2", 1, False),
+    ("sw2", 1, True),
+    ("db-tsw", 1, True),
+    ("sw2", MORE, True),
+)
 JUDGED = 100  # times that W_2 is taken along a flow
 TUNING_SEED = 1000
 EXAMPLES = """examples:
@@ -72,9 +81,9 @@ class Way:
             graph[count * (1 + MORE) :],
         )
 
-    def weights(self) -> Weights:
-        """Coordinates in units of the spread of source and targets."""
-        return Weights.of(ParameterGraph.cat([self.source, self.targets]))
+    def coordinates(self, dimensions: int) -> Coordinates:
+        """The directions in which source and targets differ most."""
+        return Coordinates.of(ParameterGraph.cat([self.source, self.targets]), dimensions)
 
 
 def distances(points: Tensor, goal: Tensor) -> Tensor:
@@ -117,30 +126,25 @@ def tuned(start: Tensor, goal: Tensor, method: str, steps: int) -> list[float]:
     return [RATES[number] for number in torch.stack(found).argmin(0).tolist()]
 
 
-def outcome(
-    way: Way,
-    method: str,
-    rate: float,
-    along: list[ParameterGraph],
-    values: list[float],
-    targets: ParameterGraph,
-    gallery: Gallery,
-) -> Outcome:
-    """What became of the networks of one flow."""
-    half = first_below(values, 0.5)
-    moments = [0, half, len(along) - 1]
-    seen = [(None, None) if m is None else gallery.judged(along[m]) for m in moments]
-    errors, shares = zip(*seen, strict=True)
-    return Outcome(
-        way=way.name,
-        method=method,
-        targets=len(targets),
-        rate=rate,
-        ends=(values[0], values[-1]),
-        error=errors,
-        share=shares,
-        metrics=zoo_metrics(along[-1], way.held_out, targets),
-    )
+def flown(
+    kinds: list[Way], method: str, dimensions: int, targets: int, steps: int, seed: int
+) -> list[tuple[list[ParameterGraph], list[float], float, int]]:
+    """For each kind of weights: networks along the flow, distances, learning rate, dimensions."""
+    coordinates = [way.coordinates(dimensions) for way in kinds]
+    pairs = list(zip(coordinates, kinds, strict=True))
+    start = torch.stack([each.points(way.source) for each, way in pairs])
+    goal = torch.stack([each.points(way.targets[:targets]) for each, way in pairs])
+    rates = tuned(start, goal, method, steps)
+    points, values = path_of(start, goal, method, rates, steps, seed)
+    return [
+        (
+            [each.networks(cloud) for cloud in points[:, number]],
+            values[:, number].tolist(),
+            rates[number],
+            start.shape[2],
+        )
+        for number, each in enumerate(coordinates)
+    ]
 
 
 def first_below(values: list[float], share: float) -> int | None:
@@ -169,8 +173,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--zoo", type=Path, default=Path("runs/inr-mnist"), help="folder")
     parser.add_argument("--digits", type=int, nargs=2, default=(7, 3), help="from, to")
-    parser.add_argument("--networks", type=int, default=80, help="that flow (default: 80)")
-    parser.add_argument("--steps", type=int, default=1500, help="of Adam (default: 1500)")
+    parser.add_argument("--networks", type=int, default=60, help="that flow (default: 60)")
+    parser.add_argument("--dimensions", type=int, default=32, help="of a point (default: 32)")
+    parser.add_argument("--steps", type=int, default=1000, help="of Adam (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of random lines and the one start")
     parser.add_argument("--out", type=Path, default=Path("runs/population-flow"), help="folder")
     options = parser.parse_args(arguments)
@@ -182,38 +187,37 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"{error}. Build one: gmn zoo build inr-mnist --size 5000 --out {options.zoo}")
 
     count, (first, second) = options.networks, options.digits
-    chosen = [of_digit(population, first, count), of_digit(population, second, count * (2 + MORE))]
-    indices = torch.cat(chosen)
+    chosen = [of_digit(population, digit, count * (2 + MORE)) for digit in (first, second)]
     gallery = Gallery(
-        pictures(population, indices[: count * (1 + MORE)]),
-        torch.arange(count * (1 + MORE)) >= count,
+        torch.cat([pictures(population, numbers[: count * MORE]) for numbers in chosen]),
+        torch.arange(2 * count * MORE) >= count * MORE,
     )
-    kinds = ways(population, indices, count, options.seed)
-    units = [way.weights() for way in kinds]
-    start = torch.stack([unit.points(w.source) for unit, w in zip(units, kinds, strict=True)])
-    goals = torch.stack([unit.points(w.targets) for unit, w in zip(units, kinds, strict=True)])
-
+    kinds = ways(population, torch.cat([chosen[0][:count], chosen[1]]), count, options.seed)
     outcomes, rows = [], []
-    grid = PixelGrid(*gallery.images.shape[-2:])
-    for method, times in tqdm(FLOWS, "flows", unit="method"):
-        goal = goals[:, : times * count]
-        rates = tuned(start, goal, method, options.steps)
-        points, values = path_of(start, goal, method, rates, options.steps, options.seed)
-        for number, (way, unit) in enumerate(zip(kinds, units, strict=True)):
-            along = [unit.networks(each) for each in points[:, number]]
-            own = values[:, number].tolist()
-            targets = way.targets[: times * count]
-            outcomes.append(outcome(way, method, rates[number], along, own, targets, gallery))
-            moments = [*(first_below(own, share) for share in SHOWN), len(along) - 1]
+    for method, times, reduced in tqdm(FLOWS, "flows", unit="flow"):
+        dimensions = options.dimensions if reduced else count * (1 + MORE)
+        found = flown(kinds, method, dimensions, times * count, options.steps, options.seed)
+        for way, (along, values, rate, size) in zip(kinds, found, strict=True):
+            half, last = first_below(values, 0.5), len(along) - 1
+            outcome = Outcome(
+                way=way.name,
+                method=method,
+                dimensions=size,
+                targets=times * count,
+                rate=rate,
+                ends=(values[0], values[-1]),
+                judged=tuple(
+                    None if m is None else gallery.judged(along[m]) for m in (0, half, last)
+                ),
+                metrics=zoo_metrics(along[-1], way.held_out, way.targets[: times * count]),
+            )
+            outcomes.append(outcome)
+            moments = [*(first_below(values, share) for share in SHOWN), last]
+            grid = PixelGrid(*gallery.images.shape[-2:])
             seen = [None if m is None else grid.images(along[m][:2]) for m in moments]
-            title = f"{way.name}\n{METHODS[method].label} to {len(targets)}"
-            rows.append((title, seen))
+            rows.append((f"{way.name}\n{title(outcome)}", seen))
     order = sorted(range(len(rows)), key=lambda n: n % len(kinds))
-    text = table(
-        [outcomes[number] for number in order],
-        {way.name: gallery.judged(way.held_out) for way in kinds},
-        second,
-    )
+    text = table([outcomes[n] for n in order], gallery.judged(kinds[0].held_out), second)
     (options.out / "table.md").write_text(text + "\n")
     (options.out / "results.json").write_text(json.dumps([asdict(each) for each in outcomes]))
     drawn([rows[number] for number in order], 2).savefig(options.out / "populations.png", dpi=110)

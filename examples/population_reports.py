@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn import functional
 
 from examples.flows import METHODS
 from gmn.graph import ParameterGraph
@@ -20,7 +21,7 @@ SHOWN = (1.0, 0.75, 0.5, 0.25, 0.1)  # shares of the first W_2 at which networks
 
 @dataclass(frozen=True)
 class Gallery:
-    """The images that networks were fitted to.
+    """Images of the two digits, equally many of each.
 
     Attributes:
         images: shape (images, 1, height, width).
@@ -30,13 +31,31 @@ class Gallery:
     images: Tensor
     wanted: Tensor
 
-    def judged(self, graph: ParameterGraph) -> tuple[float, float]:
-        """Median distance (RMS) to the nearest image, and the share that shows the second digit."""
+    def judged(self, graph: ParameterGraph) -> Judgement:
+        """Compares what networks render with all images, by correlation over the pixels."""
         seen = PixelGrid(*self.images.shape[-2:]).images(graph)
-        pixels = self.images[0].numel()
-        distances = torch.cdist(seen.flatten(1), self.images.flatten(1)) / pixels**0.5
-        nearest = distances.min(dim=1)
-        return float(nearest.values.median()), float(self.wanted[nearest.indices].double().mean())
+        nearest = (_centred(seen) @ _centred(self.images).T).max(dim=1)
+        share = self.wanted[nearest.indices].double().mean()
+        return Judgement(float(nearest.values.median()), float(share))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What networks render.
+
+    Attributes:
+        likeness: correlation with the most similar image, the median over networks: 1 for copies.
+        share: of networks whose most similar image shows the second digit.
+    """
+
+    likeness: float
+    share: float
+
+
+def _centred(pictures: Tensor) -> Tensor:
+    """Pixels around their mean, of length 1, shape (pictures, pixels)."""
+    flat = pictures.flatten(1)
+    return functional.normalize(flat - flat.mean(dim=1, keepdim=True), dim=1)
 
 
 @dataclass(frozen=True)
@@ -44,52 +63,58 @@ class Outcome:
     """One flow in one kind of coordinates.
 
     Attributes:
-        way: the kind of coordinates.
+        way: the kind of weights.
         method: its name.
+        dimensions: of the points.
         targets: how many networks the flow goes to.
         rate: learning rate.
-        ends: exact W_2 at the start and the end, in units of the spread of a weight.
-        error: median RMS distance of pictures from the nearest image: at the start, when W_2 is
-            halved (None if it never is), at the end.
-        share: of pictures whose nearest image shows the second digit, at these moments.
+        ends: exact W_2 at the start and the end, in units of the spread of a coordinate.
+        judged: what is rendered at the start, when W_2 is halved (None if it never is), and at the
+            end.
         metrics: of the population at the end.
     """
 
     way: str
     method: str
+    dimensions: int
     targets: int
     rate: float
     ends: tuple[float, float]
-    error: tuple[float | None, ...]
-    share: tuple[float | None, ...]
+    judged: tuple[Judgement | None, ...]
     metrics: ZooMetrics
 
 
-def table(outcomes: list[Outcome], held_out: dict[str, tuple[float, float]], digit: int) -> str:
-    """In Markdown."""
+def title(outcome: Outcome) -> str:
+    """What the flow is called in tables and pictures."""
+    label = METHODS[outcome.method].label
+    return f"{label} to {outcome.targets}, {outcome.dimensions}-D"
+
+
+def table(outcomes: list[Outcome], held_out: Judgement, digit: int) -> str:
+    """In Markdown.
+
+    Args:
+        outcomes: all flows.
+        held_out: how other networks of the second digit are judged.
+        digit: the second one.
+    """
     lines = [
-        "| weights | flow | rate | W₂: start, end | RMS to the nearest image: start, half-way, end "
-        f"| nearest shows a {digit}: half-way, end | 1-NNA | coverage | novelty |",
+        "| weights | flow | rate | W₂: start, end | likeness to an image: start, half-way, end "
+        f"| most like a {digit}: half-way, end | 1-NNA | coverage | novelty |",
         "|" + "---|" * 9,
     ]
-
-    def number(value: float | None, form: str) -> str:
-        return "never" if value is None else format(value, form)
-
     for each in outcomes:
-        errors = ", ".join(number(value, ".3f") for value in each.error)
-        shares = ", ".join(number(value, ".0%") for value in each.share[1:])
+        likeness = ", ".join("never" if j is None else f"{j.likeness:.2f}" for j in each.judged)
+        share = ", ".join("never" if j is None else f"{j.share:.0%}" for j in each.judged[1:])
         metrics = each.metrics
         lines.append(
-            f"| {each.way} | {METHODS[each.method].label} to {each.targets} | {each.rate:g} | "
-            f"{each.ends[0]:.2f}, {each.ends[1]:.2g} | {errors} | {shares} | "
-            f"{metrics.accuracy:.2f} | {metrics.coverage:.2f} | {metrics.novelty:.2f} |"
+            f"| {each.way} | {title(each)} | {each.rate:g} | {each.ends[0]:.2f}, "
+            f"{each.ends[1]:.2g} | {likeness} | {share} | {metrics.accuracy:.2f} | "
+            f"{metrics.coverage:.2f} | {metrics.novelty:.2f} |"
         )
-    lines.append("")
-    lines.extend(
-        f"Held-out networks of the digit {digit}, {way}: RMS to the nearest image {error:.3f}, "
-        f"which shows a {digit} for {share:.0%}."
-        for way, (error, share) in held_out.items()
+    lines.append(
+        f"| held-out networks of the digit {digit} | | | | {held_out.likeness:.2f} | "
+        f"{held_out.share:.0%} | | | |"
     )
     return "\n".join(lines)
 
@@ -108,9 +133,9 @@ def drawn(rows: list[tuple[str, list[Tensor | None]]], shown: int) -> Figure:
     height, width = first.shape[-2:]
     tall, wide = height + GAP, width + GAP
     canvas = torch.full((len(rows) * tall, (shown * len(moments) + 1) * wide), torch.nan)
-    figure, axes = plt.subplots(figsize=(9, 0.62 * len(rows) + 0.3))
-    for row, (title, seen) in enumerate(rows):
-        axes.text(-2, (row + 0.5) * tall, title, fontsize=7, ha="right", va="center")
+    figure, axes = plt.subplots(figsize=(9, 0.56 * len(rows) + 0.3))
+    for row, (name, seen) in enumerate(rows):
+        axes.text(-2, (row + 0.5) * tall, name, fontsize=7, ha="right", va="center")
         for network in range(shown):
             for moment, images in enumerate(seen):
                 # Half a tile lies between one network and the next.

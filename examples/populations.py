@@ -22,35 +22,60 @@ FITTED_AT_ONCE = 50
 
 
 @dataclass(frozen=True)
-class Weights:
-    """All weights of a network as coordinates, in units of their spread entry by entry.
+class Coordinates:
+    """The weights of networks along their principal directions.
+
+    Entries of the state dict are taken in units of their spread; coordinates in units of their root
+    mean square.
 
     Attributes:
         spec: of the networks.
         scales: standard deviation by state-dict entry.
+        centre: of all networks, in these units, shape (weights,).
+        basis: the directions, of one length, shape (dimensions, weights).
     """
 
     spec: GraphSpec
     scales: dict[str, float]
+    centre: Tensor
+    basis: Tensor
 
     @classmethod
-    def of(cls, graph: ParameterGraph) -> Weights:
-        """Units in which the entries of these networks spread alike."""
-        return cls(graph.spec, {name: float(v.std()) for name, v in graph.values.items()})
+    def of(cls, graph: ParameterGraph, dimensions: int) -> Coordinates:
+        """The directions along which these networks differ most, at most one less than them."""
+        scales = spreads(graph)
+        flat = _flat(graph, scales)
+        centre = flat.mean(dim=0)
+        _, lengths, directions = torch.linalg.svd(flat - centre, full_matrices=False)
+        kept = min(dimensions, len(flat) - 1)
+        unit = float((lengths[:kept].square().sum() / (len(flat) * kept)).sqrt())
+        return cls(graph.spec, scales, centre, directions[:kept] * unit)
 
     def points(self, graph: ParameterGraph) -> Tensor:
-        """Networks as points, shape (B, weights)."""
-        values = [graph.values[name].flatten(1) / scale for name, scale in self.scales.items()]
-        return torch.cat(values, dim=1)
+        """Networks as points, shape (B, dimensions)."""
+        moved = (_flat(graph, self.scales) - self.centre) @ self.basis.T
+        return moved / self.basis[0].square().sum()
 
     def networks(self, points: Tensor) -> ParameterGraph:
         """Points as networks."""
+        flat = points @ self.basis + self.centre
         values = {}
         for entry in self.spec.entries:
             size = math.prod(entry.shape)
-            flat, points = points[:, :size], points[:, size:]
-            values[entry.name] = flat.unflatten(1, entry.shape) * self.scales[entry.name]
+            own, flat = flat[:, :size], flat[:, size:]
+            values[entry.name] = own.unflatten(1, entry.shape) * self.scales[entry.name]
         return ParameterGraph(self.spec, values)
+
+
+def spreads(graph: ParameterGraph) -> dict[str, float]:
+    """The standard deviation of all values of each state-dict entry."""
+    return {name: float(value.std()) for name, value in graph.values.items()}
+
+
+def _flat(graph: ParameterGraph, scales: dict[str, float]) -> Tensor:
+    """All weights, shape (B, weights)."""
+    parts = [graph.values[name].flatten(1) / scale for name, scale in scales.items()]
+    return torch.cat(parts, dim=1)
 
 
 def of_digit(zoo: Zoo, digit: int, count: int) -> Tensor:
@@ -78,7 +103,7 @@ def aligned(graph: ParameterGraph) -> ParameterGraph:
     """Canonical phases and signs, and hidden neurons in an order near to the first network's."""
     graph = canonical(graph)
     first = graph[torch.zeros(len(graph), dtype=torch.int64)]
-    return matched(graph, onto=first, scales=Weights.of(graph).scales)
+    return matched(graph, onto=first, scales=spreads(graph))
 
 
 def refitted(zoo: Zoo, indices: Tensor, seed: int) -> ParameterGraph:
