@@ -104,6 +104,7 @@ def test_pictures_are_judged_by_the_nearest_image(population: zoo.Zoo) -> None:
     assert gallery.judged(graph[:3].replace(noise)).likeness < 0.7
 
 
+@pytest.mark.slow
 def test_the_program_is_reproducible(population: zoo.Zoo, tmp_path: Path) -> None:
     arguments = ["--zoo", str(population.folder), "--networks", "2", "--steps", "4"]
     arguments += ["--dimensions", "3"]
