@@ -158,11 +158,12 @@ def _published(cells: Sequence[Cell]) -> str:
 
 
 def drawn(cells: Sequence[Cell]) -> Figure:
-    """Curves of all targets above, points of the 2-D targets below."""
+    """Curves of all targets above; points of the 2-D targets below, targets side by side."""
     targets = list(dict.fromkeys(cell.target for cell in cells))
-    flat = [cell for cell in cells if cell.snapshots]
-    lines, half = -(-(len(targets) + 1) // 3), -(-len(flat) // 2)
-    heights = [2.3 * lines, 1.05 * max(half, 1)]
+    flat = [[c for c in cells if c.target == t and c.snapshots] for t in targets]
+    flat = [own for own in flat if own]
+    lines, rows = -(-(len(targets) + 1) // 3), max((len(own) for own in flat), default=0)
+    heights = [2.3 * lines, 1.05 * max(rows, 1)]
     figure = plt.figure(figsize=(11, sum(heights)), layout="constrained")
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
 
@@ -176,13 +177,13 @@ def drawn(cells: Sequence[Cell]) -> Figure:
     places[0].legend(loc="center", frameon=False)
 
     if flat:
-        panels = max(len(cell.snapshots) for cell in flat)
-        grid = below.subplots(half, 2 * panels, squeeze=False)
+        panels = len(flat[0][0].snapshots)
+        grid = below.subplots(rows, panels * len(flat), squeeze=False)
         for axes in grid.ravel():
-            axes.set_axis_off()
-        for number, cell in enumerate(flat):
-            first = panels * (number // half)
-            _points(grid[number % half, first : first + panels], cell)
+            axes.set(xticks=[], yticks=[], frame_on=False)
+        for block, own in enumerate(flat):
+            for line, cell in zip(grid, own, strict=False):
+                _points(line[panels * block : panels * (block + 1)], cell)
     return figure
 
 
@@ -199,11 +200,9 @@ def _curves(axes: Axes, cells: Sequence[Cell]) -> None:
 def _points(row: Sequence[Axes], cell: Cell) -> None:
     goal = torch.tensor(cell.goal).T
     for axes, (step, points) in zip(row, cell.snapshots, strict=True):
-        axes.scatter(goal[0], goal[1], s=3, color="0.8")
+        axes.scatter(goal[0], goal[1], s=4, color="0.85")
         now = torch.tensor(points).T
         axes.scatter(now[0], now[1], s=2, color=_colour(cell.method))
-        axes.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
-        axes.set_title(f"{step}", fontsize=6, pad=1)
-    row[0].set_title(
-        f"{METHODS[cell.method].label}, step {cell.snapshots[0][0]}", fontsize=6, pad=1
-    )
+        axes.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal")
+        axes.set_title(f"step {step}", fontsize=6, pad=1)
+    row[0].set_ylabel(METHODS[cell.method].label.replace(", ", "\n"), fontsize=6)

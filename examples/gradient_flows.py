@@ -94,15 +94,16 @@ def flows(
     rates = [rate for _, rate in trials]
     chance = Generator().manual_seed(trials[0][0])
     path = flow(start, goal, METHODS[method].loss, rates, settings.steps, chance)
+    moments = set(judged(settings.steps))
     pictured = {round(share * settings.steps) for share in PICTURED}
-    found, kept = [], []
+    found, snapshots = [], []
     title = f"{target} {method}"
     for step, points in enumerate(tqdm(path, title, settings.steps + 1, leave=False, unit="step")):
-        if step in judged(settings.steps):
+        if step in moments:
             found.append(assigned_wasserstein(points, goal))
         if step in pictured:
-            kept.append((step, points[0].tolist()))
-    return torch.stack(found, dim=1).tolist(), kept
+            snapshots.append((step, points[0].tolist()))
+    return torch.stack(found, dim=1).tolist(), snapshots
 
 
 def judged(steps: int) -> list[int]:
@@ -183,6 +184,8 @@ def main(arguments: list[str] | None = None) -> None:
         target: tuple(options.methods.split(",")) if options.methods else PLAN.get(target, DEFAULT)
         for target in targets
     }
+    if min(options.steps, options.points, options.seeds) < 1:
+        parser.error("steps, points and seeds have to be positive")
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
 
