@@ -24,7 +24,8 @@ from gmn.tasks.task import Task
 from gmn.transport import NeuronSetLoss
 from gmn.zoo import Zoo
 
-LOSSES = ("function", "set", "weights", "sliced", "tree")
+CLOUDS = {"sliced": NeuronSetLoss("sliced"), "tree": NeuronSetLoss("tree")}
+LOSSES = ("function", "set", "weights", *CLOUDS)
 
 
 class Autoencoding(Task):
@@ -107,8 +108,8 @@ class Autoencoding(Task):
         if way == "function":
             return functional.mse_loss(self.prediction(output), target)
         made, given = (scaled(graph, self._scales) for graph in output.graphs)
-        if way == "sliced" or way == "tree":
-            found: Tensor = NeuronSetLoss(way)(made, given)
+        if way in CLOUDS:
+            found: Tensor = CLOUDS[way](made, given)
             return found
         return _squares(matched(made, given) if way == "set" else made, given)
 
