@@ -2,6 +2,7 @@
 
 `cnn`    accuracy of CNNs from their weights (Kendall τ, R²); the population of the demonstration.
 `inr`    classes of MNIST digits from SIRENs that hold them.
+`dilation` edits of these SIRENs that dilate the digit, four each.
 `width`  R² of models trained on `cnn`, on test networks made 2, 4 and 8 times wider without a
          change of function.
 `scaled` Kendall τ of models trained on `cnn`, on test networks whose hidden channels are rescaled
@@ -36,8 +37,9 @@ import gmn
 from baselines import ProbeNet
 from gmn import comparison, registry, tasks
 from gmn.augment import MovedCoordinates, Rescaled
-from gmn.nn import DualGMN, InvariantHead, Probes
+from gmn.nn import DualGMN, EditHead, InvariantHead, Probes, ScaleGMN
 from gmn.report import NAMES
+from gmn.spec import GraphSpec
 from gmn.tasks.batches import Batch
 from gmn.train import Recipe, predict, train
 from gmn.zoo.fitting import pixel_grid
@@ -47,45 +49,54 @@ from gmn.zoo.widen import widen
 SIDE = 14  # pixels of the populations' images
 MODELS = {
     "cnn": "dual-gmn,dual-gmn-weights,probe-net,gmn,nfn-hnp,nfn-np,flat-mlp,layer-statistics",
+    "dilation": "dual-gmn,gmn,scale-gmn-64,nfn-hnp,nfn-np,magep-nfn,unf,flat-mlp",
     "inr": "dual-gmn-grid,probe-net-grid,probe-net,dual-gmn-weights,layer-statistics,flat-mlp",
     "width": "dual-gmn,dual-gmn-weights,gmn",
     "scaled": "dual-gmn,dual-gmn-weights,probe-net,gmn,nfn-np,nfn-hnp,unf,monomial-nfn,magep-nfn,"
     "layer-statistics,flat-mlp",
 }
 # Beside installed models, names may be dual-gmn-grid, probe-net-grid (probes that start at the
-# pixels), dual-gmn-K, probe-net-K (K probes; K is 2, 4, 8 or 16), and dual-gmn-rounds.
+# pixels), dual-gmn-K, probe-net-K (K probes; K is 2, 4, 8 or 16), dual-gmn-rounds, and scale-gmn-64
+# (half as wide as published, as wide as the others; a quarter of the time).
 
 
-def dual_on_grid(spec: gmn.GraphSpec, outputs: int) -> DualGMN:
+def dual_on_grid(spec: GraphSpec, outputs: int) -> DualGMN:
     """DualGMN whose probes start at the pixels of the images."""
     return DualGMN(64, 2, InvariantHead(outputs), Probes(pixel_grid(SIDE, SIDE).unsqueeze(1)))
 
 
-def probing_on_grid(spec: gmn.GraphSpec, outputs: int) -> ProbeNet:
+def probing_on_grid(spec: GraphSpec, outputs: int) -> ProbeNet:
     """Plain probing with probes that start at the pixels of the images."""
     return ProbeNet(Probes(pixel_grid(SIDE, SIDE).unsqueeze(1)), 1, outputs)
 
 
-def dual_with(probes: int, spec: gmn.GraphSpec, outputs: int) -> DualGMN:
+def dual_with(probes: int, spec: GraphSpec, outputs: int) -> DualGMN:
     """The preset with another number of probes."""
     return DualGMN(64, 2, InvariantHead(outputs), Probes.like(spec, probes))
 
 
-def probing_with(probes: int, spec: gmn.GraphSpec, outputs: int) -> ProbeNet:
+def probing_with(probes: int, spec: GraphSpec, outputs: int) -> ProbeNet:
     """The preset with another number of probes."""
     answers = sum(nodes.size for nodes in spec.node_sets if nodes.role == "output")
     return ProbeNet(Probes.like(spec, probes), answers, outputs)
 
 
-def dual_in_rounds(spec: gmn.GraphSpec, outputs: int) -> DualGMN:
+def dual_in_rounds(spec: GraphSpec, outputs: int) -> DualGMN:
     """The preset without probes, with synchronous rounds instead of sweeps."""
     return DualGMN(64, 4, InvariantHead(outputs), sweeps=False)
+
+
+def narrow_scale_gmn(spec: GraphSpec, outputs: int | EditHead) -> ScaleGMN:
+    """The preset, half as wide."""
+    head = outputs if isinstance(outputs, EditHead) else InvariantHead(outputs)
+    return ScaleGMN(64, 4, head)
 
 
 OWN: dict[str, registry.Factory] = {
     "dual-gmn-grid": dual_on_grid,
     "probe-net-grid": probing_on_grid,
     "dual-gmn-rounds": dual_in_rounds,
+    "scale-gmn-64": narrow_scale_gmn,
     **{f"dual-gmn-{k}": partial(dual_with, k) for k in (2, 4, 8, 16)},
     **{f"probe-net-{k}": partial(probing_with, k) for k in (2, 4, 8, 16)},
 }
@@ -98,12 +109,18 @@ def factories(names: str) -> dict[str, registry.Factory]:
 
 def learn(options: argparse.Namespace) -> None:
     """Trains all models on one population and prints the table."""
-    task = partial(tasks.task_of, options.runs / f"{options.what}-mnist")
-    augment = MovedCoordinates() if options.what == "inr" else None
+    folder, augment = options.runs / f"learning-{options.what}", None
+    if options.what == "dilation":
+        task = partial(tasks.task_of, options.runs / "inr-mnist", "inr-dilation", {"copies": 4})
+    else:
+        task = partial(tasks.task_of, options.runs / f"{options.what}-mnist")
+    if options.what == "inr":
+        augment = MovedCoordinates()
     recipe = Recipe(epochs=options.epochs, augment=augment)
-    found = gmn.compare(task, factories(options.models), seeds=options.seeds, recipe=recipe)
+    models, seeds, workers = factories(options.models), options.seeds, options.workers
+    found = gmn.compare(task, models, seeds=seeds, recipe=recipe, workers=workers, folder=folder)
     print(found)
-    comparison.save(found, options.runs / f"learning-{options.what}")
+    comparison.save(found, folder)
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,9 @@ def compare(
 ) -> None:
     """Compare models on a task: by default what the population's labels are for.
 
+    Finished runs are kept in the folder: a stopped comparison goes on, and so does one of more
+    models or seeds.
+
     Example: `gmn compare runs/cnn-mnist -m gmn -m nfn-hnp --out runs/compare`,
     `gmn compare runs/inr-mnist --task inr-dilation -m dual-gmn --epochs 30 --out runs/dilation`;
     with `--ray auto` on the cluster of this machine
@@ -98,6 +101,7 @@ def compare(
         seeds=seeds,
         recipe=Recipe(epochs=epochs, batch_size=batch_size, learning_rate=lr),
         engine=engine(workers, ray),
+        folder=out,
     )
     save(result, out)
     if as_json:

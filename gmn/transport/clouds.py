@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gmn.transport.ordering import order
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -61,9 +63,9 @@ class Cloud:
         """
         # Any direction but an axis: coordinates of neurons often are equal, or zero.
         direction = torch.arange(1, points.shape[-1] + 1).sqrt().to(points)
-        order = (points.detach() @ direction).argsort(-1)
-        masses = _masses(points, weights).gather(-1, order)
-        return cls(points.gather(-2, order.unsqueeze(-1).expand(points.shape)), masses)
+        places = order(points.detach() @ direction)
+        masses = _masses(points, weights).gather(-1, places)
+        return cls(points.gather(-2, places.unsqueeze(-1).expand(points.shape)), masses)
 
 
 def pair(x: Tensor, y: Tensor, weights: tuple[Tensor | None, Tensor | None]) -> tuple[Cloud, Cloud]:

@@ -19,6 +19,11 @@ def directions(dimension: int, lines: int, generator: torch.Generator) -> Tensor
     return Systems.sample(dimension, lines, 1, generator=generator).directions[:, 0]
 
 
+def trees(dimension: int, lines: int, generator: torch.Generator) -> Systems:
+    """Random trees of four lines each, ``lines`` in all."""
+    return Systems.sample(dimension, lines // LINES_PER_TREE, LINES_PER_TREE, generator=generator)
+
+
 def powers(
     x: Tensor,  # shape: (B, n, d)
     y: Tensor,  # shape: (B, m, d)
@@ -44,6 +49,5 @@ def powers(
         return sliced_wasserstein(x, y, directions=along, root=False)
     if kind == "assignment":
         return assigned_wasserstein(x, y, root=False) / dimension
-    trees = lines // LINES_PER_TREE
-    systems = Systems.sample(dimension, trees, LINES_PER_TREE, generator=generator)
+    systems = trees(dimension, lines, generator)
     return tree_sliced_wasserstein(x, y, systems=systems, frame=frame)

@@ -13,8 +13,10 @@ from gmn.graph import ParameterGraph
 from gmn.nn.probes import Probes
 from gmn.spec import GraphSpec
 from gmn.transport.clouds import Frame
-from gmn.transport.kinds import directions, powers
+from gmn.transport.kinds import directions, powers, trees
 from gmn.transport.neurons import Clouds, embedding_clouds, probe_clouds, weight_clouds
+from gmn.transport.ordering import ordered
+from gmn.transport.trees import tree_sliced_pairs
 
 Coords = Literal["io", "probe", "embedding"]
 Kind = Literal["sliced", "tree", "assignment", "unaligned"]
@@ -109,7 +111,8 @@ class NetworkDistance:
             raise ValueError(f"{len(a)} and {len(b)} networks are no pairs; see matrix")
         x, y = self.clouds(a), self.clouds(b)
         _require_alike(x, y)
-        return self._of(x, y, {name: Frame.of(x[name], y[name]) for name in x})
+        layers = [self._powers(x[name], y[name], Frame.of(x[name], y[name])) for name in x]
+        return torch.stack(layers).mean(0) ** (1 / self.order)
 
     def matrix(self, a: ParameterGraph, b: ParameterGraph | None = None) -> Tensor:
         """All distances between networks.
@@ -135,11 +138,6 @@ class NetworkDistance:
                 return self._of_sorted(x, y)
             return self._of_all(x, y, symmetric=b is None)
 
-    def _of(self, x: Clouds, y: Clouds, frames: dict[str, Frame]) -> Tensor:
-        """Distances of the clouds of B pairs, shape (B,)."""
-        powers = [self._powers(x[name], y[name], frames[name]) for name in x]
-        return torch.stack(powers).mean(0) ** (1 / self.order)
-
     def _powers(self, x: Tensor, y: Tensor, frame: Frame) -> Tensor:
         """``d^p`` of the clouds of one layer, shape (B,)."""
         if self.kind != "unaligned":
@@ -158,7 +156,7 @@ class NetworkDistance:
             parts = []
             for cloud in clouds.values():
                 along = directions(cloud.shape[-1], self.lines, self._chance()).to(cloud)
-                projected = (cloud @ along.T).sort(dim=1).values.flatten(1)
+                projected = ordered(along @ cloud.mT).flatten(1)
                 parts.append(projected / (projected.shape[1] * len(clouds)) ** 0.5)
             return torch.cat(parts, dim=1)
 
@@ -168,24 +166,27 @@ class NetworkDistance:
         return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
 
     def _of_all(self, x: Clouds, y: Clouds, symmetric: bool) -> Tensor:
-        frames = {
-            name: Frame.of(torch.cat([*x[name], *y[name]])) for name in x
-        }  # one for all pairs
         rows, columns = (len(next(iter(clouds.values()))) for clouds in (x, y))
         pairs = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
         if symmetric:
             pairs = pairs[pairs[:, 0] < pairs[:, 1]]
         like = next(iter(x.values()))
+        pairs = pairs.to(like.device)
+        layers = [self._powers_of_pairs(x[name], y[name], pairs) for name in x]
         found = like.new_zeros(rows, columns)
-        for part in pairs.split(PAIRS):
-            first, second = part.T.to(like.device)
-            some = self._of(
-                {name: cloud[first] for name, cloud in x.items()},
-                {name: cloud[second] for name, cloud in y.items()},
-                frames,
-            )
-            found[first, second] = some
+        found[pairs[:, 0], pairs[:, 1]] = torch.stack(layers).mean(0) ** (1 / self.order)
         return found + found.T if symmetric else found
+
+    def _powers_of_pairs(self, x: Tensor, y: Tensor, pairs: Tensor) -> Tensor:
+        """``d^p`` of one layer's clouds (A, n, d) and (B, m, d), for pairs (P, 2): shape (P,)."""
+        frame = Frame.of(torch.cat([*x, *y]))  # one for all pairs
+        if self.kind == "tree":
+            systems = trees(x.shape[-1], self.lines, self._chance())
+            return tree_sliced_pairs(x, y, pairs, systems, frame)
+        parts = [
+            self._powers(x[i], y[j], frame) for i, j in (part.T for part in pairs.split(PAIRS))
+        ]
+        return torch.cat(parts)
 
 
 def network_distance(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gmn.transport.clouds import pair
+from gmn.transport.ordering import order, ordered
 from gmn.transport.systems import Systems
 
 
@@ -81,12 +82,12 @@ def wasserstein_1d(
     """
     n, m = x.shape[-1], y.shape[-1]
     if weights is None and n == m:
-        return _power(x.sort(-1).values - y.sort(-1).values, p).mean(-1)
+        return _power(ordered(x) - ordered(y), p).mean(-1)
     if weights is None:
         weights = (x.new_full((*x.shape[:-2], n), 1 / n), x.new_full((*x.shape[:-2], m), 1 / m))
     x, x_levels = _quantiles(x, weights[0])
     y, y_levels = _quantiles(y, weights[1])
-    levels = torch.cat([x_levels, y_levels], -1).sort(-1).values
+    levels = ordered(torch.cat([x_levels, y_levels], -1))
     steps = levels.diff(dim=-1, prepend=levels.new_zeros((*levels.shape[:-1], 1)))
     # The middle of each step: its ends are levels of one of the clouds.
     middles = (levels - steps / 2).detach().contiguous()
@@ -95,9 +96,9 @@ def wasserstein_1d(
 
 def _quantiles(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Sorted coordinates, and the weight up to and including each."""
-    values, order = values.sort(-1)
-    levels = weights.unsqueeze(-2).expand(values.shape).gather(-1, order).cumsum(-1)
-    return values, levels
+    places = order(values)
+    levels = weights.unsqueeze(-2).expand(values.shape).gather(-1, places).cumsum(-1)
+    return values.gather(-1, places), levels
 
 
 def _at(values: Tensor, levels: Tensor, middles: Tensor) -> Tensor:

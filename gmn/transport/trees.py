@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gmn.transport.clouds import Cloud, Frame, pair
+from gmn.transport.clouds import Cloud, Frame, check, pair
+from gmn.transport.ordering import order
 from gmn.transport.splitting import ByDistance, Splitting
 from gmn.transport.systems import Kind, Systems
 
-CHUNK = 2**22  # numbers of coordinates that are worked on at once
+CHUNK = 2**20  # numbers of coordinates that are worked on at once, near the cache
 DEFAULT_SPLITTING = ByDistance()
 
 
@@ -82,26 +83,75 @@ def tree_sliced_wasserstein(
         raise ValueError(f"systems of {systems.dimension} dimensions, clouds of {x.shape[-1]}")
     systems = systems.to(x)
     frame = Frame.of(*(cloud.points for cloud in clouds)) if frame is None else frame
-    scale = frame.scale.to(x)
-    moved = [
-        Cloud((c.points - frame.centre.to(x).unsqueeze(-2)) / scale[..., None, None], c.masses)
-        for c in clouds
-    ]
+    scale, moved = frame.scale.to(x), [_in_frame(cloud, frame) for cloud in clouds]
     numbers = sum(cloud.masses.numel() for cloud in moved) * systems.lines
     parts = systems.split(max(1, CHUNK // numbers))
     powers = sum(_on(part, moved, p, splitting).sum(-1) for part in parts) / len(systems)
     return (scale * powers) ** (1 / p) if root and p != 1 else scale * powers
 
 
+def tree_sliced_pairs(
+    x: Tensor,  # shape: (A, n, d)
+    y: Tensor,  # shape: (B, m, d)
+    pairs: Tensor,  # shape: (P, 2)
+    systems: Systems,
+    frame: Frame,
+    splitting: Splitting = DEFAULT_SPLITTING,
+) -> Tensor:
+    """:func:`tree_sliced_wasserstein` of many pairs out of few clouds, which are projected once.
+
+    Args:
+        x: clouds, shape (A, n, d).
+        y: clouds, shape (B, m, d).
+        pairs: indices into x and y, shape (P, 2).
+        systems: of lines.
+        frame: one for all pairs.
+        splitting: how mass is shared.
+
+    Returns:
+        Shape (P,), with p = 1.
+
+    Raises:
+        ValueError: if shapes do not fit, or numbers are not finite.
+    """
+    check(x.flatten(0, 1), y.flatten(0, 1))
+    systems, moved = systems.to(x), [_in_frame(Cloud.of(cloud, None), frame) for cloud in (x, y)]
+    per_tree = (x.shape[1] + y.shape[1]) * systems.lines
+    total = x.new_zeros(len(pairs))
+    for part in systems.split(max(1, CHUNK // (per_tree * (len(x) + len(y))))):
+        (x_places, x_masses), (y_places, y_masses) = (_shadow(part, c, splitting) for c in moved)
+        rows = pairs.split(max(1, CHUNK // (per_tree * len(part))))
+        total += torch.cat(
+            [
+                tree_wasserstein(
+                    torch.cat([x_places[i], y_places[j]], -1),
+                    torch.cat([x_masses[i], -y_masses[j]], -1),
+                    part.steps,
+                ).sum(-1)
+                for i, j in (row.T for row in rows)
+            ]
+        )
+    return frame.scale.to(x) * total / len(systems)
+
+
+def _in_frame(cloud: Cloud, frame: Frame) -> Cloud:
+    """The cloud relative to a frame, in its units."""
+    points = cloud.points - frame.centre.to(cloud.points).unsqueeze(-2)
+    return Cloud(points / frame.scale.to(points)[..., None, None], cloud.masses)
+
+
 def _on(systems: Systems, pair: Sequence[Cloud], p: float, splitting: Splitting) -> Tensor:
     """The p-th power of the distance on each tree, shape (..., trees)."""
-    places, masses = [], []
-    for cloud, sign in zip(pair, (1, -1), strict=True):
-        coordinates, distances = _project(systems, cloud.points)
-        places.append(coordinates)
-        shares = splitting(cloud.points, distances)
-        masses.append(sign * cloud.masses[..., None, None, :] * shares)
-    return tree_wasserstein(torch.cat(places, -1), torch.cat(masses, -1), systems.steps, p)
+    (places, masses), (others, negative) = (_shadow(systems, cloud, splitting) for cloud in pair)
+    return tree_wasserstein(
+        torch.cat([places, others], -1), torch.cat([masses, -negative], -1), systems.steps, p
+    )
+
+
+def _shadow(systems: Systems, cloud: Cloud, splitting: Splitting) -> tuple[Tensor, Tensor]:
+    """Coordinates of a cloud on all lines and the masses there, shapes (..., trees, lines, n)."""
+    coordinates, distances = _project(systems, cloud.points)
+    return coordinates, cloud.masses[..., None, None, :] * splitting(cloud.points, distances)
 
 
 def _project(systems: Systems, cloud: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,15 +159,19 @@ def _project(systems: Systems, cloud: Tensor) -> tuple[Tensor, Tensor]:
 
     By matrix products: no tensor of points times lines times dimensions is made.
     """
-    directions, offsets = systems.directions.flatten(0, 1), systems.offsets.flatten(0, 1)
-    starts = (directions * offsets).sum(-1, keepdim=True)
-    coordinates = directions @ cloud.mT - starts
-    squares = cloud.square().sum(-1).unsqueeze(-2) + offsets.square().sum(-1, keepdim=True)
-    squares = squares - 2 * offsets @ cloud.mT - coordinates.square()
+    # Concurrent lines start at one point.
+    starts = systems.offsets[:, :1] if systems.steps is None else systems.offsets
+    along = (systems.directions * starts).sum(-1, keepdim=True)
+    coordinates = _products(systems.directions, cloud) - along
+    squares = cloud.square().sum(-1)[..., None, None, :] + starts.square().sum(-1, keepdim=True)
+    squares = squares - 2 * _products(starts, cloud) - coordinates.square()
     # The root's slope is infinite at 0, where a point is on the line.
-    distances = squares.clamp(min=torch.finfo(cloud.dtype).eps).sqrt()
-    shape = (len(systems), systems.lines)
-    return coordinates.unflatten(-2, shape), distances.unflatten(-2, shape)
+    return coordinates, squares.clamp(min=torch.finfo(cloud.dtype).eps).sqrt()
+
+
+def _products(vectors: Tensor, cloud: Tensor) -> Tensor:
+    """From vectors (trees, lines, d) and points (..., n, d) to (..., trees, lines, n)."""
+    return (vectors.flatten(0, 1) @ cloud.mT).unflatten(-2, vectors.shape[:2])
 
 
 def tree_wasserstein(
@@ -146,9 +200,10 @@ def tree_wasserstein(
     zero = torch.zeros_like(places[..., :1])
     starts = zero if steps is None else steps.expand(places.shape[:-1]).unsqueeze(-1)
     breaks = [zero] if steps is None else [zero, starts]
-    places, order = torch.cat([places, *breaks], -1).sort(-1)
+    places = torch.cat([places, *breaks], -1)
     masses = torch.cat([masses, *(torch.zeros_like(each) for each in breaks)], -1)
-    below = masses.gather(-1, order).cumsum(-1)
+    sequence = order(places)
+    places, below = places.gather(-1, sequence), masses.gather(-1, sequence).cumsum(-1)
     if steps is not None:
         # All that hangs on the next line counts where that line starts.
         own = below[..., -1]

@@ -112,11 +112,13 @@ def test_compare(
 ) -> None:
     small_zoo(tmp_path / "zoo")
     out = tmp_path / "out"
-    arguments = ("compare", str(tmp_path / "zoo"), "--out", str(out), "-m", "layer-statistics")
-    assert run(monkeypatch, *arguments, "--seeds", "1", "--workers", "1") == 0
+    arguments = ("compare", str(tmp_path / "zoo"), "-m", "layer-statistics", "--workers", "1")
+    assert run(monkeypatch, *arguments, "--seeds", "1", "--out", str(out)) == 0
     assert "Kendall τ" in capsys.readouterr().out
-    more = ("--seeds", "1", "--workers", "1", "--batch-size", "8", "--json")
-    assert run(monkeypatch, *arguments, *more) == 0
+    more = ("--seeds", "1", "--batch-size", "8", "--json")
+    assert run(monkeypatch, *arguments, *more, "--out", str(out)) == 2
+    assert "runs with batch_size = 32, not 8" in capsys.readouterr().err
+    assert run(monkeypatch, *arguments, *more, "--out", str(tmp_path / "other")) == 0
     protocol = json.loads(capsys.readouterr().out)["protocol"]
     assert protocol["seeds"] == 1
     assert protocol["recipe"]["batch_size"] == 8
@@ -124,6 +126,7 @@ def test_compare(
         "comparison.json",
         "comparison.txt",
         "comparison.png",
+        "runs.jsonl",
     }
 
 

@@ -149,6 +149,45 @@ def test_processes_give_the_same_answer(folder: Path) -> None:
     torch.testing.assert_close(first, second)
 
 
+def test_a_comparison_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
+    trained: list[int] = []
+
+    def counted(spec: gmn.GraphSpec, outputs: int) -> nn.Module:
+        trained.append(1)
+        return gmn.nn.GMN(hidden=8, depth=1, head=gmn.nn.InvariantHead(outputs))
+
+    def go(seeds: int, epochs: int = 1, **models: registry.Factory) -> Comparison:
+        return gmn.compare(
+            partial(AccuracyPrediction.open, folder),
+            models,
+            seeds=seeds,
+            recipe=Recipe(epochs=epochs),
+            workers=1,
+            progress=False,
+            folder=tmp_path / "kept",
+        )
+
+    first = go(1, one=counted)
+    assert len(trained) == 2  # to be measured, and to be trained
+    path = tmp_path / "kept" / "runs.jsonl"
+    with path.open("a") as file:
+        file.write('\n{"model": "one", "se')  # a process that was killed in the middle of a line
+    both = go(2, one=counted, two=counted)
+    assert len(trained) == 2 + 2 + 3
+    rows = {row.model: row for row in both.rows}
+    assert rows["one"].predictions[0] == first.rows[0].predictions[0]
+    assert rows["one"].seconds[0] == first.rows[0].seconds[0]
+    assert rows["one"].predictions == rows["two"].predictions
+    again = go(2, one=counted, two=counted)
+    assert [row.predictions for row in again.rows] == [row.predictions for row in both.rows]
+    assert len(trained) == 2 + 2 + 3 + 2
+    with pytest.raises(ValueError, match="holds runs with epochs = 1, not 2"):
+        go(1, epochs=2, one=counted)
+    path.write_text(path.read_text().replace('"answers"', '"answer"'))
+    with pytest.raises(ValueError, match="holds no runs of this version"):
+        go(1, one=counted)
+
+
 def only_relu(spec: gmn.GraphSpec, outputs: int) -> nn.Module:
     class OnlyRelu(nn.Module):
         def __init__(self) -> None:

@@ -9,8 +9,17 @@ import converters
 import gmn
 from gmn import symmetry
 from gmn.program import DEFAULT
-from gmn.transport import NetworkDistance, network_distance, probe_clouds, weight_clouds
+from gmn.transport import (
+    Frame,
+    NetworkDistance,
+    Systems,
+    network_distance,
+    probe_clouds,
+    tree_sliced_wasserstein,
+    weight_clouds,
+)
 from gmn.transport.networks import Coords, Kind
+from gmn.transport.trees import tree_sliced_pairs
 from gmn.zoo.networks import network
 from gmn.zoo.widen import widen
 from tests.cases import CASES, Case
@@ -97,6 +106,20 @@ def test_the_fast_matrix_is_the_slow_one(monkeypatch: pytest.MonkeyPatch) -> Non
     fast = distance.matrix(graph)
     slow = distance._of_all(distance.clouds(graph), distance.clouds(graph), symmetric=False)
     torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-12)
+
+
+def test_trees_laid_for_many_pairs_are_those_of_each() -> None:
+    graph = graph_of(BY_NAME["cnn"], networks=4)
+    x = next(iter(weight_clouds(graph).values()))
+    systems = Systems.sample(x.shape[-1], 5, 3, "chain", generator=torch.Generator().manual_seed(0))
+    frame = Frame.of(x.flatten(0, 1))
+    pairs = torch.tensor([[0, 1], [2, 0], [3, 3]])
+    y = x[:, :-2]
+    found = tree_sliced_pairs(x, y, pairs, systems, frame)
+    slow = tree_sliced_wasserstein(x[pairs[:, 0]], y[pairs[:, 1]], systems=systems, frame=frame)
+    torch.testing.assert_close(found, slow, rtol=1e-12, atol=1e-14)
+    with pytest.raises(ValueError, match="NaN"):
+        tree_sliced_pairs(x, y * torch.nan, pairs, systems, frame)
 
 
 def wide_and_narrow() -> tuple[gmn.ParameterGraph, gmn.ParameterGraph]:

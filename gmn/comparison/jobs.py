@@ -1,0 +1,105 @@
+"""One model with one seed: what it costs, and what it learns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gmn import cost, registry
+from gmn.cost import Cost
+from gmn.errors import UnsupportedArchitecture
+from gmn.tasks import Task
+from gmn.tasks.answers import ANSWERS
+from gmn.train import Recipe, train
+
+TaskFactory = Callable[[], Task]
+DIGITS = 4  # of answers that are many numbers
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to be trained with one seed."""
+
+    task: TaskFactory
+    name: str
+    factory: registry.Factory
+    seed: int
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a table keeps of a trained model; plain JSON values.
+
+    Attributes:
+        model: its name.
+        seed: of weights and minibatches.
+        metrics: on the test split.
+        answers: one number per test network, see :class:`gmn.tasks.answers.AnswerKind`.
+        shown: answers to the first test networks, where they are many numbers.
+        learning_rate: peak of the schedule; 0 for estimators.
+        seconds: that training took.
+    """
+
+    model: str
+    seed: int
+    metrics: dict[str, float]
+    answers: list[float]
+    shown: list[Any]
+    learning_rate: float
+    seconds: float
+
+
+def measure(job: Job) -> Cost | str:
+    """The cost of a step, or why the model cannot do the task."""
+    task = job.task()
+    try:
+        model = _model(job, task)
+        if isinstance(model, torch.nn.Module):
+            with torch.no_grad():
+                for part in task.split("train"):
+                    model(part.graph[:1])
+        return cost.measure(model, task, job.recipe.batch_size)
+    except UnsupportedArchitecture as error:
+        return str(error)
+
+
+def train_and_test(job: Job, messages: Any = None) -> Run:
+    """Trains the model and tests it; tells a queue how far it is."""
+    task, start, done = job.task(), time.perf_counter(), 0.0
+
+    def tell(fraction: float, metric: float) -> None:
+        nonlocal done
+        if messages is not None:
+            messages.put((f"{job.name}/{job.seed}", fraction - done, metric))
+        done = fraction
+
+    with torch.random.fork_rng():
+        torch.manual_seed(job.seed)
+        result = train(_model(job, task), task, job.recipe, job.seed, tell)
+    kind = ANSWERS[task.kind]
+    return Run(
+        job.name,
+        job.seed,
+        metrics=result.metrics,
+        answers=kind.answers(result.prediction, result.target).tolist(),
+        shown=first_of(result.prediction, kind.shown),
+        learning_rate=result.learning_rate,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def first_of(answers: torch.Tensor, count: int) -> list[Any]:
+    """The first few of many answers, at a precision to look at."""
+    nested: list[Any] = answers[:count].double().round(decimals=DIGITS).tolist()
+    return nested
+
+
+def _model(job: Job, task: Task) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(job.seed)
+        return task.build(job.factory, task.split("train")[0].graph.spec)

@@ -1,0 +1,79 @@
+"""Finished runs of a comparison, one JSON line each, so that none is trained twice.
+
+``runs.jsonl`` begins with the protocol. A comparison that was stopped, or one of further models or
+seeds, takes from there what was trained under the same protocol.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gmn.comparison.jobs import Run
+from gmn.zoo.store import write_atomically
+
+FILE = "runs.jsonl"
+
+
+class Journal:
+    """The finished runs in a folder.
+
+    Args:
+        folder: it is made if need be.
+        protocol: what has to be equal for runs to be comparable, as JSON values.
+
+    Raises:
+        ValueError: if the folder holds runs of another protocol, or of another version.
+    """
+
+    def __init__(self, folder: Path, protocol: dict[str, Any]) -> None:
+        self.path = folder / FILE
+        first = json.dumps(protocol)
+        lines = _lines(self.path)
+        if lines:
+            _require_same(lines[0], json.loads(first), self.path)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, first.encode())
+        runs = [self._run(line) for line in lines[1:]]
+        self._runs = {(run.model, run.seed): run for run in runs}
+
+    def find(self, model: str, seed: int) -> Run | None:
+        """The run of a model with a seed, if it was finished."""
+        return self._runs.get((model, seed))
+
+    def add(self, run: Run) -> None:
+        """Keeps a finished run."""
+        with self.path.open("a") as file:
+            file.write(f"\n{json.dumps(asdict(run))}")  # a break before it: the line may be torn
+
+    def _run(self, line: dict[str, Any]) -> Run:
+        try:
+            return Run(**line)
+        except TypeError as error:
+            raise ValueError(f"{self.path} holds no runs of this version: {error}") from error
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """All whole lines; one that a killed process tore is left out."""
+    found = []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def _require_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+    for key, value in wanted.items():
+        other = found.get(key)
+        if isinstance(other, dict) and isinstance(value, dict):
+            _require_same(other, value, path)
+        elif other != value:
+            raise ValueError(
+                f"{path} holds runs with {key} = {other!r}, not {value!r}. Choose another folder, "
+                "or delete that file"
+            )

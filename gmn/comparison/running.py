@@ -1,0 +1,190 @@
+"""Trains every model with every seed, and makes the table."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from gmn import registry
+from gmn.comparison.jobs import Job, Run, TaskFactory, first_of, measure, train_and_test
+from gmn.comparison.journal import Journal
+from gmn.comparison.result import Comparison, Row
+from gmn.cost import Cost
+from gmn.engines import Engine, Processes
+from gmn.errors import UnsupportedArchitecture
+from gmn.tasks import Task
+from gmn.tasks.answers import ANSWERS
+from gmn.train import Recipe
+
+
+def compare(
+    task: TaskFactory,
+    models: Sequence[str] | Mapping[str, registry.Factory],
+    *,
+    seeds: int = 3,
+    recipe: Recipe | None = None,
+    workers: int = 2,
+    progress: bool = True,
+    engine: Engine | None = None,
+    folder: Path | None = None,
+) -> Comparison:
+    """Trains every model with every seed on one task and reports metrics with their costs.
+
+    Minibatches are the same for all models of a seed. Costs are measured first, one model at a
+    time; then models train in ``workers`` processes of one thread each. A model that cannot read
+    these networks, or not answer the task, is left out, and the table says why.
+
+    Args:
+        task: makes the task, such as ``functools.partial(gmn.tasks.task_of, folder)``;
+            with several workers it has to be picklable.
+        models: names of installed models (see ``gmn models``), or factories by name.
+        seeds: number of seeds.
+        recipe: optimisation settings; the defaults if None.
+        workers: processes; 1 runs everything in this one, where factories may be local functions.
+        progress: whether to show a bar.
+        engine: where models train, such as ``gmn.engines.Ray()``; None for ``workers`` processes
+            on this machine. Metrics are the same on processors of one kind; costs are those of
+            the machine where they were measured.
+        folder: keeps every finished run, so that a stopped comparison goes on there, and so does
+            one of more models or seeds. Models are told apart by name alone: take another folder
+            for changed ones. None to keep nothing.
+
+    Raises:
+        KeyError: if there is no model of a name.
+        ValueError: if there are no models, or the folder holds runs of another protocol.
+        UnsupportedArchitecture: if none of the models can read these networks.
+        EngineError: if a worker process died, or there is no Ray cluster.
+    """
+    recipe = Recipe() if recipe is None else recipe
+    found = models if isinstance(models, Mapping) else {n: registry.find(n) for n in models}
+    factories = dict(found)
+    if not factories:
+        raise ValueError(f"no models to compare; installed: {', '.join(registry.names())}")
+    engine, example = engine or Processes(workers), task()
+    truth = torch.cat([part.target for part in example.split("test")])
+    protocol = _protocol(example, recipe, engine.threads)
+    journal = Journal(folder, {**protocol, "truth": _fingerprint(truth)}) if folder else None
+    first = [Job(task, name, factory, 0, recipe) for name, factory in factories.items()]
+    costs, refused = _costs(engine, first, progress)
+    if not costs:
+        raise UnsupportedArchitecture("; ".join(f"{n}: {why}" for n, why in refused.items()))
+    jobs = [Job(task, n, factories[n], s, recipe) for s in range(seeds) for n in costs]
+    runs = _run_all(engine, jobs, journal, progress)
+    rows = [_row(costs[name], [run for run in runs if run.model == name]) for name in costs]
+    rows.sort(key=lambda row: _rank(row.mean(example.metric), example.larger_is_better))
+    baselines, kind = example.baselines(), ANSWERS[example.kind]
+    return Comparison(
+        protocol={**protocol, "seeds": seeds},
+        target=truth.tolist() if kind.single else [],
+        rows=tuple(rows),
+        refused=refused,
+        baselines={name: example.test_metrics(found, truth) for name, found in baselines.items()},
+        shown=_all_shown({**baselines, "target": truth}, kind.shown),
+    )
+
+
+def _rank(value: float, larger_is_better: bool) -> float:
+    """What sorts the best first, and models without a value last."""
+    if math.isnan(value):
+        return math.inf
+    return -value if larger_is_better else value
+
+
+def _all_shown(answers: dict[str, Tensor], count: int) -> dict[str, list[Any]]:
+    return {name: first_of(values, count) for name, values in answers.items()} if count else {}
+
+
+def _protocol(task: Task, recipe: Recipe, threads: int) -> dict[str, Any]:
+    sizes = {name: sum(map(len, task.split(name))) for name in ("train", "val", "test")}
+    return {
+        "task": task.name,
+        "target": task.target,
+        "kind": task.kind,
+        "metric": task.metric,
+        "larger_is_better": task.larger_is_better,
+        "settings": task.settings(),
+        "networks": sizes,
+        "recipe": recipe.in_words(),
+        "threads": threads,
+        "torch": str(torch.__version__),
+    }
+
+
+def _fingerprint(truth: Tensor) -> str:
+    return hashlib.sha256(truth.contiguous().numpy().tobytes()).hexdigest()
+
+
+def _row(price: Cost, runs: list[Run]) -> Row:
+    runs.sort(key=lambda run: run.seed)
+    return Row(
+        runs[0].model,
+        metrics={name: [run.metrics[name] for run in runs] for name in runs[0].metrics},
+        predictions=[run.answers for run in runs],
+        cost=price,
+        seconds=[run.seconds for run in runs],
+        learning_rate=runs[0].learning_rate,
+        shown=runs[0].shown,
+    )
+
+
+def _costs(
+    engine: Engine, jobs: Sequence[Job], progress: bool
+) -> tuple[dict[str, Cost], dict[str, str]]:
+    """Costs by model, and by model that cannot do the task, why not."""
+    costs: dict[str, Cost] = {}
+    refused: dict[str, str] = {}
+    for job in tqdm(jobs, desc="measuring", unit="model", disable=not progress):
+        (found,) = engine.run_all(measure, [job], fresh=True)
+        if isinstance(found, str):
+            refused[job.name] = found
+        else:
+            costs[job.name] = found
+    return costs, refused
+
+
+def _run_all(
+    engine: Engine, jobs: Sequence[Job], journal: Journal | None, progress: bool
+) -> list[Run]:
+    """All runs, those that are kept already and those to be made."""
+    kept = [run for job in jobs if journal and (run := journal.find(job.name, job.seed))]
+    done = {(run.model, run.seed) for run in kept}
+    rest = [job for job in jobs if (job.name, job.seed) not in done]
+    made = []
+    with engine.queue() as messages, _progress(messages, len(jobs), len(kept), progress):
+        for fresh in engine.run_all(partial(train_and_test, messages=messages), rest, fresh=True):
+            if journal:
+                journal.add(fresh)
+            made.append(fresh)
+    return kept + made
+
+
+@contextmanager
+def _progress(messages: Any, jobs: int, done: int, shown: bool) -> Iterator[None]:
+    """A bar over all jobs, fed by their reports from a thread."""
+    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} runs [{elapsed}<{remaining}{postfix}]"
+    bar = tqdm(total=jobs, initial=done, desc="training", bar_format=form, disable=not shown)
+
+    def listen() -> None:
+        while (message := messages.get()) is not None:
+            name, step, metric = message
+            bar.set_postfix_str(f"{name}: {metric:.3f}", refresh=False)
+            bar.update(min(step, jobs - bar.n))  # fractions add up to a little more than all
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        messages.put(None)
+        listener.join(timeout=5)
+        bar.close()
