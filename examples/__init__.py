@@ -1,0 +1,1 @@
+"""Small, real programs that show what the library does; run from the root of the repository."""
