@@ -98,6 +98,7 @@ def test_the_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shallow_sirens, "STEPS", 10)
+    monkeypatch.setattr(inr_generator, "SHOWN", 3)
     sizes = ["--images", "digits", "--training", "30", "--held-out", "12", "--steps", "3"]
     main([*sizes, "--ways", "tree,images", "--out", str(tmp_path / "out")])
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
