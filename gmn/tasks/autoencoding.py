@@ -19,10 +19,13 @@ from gmn.tasks.autoencoder import Autoencoder, Decoder
 from gmn.tasks.editing import CHUNK, LEAST_ERROR
 from gmn.tasks.matching import matched
 from gmn.tasks.rendering import PixelGrid, grid_of
+from gmn.tasks.scales import scaled, spreads
 from gmn.tasks.task import Task
+from gmn.transport import NeuronSetLoss
 from gmn.zoo import Zoo
 
-LOSSES = ("function", "set", "weights")
+CLOUDS = {"sliced": NeuronSetLoss("sliced"), "tree": NeuronSetLoss("tree")}
+LOSSES = ("function", "set", "weights", *CLOUDS)
 
 
 class Autoencoding(Task):
@@ -34,14 +37,17 @@ class Autoencoding(Task):
 
     Losses: ``function`` is the mean squared error of outputs, which no symmetry changes. ``set`` is
     that of weights after the hidden units of the reconstruction were assigned to those of the
-    input (:func:`gmn.tasks.matching.matched`): it does not depend on the order of units, but on
-    scales and signs. ``weights`` is that of weights as they stand. The last two divide each entry
-    by the standard deviation of its weights.
+    input (:func:`gmn.tasks.matching.matched`). ``sliced`` and ``tree`` compare each hidden layer
+    as a cloud of neurons instead (:class:`gmn.transport.NeuronSetLoss`, along lines that stay the
+    same): they assign nothing, but see only the quantiles of weights between two hidden layers.
+    These three do not depend on the order of units, but on scales and signs. ``weights`` is the
+    squared error of weights as they stand. All but ``function`` divide each entry by the standard
+    deviation of its weights. ``sliced+function`` is a sum, and so for any others.
 
     Args:
         population: a zoo of one architecture, with a program.
         latent: numbers per network.
-        loss: ``function``, ``set`` or ``weights``.
+        loss: ``function``, ``set``, ``weights``, ``sliced``, ``tree``, or a sum of some.
         probes: random inputs, where networks are no INRs.
         height: rows of the image of an INR; None for those of the zoo's image set.
         width: columns of that image.
@@ -67,15 +73,15 @@ class Autoencoding(Task):
         width: int | None = None,
         corners: bool = False,
     ) -> None:
-        if loss not in LOSSES:
-            raise ValueError(f"no loss is called {loss!r}; known: {', '.join(LOSSES)}")
-        self.outputs, self.probes, self.way = latent, probes, loss
+        self.outputs, self.probes, self.ways = latent, probes, tuple(loss.split("+"))
+        if unknown := [way for way in self.ways if way not in LOSSES]:
+            raise ValueError(f"no loss is called {unknown[0]!r}; known: {', '.join(LOSSES)}")
         self.grid: PixelGrid | None = None
         if height is not None or width is not None or (population and _holds_images(population)):
             self.grid = grid_of(population, height, width, corners)
         self.kind = "function" if self.grid is None else "image"
         super().__init__(population)
-        self._scales = {} if population is None else _spreads(self.split("train")[0].graph)
+        self._scales = {} if population is None else spreads(self.split("train")[0].graph)
 
     def targets(self, graph: ParameterGraph, numbers: Tensor) -> Tensor:
         """Images (B, channels, height, width), or outputs (B, numbers)."""
@@ -95,18 +101,17 @@ class Autoencoding(Task):
 
     def loss(self, output: StackedGraph, target: Tensor) -> Tensor:
         """Mean loss of reconstructions, which come with their originals."""
-        if self.way == "function":
+        parts = [self._loss(way, output, target) for way in self.ways]
+        return torch.stack(parts).sum()
+
+    def _loss(self, way: str, output: StackedGraph, target: Tensor) -> Tensor:
+        if way == "function":
             return functional.mse_loss(self.prediction(output), target)
-        made, given = output.graphs
-        if self.way == "set":
-            made = matched(made, given, self._scales)
-        entries = made.spec.entries
-        squares = [
-            ((made.values[e.name] - given.values[e.name]) / self._scales.get(e.name, 1.0)).square()
-            for e in entries
-            if e.parameter and e.floating and e.tied_to is None
-        ]
-        return torch.cat([square.flatten(1) for square in squares], dim=1).mean()
+        made, given = (scaled(graph, self._scales) for graph in output.graphs)
+        if way in CLOUDS:
+            found: Tensor = CLOUDS[way](made, given)
+            return found
+        return _squares(matched(made, given) if way == "set" else made, given)
 
     def prediction(self, output: ParameterGraph) -> Tensor:
         """What the reconstructed networks answer; of the shape of the targets."""
@@ -134,7 +139,7 @@ class Autoencoding(Task):
         grid = self.grid
         inputs = {} if grid is None else {"height": grid.height, "width": grid.width}
         corners = {} if grid is None else {"corners": grid.corners}
-        common = {"latent": self.outputs, "loss": self.way, "probes": self.probes}
+        common = {"latent": self.outputs, "loss": "+".join(self.ways), "probes": self.probes}
         return {**common, **inputs, **corners}
 
     def _outputs(self, graph: ParameterGraph) -> Tensor:
@@ -165,7 +170,11 @@ def _holds_images(population: Zoo) -> bool:
     return len(shapes) == 1 and len(shapes[0]) == 2 and shapes[0][1] == 2
 
 
-def _spreads(graph: ParameterGraph) -> dict[str, float]:
-    """By entry, the standard deviation of its weights over all networks; 1 if they are constant."""
-    floating = {n: v.float() for n, v in graph.values.items() if v.is_floating_point()}
-    return {n: float(v.std(correction=0)) or 1.0 for n, v in floating.items()}
+def _squares(made: ParameterGraph, given: ParameterGraph) -> Tensor:
+    """Mean squared difference of all parameters."""
+    squares = [
+        (made.values[e.name] - given.values[e.name]).square().flatten(1)
+        for e in made.spec.entries
+        if e.parameter and e.floating and e.tied_to is None
+    ]
+    return torch.cat(squares, dim=1).mean()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -18,7 +16,6 @@ Orders = dict[str, Tensor]  # by axis: which old index stands at each place, sha
 def matched(
     graph: ParameterGraph,
     onto: ParameterGraph,
-    scales: Mapping[str, float] | None = None,
     sweeps: int = 3,
 ) -> ParameterGraph:
     """Permutes the hidden units of each network so that its weights lie close to another's.
@@ -33,7 +30,6 @@ def matched(
     Args:
         graph: B networks; differentiable in their weights.
         onto: B networks of the same spec.
-        scales: by state-dict entry, what to divide its weights by for comparing; 1 if absent.
         sweeps: at most so many, the first included.
 
     Returns:
@@ -43,10 +39,9 @@ def matched(
     axes = [axis for axis in spec.symmetries.permutations if not axis.within]
     with torch.no_grad():
         pairs = [
-            (edges, graph.block(edges) / scale**2, onto.block(edges))
+            (edges, graph.block(edges), onto.block(edges))
             for edges in spec.edge_sets
             if edges.tied_to is None and spec.is_parameter(edges)
-            for scale in [(scales or {}).get(edges.parameter, 1.0)]
         ]
         settled = {axis.name for axis in spec.axes} - {axis.name for axis in axes}
         for sweep in range(sweeps):

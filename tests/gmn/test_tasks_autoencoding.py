@@ -141,17 +141,65 @@ def test_losses_see_what_they_should(population: zoo.Zoo) -> None:
             float(Autoencoding(population, loss=way).loss(stack([made, given]), part.target[:4]))
             for made in (close, moved(close, 1), flipped)
         ]
-        for way in ("function", "set", "weights")
+        for way in ("function", "set", "weights", "sliced", "tree", "sliced+function")
     }
     same = seen["function"]
     assert same[0] > 0
     assert same[1:] == pytest.approx([same[0]] * 2, rel=1e-3)
-    assert seen["set"][1] == pytest.approx(seen["set"][0], rel=1e-5)
     assert seen["set"][0] == pytest.approx(seen["weights"][0], rel=1e-5)
-    assert seen["set"][2] > 10 * seen["set"][0]  # signs and phases are not followed
+    for way in ("set", "sliced", "tree"):
+        assert seen[way][1] == pytest.approx(seen[way][0], rel=1e-4)
+        assert seen[way][2] > 5 * seen[way][0]  # signs and phases are not followed
     assert min(seen["weights"][1:]) > 10 * seen["weights"][0]
-    with pytest.raises(ValueError, match="no loss is called 'sets'; known: function, set, weights"):
-        Autoencoding(population, loss="sets")
+    assert seen["sliced+function"] == pytest.approx(
+        [a + b for a, b in zip(seen["sliced"], seen["function"], strict=True)]
+    )
+    for loss in ("sets", "sliced+sets"):
+        with pytest.raises(ValueError, match="'sets'; known: function, set, weights, sliced, tree"):
+            Autoencoding(population, loss=loss)
+
+
+@pytest.mark.parametrize("way", ["set", "sliced", "tree"])
+def test_the_order_of_units_costs_nothing(population: zoo.Zoo, way: str) -> None:
+    task = Autoencoding(population, loss=way)
+    (part,) = task.split("train")
+    given = part.graph[:4]
+    leaves = {n: v.clone().requires_grad_() for n, v in given.values.items()}
+    made = moved(given.replace(leaves), 1)
+    assert float(task.loss(stack([made, given]), part.target[:4]).detach()) < 1e-6
+    task.loss(stack([noisy(made, 0.1), given]), part.target[:4]).backward()
+    for value in leaves.values():
+        assert value.grad is not None
+        assert float(value.grad.abs().min()) >= 0
+        assert float(value.grad.abs().max()) > 0
+
+
+def one_hidden_layer(folder: Path) -> zoo.Zoo:
+    """Networks 2-8-1 along a line in weight space, their units in random order."""
+    base = chain(2, 8, 1).to(dtype=torch.float32)
+    chance = torch.Generator().manual_seed(0)
+    places = 2 * torch.rand(60, generator=chance) - 1
+    values = {
+        n: torch.stack([v[0] + t * v[1] for t in places.tolist()]) for n, v in base.values.items()
+    }
+    graph = moved(ParameterGraph(base.spec, values), 0)
+    splits = ("train", "train", "train", "val", "test")
+    rows = [
+        {"id": f"{i:02d}", "split": splits[i % 5], "place": float(places[i])} for i in range(60)
+    ]
+    with zoo.ZooWriter(folder, "lines", 60, 0, {}) as writer:
+        writer.write_shard(0, "mlp", graph.spec, graph.values, rows)
+        writer.finish(1, {})
+    return zoo.open(folder)
+
+
+@pytest.mark.parametrize("way", ["sliced", pytest.param("tree", marks=pytest.mark.slow)])
+def test_clouds_of_one_hidden_layer_are_the_network(tmp_path: Path, way: str) -> None:
+    task = Autoencoding(one_hidden_layer(tmp_path), latent=4, loss=way, height=6, width=6)
+    torch.manual_seed(0)
+    model = task.build(small, task.split("train")[0].graph.spec)
+    found = train(model, task, Recipe(epochs=25, batch_size=12, learning_rate=5e-3))
+    assert found.metrics["r2"] > 0.9
 
 
 def test_metrics(population: zoo.Zoo) -> None:
@@ -166,7 +214,8 @@ def test_metrics(population: zoo.Zoo) -> None:
 
 
 @pytest.mark.parametrize(
-    "way", ["set", *(pytest.param(w, marks=pytest.mark.slow) for w in ("function", "weights"))]
+    "way",
+    ["set", *(pytest.param(w, marks=pytest.mark.slow) for w in ("function", "weights", "tree"))],
 )
 def test_every_loss_trains(population: zoo.Zoo, way: str) -> None:
     task = Autoencoding(population, latent=16, loss=way)
@@ -234,14 +283,15 @@ def test_from_the_command_line(
 ) -> None:
     model, out = tmp_path / "model", tmp_path / "made"
     names = ["-m", "tests.gmn.editors:small", "--task", "autoencoding", "-O", "latent=8"]
-    command = ["train", str(population.folder), *names, "-O", "loss=set", "-o", str(model)]
+    loss = ["-O", "loss=sliced+function"]
+    command = ["train", str(population.folder), *names, *loss, "-o", str(model)]
     assert run(monkeypatch, *command, "--epochs", "1") == 0
     assert "for comparison, always the mean: r2 " in capsys.readouterr().out
     save_file(population.state(0), tmp_path / "a.safetensors")
     files = [str(tmp_path / "a.safetensors"), "--out", str(out)]
     assert run(monkeypatch, "predict", str(model), *files) == 0
     trained = load(model)
-    assert trained.task.settings()["loss"] == "set"
+    assert trained.task.settings()["loss"] == "sliced+function"
     (made,) = trained.networks(population.graph([0]))
     written = load_file(out / "a.safetensors")
     assert all(torch.equal(v, written[n]) for n, v in made.to_state_dict().items())
