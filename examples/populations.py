@@ -13,6 +13,7 @@ from gmn.canonical import canonical
 from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
 from gmn.tasks.matching import matched
+from gmn.tasks.scales import scaled, spreads
 from gmn.zoo import Zoo, images
 from gmn.zoo.builders import stack
 from gmn.zoo.fitting import fit, initial_state, pixel_grid
@@ -67,11 +68,6 @@ class Coordinates:
         return ParameterGraph(self.spec, values)
 
 
-def spreads(graph: ParameterGraph) -> dict[str, float]:
-    """The standard deviation of all values of each state-dict entry."""
-    return {name: float(value.std()) for name, value in graph.values.items()}
-
-
 def _flat(graph: ParameterGraph, scales: dict[str, float]) -> Tensor:
     """All weights, shape (B, weights)."""
     parts = [graph.values[name].flatten(1) / scale for name, scale in scales.items()]
@@ -103,7 +99,9 @@ def aligned(graph: ParameterGraph) -> ParameterGraph:
     """Canonical phases and signs, and hidden neurons in an order near to the first network's."""
     graph = canonical(graph)
     first = graph[torch.zeros(len(graph), dtype=torch.int64)]
-    return matched(graph, onto=first, scales=spreads(graph))
+    units = spreads(graph)
+    near = matched(scaled(graph, units), onto=scaled(first, units))
+    return scaled(near, {name: 1 / unit for name, unit in units.items()})
 
 
 def refitted(zoo: Zoo, indices: Tensor, seed: int) -> ParameterGraph:
