@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from torch import Tensor
 
@@ -136,7 +137,9 @@ def text_table(comparison: Comparison) -> str:
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
     for row in table_rows(comparison):
         table.add_row(*row)
-    console = Console(file=StringIO(), width=160)
+    wide = Console(width=10_000)
+    needed = Measurement.get(wide, wide.options, table).maximum
+    console = Console(file=StringIO(), width=max(160, needed))  # no number is cut off
     console.print(table)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines())

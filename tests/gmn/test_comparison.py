@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -126,6 +127,10 @@ def test_table_names_the_protocol(comparison: Comparison) -> None:
     text = str(comparison)
     for word in ("Kendall τ", "p vs best", "nfn-hnp", "48/16/16 networks", "2 seeds", "probes"):
         assert word in text
+    long = "a-model-with-a-name-of-" + "many-" * 40 + "words"
+    renamed = replace(comparison, rows=(replace(comparison.rows[0], model=long),))
+    assert long in str(renamed)
+    assert "…" not in str(renamed)
     page = comparison._repr_html_()
     assert page.count("<tr>") == 6
     assert "layer-statistics" in page
