@@ -120,7 +120,7 @@ def _along(cells: Sequence[Cell], milliseconds: Mapping[str, float]) -> str:
         values = " | ".join(f"{middle[place]:.2g}" for place in places)
         lines.append(
             f"| {METHODS[cell.method].label} | {cell.rate:g} | {values} | {ends[0]:.2g} to "
-            f"{ends[-1]:.2g} | {min(middle):.1g} | {milliseconds[cell.method]:.1f} |"
+            f"{ends[-1]:.2g} | {min(middle):.2g} | {milliseconds[cell.method]:.1f} |"
         )
     return "\n".join(lines)
 
@@ -138,8 +138,8 @@ def _by_rate(cells: Sequence[Cell]) -> str:
 
 
 def _published(cells: Sequence[Cell]) -> str:
-    """What unequal learning rates make of the comparison."""
-    if not set(PUBLISHED_RATES) <= set(cells[0].settings.rates):
+    """What unequal learning rates make of the comparison in high dimensions."""
+    if cells[0].snapshots or not set(PUBLISHED_RATES) <= set(cells[0].settings.rates):
         return ""
     ends = [
         {c.method: c.tuning[c.settings.rates.index(rate)] for c in cells}
