@@ -43,6 +43,7 @@ from gmn.tasks.autoencoder import Decoder
 from gmn.tasks.rendering import PixelGrid
 from gmn.tasks.scales import scaled
 from gmn.transport import NeuronSetLoss, ZooMetrics, sliced_wasserstein
+from gmn.zoo import images
 
 NOISE = 16  # numbers that a network is made from
 HIDDEN = 256  # units of each layer of the encoder
@@ -170,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", default="digits", help="image set: digits, mnist or fashion")
+    parser.add_argument("--images", choices=list(images.READERS), default="digits")
     parser.add_argument("--training", type=int, default=800, help="networks to learn from")
     parser.add_argument("--held-out", type=int, default=150, help="networks to judge by, twice")
     parser.add_argument("--ways", type=_ways, default=WAYS, help=f"some of {','.join(WAYS)}")
@@ -180,7 +181,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--out", type=Path, default=Path("runs/inr-generator"), help="folder for what is written"
     )
     options = parser.parse_args(arguments)
-    population = Population.of(options.images, options.training, options.held_out, options.seed)
+    try:
+        population = Population.of(options.images, options.training, options.held_out, options.seed)
+    except (ValueError, images.MissingImages) as error:
+        parser.error(str(error))
     networks = known(population, options.seed)
     for way in options.ways:
         make = generator_of(population, way, options.steps, options.seed)

@@ -27,9 +27,10 @@ from tempfile import mkdtemp
 import matplotlib.pyplot as plt
 import torch
 
+import converters
 from examples.shallow_sirens import fitted, shuffled
-from gmn import symmetry, zoo
-from gmn.nn import DualGMN, InvariantHead, Probes
+from gmn import ParameterGraph, symmetry, zoo
+from gmn.nn import DualGMN, InvariantHead
 from gmn.tasks import Autoencoding
 from gmn.train import Recipe, train
 from gmn.transport import (
@@ -101,7 +102,7 @@ right.set_title("a map of all runs", fontsize=10)
 
 # %%
 pixels, _ = images.load_all("digits")
-inrs, psnr = fitted(pixels[:500], progress=False)
+inrs, psnr = fitted(pixels[:400], progress=False)
 inrs = shuffled(inrs)
 print(f"median PSNR {psnr.median():.1f} dB")
 
@@ -111,7 +112,7 @@ print(f"median PSNR {psnr.median():.1f} dB")
 # from: `novelty` is 0 for copies, about 1 for networks as new as held-out ones.
 
 # %%
-training, reference, further = inrs[:300], inrs[300:400], inrs[400:]
+training, reference, further = inrs[:200], inrs[200:300], inrs[300:]
 samples = {
     n: v.mean(0) + v.std(0) * torch.randn(100, *v.shape[1:]) for n, v in training.values.items()
 }
@@ -160,38 +161,48 @@ for row, (name, distance) in zip(axes, distances.items(), strict=True):
 # %% [markdown]
 # ## An autoencoder that compares sets of neurons
 #
-# A metanetwork turns each SIREN into 32 numbers, an MLP turns them into weights again. In which order should it write the neurons?
-# Any will do, so the error of `weights` as they stand is the wrong loss. `sliced` compares the two sets of neurons instead, along
-# lines; `function` compares the images they render. All are judged by these.
+# A family of small networks 2-10-1, a plane in weight space, their neurons in random order again. A metanetwork turns each into 8
+# numbers, an MLP turns these into weights. In which order should it write the neurons? Any will do, so the error of the `weights`
+# as they stand is the wrong loss. `set` first assigns neurons to neurons; `sliced` and `tree` compare the two sets along lines;
+# `function` compares what networks compute. All are judged by that.
 
 # %%
-splits = ["train"] * 400 + ["val"] * 50 + ["test"] * 50
+torch.manual_seed(0)
+module = torch.nn.Sequential(torch.nn.Linear(2, 10), torch.nn.Tanh(), torch.nn.Linear(10, 1))
+spec = converters.trace(module, (torch.zeros(1, 2),))
+corners = {e.name: torch.randn(3, *e.shape) for e in spec.entries}
+places = torch.cat([torch.ones(200, 1), 2 * torch.rand(200, 2) - 1], dim=1)
+plane = ParameterGraph(
+    spec, {name: torch.tensordot(places, corner, 1) for name, corner in corners.items()}
+)
+plane = shuffled(plane)
+
+splits = ["train"] * 160 + ["val"] * 20 + ["test"] * 20
 rows = [{"id": f"{number:03d}", "split": split} for number, split in enumerate(splits)]
-with zoo.ZooWriter(folder / "inrs", "shallow", 500, 0, {"images": "digits"}) as writer:
-    writer.write_shard(0, "siren-2-128-1", inrs.spec, inrs.values, rows)
+with zoo.ZooWriter(folder / "plane", "plane", 200, 0, {}) as writer:
+    writer.write_shard(0, "mlp", spec, plane.values, rows)
     writer.finish(1, {})
 
 shown = {}
-for loss in ("weights", "sliced", "function"):
-    task = Autoencoding(zoo.open(folder / "inrs"), latent=32, loss=loss)
+for loss in ("weights", "set", "sliced", "tree", "function"):
+    task = Autoencoding(zoo.open(folder / "plane"), latent=8, loss=loss, height=12, width=12)
     torch.manual_seed(0)
-    model = task.build(
-        lambda spec, n: DualGMN(32, 1, InvariantHead(n), Probes.like(spec, 32)), inrs.spec
-    )
-    result = train(model, task, Recipe(epochs=10, batch_size=32, learning_rate=3e-3))
+    model = task.build(lambda spec, n: DualGMN(16, 1, InvariantHead(n)), spec)
+    result = train(model, task, Recipe(epochs=20, batch_size=16, learning_rate=5e-3))
     shown[loss] = result.prediction
-    print(loss, result.metrics)
+    print(f"{loss:8s} R² {result.metrics['r2']:.3f}")
 
 # %% [markdown]
-# What test networks show, and their reconstructions. The set of neurons is enough here, and a metanetwork that is invariant to
-# their order with a loss that is so, too, learns it. Asking for the right image directly is easier still: many networks have it.
-# With two hidden layers the clouds of both are not the whole network, as they do not say which neuron of one goes with which of
-# the other; there `sliced` alone cannot do it, and `sliced+function` is a loss, too.
+# What test networks compute on a square, and their reconstructions. With one hidden layer the set of neurons *is* the network.
+# With more, the clouds of two layers do not say which neuron of one goes with which of the other, so that `sliced` alone is not
+# enough; `sliced+function` is a loss, too. And lines see a large set coarsely: of 128 neurons in 4 dimensions, assigning them
+# learns much more. `docs/transport.md` has the figures.
 
 # %%
-figure, axes = plt.subplots(len(shown) + 1, 10, figsize=(8, 3.4))
+figure, axes = plt.subplots(len(shown) + 1, 10, figsize=(8, 4.8))
 for row, (name, pictures) in zip(axes, {"original": result.target, **shown}.items(), strict=True):
     row[0].set_ylabel(name, rotation=0, ha="right", va="center")
-    for axis, picture in zip(row, pictures, strict=False):
-        axis.imshow(picture[0], cmap="gray", vmin=0, vmax=1)
+    for axis, picture, original in zip(row, pictures, result.target, strict=False):
+        low, high = original.aminmax()
+        axis.imshow(picture[0], cmap="RdBu", vmin=low, vmax=high)
         axis.set(xticks=[], yticks=[])

@@ -108,5 +108,6 @@ def test_the_program(
     with pytest.raises(SystemExit):
         main(["--ways", "nothing"])
     assert "'nothing' is none of stored, matched, sliced, tree" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="digits has 1797"):
-        Population.of("digits", 1797, 1, 0)
+    with pytest.raises(SystemExit):
+        main(["--training", "1797"])
+    assert "digits has 1797" in capsys.readouterr().err
