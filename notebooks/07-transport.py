@@ -19,6 +19,8 @@
 # Hidden neurons have no order, so two networks should be compared as sets of neurons. `gmn.transport` does this by optimal
 # transport: sliced (SW), tree-sliced (Db-TSW) or exact (assignment). Below: distances between networks, metrics of generated
 # networks, a gradient flow, and an autoencoder that is trained with such a distance.
+#
+# Some populations come from programs in `examples/`: run this in a clone of the repository, installed with `pip install -e .`
 
 # %%
 from pathlib import Path
