@@ -14,6 +14,11 @@ from gmn.transport.trees import tree_sliced_wasserstein
 LINES_PER_TREE = 4
 
 
+def order_of(kind: str) -> int:
+    """p, the order of a distance."""
+    return 1 if kind == "tree" else 2
+
+
 def directions(dimension: int, lines: int, generator: torch.Generator) -> Tensor:
     """Random directions to slice along, shape (lines, dimension)."""
     return Systems.sample(dimension, lines, 1, generator=generator).directions[:, 0]
@@ -37,8 +42,8 @@ def powers(
     Args:
         x: points, shape (B, n, d).
         y: points, shape (B, m, d).
-        kind: ``"sliced"`` (order 2), ``"tree"`` (order 1) or ``"assignment"`` (order 2, per
-            coordinate, as slices are).
+        kind: ``"sliced"`` (order 2), ``"tree"`` (order 1), ``"sobolev"`` (trees, order 2) or
+            ``"assignment"`` (order 2, per coordinate, as slices are).
         lines: directions of slices; trees have four each.
         generator: draws the lines, on the CPU.
         frame: where trees are laid; around each pair if None.
@@ -50,4 +55,5 @@ def powers(
     if kind == "assignment":
         return assigned_wasserstein(x, y, root=False) / dimension
     systems = trees(dimension, lines, generator)
-    return tree_sliced_wasserstein(x, y, systems=systems, frame=frame)
+    p = order_of(kind)
+    return tree_sliced_wasserstein(x, y, p=p, systems=systems, frame=frame, root=False)

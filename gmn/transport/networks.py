@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,13 +13,13 @@ from gmn.graph import ParameterGraph
 from gmn.nn.probes import Probes
 from gmn.spec import GraphSpec
 from gmn.transport.clouds import Frame
-from gmn.transport.kinds import directions, powers, trees
+from gmn.transport.kinds import directions, order_of, powers, trees
 from gmn.transport.neurons import Clouds, embedding_clouds, probe_clouds, weight_clouds
 from gmn.transport.ordering import ordered
 from gmn.transport.trees import tree_sliced_pairs
 
 Coords = Literal["io", "probe", "embedding"]
-Kind = Literal["sliced", "tree", "assignment", "unaligned"]
+Kind = Literal["sliced", "tree", "sobolev", "assignment", "unaligned"]
 PROBES = 64
 PAIRS = 4096  # of networks that are worked on at once
 
@@ -29,16 +29,17 @@ class NetworkDistance:
     """How far networks are from each other, whatever the order and scale of their neurons.
 
     Every layer of neurons is a cloud (:mod:`gmn.transport.neurons`); the distance is
-    ``(mean over clouds of d^p)^(1/p)`` with ``p = 1`` for trees and 2 otherwise. Layers may differ
-    in width, unless points are assigned one by one. All distances of one object are along the same
-    lines, so that they obey the triangle inequality among each other (with trees, if ``frames``
-    are given).
+    ``(mean over clouds of d^p)^(1/p)`` with ``p = 1`` for ``"tree"`` and 2 otherwise. Layers may
+    differ in width, unless points are assigned one by one. All distances of one object are along
+    the same lines, and those of one matrix from the same places, so that they obey the triangle
+    inequality among each other. (Trees are laid around each pair by :meth:`between`.)
 
     Attributes:
         coords: of neurons: ``"io"`` their weights, ``"probe"`` their values on inputs, or
             ``"embedding"`` the states that ``embed`` gives them.
-        kind: ``"sliced"`` (SW_2), ``"tree"`` (Db-TSW), ``"assignment"`` (exact, SciPy), or
-            ``"unaligned"``: each neuron with the one of its number, as a reference.
+        kind: ``"sliced"`` (SW_2), ``"tree"`` (Db-TSW), ``"sobolev"`` (its Sobolev form, p = 2),
+            ``"assignment"`` (exact, SciPy), or ``"unaligned"``: each neuron with the one of its
+            number, as a reference.
         inputs: for probes, k values for each input of the networks; 64 random ones in [-1, 1] if
             None.
         embed: for embeddings; see :func:`gmn.transport.neurons.embedding_clouds`.
@@ -54,10 +55,10 @@ class NetworkDistance:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("sliced", "tree", "assignment", "unaligned"):
+        if self.kind not in (known := get_args(Kind)):
             raise ValueError(
-                f"no distance is called {self.kind!r}; there are sliced, tree, assignment and "
-                "unaligned"
+                f"no distance is called {self.kind!r}; there are {', '.join(known[:-1])} and "
+                f"{known[-1]}"
             )
         if self.coords not in ("io", "probe", "embedding"):
             raise ValueError(
@@ -69,7 +70,7 @@ class NetworkDistance:
     @property
     def order(self) -> int:
         """p, the order of the distance."""
-        return 1 if self.kind == "tree" else 2
+        return order_of(self.kind)
 
     def clouds(self, graph: ParameterGraph) -> Clouds:
         """The clouds of B networks.
@@ -180,9 +181,9 @@ class NetworkDistance:
     def _powers_of_pairs(self, x: Tensor, y: Tensor, pairs: Tensor) -> Tensor:
         """``d^p`` of one layer's clouds (A, n, d) and (B, m, d), for pairs (P, 2): shape (P,)."""
         frame = Frame.of(torch.cat([*x, *y]))  # one for all pairs
-        if self.kind == "tree":
+        if self.kind in ("tree", "sobolev"):
             systems = trees(x.shape[-1], self.lines, self._chance())
-            return tree_sliced_pairs(x, y, pairs, systems, frame)
+            return tree_sliced_pairs(x, y, pairs, systems, frame, p=self.order)
         parts = [
             self._powers(x[i], y[j], frame) for i, j in (part.T for part in pairs.split(PAIRS))
         ]
@@ -201,7 +202,7 @@ def network_distance(
         a: B networks.
         b: B networks.
         coords: ``"io"`` or ``"probe"``.
-        kind: ``"sliced"``, ``"tree"``, ``"assignment"`` or ``"unaligned"``.
+        kind: ``"sliced"``, ``"tree"``, ``"sobolev"``, ``"assignment"`` or ``"unaligned"``.
 
     Returns:
         Shape (B,).

@@ -97,6 +97,7 @@ def tree_sliced_pairs(
     systems: Systems,
     frame: Frame,
     splitting: Splitting = DEFAULT_SPLITTING,
+    p: float = 1,
 ) -> Tensor:
     """:func:`tree_sliced_wasserstein` of many pairs out of few clouds, which are projected once.
 
@@ -107,9 +108,10 @@ def tree_sliced_pairs(
         systems: of lines.
         frame: one for all pairs.
         splitting: how mass is shared.
+        p: order.
 
     Returns:
-        Shape (P,), with p = 1.
+        The p-th powers, shape (P,).
 
     Raises:
         ValueError: if shapes do not fit, or numbers are not finite.
@@ -127,6 +129,7 @@ def tree_sliced_pairs(
                     torch.cat([x_places[i], y_places[j]], -1),
                     torch.cat([x_masses[i], -y_masses[j]], -1),
                     part.steps,
+                    p,
                 ).sum(-1)
                 for i, j in (row.T for row in rows)
             ]

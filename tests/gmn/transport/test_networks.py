@@ -32,7 +32,7 @@ cases = pytest.mark.parametrize(
     [*FAST, *(pytest.param(c, marks=pytest.mark.slow) for c in CASES if c not in FAST)],
     ids=lambda case: case.name,
 )
-kinds = pytest.mark.parametrize("kind", ["sliced", "tree", "assignment"])
+kinds = pytest.mark.parametrize("kind", ["sliced", "tree", "sobolev", "assignment"])
 
 
 def moved(graph: gmn.ParameterGraph, seed: int = 0) -> gmn.ParameterGraph:
@@ -92,7 +92,7 @@ def test_a_matrix_is_its_pairs(kind: Kind, coords: Coords) -> None:
     assert torch.equal(matrix, matrix.T)
     assert float(matrix.diagonal().abs().max()) == 0.0
     torch.testing.assert_close(distance.matrix(graph[:2], graph[2:]), matrix[:2, 2:])
-    if kind != "tree":  # whose lines are laid around each pair
+    if kind not in ("tree", "sobolev"):  # whose lines are laid around each pair
         pairs = distance.between(graph[[0, 0, 3]], graph[[1, 4, 2]])
         torch.testing.assert_close(pairs, matrix[[0, 0, 3], [1, 4, 2]])
     for i in range(5):
@@ -115,9 +115,11 @@ def test_trees_laid_for_many_pairs_are_those_of_each() -> None:
     frame = Frame.of(x.flatten(0, 1))
     pairs = torch.tensor([[0, 1], [2, 0], [3, 3]])
     y = x[:, :-2]
-    found = tree_sliced_pairs(x, y, pairs, systems, frame)
-    slow = tree_sliced_wasserstein(x[pairs[:, 0]], y[pairs[:, 1]], systems=systems, frame=frame)
-    torch.testing.assert_close(found, slow, rtol=1e-12, atol=1e-14)
+    one, other = x[pairs[:, 0]], y[pairs[:, 1]]
+    for p in (1, 2):
+        found = tree_sliced_pairs(x, y, pairs, systems, frame, p=p)
+        slow = tree_sliced_wasserstein(one, other, p=p, systems=systems, frame=frame, root=False)
+        torch.testing.assert_close(found, slow, rtol=1e-12, atol=1e-14)
     with pytest.raises(ValueError, match="NaN"):
         tree_sliced_pairs(x, y * torch.nan, pairs, systems, frame)
 
