@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from gmn.zoo.builders import State
-from gmn.zoo.networks import Siren
 from gmn.zoo.training import adamw_step
 
 LEAST_ERROR = 1e-12  # where float32 ends: 120 dB
@@ -33,8 +33,17 @@ def pixel_grid(height: int, width: int) -> Tensor:
     return torch.stack([x, y], dim=-1).reshape(-1, 2)
 
 
+class SineNetwork(Protocol):
+    """A chain of linear layers ``layer1``, ``layer2``, ... with sines between them."""
+
+    frequency: float
+
+    def layers(self) -> tuple[nn.Linear, ...]:
+        """The linear layers from input to output."""
+
+
 def initial_state(
-    module: Siren, generator: torch.Generator, dtype: torch.dtype = torch.float32
+    module: SineNetwork, generator: torch.Generator, dtype: torch.dtype = torch.float32
 ) -> State:
     """Draws the start of one network.
 
