@@ -175,7 +175,7 @@ def robustness(
     print("| model | " + " | ".join(f"{degree:,}" for degree in degrees) + " |")
     print("|---|" + "---|" * len(degrees))
     for name, own in zip(names, runs, strict=True):
-        print(f"| {name} | " + " | ".join(_with_interval(values) for values in own.T) + " |")
+        print(f"| {name} | " + " | ".join(with_interval(values) for values in own.T) + " |")
     means = dict(zip(names, runs.mean(dim=1).tolist(), strict=True))
     (options.runs / f"{options.what}.json").write_text(json.dumps(means))
     figure = drawn(means, degrees, LABELS[options.what], NAMES[metric])
@@ -197,7 +197,7 @@ def drawn(
     return figure
 
 
-def _with_interval(values: torch.Tensor) -> str:
+def with_interval(values: torch.Tensor) -> str:
     """Mean over seeds and half-width of its 95 % confidence interval."""
     if len(values) < 2:
         return f"{values.item():.3f}"

@@ -26,10 +26,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from scipy import stats
 from tqdm.auto import tqdm
 
 import gmn
+from benchmarks.learning import with_interval
 from examples.shallow_sirens import fitted, shuffled
 from gmn import zoo
 from gmn.nn import DualGMN, InvariantHead, Probes
@@ -141,15 +141,6 @@ class Results:
         return self.found[key]
 
 
-def with_interval(values: list[float]) -> str:
-    """Mean over seeds and half-width of its 95 % confidence interval."""
-    numbers = torch.tensor(values)
-    if len(numbers) < 2:
-        return f"{numbers.item():.3g}"
-    width = stats.t.ppf(0.975, len(numbers) - 1) * numbers.std().item() / len(numbers) ** 0.5
-    return f"{numbers.mean().item():.3f} ± {width:.3f}"
-
-
 def row_of(loss: str, population: Zoo, results: Results, options: argparse.Namespace) -> str:
     """Tunes the learning rate of a loss, trains with every seed, and says what came out."""
     task = task_of(options.population, population, loss)
@@ -165,7 +156,7 @@ def row_of(loss: str, population: Zoo, results: Results, options: argparse.Names
     rate = rates[-1]
     seeds = tqdm(range(options.seeds), desc=f"{loss}, seeds", leave=False)
     found = [run(rate, seed) for seed in seeds]
-    cells = [with_interval([each[name] for each in found]) for name in SHOWN]
+    cells = [with_interval(torch.tensor([each[name] for each in found])) for name in SHOWN]
     seconds = sum(each["seconds"] for each in found) / len(found)
     return f"| {loss} | {' | '.join(cells)} | {rate} | {seconds:.0f} |"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from examples.populations import flat
 from examples.shallow_sirens import fitted, shuffled
 from gmn.graph import ParameterGraph
 from gmn.tasks.matching import matched
@@ -75,8 +76,7 @@ class Population:
 
     def flat(self, graph: ParameterGraph) -> Tensor:
         """Weights in units of their spread, one after the other: shape (B, weights)."""
-        values = scaled(graph, self.units).values.values()
-        return torch.cat([value.flatten(1) for value in values], dim=1)
+        return flat(graph, self.units)
 
     def sets(self, graph: ParameterGraph) -> Tensor:
         """Networks as points that do not know an order: their neurons' sorted projections.

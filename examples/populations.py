@@ -45,33 +45,33 @@ class Coordinates:
     def of(cls, graph: ParameterGraph, dimensions: int) -> Coordinates:
         """The directions along which these networks differ most, at most one less than them."""
         scales = spreads(graph)
-        flat = _flat(graph, scales)
-        centre = flat.mean(dim=0)
-        _, lengths, directions = torch.linalg.svd(flat - centre, full_matrices=False)
-        kept = min(dimensions, len(flat) - 1)
-        unit = float((lengths[:kept].square().sum() / (len(flat) * kept)).sqrt())
+        weights = flat(graph, scales)
+        centre = weights.mean(dim=0)
+        _, lengths, directions = torch.linalg.svd(weights - centre, full_matrices=False)
+        kept = min(dimensions, len(weights) - 1)
+        unit = float((lengths[:kept].square().sum() / (len(weights) * kept)).sqrt())
         return cls(graph.spec, scales, centre, directions[:kept] * unit)
 
     def points(self, graph: ParameterGraph) -> Tensor:
         """Networks as points, shape (B, dimensions)."""
-        moved = (_flat(graph, self.scales) - self.centre) @ self.basis.T
+        moved = (flat(graph, self.scales) - self.centre) @ self.basis.T
         return moved / self.basis[0].square().sum()
 
     def networks(self, points: Tensor) -> ParameterGraph:
         """Points as networks."""
-        flat = points @ self.basis + self.centre
+        weights = points @ self.basis + self.centre
         values = {}
         for entry in self.spec.entries:
             size = math.prod(entry.shape)
-            own, flat = flat[:, :size], flat[:, size:]
+            own, weights = weights[:, :size], weights[:, size:]
             values[entry.name] = own.unflatten(1, entry.shape) * self.scales[entry.name]
         return ParameterGraph(self.spec, values)
 
 
-def _flat(graph: ParameterGraph, scales: dict[str, float]) -> Tensor:
-    """All weights, shape (B, weights)."""
-    parts = [graph.values[name].flatten(1) / scale for name, scale in scales.items()]
-    return torch.cat(parts, dim=1)
+def flat(graph: ParameterGraph, units: dict[str, float]) -> Tensor:
+    """All weights in units of their spread, one after the other: shape (B, weights)."""
+    values = scaled(graph, units).values.values()
+    return torch.cat([value.flatten(1) for value in values], dim=1)
 
 
 def of_digit(zoo: Zoo, digit: int, count: int) -> Tensor:
