@@ -33,6 +33,7 @@ from gmn.tasks.matching import matched
 from gmn.train import Recipe, train
 from gmn.transport.clouds import Frame
 from gmn.transport.neurons import FIXED, Clouds
+from gmn.transport.trees import tree_sliced_pairs
 from gmn.zoo import images
 from gmn.zoo.fitting import pixel_grid
 
@@ -40,8 +41,7 @@ IMAGES = 128
 PROBES = 64
 TREES, LINES = 25, 4
 PAIRS = 2048  # at once
-Power = Callable[[Tensor, Tensor], Tensor]  # clouds (B, n, d), (B, n, d) to d^p (B,)
-Pairs = tuple[Tensor, Tensor]
+Power = Callable[[Tensor], Tensor]  # pairs (P, 2) of networks to d^p (P,)
 
 
 def kinds(cloud: Tensor) -> dict[str, tuple[int, Power]]:
@@ -59,33 +59,38 @@ def kinds(cloud: Tensor) -> dict[str, tuple[int, Power]]:
 
     frame = Frame.of(cloud.flatten(0, 1))
     lines = systems().directions.flatten(0, 1)
-    sliced, tree = transport.sliced_wasserstein, transport.tree_sliced_wasserstein
-    tree = partial(tree, frame=frame)
+    orthogonal = systems(orthogonal=dimension >= LINES)
+
+    def pairwise(power: Callable[[Tensor, Tensor], Tensor]) -> Power:
+        return lambda pairs: torch.cat(
+            [power(cloud[i], cloud[j]) for i, j in (part.T for part in pairs.split(PAIRS))]
+        )
+
+    def tree(lines: transport.Systems, p: int = 1) -> Power:
+        return lambda pairs: tree_sliced_pairs(cloud, cloud, pairs, lines, frame, p=p)
+
+    sliced = partial(transport.sliced_wasserstein, directions=lines, root=False)
     return {
-        "SW_1 = TSW-SL": (1, partial(sliced, p=1, directions=lines)),
-        "SW_2": (2, partial(sliced, directions=lines, root=False)),
-        "Db-TSW": (1, partial(tree, systems=systems())),
-        "Db-TSW, orthogonal": (1, partial(tree, systems=systems(orthogonal=dimension >= LINES))),
-        "TSW-SL chains, by distance": (1, partial(tree, systems=systems("chain"))),
-        "Sobolev, p = 2": (2, partial(tree, systems=systems(), p=2, root=False)),
+        "SW_1 = TSW-SL": (1, pairwise(partial(sliced, p=1))),
+        "SW_2": (2, pairwise(sliced)),
+        "Db-TSW": (1, tree(systems())),
+        "Db-TSW, orthogonal": (1, tree(orthogonal)),
+        "TSW-SL chains, by distance": (1, tree(systems("chain"))),
+        "Sobolev, p = 2": (2, tree(systems(), p=2)),
         # Per coordinate, as slices are.
         "assignment": (
             2,
-            lambda x, y: transport.assigned_wasserstein(x, y, root=False) / dimension,
+            pairwise(lambda x, y: transport.assigned_wasserstein(x, y, root=False) / dimension),
         ),
-        "as numbered": (2, lambda x, y: (x - y).square().mean((1, 2))),
+        "as numbered": (2, pairwise(lambda x, y: (x - y).square().mean((1, 2)))),
     }
 
 
-def between(clouds: Clouds, pairs: Pairs) -> Iterator[tuple[str, Tensor]]:
+def between(clouds: Clouds, pairs: Tensor) -> Iterator[tuple[str, Tensor]]:
     """By kind, the distances of pairs of networks: ``(mean over layers of d^p)^(1/p)``."""
     layers = {name: kinds(cloud) for name, cloud in clouds.items()}
     for kind, (order, _) in next(iter(layers.values())).items():
-        powers = []
-        for name, cloud in clouds.items():
-            power = layers[name][kind][1]
-            parts = zip(*(end.split(PAIRS) for end in pairs), strict=True)
-            powers.append(torch.cat([power(cloud[i], cloud[j]) for i, j in parts]))
+        powers = [own[kind][1](pairs) for own in layers.values()]
         yield kind, torch.stack(powers).mean(0) ** (1 / order)
 
 
@@ -95,10 +100,10 @@ def flat(graph: ParameterGraph) -> Tensor:
     return torch.cat([graph.values[entry.name].flatten(1) for entry in entries], dim=1)
 
 
-def aligned(graph: ParameterGraph, pairs: Pairs) -> Tensor:
+def aligned(graph: ParameterGraph, pairs: Tensor) -> Tensor:
     """Distances of weights after the units of each pair's first network were put in order."""
     found = []
-    for i, j in zip(*(end.split(PAIRS) for end in pairs), strict=True):
+    for i, j in (part.T for part in pairs.split(PAIRS)):
         own, other = graph[i], graph[j]
         found.append((flat(matched(own, other)) - flat(other)).norm(dim=1))
     return torch.cat(found)
@@ -150,8 +155,8 @@ def correlations(
 ) -> dict[str, dict[str, float]]:
     """By name of a distance, its correlation with each distance of functions."""
     graph = population.graph(chosen)
-    pairs = tuple(torch.combinations(torch.arange(len(graph))).T)
-    i, j = pairs
+    pairs = torch.combinations(torch.arange(len(graph)))
+    i, j = pairs.T
     wanted = {n: (f[i] - f[j]).norm(dim=1) for n, f in functions(population, graph).items()}
 
     def scores(distances: Tensor) -> dict[str, float]:
