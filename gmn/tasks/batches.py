@@ -96,22 +96,26 @@ def network_names(population: Zoo, numbers: Tensor) -> str:
 
 
 def minibatches(
-    parts: Sequence[Batch], size: int, generator: torch.Generator | None = None
-) -> Iterator[Batch]:
-    """Cuts batches into smaller ones, each of one architecture.
+    parts: Sequence[Batch], size: int, generator: torch.Generator
+) -> Iterator[list[Batch]]:
+    """All networks once, in random minibatches.
+
+    A minibatch comes as one batch per architecture. It holds one architecture as far as there are
+    enough networks of it; what is left of each is mixed. So networks that all differ are trained on
+    in minibatches of the same size as networks that are all alike.
 
     Args:
         parts: one large batch per architecture.
-        size: networks per minibatch; the last one of each architecture may have fewer.
-        generator: shuffles networks and minibatches; None keeps the order.
+        size: networks per minibatch; the mixed one that comes last may have fewer.
+        generator: the source of chance.
     """
-    pieces = []
-    for number, part in enumerate(parts):
-        order = torch.arange(len(part))
-        if generator is not None:
-            order = torch.randperm(len(part), generator=generator)
-        pieces += [(number, chosen) for chosen in order.split(size)]
-    if generator is not None:
-        pieces = [pieces[i] for i in torch.randperm(len(pieces), generator=generator)]
-    for number, chosen in pieces:
-        yield parts[number][chosen]
+    orders = [torch.randperm(len(part), generator=generator) for part in parts]
+    full = [len(order) - len(order) % size for order in orders]
+    mixed = torch.randperm(len(parts), generator=generator).tolist()
+    runs = [(n, orders[n][: full[n]]) for n in range(len(parts))]
+    runs += [(n, orders[n][full[n] :]) for n in mixed]
+    owners = torch.cat([torch.full_like(places, n) for n, places in runs]).split(size)
+    places = torch.cat([places for _, places in runs]).split(size)
+    for number in torch.randperm(len(places), generator=generator).tolist():
+        owner, place = owners[number], places[number]
+        yield [parts[n][place[owner == n]] for n in owner.unique().tolist()]

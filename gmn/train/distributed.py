@@ -5,8 +5,8 @@ each. Gradients are summed, weighted by the number of networks in a part, so eve
 one process, whatever the sizes of the parts.
 
 ``DistributedDataParallel`` is not used: it takes the mean of gradients over processes, which is
-right for parts of equal size only; it needs a forward pass on every process, which a minibatch of
-fewer networks than processes has not; and a parameter that the architectures of a minibatch leave
+right for parts of equal size only; it needs a forward pass on every process, which an architecture
+with fewer networks in a minibatch than processes has not; and a parameter that the architectures of a minibatch leave
 out would get zeros, which AdamW decays, where one process skips it.
 """
 
@@ -98,10 +98,9 @@ class Ranks:
         """Networks of a batch that share a memory: a part on a GPU of its own, else all."""
         return -(-len(batch) // self.size) if batch.graph.device.type == "cuda" else len(batch)
 
-    def sum(self, value: Tensor) -> float:
-        """The sum of a number over processes, which may hold it on any device, in any precision."""
-        own = float(value.detach())
-        return own if self.size == 1 else float(_summed(torch.tensor(own, dtype=torch.float64)))
+    def sum(self, value: float) -> float:
+        """The sum of a number over processes."""
+        return value if self.size == 1 else float(_summed(torch.tensor(value, dtype=torch.float64)))
 
     def sum_gradients(self, model: nn.Module) -> None:
         """Sums gradients over processes; a parameter that none of them used stays without."""
@@ -141,7 +140,7 @@ class Ranks:
 
     def wait(self) -> None:
         """Returns when all processes are here."""
-        self.sum(torch.zeros(()))
+        self.sum(0.0)
 
 
 def _summed(value: Tensor) -> Tensor:

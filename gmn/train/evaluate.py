@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gmn.augment import SampledSymmetry
 from gmn.graph import ParameterGraph
-from gmn.tasks.batches import Batch, minibatches
+from gmn.tasks.batches import Batch
 from gmn.tasks.task import Task
 
 
@@ -35,12 +35,13 @@ def predict(
     """
     model.eval()
     chance, device = torch.Generator().manual_seed(seed), device_of(model)
+    pieces = (part[n : n + batch_size] for part in parts for n in range(0, len(part), batch_size))
     with torch.no_grad():
         outputs = [
             answer(
-                model, task, batch.to(device or batch.graph.device).graph, elements, chance
+                model, task, piece.to(device or piece.graph.device).graph, elements, chance
             ).cpu()
-            for batch in minibatches(parts, batch_size)
+            for piece in pieces
         ]
     return torch.cat(outputs), torch.cat([part.target for part in parts]).cpu()
 

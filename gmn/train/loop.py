@@ -101,7 +101,7 @@ def _silent(done: float, metric: float) -> None:
 def _optimise(
     model: nn.Module, task: Task, recipe: Recipe, seed: int, report: Report, folder: Path | None
 ) -> int:
-    steps = sum(math.ceil(len(part) / recipe.batch_size) for part in task.split("train"))
+    steps = math.ceil(sum(map(len, task.split("train"))) / recipe.batch_size)
     run, journal = Run(model, recipe, seed, steps), None
     run.ranks.require_separable(model)
     if folder is not None and run.ranks.first:
@@ -138,32 +138,38 @@ def _epoch(run: Run, task: Task) -> float:
 
 def _pass_over(run: Run, task: Task) -> float:
     """Steps through the training split once; the mean loss over its networks."""
-    recipe, total, networks, device = run.recipe, 0.0, 0, device_of(run.model)
+    total, parts = 0.0, task.split("train")
     run.model.train()
-    for part in minibatches(task.split("train"), recipe.batch_size, run.order):
-        batch = part.to(device or part.graph.device)
+    for pieces in minibatches(parts, run.recipe.batch_size, run.order):
+        total += _step(run, task, pieces)
+    return total / sum(map(len, parts))
+
+
+def _step(run: Run, task: Task, pieces: list[Batch]) -> float:
+    """One step on a minibatch; the sum of its networks' losses."""
+    recipe, size, device = run.recipe, sum(map(len, pieces)), device_of(run.model)
+    total, why = 0.0, "another process says why"
+    run.optimiser.zero_grad()
+    for piece in pieces:
+        batch = piece.to(device or piece.graph.device)
         if recipe.augment is not None:
             batch = replace(batch, graph=recipe.augment(batch.graph, run.chance))
         own = run.ranks.part(batch)
-        loss, output = _loss(run, task, own)
-        share = loss * (len(own) / len(batch))
-        mean = run.ranks.sum(share)
-        if not math.isfinite(mean):
-            elsewhere = bool(share.isfinite())
-            why = "another process says why" if elsewhere else _culprits(task, own, output)
-            name = type(run.model).__name__
-            raise FloatingPointError(f"{name}: the loss is {mean} in epoch {run.epoch}; {why}")
-        run.step(share)
-        total, networks = total + mean * len(batch), networks + len(batch)
-    return total / networks
-
-
-def _loss(run: Run, task: Task, batch: Batch) -> tuple[Tensor, Any]:
-    """The mean loss over the networks of a batch, and what the model answers to them."""
-    if not len(batch):  # this process' part of a minibatch of fewer networks than processes
-        return torch.zeros((), requires_grad=True), None
-    output = _output(run.model, batch.graph, run.recipe.bf16)
-    return task.loss(output, batch.target), output
+        if not len(own):  # fewer networks than processes
+            continue
+        output = _output(run.model, own.graph, recipe.bf16)
+        loss = task.loss(output, own.target) * (len(own) / size)
+        loss.backward()
+        total += float(loss.detach())
+        if not math.isfinite(total):
+            why = _culprits(task, own, output)
+            break
+    mean = run.ranks.sum(total)
+    if not math.isfinite(mean):
+        name = type(run.model).__name__
+        raise FloatingPointError(f"{name}: the loss is {mean} in epoch {run.epoch}; {why}")
+    run.step()
+    return mean * size
 
 
 def _output(model: nn.Module, graph: ParameterGraph, bf16: bool) -> Any:

@@ -20,7 +20,7 @@ class Recipe:
 
     Attributes:
         epochs: passes over the training split.
-        batch_size: networks per step.
+        batch_size: networks per step; where too few are of one architecture, of several.
         learning_rate: peak of the one-cycle schedule; None for each model's own (its attribute
             ``learning_rate``, or 0.001).
         weight_decay: of AdamW.

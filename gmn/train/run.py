@@ -67,10 +67,8 @@ class Run:
         """The model that is evaluated: with averaged weights, if there is an average."""
         return self.model if self.average is None else self.average.module
 
-    def step(self, loss: Tensor) -> None:
-        """One step down the gradient: of the sum of the losses of all processes."""
-        self.optimiser.zero_grad()
-        loss.backward()
+    def step(self) -> None:
+        """One step down the gradients that all processes have gathered."""
         self.ranks.sum_gradients(self.model)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimiser.step()

@@ -74,7 +74,7 @@ def double(place: Path, out: Path | None) -> dict[str, Any]:
 
 
 def tiny(place: Path, out: Path | None) -> dict[str, Any]:
-    """The last minibatch of each architecture has one network."""
+    """The last minibatch has one network of each architecture."""
     return finished(seeded(Heads).double(), Double.open(place), replace(SHORT, batch_size=23), out)
 
 

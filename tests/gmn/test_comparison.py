@@ -31,17 +31,55 @@ def test_splits_hold_one_batch_per_architecture(task: AccuracyPrediction) -> Non
     }
 
 
-def test_minibatches_cover_everything_once(task: AccuracyPrediction) -> None:
-    generator = torch.Generator().manual_seed(0)
-    seen = torch.cat([b.target for b in minibatches(task.split("train"), 7, generator)])
-    assert torch.equal(
-        seen.sort().values, torch.cat([p.target for p in task.split("train")]).sort().values
+def test_minibatches_hold_every_network_once(task: AccuracyPrediction) -> None:
+    parts = task.split("train")
+    first, second, third = (
+        list(minibatches(parts, 7, torch.Generator().manual_seed(seed))) for seed in (1, 1, 2)
     )
-    first, second = (
-        [b.target for b in minibatches(task.split("train"), 7, torch.Generator().manual_seed(s))]
-        for s in (1, 1)
+    numbers, again, other = (
+        torch.cat(
+            [piece.numbers for pieces in found for piece in pieces if piece.numbers is not None]
+        )
+        for found in (first, second, third)
     )
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert torch.equal(numbers.sort().values, task.zoo.indices("train"))
+    assert torch.equal(numbers, again)
+    assert not torch.equal(numbers, other)
+    assert sorted(sum(map(len, pieces)) for pieces in first) == [6, 7, 7, 7, 7, 7, 7]
+    assert sum(len(pieces) > 1 for pieces in first) == 1  # what is left: 3 and 3
+    for pieces in first:
+        for piece in pieces:
+            assert piece.numbers is not None
+            assert torch.equal(piece.target, task.targets(piece.graph, piece.numbers))
+
+
+@pytest.mark.parametrize("size", [1, 4, 9, 100])
+def test_networks_that_all_differ_fill_minibatches(task: AccuracyPrediction, size: int) -> None:
+    parts = [part[n : n + 1] for part in task.split("train") for n in range(5)]
+    found = list(minibatches(parts, size, torch.Generator().manual_seed(0)))
+    sizes = sorted(sum(map(len, pieces)) for pieces in found)
+    assert sizes[1:] == [size] * (len(sizes) - 1)
+    assert sum(sizes) == 10
+    assert len(sizes) == math.ceil(10 / size)
+
+
+def test_a_step_is_that_of_all_networks_of_its_minibatch(task: AccuracyPrediction) -> None:
+    """Two architectures in one minibatch, against the plain loop that one would write."""
+    parts, recipe = task.split("train"), Recipe(epochs=3, batch_size=48, learning_rate=1e-2)
+    model, plain = net(), net()
+    result = train(model, task, recipe)
+    optimiser = torch.optim.AdamW(plain.parameters(), weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-2, total_steps=3, pct_start=0.15)
+    for _ in range(result.epoch + 1):
+        optimiser.zero_grad()
+        answers = torch.cat([plain(part.graph) for part in parts])
+        task.loss(answers, torch.cat([part.target for part in parts])).backward()
+        nn.utils.clip_grad_norm_(plain.parameters(), recipe.clip)
+        optimiser.step()
+        schedule.step()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    assert not torch.equal(net().state_dict()[name], value)
 
 
 def test_training_learns_and_repeats(task: AccuracyPrediction) -> None:
