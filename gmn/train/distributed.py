@@ -6,8 +6,8 @@ one process, whatever the sizes of the parts.
 
 ``DistributedDataParallel`` is not used: it takes the mean of gradients over processes, which is
 right for parts of equal size only; it needs a forward pass on every process, which an architecture
-with fewer networks in a minibatch than processes has not; and a parameter that the architectures of a minibatch leave
-out would get zeros, which AdamW decays, where one process skips it.
+with fewer networks in a minibatch than processes has not; and a parameter that the architectures of
+a minibatch leave out would get zeros, which AdamW decays, where one process skips it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -242,11 +241,17 @@ class Zoo:
 
         Raises:
             KeyError: If the zoo has no such architecture.
+            ZooError: If the shard that tells it is damaged.
         """
         if architecture not in self._specs:
-            found = self.manifest["architectures"][architecture]["spec"]
-            self._specs[architecture] = GraphSpec.from_json(json.dumps(found))
+            found = self.reader.header(self._first_shard[architecture]).spec
+            self._specs[architecture] = GraphSpec.from_json(found)
         return self._specs[architecture]
+
+    @cached_property
+    def _first_shard(self) -> dict[str, int]:
+        numbers = range(len(self.manifest["shards"]))
+        return {self.reader.architecture(number): number for number in reversed(numbers)}
 
     def graph(self, indices: Sequence[int] | Tensor) -> ParameterGraph:
         """Several networks of one architecture as a parameter graph.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmn.zoo.shards import OpenShard, gather_rows, open_shard
+from gmn.zoo.shards import Header, OpenShard, gather_rows, open_shard, read_header
 from gmn.zoo.store import ZooError, file_sha256
 
 
@@ -31,6 +31,14 @@ class ShardReader:
         """Name of the architecture of the networks in a shard."""
         name: str = self._facts[number]["architecture"]
         return name
+
+    def header(self, number: int) -> Header:
+        """What a shard says of itself.
+
+        Raises:
+            ZooError: If it is missing or damaged.
+        """
+        return read_header(self.folder / self._facts[number]["file"])
 
     def open(self, number: int) -> OpenShard:
         """Maps a shard, which is compared with its checksum if this was not done before.

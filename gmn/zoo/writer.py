@@ -275,11 +275,11 @@ def _shard_facts(folder: Path, number: int, header: Header) -> dict[str, Any]:
     }
 
 
-def _architectures(headers: Sequence[Header]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _architectures(headers: Sequence[Header]) -> dict[str, dict[str, str]]:
+    """The fingerprint of each; its spec, which is long, is in its shards."""
+    found: dict[str, dict[str, str]] = {}
     for header in headers:
-        new = {"fingerprint": header.fingerprint, "spec": json.loads(header.spec)}
-        old = found.setdefault(header.architecture, new)
+        old = found.setdefault(header.architecture, {"fingerprint": header.fingerprint})
         if old["fingerprint"] != header.fingerprint:
             raise ZooError(
                 f"two shards give architecture {header.architecture!r} different specs "
