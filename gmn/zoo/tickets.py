@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from gmn.zoo import images
 from gmn.zoo.builders import Builder, Shard, State
-from gmn.zoo.classifiers import split_of
 from gmn.zoo.networks import network
 from gmn.zoo.pruning import Lesson, accuracies, keep_largest, prune
-from gmn.zoo.recipe import derive_seed
+from gmn.zoo.recipe import derive_seed, split_of
 from gmn.zoo.store import Row
 from gmn.zoo.training import initial_state
 

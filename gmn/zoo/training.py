@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gmn.zoo.builders import State, stack
 from gmn.zoo.images import ImageSet
@@ -288,7 +289,8 @@ def mean_gradients(
     parts = (tensor.split(EVALUATION_BATCH, 1) for tensor in (labels, shares))
     for part, targets, weights in zip(images.split(EVALUATION_BATCH), *parts, strict=True):
         leaves = {name: value.detach().requires_grad_() for name, value in state.items()}
-        scores = forward(leaves, part).flatten(0, 1)
+        with sdpa_kernel(SDPBackend.MATH):  # vmap would run the fused one network by network
+            scores = forward(leaves, part).flatten(0, 1)
         losses = functional.cross_entropy(scores, targets.flatten(), reduction="none")
         loss = (losses * weights.flatten()).sum()
         for name, gradient in zip(

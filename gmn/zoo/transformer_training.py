@@ -8,23 +8,30 @@ to write optimisers for stacks of networks.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gmn.zoo.builders import State, stack
 from gmn.zoo.images import ImageSet
+from gmn.zoo.training import BATCH_SIZE, Job, checkpoint_steps
 from gmn.zoo.transformer_recipe import TransformerRecipe
 
-BATCH_SIZE = 32
 EVALUATION_BATCH = 100
 FINAL_RATE = 1e-5
 WARM_UP = 0.1  # of the steps
 
 
 def train_transformer(
-    module: nn.Module, recipe: TransformerRecipe, images: ImageSet, seed: int, steps: int
-) -> dict[str, float]:
+    module: nn.Module,
+    recipe: TransformerRecipe,
+    images: ImageSet,
+    seed: int,
+    steps: int,
+    checkpoints: int = 1,
+) -> tuple[State, list[dict[str, float]]]:
     """Trains one network from a fresh start; it depends on recipe and seed alone.
 
     Args:
@@ -33,29 +40,56 @@ def train_transformer(
         images: What it learns and is tested on; in the dtype of the module.
         seed: The only source of chance.
         steps: Number of steps.
+        checkpoints: How many states to keep, see :func:`gmn.zoo.training.checkpoint_steps`; keeping
+            some does not change how the others come out.
 
     Returns:
+        The states, every tensor stacked to shape (checkpoints, ...); and for each state
         ``train_accuracy`` and ``train_loss`` (on the images that it was trained on),
         ``test_accuracy`` and ``test_loss``; not a number if the run diverged.
     """
     generator = torch.Generator().manual_seed(seed)
-    initialise(module, recipe.init_std, generator)
-    total = len(images.train_labels)
-    count = max(1, round(recipe.data_fraction * total))
-    visible = torch.randperm(total, generator=generator)[:count]
-    batches = visible[torch.randint(count, (steps, BATCH_SIZE), generator=generator)]
+    job = draw_transformer_job(module, recipe, images, steps, generator)
+    module.load_state_dict(job.initial)
     for layer in module.modules():
         if isinstance(layer, nn.Dropout):
             layer.p = recipe.dropout
+    states: list[State] = []
+    metrics: list[dict[str, float]] = []
     # Dropout knows the global generator only.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        _optimise(module, recipe, images, batches)
-    module.eval()
-    train = _score(module, images.train_images[visible], images.train_labels[visible])
-    test = _score(module, images.test_images, images.test_labels)
-    names = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")
-    return dict(zip(names, (*train, *test), strict=True))
+        for _ in _optimise(module, recipe, images, job, checkpoint_steps(steps, checkpoints)):
+            states.append({name: value.clone() for name, value in module.state_dict().items()})
+            metrics.append(_metrics(module, images, job.visible))
+    return stack(states), metrics
+
+
+def draw_transformer_job(
+    module: nn.Module,
+    recipe: TransformerRecipe,
+    images: ImageSet,
+    steps: int,
+    generator: torch.Generator,
+) -> Job:
+    """Draws the start, the data and the batches of one training run.
+
+    Args:
+        module: Any network of the architecture; its own weights are lost.
+        recipe: The hyper-parameters of the run.
+        images: The images that the network may be trained on.
+        steps: Number of steps.
+        generator: The source of chance.
+    """
+    initialise(module, recipe.init_std, generator)
+    initial = {name: value.clone() for name, value in module.state_dict().items()}
+    total = len(images.train_labels)
+    count = max(1, round(recipe.data_fraction * total))
+    chosen = torch.randperm(total, generator=generator)[:count]
+    visible = torch.zeros(total, dtype=torch.bool)
+    visible[chosen] = True
+    picks = torch.randint(count, (steps, BATCH_SIZE), generator=generator)
+    return Job(initial, images.train_labels, visible, chosen[picks])
 
 
 def initialise(module: nn.Module, deviation: float, generator: torch.Generator) -> None:
@@ -94,23 +128,29 @@ def rate_factor(step: int, steps: int) -> float:
 
 
 def _optimise(
-    module: nn.Module,
-    recipe: TransformerRecipe,
-    images: ImageSet,
-    batches: Tensor,  # shape: (steps, batch)
-) -> None:
-    module.train()
+    module: nn.Module, recipe: TransformerRecipe, images: ImageSet, job: Job, stops: Sequence[int]
+) -> Iterator[None]:
+    """Trains the module; pauses after each of some steps."""
     optimiser = recipe.make_optimiser(module)
-    for step, batch in enumerate(batches):
-        rate = recipe.learning_rate * rate_factor(step, len(batches))
+    for step, batch in enumerate(job.batches):
+        module.train()
+        rate = recipe.learning_rate * rate_factor(step, len(job.batches))
         for group in optimiser.param_groups:
             group["lr"] = max(rate, FINAL_RATE)
         optimiser.zero_grad()
-        loss = functional.cross_entropy(
-            module(images.train_images[batch]), images.train_labels[batch]
-        )
+        loss = functional.cross_entropy(module(images.train_images[batch]), job.labels[batch])
         loss.backward()
         optimiser.step()
+        if step + 1 in stops:
+            yield
+
+
+def _metrics(module: nn.Module, images: ImageSet, visible: Tensor) -> dict[str, float]:
+    module.eval()
+    train = _score(module, images.train_images[visible], images.train_labels[visible])
+    test = _score(module, images.test_images, images.test_labels)
+    names = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")
+    return dict(zip(names, (*train, *test), strict=True))
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """The populations that can be built: every network a run of its own, and what it is stored as."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -189,8 +189,8 @@ def test_choices_that_a_population_does_not_have_are_refused(short_cnns, tmp_pat
         build("cnn-digits", 4, tmp_path, options=zoo.Options(views=2))
     with pytest.raises(ValueError, match="not of INRs"):
         build("inr-digits", 4, tmp_path, options=zoo.Options(gradients=True))
-    with pytest.raises(ValueError, match="TransformerBuilder has no choice of checkpoints"):
-        build("transformer-digits", 4, tmp_path, options=zoo.Options(checkpoints=2))
+    with pytest.raises(ValueError, match="TicketBuilder has no choice of checkpoints"):
+        build("tickets-digits", 4, tmp_path, options=zoo.Options(checkpoints=2))
     with pytest.raises(ValueError, match="positive"):
         zoo.Options(views=0)
     assert not list(tmp_path.iterdir())
@@ -228,7 +228,7 @@ def test_a_transformer_is_trained_by_its_recipe(optimiser):
     recipe = TransformerRecipe(optimiser, 0.01, 0.2, 0.01, 0.5, 0.0)
     steps = 4
     module = network("transformer-8").double()
-    metrics = train_transformer(module, recipe, data, 7, steps)
+    kept, metrics = train_transformer(module, recipe, data, 7, steps, checkpoints=2)
 
     generator = torch.Generator().manual_seed(7)
     alone = network("transformer-8").double()
@@ -246,12 +246,13 @@ def test_a_transformer_is_trained_by_its_recipe(optimiser):
                 alone.parameters(), gradients, memories, strict=True
             ):
                 weight.copy_(update(recipe, rate, weight, gradient, memory, step + 1))
-    for name, value in alone.state_dict().items():
-        torch.testing.assert_close(module.state_dict()[name], value, rtol=0, atol=1e-8)
-    scores = alone(data.train_images[visible]).detach()
-    assert metrics["train_loss"] == pytest.approx(
-        float(functional.cross_entropy(scores, data.train_labels[visible]))
-    )
+        if step in (1, 3):
+            for name, value in alone.state_dict().items():
+                torch.testing.assert_close(kept[name][step // 2], value, rtol=0, atol=1e-8)
+            scores = alone(data.train_images[visible]).detach()
+            loss = float(functional.cross_entropy(scores, data.train_labels[visible]))
+            assert metrics[step // 2]["train_loss"] == pytest.approx(loss)
+    assert all(torch.equal(value, kept[name][1]) for name, value in module.state_dict().items())
 
 
 def test_a_transformer_depends_on_its_number_and_seed_alone(short_transformers):
@@ -271,12 +272,35 @@ def test_a_transformer_depends_on_its_number_and_seed_alone(short_transformers):
 def test_dropout_is_of_training_only_and_of_the_seed():
     data, module = few("digits"), network("transformer-8").double()
     recipe = TransformerRecipe("sgd", 0.01, 0.2, 0.0, 1.0, 0.2)
-    first = train_transformer(module, recipe, data, 1, 2)
+    _, first = train_transformer(module, recipe, data, 1, 2)
     weights = module.fc1.weight.detach().clone()
-    assert train_transformer(module, recipe, data, 1, 2) == first
+    assert train_transformer(module, recipe, data, 1, 2)[1] == first
     assert torch.equal(module.fc1.weight, weights)
     train_transformer(module, replace(recipe, dropout=0.0), data, 1, 2)
     assert not torch.equal(module.fc1.weight, weights)
+
+
+def test_trajectories_of_transformers_have_gradients_too(short_transformers, tmp_path):
+    plain = build("transformer-digits", 2, tmp_path / "plain")
+    options = zoo.Options(checkpoints=3, gradients=True)
+    built = build("transformer-digits", 6, tmp_path / "long", options=options)
+    assert [(row["run"], row["step"]) for row in built.rows] == [
+        (run, step) for run in (0, 1) for step in (1, 2, 3)
+    ]
+    for run in (0, 1):  # dropout and all: keeping states on the way changes nothing
+        for name, value in plain.state(run).items():
+            assert torch.equal(built.state(3 * run + 2)[name], value)
+        assert plain.rows[run]["test_loss"] == built.rows[3 * run + 2]["test_loss"]
+    data, row, module = images.load("digits"), built.rows[4], network("transformer-8").eval()
+    builder = catalogue.BUILDERS["transformer-digits"]
+    recipe = TransformerRecipe(**{name.name: row[name.name] for name in fields(TransformerRecipe)})
+    visible = builder.job(module, recipe, row["seed"], data).visible
+    module.load_state_dict(built.state(4))
+    loss = functional.cross_entropy(module(data.train_images[visible]), data.train_labels[visible])
+    found = built.extra("gradient", [4])
+    for name, value in module.named_parameters():
+        (expected,) = torch.autograd.grad(loss, value, retain_graph=True)
+        torch.testing.assert_close(found[name][0], expected, rtol=1e-3, atol=1e-5)
 
 
 def test_transformer_rows_and_card(short_transformers, tmp_path):
@@ -296,12 +320,12 @@ def test_transformer_rows_and_card(short_transformers, tmp_path):
 def test_a_transformer_without_finite_loss_is_kept_out_and_counted(
     short_transformers, tmp_path, monkeypatch
 ):
-    def one_diverges(module, recipe, data, seed, steps):
-        metrics = train_transformer(module, recipe, data, seed, steps)
-        calls.append(seed)
-        return {**metrics, "test_loss": math.nan} if len(calls) == 2 else metrics
+    def one_diverges(*arguments):
+        state, metrics = train_transformer(*arguments)
+        calls.append(state)
+        return state, [{**metrics[0], "test_loss": math.nan}] if len(calls) == 2 else metrics
 
-    calls: list[int] = []
+    calls: list[dict] = []
     monkeypatch.setattr("gmn.zoo.transformer_builder.train_transformer", one_diverges)
     built = build("transformer-digits", 3, tmp_path)
     assert [row["id"] for row in built.rows] == ["000000", "000002"]
