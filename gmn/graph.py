@@ -31,8 +31,6 @@ class ParameterGraph:
 
     Attributes:
         spec: the architecture.
-        values: stacked tensors of shape (B, *entry shape) by state-dict key; tied entries are the
-            same tensor.
     """
 
     def __init__(self, spec: GraphSpec, values: Mapping[str, Tensor]) -> None:
@@ -53,7 +51,15 @@ class ParameterGraph:
         for entry in primary:
             _check_entry(entry, values[entry.name].shape[1:], values[entry.name].dtype, "")
         self.spec = spec
-        self.values = {e.name: values[e.tied_to or e.name] for e in spec.entries}
+        self._values = {e.name: values[e.tied_to or e.name] for e in spec.entries}
+
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """Stacked tensors of shape (B, *entry shape) by state-dict key.
+
+        Tied entries are the same tensor.
+        """
+        return self._values
 
     @classmethod
     def from_state_dicts(cls, spec: GraphSpec, states: Sequence[StateDict]) -> ParameterGraph:

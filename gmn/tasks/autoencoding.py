@@ -26,6 +26,7 @@ from gmn.zoo import Zoo
 
 CLOUDS = {"sliced": NeuronSetLoss("sliced"), "tree": NeuronSetLoss("tree")}
 LOSSES = ("function", "set", "weights", *CLOUDS)
+MOST = 10_000  # networks that tell how far weights spread
 
 
 class Autoencoding(Task):
@@ -81,7 +82,9 @@ class Autoencoding(Task):
             self.grid = grid_of(population, height, width, corners)
         self.kind = "function" if self.grid is None else "image"
         super().__init__(population)
-        self._scales = {} if population is None else spreads(self.split("train")[0].graph)
+        self._scales = {}
+        if population is not None:
+            self._scales = spreads(self.split("train")[0].graph[:MOST])
 
     def targets(self, graph: ParameterGraph, numbers: Tensor) -> Tensor:
         """Images (B, channels, height, width), or outputs (B, numbers)."""
@@ -96,7 +99,7 @@ class Autoencoding(Task):
             raise UnsupportedArchitecture("it is fitted at once, so it cannot be an encoder")
         start = None
         if self._splits:
-            start = self.split("train")[0].graph.to_state_dict(0)
+            start = self.split("train")[0].graph[0].to_state_dict()
         return Autoencoder(encoder, Decoder(spec, self.outputs, start, self._scales))
 
     def loss(self, output: StackedGraph, target: Tensor) -> Tensor:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from gmn.graph import ParameterGraph
+from gmn.memory import available_bytes
 from gmn.tasks.labels import LabelError
 from gmn.zoo import Zoo
 
 SPLITS = ("train", "val", "test")
+PIECE = 1_000  # networks looked at together, of those that stay in their files
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ Targets = Callable[[ParameterGraph, Tensor], Tensor]
 def split_batches(population: Zoo, targets: Targets) -> dict[str, list[Batch]]:
     """The splits of a zoo, each as one batch per architecture.
 
+    Networks that would fill more than half of the free memory stay in their files, and every
+    minibatch is read from there.
+
     Args:
         population: the zoo.
         targets: from networks and their numbers in the zoo to what is to be predicted of them.
@@ -56,16 +61,22 @@ def split_batches(population: Zoo, targets: Targets) -> dict[str, list[Batch]]:
     Raises:
         LabelError: if weights are NaN or infinite; the message names the networks.
     """
+    fits = population.num_bytes <= available_bytes(torch.device("cpu")) / 2
     splits: dict[str, list[Batch]] = {}
     for split in SPLITS:
-        splits[split] = []
-        for architecture in population.architectures:
-            chosen = population.indices(split, architecture)
-            if len(chosen):
-                graph = population.graph(chosen)
-                _require_finite(population, graph, chosen)
-                splits[split].append(Batch(graph, targets(graph, chosen), chosen))
+        chosen = [population.indices(split, name) for name in population.architectures]
+        splits[split] = [_batch(population, targets, some, fits) for some in chosen if len(some)]
     return splits
+
+
+def _batch(population: Zoo, targets: Targets, numbers: Tensor, fits: bool) -> Batch:
+    graph = population.graph(numbers) if fits else population.stored(numbers)
+    size, found = len(numbers) if fits else PIECE, []
+    for start in range(0, len(numbers), size):
+        piece, chosen = graph[start : start + size], numbers[start : start + size]
+        _require_finite(population, piece, chosen)
+        found.append(targets(piece, chosen))
+    return Batch(graph, torch.cat(found), numbers)
 
 
 def _require_finite(population: Zoo, graph: ParameterGraph, chosen: Tensor) -> None:

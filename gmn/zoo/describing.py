@@ -27,8 +27,7 @@ def describe(zoo: Zoo) -> dict[str, Any]:
         Name, seed, configuration, card; counts by architecture and split; every numeric column
         with its range and histogram; bytes; when it was built and how long that took.
     """
-    manifest = zoo.manifest
-    size = sum(shard["bytes"] for shard in manifest["shards"])
+    manifest, size = zoo.manifest, zoo.num_bytes
     return {
         "name": manifest["name"],
         "seed": manifest["seed"],

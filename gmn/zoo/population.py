@@ -20,6 +20,7 @@ from gmn.zoo.index import is_number, numeric_columns
 from gmn.zoo.opening import read_zoo
 from gmn.zoo.reader import ShardReader
 from gmn.zoo.store import Row
+from gmn.zoo.stored import StoredGraph
 from gmn.zoo.stream import Stream
 
 
@@ -78,6 +79,11 @@ class Zoo:
     def architectures(self) -> list[str]:
         """Names of the architectures of the population, sorted."""
         return sorted({s["architecture"] for s in self.manifest["shards"] if s["networks"]})
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all shards."""
+        return sum(shard["bytes"] for shard in self.manifest["shards"])
 
     @property
     def extras(self) -> list[str]:
@@ -197,15 +203,24 @@ class Zoo:
         self, indices: Sequence[int] | Tensor, kind: str | None
     ) -> tuple[str, dict[str, Tensor]]:
         """The architecture of networks, and their tensors."""
-        numbers = self.numbers(indices)
-        shards, rows = self._shard[numbers], self._row[numbers]
-        names = {self.reader.architecture(shard) for shard in np.unique(shards).tolist()}
+        name, numbers = self.architecture(indices), self.numbers(indices)
+        return name, self.reader.gather(self._shard[numbers], self._row[numbers], kind)
+
+    def architecture(self, indices: Sequence[int] | Tensor) -> str:
+        """The name of the one architecture that several networks have.
+
+        Raises:
+            IndexError: If there are not so many networks.
+            ValueError: If there are none, or they are not all of one architecture.
+        """
+        shards = np.unique(self._shard[self.numbers(indices)])
+        names = {self.reader.architecture(shard) for shard in shards.tolist()}
         if len(names) != 1:
             raise ValueError(
-                f"stacked() needs networks of exactly one architecture, got {sorted(names)}. "
+                f"networks of exactly one architecture are needed, got {sorted(names)}. "
                 "Choose them with indices(split, architecture)."
             )
-        return names.pop(), self.reader.gather(shards, rows, kind)
+        return names.pop()
 
     def numbers(self, indices: Sequence[int] | Tensor) -> np.ndarray[Any, Any]:
         """Numbers of networks as an array, negative ones counted from the end.
@@ -266,6 +281,18 @@ class Zoo:
         """
         architecture, values = self._gather(indices, None)
         return ParameterGraph(self.spec(architecture), values)
+
+    def stored(self, indices: Sequence[int] | Tensor) -> StoredGraph:
+        """As :meth:`graph`, but networks are read when they are indexed, not now.
+
+        Args:
+            indices: Numbers of the networks, in the order wanted; at least one.
+
+        Raises:
+            IndexError: If there are not so many networks.
+            ValueError: If there are none, or they are not all of one architecture.
+        """
+        return StoredGraph(self, torch.from_numpy(self.numbers(indices)))
 
     def stream(
         self, batch_size: int, split: str | None = None, seed: int = 0, open_shards: int = 8

@@ -37,6 +37,7 @@ from gmn.train import (
 )
 from gmn.train.run import Run
 from gmn.zoo import catalogue
+from gmn.zoo.stored import StoredGraph
 from tests.gmn.commands import run
 
 EVERYTHING = Recipe(
@@ -173,6 +174,25 @@ def test_a_folder_changes_nothing_and_holds_one_run(
     (tmp_path / "run.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"run\.pt is damaged"):
         train(Mean(), task, Recipe(epochs=2), folder=tmp_path)
+
+
+def test_networks_that_fill_the_memory_stay_in_their_files(
+    folder: Path, task: AccuracyPrediction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "gmn.tasks.batches.available_bytes", lambda device: 2 * task.zoo.num_bytes - 1
+        )
+        patch.setattr("gmn.tasks.batches.PIECE", 7)
+        stored = AccuracyPrediction.open(folder)
+    assert isinstance(stored.split("train")[0].graph, StoredGraph)
+    assert not isinstance(task.split("train")[0].graph, StoredGraph)
+    results = []
+    for each in (task, stored):
+        torch.manual_seed(0)
+        results.append(train(gmn.nn.GMN(hidden=8, depth=1), each, Recipe(epochs=2, batch_size=9)))
+    assert torch.equal(results[0].prediction, results[1].prediction)
+    assert results[0].metrics == results[1].metrics
 
 
 def test_the_log_has_a_row_per_epoch(task: AccuracyPrediction, tmp_path: Path) -> None:

@@ -177,8 +177,9 @@ def test_wrong_questions_are_answered_with_the_choices(built):
         built.indices("training")
     with pytest.raises(ValueError, match="cnn-relu, cnn-tanh"):
         built.indices("train", "mlp")
-    with pytest.raises(ValueError, match="one architecture"):
-        built.stacked([0, 1])
+    for read in (built.stacked, built.graph, built.stored):
+        with pytest.raises(ValueError, match="exactly one architecture"):
+            read([0, 1])
     with pytest.raises(KeyError, match="test_accuracy"):
         built.labels("accuracy")
     with pytest.raises(ValueError, match="cnn-digits"):

@@ -50,6 +50,23 @@ def test_every_network_comes_once(many: zoo.Zoo, batch_size: int, open_shards: i
     assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
 
 
+def test_stored_networks_are_those_that_a_graph_holds(many: zoo.Zoo) -> None:
+    chosen = torch.randperm(len(many))[:300]
+    graph, stored = many.graph(chosen), many.stored(chosen)
+    assert (len(stored), stored.dtype, stored.device) == (300, graph.dtype, graph.device)
+    assert stored.spec is graph.spec
+    mask = torch.rand(300) < 0.3
+    for index in (7, -1, slice(5, 60, 2), slice(4, 4), [3, 3, 250], torch.tensor([299, 0]), mask):
+        for name, value in graph[index].values.items():
+            assert torch.equal(stored[index].values[name], value)
+    for name, value in graph.values.items():
+        assert torch.equal(stored.values[name], value)
+    with pytest.raises(IndexError):
+        stored[300]
+    with pytest.raises(IndexError, match="the zoo has 1000"):
+        many.stored([1000])
+
+
 def test_a_split_alone(many: zoo.Zoo) -> None:
     found = order_of(many.stream(16, split="val"))
     assert sorted(found.tolist()) == many.indices("val").tolist()
