@@ -105,6 +105,20 @@ def warm_shard(population: zoo.Zoo, batch: int) -> float:
     return len(orders) * batch / seconds
 
 
+def from_files(population: zoo.Zoo, batch: int) -> Rates:
+    """Networks per second in random minibatches of all, as training reads what memory cannot hold.
+
+    Every shard was read before: the first pass of a process also compares their checksums.
+    """
+    graph, clock = population.stored(range(len(population))), Clock()
+    orders = torch.randperm(len(population)).split(batch)[: max(1, 10_000 // batch)]
+    population.graph(range(0, len(population), PER_SHARD))
+    with clock:
+        for order in orders:
+            assert len(graph[order]) == batch
+    return clock.rates(len(orders) * batch)
+
+
 def stream(folder: Path, workers: int, passes: int, answer: multiprocessing.Queue) -> None:
     """In a process of its own: networks per second of each pass, peak memory, quality of mixing."""
     torch.set_num_threads(1)
@@ -175,6 +189,8 @@ def main() -> None:
             facts[f"warm_shard_per_second_batches_of_{batch}"] = round(
                 warm_shard(population, batch)
             )
+        for batch in (32, 256):
+            facts[f"from_files_per_second_batches_of_{batch}"] = from_files(population, batch)
         clock = Clock()
         with clock:
             assert zoo.verify(folder, progress=False).ok
