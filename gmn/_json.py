@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -50,10 +51,15 @@ def _decode(kind: Any, value: Any) -> Any:
 def _decode_object(kind: Any, value: Any) -> Any:
     if not isinstance(value, dict):
         raise TypeError(f"{value!r} should be an object with the fields of {kind.__name__}")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     if extra := value.keys() - {f.name for f in fields(kind)}:
         raise TypeError(f"{kind.__name__} has no field {', '.join(sorted(extra))}")
     return kind(**{name: _decode(hints[name], item) for name, item in value.items()})
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _decode_tuple(arguments: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
