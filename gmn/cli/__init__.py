@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 import converters
 from gmn import zoo
@@ -36,7 +37,8 @@ def main() -> None:
         FloatingPointError,
         EngineError,
     ) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
+        said = error.args[0] if isinstance(error, KeyError) and error.args else error
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(said))}", highlight=False)
         raise SystemExit(2) from error
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -25,7 +25,7 @@ from gmn.tasks import task_of
 from gmn.train import Recipe
 
 app = typer.Typer()
-console = Console()
+console = Console(markup=False)
 
 TaskName = Annotated[
     str | None,

@@ -19,7 +19,7 @@ from gmn.draw import draw as draw_spec
 from gmn.spec import GraphSpec
 
 app = typer.Typer()
-console = Console()
+console = Console(markup=False)
 
 
 @app.command()

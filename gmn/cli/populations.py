@@ -18,7 +18,7 @@ from gmn.zoo.importing import LAYOUTS, named_layout
 
 app = typer.Typer(no_args_is_help=True, help="Populations of trained networks.")
 app.add_typer(upkeep.app)
-console = Console()
+console = Console(markup=False)
 
 
 @app.command("build")
@@ -124,4 +124,4 @@ def import_zoo(
     for topic, value in card.items():
         console.print(f"  {topic}: {value}", highlight=False)
     for name in skipped:
-        console.print(f"  skipped {name}", highlight=False, markup=False)
+        console.print(f"  skipped {name}", highlight=False)

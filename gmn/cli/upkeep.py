@@ -18,7 +18,7 @@ from gmn.zoo.describing import lines
 from gmn.zoo.exporting import FORMATS
 
 app = typer.Typer()
-console = Console()
+console = Console(markup=False)
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a zoo.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")]
@@ -41,7 +41,7 @@ def print_card(population: zoo.Zoo) -> None:
     """Prints the data card of a zoo, and how long it took to build."""
     for facts in (population.manifest["card"], provenance.duration(population.folder)):
         for topic, value in facts.items():
-            console.print(f"  {topic}: {value}", highlight=False, markup=False)
+            console.print(f"  {topic}: {value}", highlight=False)
 
 
 @app.command()

@@ -163,10 +163,11 @@ class Autoencoding(Task):
 
 def _holds_images(population: Zoo) -> bool:
     """Whether networks are functions of two coordinates."""
-    if len(population.architectures) > 1:
+    if (count := len(population.architectures)) > 1:
         raise ValueError(
             f"{population.folder}: autoencoding makes networks of one architecture, and there are "
-            f"{', '.join(population.architectures)}; take one of them out of the population"
+            f"{count}; take one of them out of the population: gmn zoo filter {population.folder} "
+            f"--where architecture=={population.architectures[0]} --out OUT"
         )
     program = population.spec(population.architectures[0]).program
     shapes = [given.shape for given in program.inputs] if program is not None else []

@@ -60,7 +60,8 @@ class Zoo:
         return len(self.index)
 
     def __repr__(self) -> str:
-        kinds = ", ".join(self.architectures)
+        names = self.architectures
+        kinds = ", ".join(names) if len(names) <= 3 else f"{len(names)} architectures"
         return f"Zoo({self.manifest['name']!r}, {len(self)} networks of {kinds})"
 
     @cached_property

@@ -143,3 +143,13 @@ def test_help_teaches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     for command in (("inspect",), ("verify",), ("draw",), ("compare",), ("zoo", "build")):
         assert run(monkeypatch, *command, "--help") == 0
         assert "Example:" in capsys.readouterr().out
+
+
+def test_errors_are_printed_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Without quotes around what a KeyError says, and with brackets that look like markup."""
+    assert run(monkeypatch, "compare", str(tmp_path), "-m", "mine[b]", "--out", str(tmp_path)) == 2
+    assert "error: no model is called 'mine[b]'" in capsys.readouterr().err
+    assert run(monkeypatch, "zoo", "show", str(tmp_path / "[red]x")) == 2
+    assert "[red]x is not a zoo" in capsys.readouterr().err.replace("\n", "")
