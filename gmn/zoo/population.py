@@ -284,7 +284,7 @@ class Zoo:
         return ParameterGraph(self.spec(architecture), values)
 
     def stored(self, indices: Sequence[int] | Tensor) -> StoredGraph:
-        """As :meth:`graph`, but networks are read when they are indexed, not now.
+        """As :meth:`graph`, but networks are read when their values are asked for, not now.
 
         Args:
             indices: Numbers of the networks, in the order wanted; at least one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 class StoredGraph(ParameterGraph):
     """Networks of one architecture, for populations that are larger than memory.
 
-    Indexing reads the chosen networks alone, as a graph in memory. What needs the values of all
-    reads all of them, every time.
+    Values are read when they are first asked for, and kept from then on; a slice is such a graph
+    again. Other indices read the chosen networks at once, into a graph in memory.
 
     Args:
         zoo: the population.
@@ -33,9 +34,9 @@ class StoredGraph(ParameterGraph):
         self.spec = zoo.spec(zoo.architecture(numbers))
         self._zoo, self._numbers = zoo, numbers
 
-    @property
+    @cached_property
     def values(self) -> dict[str, Tensor]:
-        """Stacked tensors of shape (B, *entry shape) by state-dict key, read now."""
+        """Stacked tensors of shape (B, *entry shape) by state-dict key."""
         return self._zoo.graph(self._numbers).values
 
     def __len__(self) -> int:
@@ -43,9 +44,13 @@ class StoredGraph(ParameterGraph):
         return len(self._numbers)
 
     def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> ParameterGraph:
-        """The networks at ``index`` (int, slice, index tensor or mask) as a graph in memory."""
+        """The networks at ``index`` (int, slice, index tensor or mask) as a graph."""
         chosen = self._numbers[index].reshape(-1)
-        return self._zoo.graph(chosen) if len(chosen) else self[:1][:0]
+        if not len(chosen):
+            return self[0][:0]
+        if isinstance(index, slice):
+            return StoredGraph(self._zoo, chosen)
+        return self._zoo.graph(chosen)
 
     @property
     def dtype(self) -> torch.dtype:

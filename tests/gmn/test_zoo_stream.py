@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 from torch.utils.data import DataLoader
 
 from gmn import zoo
+from gmn.zoo.stored import StoredGraph
 from gmn.zoo.stream import Stream
 from tests.gmn.lines import lines
 
@@ -59,7 +60,10 @@ def test_stored_networks_are_those_that_a_graph_holds(many: zoo.Zoo) -> None:
     for index in (7, -1, slice(5, 60, 2), slice(4, 4), [3, 3, 250], torch.tensor([299, 0]), mask):
         for name, value in graph[index].values.items():
             assert torch.equal(stored[index].values[name], value)
+    part = stored[100:200][50:]
+    assert isinstance(part, StoredGraph)
     for name, value in graph.values.items():
+        assert torch.equal(part.values[name], value[150:200])
         assert torch.equal(stored.values[name], value)
     with pytest.raises(IndexError):
         stored[300]
