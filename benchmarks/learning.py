@@ -86,7 +86,7 @@ def dual_in_rounds(spec: GraphSpec, outputs: int) -> DualGMN:
     return DualGMN(64, 4, InvariantHead(outputs), sweeps=False)
 
 
-def narrow_scale_gmn(spec: GraphSpec, outputs: int | EditHead) -> ScaleGMN:
+def scale_gmn_64(spec: GraphSpec, outputs: int | EditHead) -> ScaleGMN:
     """The preset, half as wide; layers are kept, which takes four fifths of the time."""
     head = outputs if isinstance(outputs, EditHead) else InvariantHead(outputs)
     return ScaleGMN(64, 4, head, recompute=False)
@@ -96,7 +96,7 @@ OWN: dict[str, registry.Factory] = {
     "dual-gmn-grid": dual_on_grid,
     "probe-net-grid": probing_on_grid,
     "dual-gmn-rounds": dual_in_rounds,
-    "scale-gmn-64": narrow_scale_gmn,
+    "scale-gmn-64": scale_gmn_64,
     **{f"dual-gmn-{k}": partial(dual_with, k) for k in (2, 4, 8, 16)},
     **{f"probe-net-{k}": partial(probing_with, k) for k in (2, 4, 8, 16)},
 }
