@@ -87,12 +87,21 @@ class Ranks:
         if not self.first:
             torch.manual_seed(derive_seed(seed, "rank", self.rank, epoch))
 
-    def part(self, batch: Batch) -> Batch:
-        """This process' part of a batch; without networks if there are not enough."""
+    def parts(self, batches: Sequence[Batch]) -> list[Batch]:
+        """This process' part of batches: so many networks in a row; without those that are empty.
+
+        Cutting every batch would leave nearly all to the last process where each holds one network.
+        """
         if self.size == 1:
-            return batch
-        ends = [len(batch) * rank // self.size for rank in (self.rank, self.rank + 1)]
-        return batch[slice(*ends)]
+            return list(batches)
+        total, first, found = sum(map(len, batches)), 0, []
+        low, high = (total * rank // self.size for rank in (self.rank, self.rank + 1))
+        for batch in batches:
+            start, stop = max(low - first, 0), min(high - first, len(batch))
+            if start < stop:
+                found.append(batch[start:stop])
+            first += len(batch)
+        return found
 
     def in_one_memory(self, batch: Batch) -> int:
         """Networks of a batch that share a memory: a part on a GPU of its own, else all."""
@@ -124,19 +133,12 @@ class Ranks:
         """:func:`gmn.train.predict`, of which every process does its part and gets all."""
         if self.size == 1:
             return predict(model, task, parts, batch_size)
-        own = [batch for batch in map(self.part, parts) if len(batch)]
-        found: list[Tensor] = []
-        if own:
-            prediction, _ = predict(model, task, own, batch_size)
-            found = list(prediction.split([len(batch) for batch in own]))
+        own = self.parts(parts)
+        found = predict(model, task, own, batch_size)[0] if own else None
         pieces: list[Any] = [None] * self.size
-        distributed.all_gather_object(pieces, dict(zip(self._busy(parts), found, strict=True)))
-        whole = [piece[n] for n in range(len(parts)) for piece in pieces if n in piece]
-        return torch.cat(whole), torch.cat([part.target for part in parts]).cpu()
-
-    def _busy(self, parts: Sequence[Batch]) -> list[int]:
-        """Numbers of the batches of which this process has networks."""
-        return [number for number, batch in enumerate(parts) if len(self.part(batch))]
+        distributed.all_gather_object(pieces, found)
+        whole = torch.cat([piece for piece in pieces if piece is not None])
+        return whole, torch.cat([part.target for part in parts]).cpu()
 
     def wait(self) -> None:
         """Returns when all processes are here."""

@@ -149,20 +149,17 @@ def _step(run: Run, task: Task, pieces: list[Batch]) -> float:
     """One step on a minibatch; the sum of its networks' losses."""
     recipe, size, device = run.recipe, sum(map(len, pieces)), device_of(run.model)
     total, why = 0.0, "another process says why"
+    batches = [piece.to(device or piece.graph.device) for piece in pieces]
+    if recipe.augment is not None:
+        batches = [replace(b, graph=recipe.augment(b.graph, run.chance)) for b in batches]
     run.optimiser.zero_grad()
-    for piece in pieces:
-        batch = piece.to(device or piece.graph.device)
-        if recipe.augment is not None:
-            batch = replace(batch, graph=recipe.augment(batch.graph, run.chance))
-        own = run.ranks.part(batch)
-        if not len(own):  # fewer networks than processes
-            continue
-        output = _output(run.model, own.graph, recipe.bf16)
-        loss = task.loss(output, own.target) * (len(own) / size)
+    for batch in run.ranks.parts(batches):
+        output = _output(run.model, batch.graph, recipe.bf16)
+        loss = task.loss(output, batch.target) * (len(batch) / size)
         loss.backward()
         total += float(loss.detach())
         if not math.isfinite(total):
-            why = _culprits(task, own, output)
+            why = _culprits(task, batch, output)
             break
     mean = run.ranks.sum(total)
     if not math.isfinite(mean):

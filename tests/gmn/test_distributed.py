@@ -104,20 +104,20 @@ def test_what_cannot_be_split_is_refused_and_every_process_stops(
 def test_alone_nothing_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ranks() == Ranks(0, 1)
     batch = Batch(None, torch.zeros(3))  # type: ignore[arg-type]
-    assert Ranks().part(batch) is batch
-    value = torch.tensor(1 / 3)
-    assert Ranks().sum(value) == float(value)
+    assert Ranks().parts([batch, batch]) == [batch, batch]
+    assert Ranks().sum(1 / 3) == 1 / 3
 
 
-def test_parts_cover_a_batch_once() -> None:
-    class Numbers(list):  # type: ignore[type-arg]
-        pass
-
-    for count in range(12):
-        for size in range(2, 7):
-            parts = [Ranks(rank, size).part(Numbers(range(count))) for rank in range(size)]  # type: ignore[arg-type]
-            assert [number for part in parts for number in part] == list(range(count))
-            assert max(map(len, parts)) - min(map(len, parts)) <= 1
+@pytest.mark.parametrize("lengths", [[0], [1], [11], [1] * 9, [5, 0, 1, 1, 7], [2, 30]])
+@pytest.mark.parametrize("size", [2, 3, 6])
+def test_parts_cover_batches_once(lengths: list[int], size: int) -> None:
+    batches = [[(n, i) for i in range(length)] for n, length in enumerate(lengths)]
+    parts = [Ranks(rank, size).parts(batches) for rank in range(size)]  # type: ignore[arg-type]
+    assert all(len({n for n, _ in piece}) == 1 for part in parts for piece in part)  # type: ignore[attr-defined]
+    counts = [sum(map(len, part)) for part in parts]
+    whole = [one for part in parts for piece in part for one in piece]
+    assert whole == [one for batch in batches for one in batch]
+    assert max(counts) - min(counts) <= 1
 
 
 # --- kills --------------------------------------------------------------------------------------
