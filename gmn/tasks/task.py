@@ -93,10 +93,15 @@ class Task(ABC):
         Raises:
             ValueError: if there is no such data.
         """
-        if name not in self._splits:
+        if self._splits.get(name):
+            return self._splits[name]
+        if self._zoo is not None and name in self._splits:
+            folder = self.zoo.folder
+            found = f"{folder} has no networks in split {name!r}; gmn zoo show {folder} counts them"
+        else:
             known = ", ".join(self._splits) or "none: it was made without a population"
-            raise ValueError(f"{self.name}: no split {name!r}; known: {known}")
-        return self._splits[name]
+            found = f"no split {name!r}; known: {known}"
+        raise ValueError(f"{self.name}: {found}")
 
     def build(self, factory: Factory, spec: GraphSpec) -> nn.Module | Estimator:
         """The model that answers this task.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gmn.graph import ParameterGraph
 from gmn.memory import check_fits
 from gmn.registry import Estimator
-from gmn.tasks.batches import Batch, minibatches, network_names, not_finite
+from gmn.tasks.batches import SPLITS, Batch, minibatches, network_names, not_finite
 from gmn.tasks.task import Task
 from gmn.train.distributed import ranks
 from gmn.train.evaluate import device_of
@@ -76,11 +76,14 @@ def train(
     Raises:
         FloatingPointError: if the loss becomes NaN or infinite.
         DoesNotFit: if a step needs more memory than there is; said before it is allocated.
-        ValueError: if the folder holds another run, the model is an estimator and there is a
-            folder, or several processes train a model with batch normalisation.
+        ValueError: if a split has no networks, the folder holds another run, the model is an
+            estimator and there is a folder, or several processes train a model with batch
+            normalisation.
     """
     recipe = Recipe() if recipe is None else recipe
     report = _silent if report is None else report
+    for name in SPLITS:
+        task.split(name)  # now rather than after hours: one of them may be empty
     if not isinstance(model, nn.Module):
         if folder is not None:
             raise ValueError(f"{type(model).__name__} is fitted at once: it has no run to store")

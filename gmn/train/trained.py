@@ -159,7 +159,7 @@ def fit(
     }
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = problem.build(factory, next(iter(specs.values())))
+        net = problem.build(factory, problem.split("train")[0].graph.spec)
         if not isinstance(net, nn.Module):
             raise ValueError(
                 f"{model} is fitted at once instead of by gradient steps, so there are no weights "

@@ -195,6 +195,17 @@ def test_networks_that_fill_the_memory_stay_in_their_files(
     assert results[0].metrics == results[1].metrics
 
 
+@pytest.mark.parametrize("missing", ["train", "val", "test"])
+def test_an_empty_split_is_noticed_before_training(
+    task: AccuracyPrediction, tmp_path: Path, missing: str
+) -> None:
+    criteria = [f"split!={missing}"]
+    part = zoo.filtered(task.zoo, zoo.select(task.zoo, criteria), tmp_path / "zoo", criteria)
+    with pytest.raises(ValueError, match=f"has no networks in split '{missing}'"):
+        fit(part.folder, "flat-mlp", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
 def test_the_log_has_a_row_per_epoch(task: AccuracyPrediction, tmp_path: Path) -> None:
     metrics: list[float] = []
     report = lambda _, metric: metrics.append(metric)  # noqa: E731
