@@ -246,7 +246,7 @@ def test_a_decoder_begins_at_a_network(population: zoo.Zoo) -> None:
 
 def test_what_cannot_be_autoencoded_is_refused(population: zoo.Zoo, tmp_path: Path) -> None:
     cnns = small_zoo(tmp_path)
-    with pytest.raises(ValueError, match="networks of one architecture, and there are cnn-relu, c"):
+    with pytest.raises(ValueError, match="networks of one architecture, and there are 2; take"):
         Autoencoding(cnns)
     task = Autoencoding(population, latent=4)
     with pytest.raises(UnsupportedArchitecture, match="fitted at once, so it cannot be an encoder"):
