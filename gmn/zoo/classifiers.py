@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import torch
 from torch import nn
 
 from gmn.zoo.builders import State
@@ -32,10 +31,6 @@ class ClassifierBuilder(RunBuilder):
     def shortest(self) -> int:
         """Steps of the shortest run."""
         return int(self.ranges.steps.low)
-
-    def recipe(self, generator: torch.Generator) -> Recipe:
-        """The hyper-parameters of one run."""
-        return self.ranges.draw(generator)
 
     def steps_of(self, recipe: Recipe) -> int:
         """How many steps a run of this recipe has."""

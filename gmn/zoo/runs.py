@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,13 @@ from gmn.zoo.store import Row
 from gmn.zoo.training import BATCH_SIZE, Job, checkpoint_steps, mean_gradients, seen
 
 
+class Ranges(Protocol):
+    """A distribution of recipes."""
+
+    def draw(self, generator: torch.Generator) -> Any:
+        """The hyper-parameters of one run."""
+
+
 @dataclass(frozen=True)
 class RunBuilder(Builder):
     """Classifiers of one image set, each trained by a recipe and from a seed of its own.
@@ -27,11 +34,13 @@ class RunBuilder(Builder):
     Attributes:
         images: Name of the image set.
         architectures: Names of the architectures.
+        ranges: Where the hyper-parameters come from.
         options: Checkpoints of each run, and gradients.
     """
 
     images: str
     architectures: tuple[str, ...]
+    ranges: Ranges
     options: Options = field(default=DEFAULT, kw_only=True)
 
     @property
@@ -64,10 +73,6 @@ class RunBuilder(Builder):
     @abstractmethod
     def shortest(self) -> int:
         """Steps of the shortest run."""
-
-    @abstractmethod
-    def recipe(self, generator: torch.Generator) -> Any:
-        """The hyper-parameters of one run."""
 
     @abstractmethod
     def steps_of(self, recipe: Any) -> int:
@@ -143,7 +148,7 @@ class RunBuilder(Builder):
     def _drawn(self, runs: Sequence[int], seed: int) -> tuple[list[Any], list[int]]:
         """The recipe and the seed of each run."""
         recipes = [
-            self.recipe(torch.Generator().manual_seed(derive_seed(seed, "recipe", run)))
+            self.ranges.draw(torch.Generator().manual_seed(derive_seed(seed, "recipe", run)))
             for run in runs
         ]
         return recipes, [derive_seed(seed, "network", run) for run in runs]

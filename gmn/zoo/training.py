@@ -117,16 +117,27 @@ def draw_job(module: nn.Module, recipe: Recipe, seed: int, images: ImageSet) -> 
     generator = torch.Generator().manual_seed(seed)
     initial = initial_state(module, recipe.init_scale, images.train_images.dtype, generator)
     total = len(images.train_labels)
-    count = max(1, round(recipe.data_fraction * total))
-    chosen = torch.randperm(total, generator=generator)[:count]
-    visible = torch.zeros(total, dtype=torch.bool)
-    visible[chosen] = True
+    chosen, visible = choose_images(total, recipe.data_fraction, generator)
     classes = int(images.train_labels.max()) + 1
     random_labels = torch.randint(classes, (total,), generator=generator)
     noisy = torch.rand(total, generator=generator) < recipe.label_noise
-    picks = torch.randint(count, (recipe.steps, BATCH_SIZE), generator=generator)
+    picks = torch.randint(len(chosen), (recipe.steps, BATCH_SIZE), generator=generator)
     labels = torch.where(noisy, random_labels, images.train_labels)
     return Job(initial, labels, visible, chosen[picks])
+
+
+def choose_images(total: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draws which images a network may see: their numbers, and for all images whether it may.
+
+    Args:
+        total: Number of images.
+        share: Of them; at least one is chosen.
+        generator: The source of chance.
+    """
+    chosen = torch.randperm(total, generator=generator)[: max(1, round(share * total))]
+    visible = torch.zeros(total, dtype=torch.bool)
+    visible[chosen] = True
+    return chosen, visible
 
 
 def initial_state(

@@ -41,10 +41,6 @@ class TransformerBuilder(RunBuilder):
         """Steps of every run."""
         return self.steps
 
-    def recipe(self, generator: torch.Generator) -> TransformerRecipe:
-        """The hyper-parameters of one run."""
-        return self.ranges.draw(generator)
-
     def steps_of(self, recipe: TransformerRecipe) -> int:
         """Steps of every run."""
         return self.steps

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from gmn.zoo.builders import State, stack
 from gmn.zoo.images import ImageSet
-from gmn.zoo.training import BATCH_SIZE, Job, checkpoint_steps
+from gmn.zoo.training import BATCH_SIZE, Job, checkpoint_steps, choose_images
 from gmn.zoo.transformer_recipe import TransformerRecipe
 
 EVALUATION_BATCH = 100
@@ -84,11 +84,8 @@ def draw_transformer_job(
     initialise(module, recipe.init_std, generator)
     initial = {name: value.clone() for name, value in module.state_dict().items()}
     total = len(images.train_labels)
-    count = max(1, round(recipe.data_fraction * total))
-    chosen = torch.randperm(total, generator=generator)[:count]
-    visible = torch.zeros(total, dtype=torch.bool)
-    visible[chosen] = True
-    picks = torch.randint(count, (steps, BATCH_SIZE), generator=generator)
+    chosen, visible = choose_images(total, recipe.data_fraction, generator)
+    picks = torch.randint(len(chosen), (steps, BATCH_SIZE), generator=generator)
     return Job(initial, images.train_labels, visible, chosen[picks])
 
 
