@@ -6,7 +6,7 @@ an operation whose results have the shapes that the module gave on the example i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,13 +35,15 @@ def name_of_class(kind: type[nn.Module]) -> str:
 
 
 @contextmanager
-def as_operations(model: nn.Module, example_inputs: tuple[Any, ...]) -> Iterator[None]:
+def as_operations(
+    model: nn.Module, example_inputs: tuple[Any, ...], example_kwargs: Mapping[str, Any]
+) -> Iterator[None]:
     """Makes every registered module inside ``model`` one operation while it is exported."""
     leaves = [m for m in model.modules() if m is not model and name_of_class(type(m)) in CLASSES]
     if not leaves:
         yield
         return
-    calls = _record(model, leaves, example_inputs)
+    calls = _record(model, leaves, example_inputs, example_kwargs)
     own = {module: vars(module).get("forward") for module in leaves}
     for module in leaves:
         vars(module)["forward"] = _operation(module, iter(calls[module]))
@@ -59,7 +61,10 @@ Call = tuple[int, pytree.TreeSpec]
 
 
 def _record(
-    model: nn.Module, leaves: list[nn.Module], example_inputs: tuple[Any, ...]
+    model: nn.Module,
+    leaves: list[nn.Module],
+    example_inputs: tuple[Any, ...],
+    example_kwargs: Mapping[str, Any],
 ) -> dict[nn.Module, list[Call]]:
     """Runs the model once: the number of every call of a leaf, and how its results are nested."""
     calls: dict[nn.Module, list[Call]] = {module: [] for module in leaves}
@@ -71,7 +76,7 @@ def _record(
 
     hooks = [module.register_forward_hook(note) for module in leaves]
     try:
-        model(*example_inputs)
+        model(*example_inputs, **example_kwargs)
     finally:
         for hook in hooks:
             hook.remove()

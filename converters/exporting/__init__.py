@@ -1,0 +1,1 @@
+"""From a module to its functional program: one graph of operations without side effects."""
