@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gmn._fold import fold, fold_names
 
 if TYPE_CHECKING:
-    from gmn.spec import Axis, EdgeSet, Gauge, GraphSpec, NodeSet, Scaling, ScalingTerm, Translation
+    from gmn.spec import (
+        Axis,
+        EdgeSet,
+        Gauge,
+        GraphSpec,
+        NodeSet,
+        Scaling,
+        ScalingTerm,
+        StateEntry,
+        Translation,
+    )
 
 
 def describe(spec: GraphSpec) -> str:
@@ -28,7 +39,30 @@ def describe(spec: GraphSpec) -> str:
         lines += ["", "translations", *_columns(rows)]
     if spec.unknown:
         lines += ["", f"operations without a rule: {', '.join(spec.unknown)}"]
-    return "\n".join(lines)
+    if spec.left_out:
+        rows = [(entry.name, _content(entry)) for entry in spec.left_out]
+        lines += ["", "not on the graph, since never read", *_columns(rows)]
+    return "\n".join([*lines, *_experience(spec)])
+
+
+def _content(entry: StateEntry) -> str:
+    """How many numbers of what type an entry holds."""
+    count = math.prod(entry.shape)
+    kind = "complex number" if entry.complex else "number" if entry.floating else "integer"
+    return f"{count:,} {kind}{'' if count == 1 else 's'}"
+
+
+def _experience(spec: GraphSpec) -> list[str]:
+    """Which symmetries were tried on the module."""
+    group = spec.symmetries
+    names = {part.name for part in (*group.permutations, *group.followed)}
+    if not names:
+        return []
+    held, why = len(names.intersection(spec.tried)), f": {spec.untried}" if spec.untried else ""
+    if not held:
+        return ["", f"not tried{why}"]
+    share = f"all of {held}" if held == len(names) else f"{held} of {len(names)}"
+    return ["", f"tried: {share} symmetries on random weights{why and f'; others not{why}'}"]
 
 
 def _node_row(spec: GraphSpec, nodes: NodeSet) -> tuple[str, ...]:

@@ -18,12 +18,15 @@ import torch
 from torch import Tensor
 
 from gmn.graph import ParameterGraph
+from gmn.values import as_real, is_finite, like
 
 Net = Callable[[ParameterGraph], Tensor]  # answers (B, outputs)
 
 
 def gradient(net: Net, graph: ParameterGraph, output: int = 0) -> ParameterGraph:
-    """The derivative of one output by every parameter and every statistic.
+    """The derivative of one output by every parameter, every statistic and every constant.
+
+    Of integers and masks it is 0: they cannot change by small amounts.
 
     It is orthogonal to every continuous symmetry that the metanetwork is invariant to: along it,
     the answer does not change.
@@ -60,7 +63,7 @@ def saliency(net: Net, graph: ParameterGraph, output: int = 0) -> ParameterGraph
         ValueError: if the answer is not of shape (B, outputs), or has fewer outputs.
     """
     slopes, values = gradient(net, graph, output).values, _floating(graph)
-    return _attributed(graph, {n: (slopes[n] * v).abs().detach() for n, v in values.items()})
+    return _attributed(graph, {n: _size(_times(slopes[n], v)) for n, v in values.items()})
 
 
 def integrated_gradients(
@@ -99,7 +102,7 @@ def integrated_gradients(
         between = {n: start.values[n] + (1 + place) / 2 * way for n, way in ways.items()}
         slopes = gradient(net, graph.replace(between), output).values
         totals = {n: total + weight / 2 * slopes[n] for n, total in totals.items()}
-    return _attributed(graph, {n: (totals[n] * way).detach() for n, way in ways.items()})
+    return _attributed(graph, {n: _times(totals[n], way) for n, way in ways.items()})
 
 
 def shares(attribution: ParameterGraph) -> dict[str, Tensor]:
@@ -118,8 +121,19 @@ def shares(attribution: ParameterGraph) -> dict[str, Tensor]:
 
 
 def _floating(graph: ParameterGraph) -> dict[str, Tensor]:
-    entries = (entry for entry in graph.spec.entries if entry.tied_to is None and entry.floating)
-    return {entry.name: graph.values[entry.name] for entry in entries}
+    entries = [e for e in graph.spec.entries if e.tied_to is None and (e.floating or e.complex)]
+    values = {entry.name: graph.values[entry.name] for entry in entries}
+    return {name: value for name, value in values.items() if is_finite(value)}
+
+
+def _times(slopes: Tensor, values: Tensor) -> Tensor:
+    """Products number by number; real parts with real parts, imaginary with imaginary ones."""
+    return like(as_real(slopes.detach()) * as_real(values.detach()), values)
+
+
+def _size(values: Tensor) -> Tensor:
+    """Absolute numbers, of both parts of complex ones."""
+    return like(as_real(values).abs(), values)
 
 
 def _answer(net: Net, graph: ParameterGraph, output: int) -> Tensor:

@@ -22,6 +22,7 @@ from gmn.stack import StackedGraph
 from gmn.topology import tap_positions
 
 CODE = 24
+CONTEXT = 0.5  # how much the surroundings of an operation count; the operation itself counts 1
 NODE_FEATURES = 3 * CODE + 2
 EDGE_FEATURES = 2 * CODE + 3
 TAP_FEATURES = 1 + 3 * 6
@@ -32,7 +33,8 @@ def value_features(graph: ParameterGraph, edges: EdgeSet) -> Tensor:
     """The parameters of an edge set, at comparable magnitude across widths.
 
     Weights are multiplied by the square root of their fan-in (Kaiming's normalisation); variances
-    enter as logarithms. The second feature is compressed, so that large values do not hide others.
+    enter as logarithms, constants compressed. The second feature is compressed, so that large
+    values do not hide others.
 
     Returns:
         Tensor of shape (B, pairs, taps, 2).
@@ -42,6 +44,8 @@ def value_features(graph: ParameterGraph, edges: EdgeSet) -> Tensor:
         values = values * math.sqrt(fan_in(edges))
     elif edges.kind == "variance":
         values = values.clamp(min=1e-12).log()
+    elif edges.kind == "constant":
+        values = values.asinh()
     return torch.stack([values, torch.asinh(10 * values) / 5], dim=-1)
 
 
@@ -139,8 +143,8 @@ class Stacked:
 
 
 def fan_in(edges: EdgeSet) -> int:
-    """Number of parameters that enter each target neuron."""
-    return math.prod(dim.size for dim in edges.dims if dim.port in ("source", "tap"))
+    """Number of parameters that enter each target neuron, or 1 if there are none."""
+    return math.prod(dim.size for dim in edges.dims if dim.port in ("source", "tap")) or 1
 
 
 @lru_cache(maxsize=64)
@@ -162,7 +166,7 @@ def _describe_nodes(spec: GraphSpec, nodes: NodeSet) -> Tensor:
         [
             _direction(f"role {nodes.role}") + operations[0],
             operations[1],
-            torch.tensor([math.log(nodes.size) / 4, float(len(nodes.operations))]),
+            torch.tensor([math.log(max(nodes.size, 1)) / 4, float(len(nodes.operations))]),
         ]
     )
     return torch.cat([shared.expand(nodes.size, -1), _positions(spec, nodes)], dim=1)
@@ -176,13 +180,14 @@ def _positions(spec: GraphSpec, nodes: NodeSet) -> Tensor:
         if not spec.axis(name).movable:
             angles = torch.arange(1, size + 1).unsqueeze(1) * frequencies
             code = torch.cat([angles.sin(), angles.cos()], dim=1).roll(place, dims=1)
-            result += code.view([size if i == place else 1 for i in range(len(nodes.shape))] + [-1])
+            sizes = [size if i == place else 1 for i in range(len(nodes.shape))]
+            result += code.view(*sizes, CODE)
     return result.reshape(nodes.size, CODE)
 
 
 @lru_cache(maxsize=64)
 def edge_descriptions(spec: GraphSpec) -> Tensor:
-    """What the spec says about each edge set: kind, operation, depth, fan-in, tying, route.
+    """What the spec says about each edge set: kind, operation, depth, fan-in, tying, surroundings.
 
     Returns:
         Tensor of shape (edge sets, EDGE_FEATURES); cached, so treat it as read-only.
@@ -195,13 +200,21 @@ def edge_descriptions(spec: GraphSpec) -> Tensor:
                     _direction(f"kind {edges.kind}")
                     + _direction(f"tied {bool(edges.tied_to)}")
                     + sum(_direction(f"route {step}") for step in edges.route),
-                    operation_code(edges.operation),
+                    operation_code(edges.operation) + _context_code(edges.context),
                     torch.tensor([edges.depth / deepest, edges.depth / 8, math.log(fan_in(edges))]),
                 ]
             )
             for edges in spec.edge_sets
         ]
     )
+
+
+def _context_code(context: str) -> Tensor:
+    """Of length about ``CONTEXT``; contexts that differ only far away have most of it in common."""
+    code, digests = torch.zeros(CODE), [part for part in context.split(".") if part]
+    for reach, digest in enumerate(digests, start=1):
+        code += CONTEXT / math.sqrt(len(digests)) * _direction(f"context {reach} {digest}")
+    return code
 
 
 @lru_cache(maxsize=256)

@@ -6,12 +6,14 @@ import hashlib
 import os
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.spec import GraphSpec, SpecError
+from gmn.values import as_real
 
 FORMAT_VERSION = "1"
 SPEC = "spec.json"
@@ -73,7 +75,7 @@ def load(folder: str | os.PathLike[str]) -> ParameterGraph:
     text = (place / SPEC).read_bytes()
     try:
         spec = GraphSpec.from_json(text.decode())
-        return ParameterGraph(spec, _read_weights(place / WEIGHTS, text))
+        return ParameterGraph(spec, _joined(spec, _read_weights(place / WEIGHTS, text)))
     except (SpecError, UnicodeDecodeError) as error:
         raise GraphFileError(f"{place / SPEC}: {error}") from error
     except (SafetensorError, StateDictError, OSError) as error:
@@ -95,14 +97,26 @@ def _read_weights(path: Path, spec: bytes) -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
+def _joined(spec: GraphSpec, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with the pairs of complex entries as complex numbers."""
+    pairs = {entry.name for entry in spec.entries if entry.complex}
+    return {
+        name: torch.view_as_complex(value) if name in pairs and not value.is_complex() else value
+        for name, value in weights.items()
+    }
+
+
 def _apart(graph: ParameterGraph) -> dict[str, Tensor]:
-    """The untied values, none of which shares memory with another, as safetensors asks."""
+    """The untied values, none of which shares memory with another, as safetensors asks.
+
+    Complex numbers are pairs: safetensors has no type for those of double precision.
+    """
     result: dict[str, Tensor] = {}
     seen: set[int] = set()
     for entry in graph.spec.entries:
         if entry.tied_to is not None:
             continue
-        value = graph.values[entry.name].detach().contiguous()
+        value = as_real(graph.values[entry.name].detach()).contiguous()
         storage = value.untyped_storage().data_ptr()
         result[entry.name] = value.clone() if storage in seen else value
         seen.add(storage)

@@ -10,6 +10,14 @@ from torch import Tensor
 
 from gmn.spec import EdgeSet, GraphSpec, StateEntry
 from gmn.topology import pair_index, tap_order, tap_positions, topology, view_block
+from gmn.values import (
+    as_floating,
+    is_eight_bit,
+    is_finite,
+    like,
+    with_blocks,
+    without_blocks,
+)
 
 if TYPE_CHECKING:
     import networkx
@@ -66,11 +74,12 @@ class ParameterGraph:
         """Stacks the state dicts of networks that all have the architecture ``spec``.
 
         A single state dict is wrapped without copying, so weights that are memory-mapped from a
-        file stay so. All floating-point values are read once, to refuse NaN and infinity.
+        file stay so. All values on the graph are read once, to refuse NaN and infinity; a constant
+        may hold 0 and minus infinity (a mask). Buffers that are no edges may hold anything.
 
         Args:
             spec: the architecture, traced once.
-            states: one state dict per network; all values finite.
+            states: one state dict per network; all values on the graph finite.
 
         Raises:
             StateDictError: if a state dict has missing or extra keys, other shapes, integer
@@ -85,8 +94,10 @@ class ParameterGraph:
         for entry in spec.entries:
             if entry.tied_to is None:
                 values[entry.name] = _stack([state[entry.name] for state in states], entry.name)
-                _check_finite(values[entry.name], entry.name)
-        return cls(spec, values)
+        graph = cls(spec, values)
+        for name in dict.fromkeys(edges.parameter for edges in spec.edge_sets):
+            _check_finite(graph.numbers(name), name)
+        return graph
 
     @classmethod
     def cat(cls, graphs: Sequence[ParameterGraph]) -> ParameterGraph:
@@ -126,38 +137,62 @@ class ParameterGraph:
         names = [entry.name for entry in self.spec.entries if entry.tied_to is None]
         return ParameterGraph(self.spec, {name: function(self.values[name]) for name in names})
 
-    def _first_floating(self) -> Tensor:
-        for value in self.values.values():
-            if value.is_floating_point():
-                return value
-        return torch.empty(0)
-
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the first floating-point entry."""
-        return self._first_floating().dtype
+        """Type in which metanetworks read it: that of the first floating-point or complex entry.
+
+        float32 if that has eight bits.
+        """
+        for value in self.values.values():
+            if value.is_floating_point() or value.is_complex():
+                return torch.float32 if is_eight_bit(value.dtype) else value.dtype.to_real()
+        return torch.get_default_dtype()
 
     @property
     def device(self) -> torch.device:
         """Device of the values."""
-        return self._first_floating().device
+        return next(iter(self.values.values()), torch.empty(0)).device
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> ParameterGraph:
-        """Moves the values; ``dtype`` applies to floating-point entries only."""
-        return self._map(
-            lambda v: v.to(device=device, dtype=dtype if v.is_floating_point() else None)
-        )
+        """Moves the values; ``dtype`` applies to floating-point and complex entries only.
+
+        Complex entries become complex128 with float64, complex64 with any other type.
+        """
+        double = torch.complex128 if dtype == torch.float64 else torch.complex64
+
+        def moved(value: Tensor) -> Tensor:
+            if dtype is None:
+                return value.to(device=device)
+            if value.is_complex():
+                return value.to(device=device, dtype=double)
+            return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+
+        return self._map(moved)
 
     def to_state_dict(self, network: int = 0) -> dict[str, Tensor]:
         """The state dict of one network: keys, order, types and bits as they came in."""
         tensors = {id(value): value[network] for value in self.values.values()}
         return {name: tensors[id(value)] for name, value in self.values.items()}
 
+    def numbers(self, name: str) -> Tensor:
+        """An entry as metanetworks read it: real floating-point numbers, masks as zeros and ones.
+
+        Shape (B, *entry shape), of complex entries (B, *entry shape, 2); the values themselves
+        where these are floating-point numbers.
+        """
+        values = as_floating(self.values[name], self.dtype)
+        return without_blocks(values) if name in self.spec.constants else values
+
     def block(self, edges: EdgeSet) -> Tensor:
-        """The values of an edge set: a view of shape (B, *edges.shape)."""
-        return view_block(self.values[edges.parameter], edges)
+        """The numbers of an edge set: shape (B, *edges.shape).
+
+        A view of the values where these are floating-point numbers. Integers and truth values are
+        converted, masks of minus infinity are 1 where they block and 0 elsewhere, and complex
+        numbers are pairs.
+        """
+        return view_block(self.numbers(edges.parameter), edges)
 
     def pairs(self, edges: EdgeSet) -> Tensor:
         """The values of an edge set by neuron pair: shape (B, pairs, taps).
@@ -165,7 +200,7 @@ class ParameterGraph:
         Pairs are in the order of :func:`gmn.topology.pair_index`.
         """
         order = [0, *(1 + position for position in tap_order(edges))]
-        return self.block(edges).permute(order).reshape(len(self), -1, edges.num_taps)
+        return self.block(edges).permute(order).reshape(len(self), edges.num_pairs, edges.num_taps)
 
     def replace(self, values: Mapping[str, Tensor]) -> ParameterGraph:
         """A graph with some entries replaced by stacked tensors of the same shape."""
@@ -184,10 +219,16 @@ class ParameterGraph:
             order = tap_order(edges)
             shape = [edges.shape[position] for position in order]
             inverse = [0, *(1 + order.index(position) for position in range(len(order)))]
-            old = self.values[edges.parameter]
-            new = fresh.setdefault(edges.parameter, old.clone().contiguous())
-            view_block(new, edges).copy_(value.reshape(len(self), *shape).permute(inverse))
-        return self.replace(fresh)
+            if edges.parameter not in fresh:
+                fresh[edges.parameter] = self.numbers(edges.parameter).clone().contiguous()
+            new = view_block(fresh[edges.parameter], edges)
+            new.copy_(value.reshape(len(self), *shape).permute(inverse))
+        return self.replace({name: self._written(name, value) for name, value in fresh.items()})
+
+    def _written(self, name: str, numbers: Tensor) -> Tensor:
+        """Undoes :meth:`numbers`."""
+        old = self.values[name]
+        return like(with_blocks(numbers, old) if name in self.spec.constants else numbers, old)
 
     def to_pyg(self) -> Batch:
         """The networks as a PyG ``Batch`` with one edge per parameter element.
@@ -289,21 +330,17 @@ def _check_entry(entry: StateEntry, shape: Sequence[int], dtype: torch.dtype, wh
         raise StateDictError(
             f"{who}{entry.name} has shape {tuple(shape)}, this architecture needs {entry.shape}"
         )
-    if dtype.is_floating_point != entry.floating:
+    if (dtype.is_floating_point, dtype.is_complex) != (entry.floating, entry.complex):
         wanted = "floating-point" if entry.floating else "integer or boolean"
+        wanted = "complex" if entry.complex else wanted
         raise StateDictError(f"{who}{entry.name} is {dtype}, this architecture needs {wanted}")
 
 
 def _check_finite(values: Tensor, name: str) -> None:
-    if not values.is_floating_point() or _is_finite(values):
+    if is_finite(values):
         return
-    broken = [number for number, value in enumerate(values) if not _is_finite(value)]
+    broken = [number for number, value in enumerate(values) if not is_finite(value)]
     raise StateDictError(
         f"{name} has NaN or infinite values in network {', '.join(map(str, broken[:5]))}"
         f"{f' and {len(broken) - 5} more' if len(broken) > 5 else ''}"
     )
-
-
-def _is_finite(values: Tensor) -> bool:
-    # Extremes pass NaN on, and need one reading and no memory; isfinite().all() makes two copies.
-    return values.numel() == 0 or bool(torch.stack(values.aminmax()).isfinite().all())

@@ -122,16 +122,22 @@ class EdgeSet:
     Attributes:
         name: unique in the spec; the parameter's name where it has only one edge set.
         parameter: the state-dict entry that holds the values.
-        kind: what the values do: ``weight``, ``bias``, ``gain``, ``shift``, ``mean``, ``variance``.
+        kind: what the values do: ``weight``, ``bias``, ``gain``, ``shift``, ``mean``, ``variance``;
+            ``constant`` for numbers that decide the function but are not learned (masks,
+            frequencies, integer weights), in buffers or parameters.
         source: name of the node set the edges leave.
         target: name of the node set the edges enter.
-        dims: the block's dimensions, in the order of the parameter tensor.
+        dims: the block's dimensions, in the order of the parameter tensor; of complex entries,
+            those of their real view (``torch.view_as_real``), whose last one is a tap of size 2.
         operation: the operation that reads the values.
         depth: number of weight layers on the longest path from an input to this one.
         offset: first element of the block in the flattened parameter tensor.
         tied_to: the edge set that holds the same elements, if this is a further use of them.
         route: where other edges of its kind connect the same neurons, what tells it from them: the
             operand that it is, and the operations that its results pass through.
+        context: what is computed around the operation that reads the values: digests of the
+            program within one, two, ... steps of it, from near to far, joined by dots; empty if
+            unknown.
     """
 
     name: str
@@ -145,6 +151,7 @@ class EdgeSet:
     offset: int = 0
     tied_to: str | None = None
     route: tuple[str, ...] = ()
+    context: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -162,6 +169,11 @@ class EdgeSet:
         return self.source == self.target and all(dim.port in ("both", "tap") for dim in self.dims)
 
     @property
+    def num_pairs(self) -> int:
+        """Number of pairs of neurons."""
+        return math.prod(dim.size for dim in self.dims if dim.port != "tap")
+
+    @property
     def num_taps(self) -> int:
         """Number of parameter elements per pair of neurons."""
         return math.prod(dim.size for dim in self.dims if dim.port == "tap")
@@ -175,8 +187,9 @@ class StateEntry:
         name: its key.
         shape: its shape.
         parameter: True for parameters, False for buffers.
-        floating: whether it holds floating-point numbers.
+        floating: whether it holds real floating-point numbers.
         tied_to: an earlier entry that is the same tensor, if any.
+        complex: whether it holds complex numbers.
     """
 
     name: str
@@ -184,6 +197,17 @@ class StateEntry:
     parameter: bool
     floating: bool
     tied_to: str | None = None
+    complex: bool = False
+
+    @property
+    def learnable(self) -> bool:
+        """Whether it is a parameter that can change by small amounts: no integers, no buffers."""
+        return self.parameter and (self.floating or self.complex)
+
+    @property
+    def numbers(self) -> int:
+        """How many real numbers it holds."""
+        return math.prod(self.shape) * (2 if self.complex else 1)
 
 
 @dataclass(frozen=True)
@@ -308,14 +332,19 @@ class GraphSpec:
         entries: the state dict, in its order.
         axes: all index sets.
         node_sets: all sets of neurons.
-        edge_sets: all blocks of floating-point entries; statistics of normalisation layers are
-            edge sets of kind ``mean`` and ``variance``.
+        edge_sets: all blocks of learnable entries; statistics of normalisation layers are edge
+            sets of kind ``mean`` and ``variance``, other numbers that decide the function of kind
+            ``constant``.
         scalings: scale symmetries.
         gauges: changes of basis.
         translations: numbers that may be added.
         unknown: operations without a rule; the axes they touch are ordered.
         program: the forward function, if it can be said as data. It does not count in comparisons:
             what a metanetwork knows of weights is the structure.
+        tried: names of the axes, scalings, gauges and translations that held on the module itself
+            with random weights, as far as known. Neither this nor ``untried`` counts in
+            comparisons.
+        untried: why the others were not tried.
 
     Raises:
         SpecError: if names collide or dangle, or a parameter is not covered exactly once.
@@ -330,6 +359,8 @@ class GraphSpec:
     translations: tuple[Translation, ...] = ()
     unknown: tuple[str, ...] = ()
     program: Program | None = field(default=None, compare=False)
+    tried: tuple[str, ...] = field(default=(), compare=False)
+    untried: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         followed = self.symmetries.followed
@@ -357,6 +388,12 @@ class GraphSpec:
             for term in symmetry.terms:
                 if term.edge_set not in self._edge_sets:
                     raise SpecError(f"{symmetry.name}: no edge set {term.edge_set!r}")
+                self._check_changes(symmetry.name, self._edge_sets[term.edge_set].parameter)
+
+    def _check_changes(self, symmetry: str, name: str) -> None:
+        entry = self._entries.get(name)
+        if entry is not None and not (entry.floating or entry.complex):
+            raise SpecError(f"{symmetry}: {name} holds integers, which no scale can change")
 
     def _axis(self, name: str, user: str) -> Axis:
         if name not in self._axes:
@@ -370,11 +407,11 @@ class GraphSpec:
                 raise SpecError(f"edge set {edges.name}: no state-dict entry {edges.parameter!r}")
             covered[edges.parameter] += edges.size if edges.tied_to is None else 0
         for entry in self.entries:
-            size = math.prod(entry.shape)
-            own = entry.parameter and entry.floating and entry.tied_to is None
-            if own and covered[entry.name] != size:
+            own = entry.learnable and entry.tied_to is None
+            if own and covered[entry.name] != entry.numbers:
                 raise SpecError(
-                    f"{entry.name}: edge sets hold {covered[entry.name]} of its {size} elements"
+                    f"{entry.name}: edge sets hold {covered[entry.name]} of its {entry.numbers} "
+                    "elements"
                 )
 
     @cached_property
@@ -410,8 +447,8 @@ class GraphSpec:
         return self._entries[name]
 
     def is_parameter(self, edges: EdgeSet) -> bool:
-        """Whether the edge set holds parameters; False for running statistics."""
-        return self._entries[edges.parameter].parameter
+        """Whether the edge set holds learnable parameters; False for statistics and constants."""
+        return self._entries[edges.parameter].learnable
 
     @cached_property
     def symmetries(self) -> Symmetries:
@@ -428,6 +465,17 @@ class GraphSpec:
     def num_nodes(self) -> int:
         """Number of neurons."""
         return sum(nodes.size for nodes in self.node_sets)
+
+    @cached_property
+    def constants(self) -> frozenset[str]:
+        """Names of the state-dict entries that are on the graph as constants."""
+        return frozenset(e.parameter for e in self.edge_sets if e.kind == "constant")
+
+    @cached_property
+    def left_out(self) -> tuple[StateEntry, ...]:
+        """State-dict entries that are not on the graph, since the network never reads them."""
+        held = {edges.parameter for edges in self.edge_sets}
+        return tuple(e for e in self.entries if (e.tied_to or e.name) not in held)
 
     @property
     def buffers(self) -> tuple[StateEntry, ...]:
@@ -460,7 +508,7 @@ class GraphSpec:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the JSON text: equal specs, equal fingerprints, in every process."""
-        text = replace(self, program=None).to_json()
+        text = replace(self, program=None, tried=(), untried="").to_json()
         return hashlib.sha256(text.encode()).hexdigest()
 
     def __hash__(self) -> int:

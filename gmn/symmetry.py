@@ -2,7 +2,7 @@
 
 An element first adds shifts, then changes bases, then multiplies by scales, then permutes: along
 every axis, ``new[i] = s[p[i]] * (A @ (old + t))[p[i]]``. Acting on all entries of a state dict at
-once leaves the network's function unchanged; that is what :func:`converters.verify` checks.
+once leaves the network's function unchanged; that is what :func:`converters.proof.verify` checks.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from gmn.spec import (
     TranslationTerm,
 )
 from gmn.topology import view_block
+from gmn.values import computable
 
 if TYPE_CHECKING:
     from gmn.graph import ParameterGraph
@@ -118,17 +119,16 @@ class Element:
         return self.bases[gauge.name][index] if index else self.bases[gauge.name]
 
     def _act(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        result = dict(values)
-        fresh: set[str] = set()
+        fresh: dict[str, Tensor] = {}
         for edges in self.spec.edge_sets:
             if edges.tied_to is not None or not self._moves(edges):
                 continue
+            old = computable(values[edges.parameter])
             if edges.parameter not in fresh:
-                result[edges.parameter] = values[edges.parameter].clone().contiguous()
-                fresh.add(edges.parameter)
-            block = self._shift(view_block(values[edges.parameter], edges), edges)
-            view_block(result[edges.parameter], edges).copy_(self._move(block, edges))
-        return result
+                fresh[edges.parameter] = old.resolve_conj().clone().contiguous()
+            block = self._shift(view_block(old, edges), edges)
+            view_block(fresh[edges.parameter], edges).copy_(self._move(block, edges))
+        return {**values, **{name: new.to(values[name].dtype) for name, new in fresh.items()}}
 
     def _move(self, block: Tensor, edges: EdgeSet, linear: bool = False) -> Tensor:
         """Changes bases, scales and permutes; ``linear`` leaves out the offsets of scalings."""

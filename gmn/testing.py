@@ -114,7 +114,7 @@ def assert_equivariant(
         for element in _elements(graph, generator, scalings, symmetries, trials):
             before, after = net(element.act_on_graph(graph)), element.act_on_graph(net(graph))
             for name, expected in after.values.items():
-                if expected.is_floating_point():
+                if expected.is_floating_point() or expected.is_complex():
                     worst = max(worst, relative_error(before.values[name], expected))
     assert worst <= tolerance, (
         f"{type(net).__name__} is not equivariant: moving its input and moving its output differ "
@@ -167,7 +167,7 @@ def assert_covers(spec: GraphSpec) -> None:
         AssertionError: naming the first entry with an element that is missing or held twice.
     """
     __tracebackhide__ = True
-    counts = {e.name: torch.zeros(e.shape, dtype=torch.long) for e in spec.entries}
+    counts = {e.name: torch.zeros(e.numbers, dtype=torch.long) for e in spec.entries}
     for edges in spec.edge_sets:
         if edges.tied_to is None:
             positions = torch.tensor(edges.offset)
@@ -177,6 +177,6 @@ def assert_covers(spec: GraphSpec) -> None:
             flat.index_add_(0, positions.flatten(), torch.ones(edges.size, dtype=torch.long))
             assert pair_index(spec, edges).shape[1] * edges.num_taps == edges.size
     for entry in spec.entries:
-        if entry.parameter and entry.floating and entry.tied_to is None:
+        if entry.learnable and entry.tied_to is None:
             found = counts[entry.name].unique().tolist()
             assert found in ([], [1]), f"{entry.name}: its elements lie in {found} edge sets"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gmn.spec import EdgeSet, GraphSpec
+from gmn.values import as_real
 
 MAX_TAP_DIMS = 3
 
@@ -18,12 +19,13 @@ def view_block(values: Tensor, edges: EdgeSet) -> Tensor:
     """The part of stacked parameter tensors that an edge set holds, as a view.
 
     Args:
-        values: shape (B, *parameter shape).
+        values: shape (B, *parameter shape); of a complex parameter, complex numbers or their pairs.
         edges: the edge set.
 
     Returns:
         Tensor of shape (B, *edges.shape).
     """
+    values = as_real(values)
     flat = values.reshape(len(values), -1)
     if edges.size == flat.shape[1] and _is_contiguous(edges):
         return flat.reshape(len(values), *edges.shape)
@@ -70,7 +72,8 @@ def pair_index(spec: GraphSpec, edges: EdgeSet) -> Tensor:
 
     Returns:
         Long tensor of shape (2, pairs): neuron numbers within the source and the target set, in
-        the order of the block with its taps left out.
+        the order of the block with its taps left out. Where an axis stands twice at an end, the
+        last of its dimensions numbers the neuron.
     """
     pair_dims = [dim for dim in edges.dims if dim.port != "tap"]
     shape = [dim.size for dim in pair_dims]

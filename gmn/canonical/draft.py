@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gmn.graph import ParameterGraph
 from gmn.topology import view_block
+from gmn.values import as_real, computable, like
 
 
 class Draft:
@@ -26,14 +27,14 @@ class Draft:
         """An edge set's values (B, *shape), as a view of a copy that may be changed."""
         edges = self.spec.edge_set(name)
         if edges.parameter not in self._fresh:
-            value = self._graph.values[edges.parameter]
+            value = computable(as_real(self._graph.values[edges.parameter]))
             self._fresh[edges.parameter] = value.to(self._dtype, copy=True).contiguous()
         return view_block(self._fresh[edges.parameter], edges)
 
     def finish(self) -> ParameterGraph:
         """The graph with what was changed, in its own type."""
         values = self._graph.values
-        return self._graph.replace({n: v.to(values[n].dtype) for n, v in self._fresh.items()})
+        return self._graph.replace({n: like(v, values[n]) for n, v in self._fresh.items()})
 
 
 def along(numbers: Tensor, dims: tuple[int, ...], block: Tensor) -> Tensor:

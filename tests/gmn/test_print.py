@@ -66,3 +66,19 @@ def test_deep_networks_print_as_many_lines_as_shallow_ones() -> None:
     assert "layers.0…1.0.weight" in printed[0]
     assert "layers.0…11.0.weight" in printed[1]
     assert "enter → layers.0…11.0" in printed[1]
+
+
+def test_entries_that_are_not_on_the_graph_are_named() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 1)).eval()
+    model.register_buffer("unread", torch.zeros(2, 3, dtype=torch.complex64))
+    text = str(converters.trace(model, (torch.zeros(2, 2),)))
+    _, named = text.split("not on the graph, since never read\n")
+    assert named.split("\n\n")[0].splitlines() == [
+        "  unread                 6 complex numbers",
+        "  1.num_batches_tracked  1 integer",
+    ]
+
+
+def test_entries_that_are_all_read_need_no_such_words() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    assert "not on the graph" not in str(converters.trace(model, (torch.zeros(2, 2),)))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
+import converters
 import gmn
-from tests.traced import spec_of
+from tests.traced import BY_NAME, spec_of
 
 
 def test_prints_a_readable_table() -> None:
@@ -51,6 +54,19 @@ def test_refuses_damaged_json() -> None:
     document["spec"]["edge_sets"][0]["dims"][0]["port"] = "sideways"
     with pytest.raises(gmn.SpecError, match="'sideways' is none of"):
         gmn.GraphSpec.from_json(json.dumps(document))
+
+
+def test_opens_specs_that_were_written_before_contexts_and_constants() -> None:
+    spec = gmn.GraphSpec.from_json((Path(__file__).parent / "two_layers_0_1.json").read_text())
+    assert spec.fingerprint.startswith("54831aea3ca2")  # as it was then: zoos are told by it
+    assert (spec.tried, spec.untried, spec.constants) == ((), "", frozenset())
+    assert gmn.GraphSpec.from_json(spec.to_json()) == spec
+    model, inputs = BY_NAME["two-layers"].model(), BY_NAME["two-layers"].example()
+    state = model.state_dict()
+    graph = gmn.ParameterGraph.from_state_dicts(spec, [state])
+    assert all(torch.equal(value, state[name]) for name, value in graph.to_state_dict(0).items())
+    assert spec.program is not None
+    assert converters.verify(model, inputs, spec).ok
 
 
 def test_refuses_inconsistency() -> None:
