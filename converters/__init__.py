@@ -1,19 +1,27 @@
 """From PyTorch modules and checkpoints to parameter graphs."""
 
-from .chains import Chain, infer_chain
-from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, read_checkpoint, read_values
-from .fit import fit_state
-from .pretrained import from_config, from_pretrained, from_timm
+from .inference.tracing import Rule
+from .proof.experiment import FalseSymmetryWarning
+from .proof.verify import Certificate, verify
 from .rules import register
+from .states.chains import Chain, infer_chain
+from .states.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    read_checkpoint,
+    read_values,
+)
+from .states.fit import fit_state
+from .states.pretrained import from_config, from_pretrained, from_timm
 from .trace import TraceError, to_graph, trace
-from .tracing import Rule
-from .verify import Certificate, verify
 
 __all__ = [
     "Certificate",
     "Chain",
     "Checkpoint",
     "CheckpointError",
+    "FalseSymmetryWarning",
     "Rule",
     "TraceError",
     "fit_state",

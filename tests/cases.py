@@ -179,7 +179,7 @@ class Unknown(nn.Module):
         self.first, self.middle, self.last = nn.Linear(3, 5), nn.Linear(5, 6), nn.Linear(6, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.logcumsumexp(torch.relu(self.first(x)), dim=-1)
+        x = torch.special.i1e(torch.relu(self.first(x)))
         return self.last(torch.relu(self.middle(x)))
 
 

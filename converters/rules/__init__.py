@@ -1,11 +1,16 @@
-"""The table of rules: operation name → what it does to axes and units."""
+"""The table of rules: operation name → what it does to axes, scales, signs and shifts."""
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Any
 
-from .. import leaves
-from ..tracing import Rule
+import torch
+from torch.fx import Node
+
+from ..exporting import leaves
+from ..exporting.normal_form import SYNONYMS
+from ..exporting.operators import exists
+from ..inference.tracing import Rule, name_of
 from . import (
     indexing,
     norm,
@@ -16,6 +21,7 @@ from . import (
     reduce,
     shape,
     sources,
+    spectra,
     weights,
     windows,
     writes,
@@ -34,37 +40,71 @@ RULES: dict[str, Rule] = {
     **recurrent.RULES,
     **writes.RULES,
     **windows.RULES,
+    **spectra.RULES,
 }
 
-# Operations that mix neurons, through weights or with one another.
-PRODUCTS = frozenset({*weights.RULES, *products.RULES, *recurrent.RULES})
+
+def rule_of(node: Node) -> Rule | None:
+    """The rule of an operation; None if it has none."""
+    return RULES.get(name_of(node))
 
 
-def register(operation: str | type[nn.Module], rule: Rule) -> None:
+def register(operation: Any, rule: Rule) -> None:
     """Adds or replaces the rule of an operation, or of a module class.
 
     A module of a registered class is one operation in the graph, whatever it does inside. Its
-    node's first argument is the list of its operands: tensors it is called with, then its
+    operands (:func:`converters.writing.operands_of`) are the tensors it is called with, then its
     parameters, in the order of ``module.parameters()``; its results are a list.
 
     Args:
-        operation: its name as reports print it, without namespace and overload (``"my_op"`` for
-            ``torch.ops.mylib.my_op``); or a module class.
-        rule: what it does to axes and units.
+        operation: an operator, such as ``torch.ops.mylib.my_op``; or its name,
+            ``"mylib::my_op"``, or ``"relu"`` for one of torch itself; or a module class.
+        rule: what it does.
+
+    Raises:
+        ValueError: if there is no such operation.
     """
-    if isinstance(operation, str):
-        RULES[operation] = rule
-        return
-    name = leaves.name_of_class(operation)
-    leaves.CLASSES[name] = operation
+    if isinstance(operation, type):
+        name = leaves.name_of_class(operation)
+        leaves.CLASSES[name] = operation
+    else:
+        name = _known(_named(operation))
     RULES[name] = rule
 
 
-def table() -> list[tuple[str, str, str]]:
-    """Operations, what they permit and where a basis may change, for the documentation."""
-    return sorted((name, rule.permits, _basis(rule)) for name, rule in RULES.items())
+def _named(operation: object) -> str:
+    operation = getattr(operation, "_opoverload", operation)  # of a custom operation's definition
+    if isinstance(operation, torch._ops.OpOverload):
+        operation = operation.overloadpacket
+    if isinstance(operation, torch._ops.OpOverloadPacket):
+        return operation._qualified_op_name
+    if isinstance(operation, str):
+        return operation
+    raise ValueError(
+        f"{operation!r} is no operation: pass an operator such as torch.ops.mylib.my_op, its name "
+        "'mylib::my_op', or a module class"
+    )
 
 
-def _basis(rule: Rule) -> str:
-    summary = rule.linear.__doc__ if rule.linear is not None else None
-    return summary.partition("\n")[0].partition(": ")[2].rstrip(".") if summary else ""
+def _known(name: str) -> str:
+    """The name under which the table holds an operation.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not exists(name):
+        plain = name.rpartition("::")[2]
+        found = sorted({n.partition(".")[0] for n in torch._C._dispatch_get_all_op_names()})
+        others = [other for other in found if other.endswith(f"::{plain}")]
+        hint = f"; did you mean {' or '.join(others)}?" if others else ""
+        raise ValueError(
+            f"no operation is called {name}. Operators beside torch's own go by namespace and "
+            f"name, as in 'mylib::my_op', and must be defined before their rule{hint}"
+        )
+    name = name.removeprefix("aten::")
+    return SYNONYMS.get(name, name)
+
+
+def table() -> list[tuple[str, str]]:
+    """Operations and what they permit, for the documentation."""
+    return sorted((name, rule.permits) for name, rule in RULES.items())

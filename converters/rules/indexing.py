@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
+from typing import Any
 
 from torch.fx import Node
 
-from ..axes import Atom, Axis, atoms, fix, fixed, size_of
-from ..tracing import Rule, Tracing, Value, arguments, atoms_of, shape_of
-from ..units import ONE, Unit
+from ..inference.actions import NOTHING, Action, Actions, Labels
+from ..inference.axes import Atom, Axis, atoms, fix, fixed, regroup, size_of, unify
+from ..inference.frames import Frame
+from ..inference.primitives import equate, forgetting, outside, reshaped
+from ..inference.tracing import (
+    Rule,
+    Tracing,
+    Value,
+    arguments,
+    is_read,
+    name_of,
+    place_of,
+    shape_of,
+)
+from .pointwise import fixed_all, is_zero, pinned_all
 
 _REASON = "picking entries by number tells positions apart"
 
@@ -19,6 +32,8 @@ def _index_axes(trace: Tracing, node: Node) -> Value:
     picked = [place for place, index in enumerate(indices) if index is not None]
     for place in picked:
         fix(axes[place], _REASON)
+        for axis in trace.axes(indices[place]):
+            fix(axis, _REASON)
     kept = [axis for place, axis in enumerate(axes) if place not in picked]
     new = len(shape_of(node)) - len(kept)
     together = picked == list(range(picked[0], picked[-1] + 1))
@@ -30,6 +45,32 @@ def _index_axes(trace: Tracing, node: Node) -> Value:
 def _dim(node: Node) -> int:
     dim = arguments(node).get("dim")
     return 0 if dim is None else int(dim)
+
+
+def _selected_axes(trace: Tracing, node: Node) -> Value:
+    """``index_select``: one dimension is replaced by that of the index."""
+    call = arguments(node)
+    axes, index = list(trace.axes(call["self"])), trace.axes(call["index"])
+    dim = call["dim"] % max(len(axes), 1)
+    if axes:
+        fix(axes[dim], _REASON)
+        axes[dim] = index[0] if index else fixed(1, _REASON)
+    return axes
+
+
+def _running_axes(trace: Tracing, node: Node) -> Value:
+    """Running sums and differences; what is put before or behind has the same other dimensions."""
+    call = arguments(node)
+    axes = _along_axes(trace, node)
+    dim = _dim(node) % len(axes)
+    for name in ("prepend", "append"):
+        end = call.get(name)
+        for place, axis in enumerate(trace.axes(end)):
+            if place == dim:
+                fix(axis, _REASON)
+            else:
+                unify(axes[place], axis, place_of(node))
+    return axes
 
 
 def _along_axes(trace: Tracing, node: Node) -> Value:
@@ -44,7 +85,8 @@ def _along_axes(trace: Tracing, node: Node) -> Value:
 
 def _gather_axes(trace: Tracing, node: Node) -> Value:
     axes, shape = list(trace.axes(node.args[0])), shape_of(node)
-    index = trace.axes(arguments(node)["index"])
+    call = arguments(node)
+    index = trace.axes(call.get("index", call.get("indices")))
     for place in range(len(axes)):
         fix(axes[place], _REASON)
         fix(index[place], _REASON)
@@ -63,7 +105,12 @@ def _shifted_axes(trace: Tracing, node: Node) -> Value:
 
 def _repeat_axes(trace: Tracing, node: Node) -> Value:
     """Copies of the whole, one after another: (copy, index). Copies are alike and may move."""
-    axes, counts = trace.axes(node.args[0]), arguments(node)["repeats"]
+    call = arguments(node)
+    axes, counts = (
+        trace.axes(node.args[0]),
+        list(call["repeats"] if "repeats" in call else call["dims"]),
+    )
+    counts = [1] * (len(axes) - len(counts)) + counts
     new = len(counts) - len(axes)
     old: Value = [*((),) * new, *axes]
     return [_copies(count) + axis for count, axis in zip(counts, old, strict=True)]
@@ -87,56 +134,312 @@ def _copies(count: int) -> Axis:
 
 
 def _top_axes(trace: Tracing, node: Node) -> list[Value]:
-    """The largest entries and their places: both say which entry of the dimension is meant."""
+    """The largest entries in order; the order of all does not matter, unless places are told."""
     axes = list(trace.axes(node.args[0]))
     dim = arguments(node)["dim"]
-    fix(axes[dim], _REASON)
+    trace.mix(axes, atoms(axes[dim]))
+    if is_read(node, 1):
+        fix(axes[dim], _REASON)
     axes[dim] = fixed(shape_of(node)[dim], _REASON)
     return [axes, axes]
 
 
-def _kept_units(trace: Tracing, node: Node) -> Unit:
-    """Scales of dimensions that nothing is picked from pass through.
-
-    Which these are is told by the operation: the axes of the result may have been joined with those
-    of the operand since.
-    """
-    axes, value = trace.axes(node.args[0]), trace.balance.merge(trace.unit(node.args[0]))
-    picked = {dim % len(axes) for dim in _picked(node)}
-    kept = (axis for dim, axis in enumerate(axes) if dim not in picked)
-    return trace.balance.restrict(value, atoms_of(*kept))
+def _fix_all(*axes: Axis) -> None:
+    for axis in axes:
+        fix(axis, _REASON)
 
 
-def _picked(node: Node) -> Sequence[int]:
+def _index_add_axes(trace: Tracing, node: Node) -> Value:
+    """Rows of a source are added at places that an index tells."""
     call = arguments(node)
-    if "indices" in call:
-        return [place for place, index in enumerate(call["indices"]) if index is not None]
-    if "dims" in call:
-        return call["dims"] or range(len(shape_of(node)))
-    return [_dim(node)]
+    axes, source = list(trace.axes(call["self"])), trace.axes(call.get("source", call.get("src")))
+    dim = call["dim"] % max(len(axes), 1)
+    for place, axis in enumerate(axes):
+        if place == dim:
+            _fix_all(axis, source[place], *trace.axes(call["index"]))
+        elif size_of(axis) == size_of(source[place]):
+            unify(axis, source[place], place_of(node))
+    return axes
 
 
-def _copied_units(trace: Tracing, node: Node) -> Unit:
-    return trace.balance.merge(trace.unit(node.args[0]))
+def _scattered_axes(trace: Tracing, node: Node) -> Value:
+    """Entries are written to, or added at, places of one dimension that an index tells."""
+    call = arguments(node)
+    axes, index = list(trace.axes(call["self"])), trace.axes(call["index"])
+    source = trace.axes(call.get("src")) if isinstance(call.get("src"), Node) else None
+    dim = call["dim"] % max(len(axes), 1)
+    for place, axis in enumerate(axes):
+        others = [a[place] for a in (index, source) if a is not None and len(a) > place]
+        if place == dim or any(size_of(other) != size_of(axis) for other in others):
+            _fix_all(axis, *others)
+        else:
+            for other in others:
+                unify(axis, other, place_of(node))
+    return axes
 
 
-def _argument_units(trace: Tracing, node: Node) -> Unit:
-    trace.balance.fix(trace.unit(node.args[0]))
-    return ONE
+def _put_axes(trace: Tracing, node: Node) -> Value:
+    """``index_put``: indexed dimensions keep their order, the others are those of the values."""
+    call = arguments(node)
+    axes, values = list(trace.axes(node.args[0])), trace.axes(call["values"])
+    indices = list(call["indices"])
+    picked = [place for place, index in enumerate(indices) if index is not None]
+    for place in picked:
+        _fix_all(axes[place], *trace.axes(indices[place]))
+    kept = [place for place in range(len(axes)) if place not in picked]
+    trailing = picked == list(range(len(picked)))
+    if trailing:
+        for place, axis in zip(reversed(kept), reversed(values), strict=False):
+            if size_of(axes[place]) == size_of(axis):
+                unify(axes[place], axis, place_of(node))
+            elif size_of(axis) > 1:
+                _fix_all(axes[place], axis)
+        for axis in values[: max(len(values) - len(kept), 0)]:
+            fix(axis, _REASON)
+    else:
+        _fix_all(*axes, *values)
+    return axes
+
+
+def _one_hot_axes(trace: Tracing, node: Node) -> Value:
+    return [*trace.axes(node.args[0]), fixed(shape_of(node)[-1], _REASON)]
+
+
+def _triangle_axes(trace: Tracing, node: Node) -> Value:
+    axes = list(trace.axes(node.args[0]))
+    _fix_all(*axes[-2:])
+    return axes
+
+
+def _diagonal_axes(trace: Tracing, node: Node) -> Value:
+    call = arguments(node)
+    axes = list(trace.axes(node.args[0]))
+    one, other = call.get("dim1", 0) % len(axes), call.get("dim2", 1) % len(axes)
+    rest = [axis for place, axis in enumerate(axes) if place not in (one, other)]
+    if call.get("offset", 0) == 0 and size_of(axes[one]) == size_of(axes[other]):
+        unify(axes[one], axes[other], place_of(node))
+        return [*rest, axes[one]]
+    _fix_all(axes[one], axes[other])
+    return [*rest, fixed(shape_of(node)[-1], _REASON)]
+
+
+def _all_ordered_axes(trace: Tracing, node: Node) -> Any:
+    """What is picked depends on everything: all of it keeps its order."""
+    for operand in node.all_input_nodes:
+        _fix_all(*trace.axes(operand))
+    meta = node.meta["val"]
+    if isinstance(meta, (tuple, list)):
+        return [[fixed(int(size), _REASON) for size in part.shape] for part in meta]
+    return [fixed(int(size), _REASON) for size in meta.shape]
+
+
+# --- how results transform ----------------------------------------------------------------------
+
+
+def kept(actions: Actions, node: Node, picked: Collection[int], result: Labels) -> Action:
+    """Dimensions that nothing is picked from pass; nothing may move along the others."""
+    rank = len(actions.axes(node.args[0]))
+    labels = [None if dim in picked else dim for dim in range(rank)]
+    operands = [node.args[0]]
+    for operand in node.all_input_nodes:
+        if operand is not node.args[0]:
+            actions.pin(operand)
+    frame = Frame(actions, node, [(operands[0], labels)], result)
+    taken = frame.take(0)
+    return frame.give(taken)
+
+
+def _index(actions: Actions, node: Node) -> Action:
+    indices = list(arguments(node)["indices"])
+    picked = [place for place, index in enumerate(indices) if index is not None]
+    rank = len(actions.axes(node.args[0]))
+    rest: list[int | None] = [place for place in range(rank) if place not in picked]
+    new = len(actions.axes(node)) - len(rest)
+    together = picked == list(range(picked[0], picked[-1] + 1))
+    start = picked[0] if together else 0
+    return kept(actions, node, picked, [*rest[:start], *[None] * new, *rest[start:]])
+
+
+def _along(actions: Actions, node: Node) -> Action:
+    """Entries change places along one dimension."""
+    rank, dim = len(actions.axes(node)), _dim(node) % max(len(actions.axes(node)), 1)
+    labels: list[int | None] = [None if place == dim else place for place in range(rank)]
+    return kept(actions, node, [dim], labels)
+
+
+def _shifted(actions: Actions, node: Node) -> Action:
+    rank = len(actions.axes(node))
+    picked = {dim % rank for dim in arguments(node)["dims"] or range(rank)}
+    labels: list[int | None] = [None if place in picked else place for place in range(rank)]
+    return kept(actions, node, picked, labels)
+
+
+_NONLINEAR = ("cumprod", "logcumsumexp")
+
+
+def _running(actions: Actions, node: Node) -> Action:
+    """Running sums and differences: scales that are alike along the dimension pass."""
+    call = arguments(node)
+    ends = [end for name in ("prepend", "append") if (end := call.get(name)) is not None]
+    if not all(is_zero(end) for end in ends) or name_of(node) in _NONLINEAR:
+        return pinned_all(actions, node)
+    actions.only_shape(*ends)
+    rank, dim = len(actions.axes(node)), _dim(node)
+    dim %= max(rank, 1)
+    labels: list[int | None] = [None if place == dim else place for place in range(rank)]
+    frame = Frame(actions, node, [(node.args[0], range(rank))], labels)
+    taken = frame.take(0)
+    if name_of(node) == "diff" and not ends:
+        forgetting(frame, taken, [dim])
+    else:
+        actions.zero(actions.shifts, taken.shift)
+    magnitude = outside(actions.magnitudes, taken.magnitude, {dim})
+    sign = outside(actions.signs, taken.sign, {dim})
+    actions.linear[node] = frame.atoms_at([label for label in labels if label is not None])
+    return frame.give(Action(magnitude, sign, {}, {}))
+
+
+def _copies_of(actions: Actions, node: Node) -> Action:
+    """Copies stand beside one another: what is alike in all copies passes."""
+    before, after = actions.axes(node.args[0]), actions.axes(node)
+    call = arguments(node)
+    if name_of(node) in ("repeat", "tile"):
+        counts = list(call["repeats"] if "repeats" in call else call["dims"])
+        counts = [1] * (len(before) - len(counts)) + counts
+        split: Value = []
+        labels: list[int | None] = []
+        for place, count in enumerate(counts):
+            own = place - (len(counts) - len(before))
+            if count > 1:
+                split.append(_dealt(after[place], count, node)[0])
+                labels.append(None)
+            if own >= 0:
+                split.append(before[own])
+                labels.append(own)
+            elif count == 1:
+                split.append(after[place])
+                labels.append(None)
+        frame = Frame(actions, node, [(node.args[0], range(len(before)))], labels, split)
+        return reshaped(actions, frame.give(frame.take(0)), split, after)
+    if not isinstance(call["repeats"], int) or call["dim"] is None:
+        return pinned_all(actions, node)
+    dim = call["dim"] % len(before)
+    size = size_of(before[dim])
+    copies = _dealt(after[dim], size, node)[1]
+    split = [*after[:dim], before[dim], copies, *after[dim + 1 :]]
+    order: list[int | None] = [*range(dim), dim, None, *range(dim + 1, len(before))]
+    frame = Frame(actions, node, [(node.args[0], range(len(before)))], order, split)
+    return reshaped(actions, frame.give(frame.take(0)), split, after)
+
+
+def _dealt(axis: Axis, major: int, node: Node) -> list[Axis]:
+    return regroup([axis], (major, size_of(axis) // major), place_of(node))
+
+
+def _top(actions: Actions, node: Node) -> Any:
+    """The largest entries: positive scales that all entries share pass, and shifts."""
+    rank = len(actions.axes(node.args[0]))
+    dim = arguments(node).get("dim")
+    dim = (-1 if dim is None else dim) % max(rank, 1)
+    axes = actions.trace.values[node][0]
+    labels: list[int | None] = [None if place == dim else place for place in range(rank)]
+    frame = Frame(actions, node, [(node.args[0], labels)], labels, axes)
+    taken = frame.take(0)
+    actions.zero(actions.signs, taken.sign)
+    return [frame.give(Action(taken.magnitude, {}, taken.shift, taken.origins)), NOTHING]
+
+
+def _index_add(actions: Actions, node: Node) -> Action:
+    """What the sum and its terms share passes, along the dimensions that are not indexed."""
+    call = arguments(node)
+    base, source = call["self"], call.get("source", call.get("src"))
+    rank, dim = len(actions.axes(node)), call["dim"] % max(len(actions.axes(node)), 1)
+    labels: list[int | None] = [None if place == dim else place for place in range(rank)]
+    for operand in node.all_input_nodes:
+        if operand not in (base, source):
+            actions.pin(operand)
+    frame = Frame(actions, node, [(base, labels), (source, labels)], labels)
+    ends = [frame.take(n) for n in range(2)]
+    for end in ends:
+        actions.zero(actions.shifts, end.shift)
+    actions.linear[node] = frame.atoms_at([label for label in labels if label is not None])
+    if is_zero(base):
+        return frame.give(Action(ends[1].magnitude, ends[1].sign, {}, {}))
+    magnitude = equate(actions.magnitudes, ends[0].magnitude, ends[1].magnitude)
+    sign = equate(actions.signs, ends[0].sign, ends[1].sign)
+    return frame.give(Action(magnitude, sign, {}, {}))
+
+
+def _scattered(actions: Actions, node: Node) -> Action:
+    call = arguments(node)
+    if not isinstance(call.get("src"), Node) or call.get("reduce") not in (None, "sum"):
+        return pinned_all(actions, node)
+    return _index_add(actions, node)
 
 
 _PERMITS = "permutations and scales of the other dimensions"
 _COPIES = "everything; copies may be permuted"
+_ORDER = "permutations of the other dimensions"
 RULES = {
-    "index": Rule(_index_axes, _kept_units, _PERMITS, recorded=True),
-    "index_select": Rule(_along_axes, _kept_units, _PERMITS, recorded=True),
-    "gather": Rule(_gather_axes, _argument_units, "nothing", recorded=True),
-    "topk": Rule(_top_axes, _argument_units, "permutations of the other dimensions", recorded=True),
-    **dict.fromkeys(("roll", "flip"), Rule(_shifted_axes, _kept_units, _PERMITS, recorded=True)),
-    "repeat": Rule(_repeat_axes, _copied_units, _COPIES),
-    "repeat_interleave": Rule(_interleaved_axes, _copied_units, _COPIES),
+    "index": Rule(_index_axes, _index, _PERMITS, recorded=True),
+    "index_select": Rule(_selected_axes, _along, _PERMITS, recorded=True),
     **dict.fromkeys(
-        ("cumsum", "cumprod", "diff"),
-        Rule(_along_axes, _argument_units, "permutations of the other dimensions", recorded=True),
+        ("gather", "take_along_dim"),
+        Rule(_gather_axes, pinned_all, "nothing", recorded=True, whatever=("dim",)),
+    ),
+    **dict.fromkeys(
+        ("topk", "sort", "kthvalue", "mode", "median", "cummax", "cummin"),
+        Rule(
+            _top_axes,
+            _top,
+            f"{_ORDER}; positive scales",
+            recorded=True,
+            whatever=("k", "largest", "sorted", "descending"),
+        ),
+    ),
+    **dict.fromkeys(
+        ("roll", "flip"),
+        Rule(_shifted_axes, _shifted, _PERMITS, recorded=True, whatever=("shifts",)),
+    ),
+    **dict.fromkeys(("repeat", "tile"), Rule(_repeat_axes, _copies_of, _COPIES)),
+    "repeat_interleave": Rule(_interleaved_axes, _copies_of, _COPIES),
+    **dict.fromkeys(
+        ("cumsum", "cumprod", "logcumsumexp", "diff"),
+        Rule(_running_axes, _running, _PERMITS, recorded=True, whatever=("n",)),
+    ),
+    **dict.fromkeys(
+        ("index_add", "index_copy"),
+        Rule(_index_add_axes, _index_add, _PERMITS, recorded=True, whatever=("alpha",)),
+    ),
+    **dict.fromkeys(
+        ("scatter", "scatter_add", "scatter_reduce"),
+        Rule(
+            _scattered_axes,
+            _scattered,
+            _PERMITS,
+            recorded=True,
+            whatever=("value", "include_self"),
+        ),
+    ),
+    **dict.fromkeys(
+        ("index_put", "_unsafe_index_put"),
+        Rule(_put_axes, pinned_all, _ORDER, recorded=True, whatever=("accumulate",)),
+    ),
+    "masked_scatter": Rule(_all_ordered_axes, pinned_all, "nothing", recorded=True),
+    "one_hot": Rule(_one_hot_axes, pinned_all, _ORDER, whatever=("num_classes",)),
+    **dict.fromkeys(
+        ("tril", "triu"),
+        Rule(_triangle_axes, fixed_all, _ORDER, recorded=True, whatever=("diagonal",)),
+    ),
+    **dict.fromkeys(("diagonal", "diagonal_copy"), Rule(_diagonal_axes, pinned_all, _ORDER)),
+    **dict.fromkeys(
+        ("argsort", "searchsorted", "bucketize"),
+        Rule(
+            _all_ordered_axes,
+            pinned_all,
+            "nothing",
+            recorded=True,
+            whatever=("dim", "descending", "right", "out_int32", "side"),
+        ),
     ),
 }

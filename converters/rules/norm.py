@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch.fx import Node
 
-from ..axes import Axis, atoms, regroup, size_of, unify
-from ..tracing import Rule, Tracing, Value, arguments, atoms_of, place_of
-from ..units import ONE, Unit
-from .pointwise import BOTH, fixed_unit
+from ..inference.actions import Action, Actions, Field, Label, merge_origins
+from ..inference.axes import Axis, atoms, regroup, size_of, unify
+from ..inference.equations import add
+from ..inference.frames import Frame, Member, join
+from ..inference.primitives import (
+    added,
+    equate,
+    find_diagonal,
+    forgetting,
+    outside,
+    reshaped,
+    summed,
+    times,
+    total,
+)
+from ..inference.tracing import Rule, Tracing, Value, arguments, name_of, place_of
 
 _KINDS = {
     "weight": "gain",
@@ -23,49 +35,37 @@ _KINDS = {
 def _batch_norm_axes(trace: Tracing, node: Node) -> Value:
     call = arguments(node)
     features = trace.axes(call["input"])
-    for name, kind in _KINDS.items():
+    for name in _KINDS:
         if call[name] is not None:
             unify(trace.axes(call[name])[0], features[1], place_of(node))
-            trace.use(call[name], node, kind, ("both",))
+    if _by_batch(call):
+        for place, axis in enumerate(features):
+            trace.mix(features, atoms(axis) if place != 1 else ())
     return list(features)
 
 
-def _batch_norm_units(trace: Tracing, node: Node) -> Unit:
-    """``γ (x − μ)/√(σ² + ε) + β``: a fresh magnitude, the sign of γ times that of x."""
-    call = arguments(node)
-    value = trace.unit(call["input"])
-    if call["running_mean"] is None or call["running_var"] is None:
-        trace.balance.fix(value)
-        value = ONE
-    else:
-        trace.balance.equal(trace.unit(call["running_mean"]), value)
-        trace.balance.equal(trace.unit(call["running_var"]), (value**2).magnitude)
-        name = trace.parameter_name(call["running_var"])
-        if name is not None:
-            trace.offsets[name] = float(call["eps"])
-    result = value.sign * trace.unit(call["weight"])
-    if call["bias"] is not None:
-        trace.balance.equal(trace.unit(call["bias"]), result)
-    return result
+def _by_batch(call: Mapping[str, Any]) -> bool:
+    """Whether the statistics are those of the batch, not of the past."""
+    return bool(call.get("training")) or call["running_mean"] is None
 
 
 def _weight_norm_axes(trace: Tracing, node: Node) -> Value:
-    """``g v / ‖v‖``, the norm taken over all dimensions but one."""
+    """``g v / ‖v‖``, the norm taken over all dimensions but one, or over all."""
     call = arguments(node)
     direction, length = trace.axes(call["v"]), trace.axes(call["g"])
     dim = call["dim"]
-    unify(length[dim], direction[dim], place_of(node))
-    return direction
+    if 0 <= dim < len(length) and len(length) == len(direction):
+        unify(length[dim], direction[dim], place_of(node))
+    return list(direction)
 
 
 def _affine_axes(trace: Tracing, node: Node, axes: Value, weight: object, bias: object) -> None:
     """Joins gain and shift with the last of ``axes``."""
-    for operand, kind in ((weight, "gain"), (bias, "shift")):
+    for operand in (weight, bias):
         if operand is not None:
             own = trace.axes(operand)
             for first, second in zip(own, axes[-len(own) :], strict=True):
                 unify(first, second, place_of(node))
-            trace.use(operand, node, kind, BOTH * len(own))
 
 
 def _normalise(trace: Tracing, features: Value, over: Sequence[Axis]) -> None:
@@ -80,31 +80,6 @@ def _last_axes(trace: Tracing, node: Node) -> Value:
     return list(features)
 
 
-def _affine_unit(trace: Tracing, call: dict[str, Any], value: Unit) -> Unit:
-    result = value * (ONE if call["weight"] is None else trace.unit(call["weight"]))
-    if call.get("bias") is not None:
-        trace.balance.equal(trace.unit(call["bias"]), result)
-    return result
-
-
-def _layer_norm_units(trace: Tracing, node: Node) -> Unit:
-    """Centring and epsilon leave only a common sign of all normalised entries."""
-    call = arguments(node)
-    axes, count = trace.axes(call["input"]), len(call["normalized_shape"])
-    value = trace.balance.restrict(trace.unit(call["input"]), atoms_of(*axes[:-count]))
-    value = trace.balance.merge(value)
-    trace.balance.fix_magnitude(value)
-    return _affine_unit(trace, call, value.sign)
-
-
-def _rms_norm_units(trace: Tracing, node: Node) -> Unit:
-    """Without centring, every entry has a sign of its own."""
-    call = arguments(node)
-    value = trace.unit(call["input"])
-    trace.balance.fix_magnitude(value)
-    return _affine_unit(trace, call, value.sign)
-
-
 def _group_norm_axes(trace: Tracing, node: Node) -> Value:
     call = arguments(node)
     features, groups = trace.axes(call["input"]), call["num_groups"]
@@ -115,60 +90,284 @@ def _group_norm_axes(trace: Tracing, node: Node) -> Value:
     return list(features)
 
 
-def _group_norm_units(trace: Tracing, node: Node) -> Unit:
+def _instance_norm_axes(trace: Tracing, node: Node) -> Value:
     call = arguments(node)
-    trace.balance.fix(trace.unit(call["input"]))
-    return _affine_unit(trace, call, ONE)
-
-
-def _instance_norm_axes(trace: Tracing, node: Node) -> Value | None:
-    call = arguments(node)
-    if call["running_mean"] is not None:
-        return None
     features = trace.axes(call["input"])
-    _normalise(trace, features, features[2:])
+    for name in ("running_mean", "running_var"):
+        if call[name] is not None:
+            unify(trace.axes(call[name])[0], features[1], place_of(node))
+    if call["use_input_stats"]:
+        _normalise(trace, features, features[2:])
     _affine_axes(trace, node, [features[1]], call["weight"], call["bias"])
     return list(features)
 
 
-def _instance_norm_units(trace: Tracing, node: Node) -> Unit:
+# --- how results transform ----------------------------------------------------------------------
+
+
+def _features(actions: Actions, node: Node) -> Frame:
+    """The input, then all that there is of gain, shift and statistics, along the channels."""
     call = arguments(node)
-    if call["running_mean"] is not None:
-        return fixed_unit(trace, node)
-    axes = trace.axes(call["input"])
-    value = trace.balance.restrict(trace.unit(call["input"]), atoms_of(*axes[:2]))
-    trace.balance.fix_magnitude(value)
-    return _affine_unit(trace, call, value.sign)
+    rank = len(actions.axes(call["input"]))
+    members: list[Any] = [(call["input"], range(rank))]
+    members += [(call[name], [1]) for name in _KINDS if call.get(name) is not None]
+    return Frame(actions, node, members, range(rank))
+
+
+def _numbers(call: Mapping[str, Any]) -> dict[str, int]:
+    """Which member of the frame is which operand."""
+    found = [name for name in _KINDS if call.get(name) is not None]
+    return {name: number + 1 for number, name in enumerate(found)}
+
+
+def affine(frame: Frame, value: Action, gain: int | None, shift: int | None) -> Action:
+    """``γ v + β`` for a normalised value: units multiply, those of the shift are the result's."""
+    actions = frame.actions
+    if gain is not None:
+        factor = frame.take(gain)
+        find_diagonal(frame, gain, "gain", factor)
+        mixed = _times_values(frame, factor)
+        value = Action(
+            join(value.magnitude, factor.magnitude, lambda a, b: add(a, b)),
+            join(value.sign, factor.sign, lambda a, b: add(a, b)),
+            mixed,
+            value.origins,
+        )
+    if shift is not None:
+        value = added(actions, value, total(frame, [shift], [1], "shift"))
+    return value
+
+
+def _times_values(frame: Frame, factor: Action) -> Field:
+    """Shifts of a gain, times the values that it multiplies."""
+    actions = frame.actions
+    return {
+        key: actions.maps.mix(
+            actions.shifts.reduce(terms), (frame.node, "gain", key), frame.places(0, key)
+        )
+        for key, terms in factor.shift.items()
+    }
+
+
+def _batch_norm(actions: Actions, node: Node) -> Any:
+    """``γ (x − μ)/√(σ² + ε) + β``: a fresh magnitude, the sign of γ times that of x.
+
+    With the statistics of the batch, shifts per channel vanish; with those of the past, the running
+    mean has to follow them, and the running variance the square of the scale.
+    """
+    call = arguments(node)
+    frame, numbers = _features(actions, node), _numbers(call)
+    value = frame.take(0)
+    others = [d for d in range(len(actions.axes(call["input"]))) if d != 1]
+    if _by_batch(call):
+        for name in ("running_mean", "running_var"):
+            actions.pin(call[name])
+        actions.zero(actions.magnitudes, value.magnitude)
+        outside(actions.signs, value.sign, set(others))
+        forgetting(frame, value, others)
+    else:
+        _follow_statistics(frame, numbers, call, value)
+    result = affine(
+        frame, Action({}, value.sign, {}, value.origins), numbers.get("weight"), numbers.get("bias")
+    )
+    return frame.give(result)
+
+
+def _follow_statistics(
+    frame: Frame, numbers: dict[str, int], call: Mapping[str, Any], value: Action
+) -> None:
+    """The running mean moves with the value, the running variance with its square."""
+    actions = frame.actions
+    mean, variance = (frame.take(numbers[name]) for name in ("running_mean", "running_var"))
+    equate(actions.magnitudes, value.magnitude, mean.magnitude)
+    equate(actions.signs, value.sign, mean.sign)
+    equate(actions.shifts, value.shift, mean.shift)
+    equate(actions.magnitudes, times(value.magnitude, 2), variance.magnitude)
+    actions.zero(actions.signs, variance.sign)
+    actions.zero(actions.shifts, variance.shift)
+    name = actions.trace.parameter_name(call["running_var"])
+    if name is not None and _is_only_a_variance(actions, call["running_var"], call["eps"]):
+        actions.offsets[name] = float(call["eps"])
+    elif call["eps"]:
+        actions.zero(actions.magnitudes, variance.magnitude)
+    for name in ("running_mean", "running_var"):
+        find_diagonal(frame, numbers[name], _KINDS[name])
+
+
+def _is_only_a_variance(actions: Actions, value: Node, epsilon: float) -> bool:
+    """Whether all that read an entry add the same number to it before it counts."""
+    trace = actions.trace
+    name = trace.parameter_name(value)
+    places = [n for n in value.graph.nodes if trace.parameter_name(n) == name and n.users]
+    shares = name in trace.views or any(view.owner == name for view in trace.views.values())
+    return (
+        places == [value]
+        and not shares
+        and all(_adds(user, value, epsilon) for user in value.users)
+    )
+
+
+def _adds(user: Node, value: Node, epsilon: float) -> bool:
+    if name_of(user) not in ("batch_norm", "instance_norm"):
+        return False
+    call = arguments(user)
+    reads = [name for name, operand in call.items() if operand is value]
+    by_batch = call.get("training") or call.get("use_input_stats")
+    return reads == ["running_var"] and call["eps"] == epsilon and not by_batch
+
+
+def _weight_norm(actions: Actions, node: Node) -> Action:
+    """``g v / ‖v‖``: rows of v keep their signs and lose their magnitudes; g scales the result."""
+    call = arguments(node)
+    direction, length, dim = call["v"], call["g"], call["dim"]
+    rank = len(actions.axes(direction))
+    per_row = 0 <= dim < rank and len(actions.axes(length)) == rank
+    labels = [dim if place == dim else None for place in range(rank)] if per_row else []
+    members: list[Any] = [(direction, range(rank))]
+    members += [(length, labels if per_row else [None] * len(actions.axes(length)))]
+    frame = Frame(actions, node, members, range(rank))
+    gone = [d for d in range(rank) if not (per_row and d == dim)]
+    value, factor = frame.take(0), frame.take(1)
+    actions.zero(actions.shifts, value.shift)
+    kept = summed(frame, Action(value.magnitude, {}, {}, {}), gone)
+    magnitude = join(value.magnitude, kept.magnitude, lambda a, b: add(a, b, -1))
+    mixed = _times_values(frame, factor)
+    return frame.give(
+        Action(
+            join(magnitude, factor.magnitude, lambda a, b: add(a, b)),
+            join(value.sign, factor.sign, lambda a, b: add(a, b)),
+            mixed,
+            merge_origins(value.origins, factor.origins),
+        )
+    )
+
+
+def _last(actions: Actions, node: Node) -> tuple[Frame, list[int], int | None, int | None]:
+    """The frame of a normalisation of the last dimensions; gain and shift, if there are any."""
+    call = arguments(node)
+    rank, count = len(actions.axes(call["input"])), len(call["normalized_shape"])
+    over = list(range(rank - count, rank))
+    members: list[Any] = [(call["input"], range(rank))]
+    found: list[int | None] = []
+    for name in ("weight", "bias"):
+        value = call.get(name)
+        found.append(len(members) if value is not None else None)
+        if value is not None:
+            members.append((value, over))
+    return Frame(actions, node, members, range(rank)), over, found[0], found[1]
+
+
+def _layer_norm(actions: Actions, node: Node) -> Action:
+    """Centring and epsilon leave only a common sign of all normalised entries."""
+    frame, over, gain, shift = _last(actions, node)
+    value = frame.take(0)
+    actions.zero(actions.magnitudes, value.magnitude)
+    sign = outside(actions.signs, value.sign, set(over))
+    forgetting(frame, value, over)
+    return frame.give(affine(frame, Action({}, sign, {}, value.origins), gain, shift))
+
+
+def _rms_norm(actions: Actions, node: Node) -> Action:
+    """Without centring, every entry has a sign of its own."""
+    frame, _, gain, shift = _last(actions, node)
+    value = frame.take(0)
+    actions.zero(actions.magnitudes, value.magnitude)
+    actions.zero(actions.shifts, value.shift)
+    return frame.give(affine(frame, Action({}, value.sign, {}, value.origins), gain, shift))
+
+
+def _group_norm(actions: Actions, node: Node) -> Action:
+    """All channels of a group are centred and normalised together: they share a sign."""
+    call = arguments(node)
+    features = actions.axes(call["input"])
+    groups = call["num_groups"]
+    sizes = (groups, size_of(features[1]) // groups)
+    channels = regroup([features[1]], sizes, place_of(node))
+    split = [features[0], *channels, *features[2:]]
+    labels = ["b", "g", "m", *(f"p{n}" for n in range(len(features) - 2))]
+    members = [Member(call["input"], labels, split, _dealt(actions, call["input"], split))]
+    for name in ("weight", "bias"):
+        if call[name] is not None:
+            action = _dealt(actions, call[name], channels)
+            members.append(Member(call[name], ["g", "m"], channels, action))
+    frame, numbers = Frame(actions, node, members, labels, split), _numbers(call)
+    value = frame.take(0)
+    over = set[Label](labels) - {"b", "g"}
+    actions.zero(actions.magnitudes, value.magnitude)
+    sign = outside(actions.signs, value.sign, over)
+    forgetting(frame, value, over)
+    scaled = affine(
+        frame, Action({}, sign, {}, value.origins), numbers.get("weight"), numbers.get("bias")
+    )
+    return reshaped(actions, frame.give(scaled), split, actions.axes(node))
+
+
+def _dealt(actions: Actions, operand: object, axes: Value) -> Action:
+    return reshaped(actions, actions.of(operand), actions.axes(operand), axes)
+
+
+def _instance_norm(actions: Actions, node: Node) -> Action:
+    """Every channel of every example by itself: a sign stays, shifts per channel vanish."""
+    call = arguments(node)
+    frame, numbers = _features(actions, node), _numbers(call)
+    value = frame.take(0)
+    over = list(range(2, len(actions.axes(call["input"]))))
+    if call["use_input_stats"] or call["running_mean"] is None:
+        for name in ("running_mean", "running_var"):
+            actions.pin(call[name])
+        actions.zero(actions.magnitudes, value.magnitude)
+        sign = outside(actions.signs, value.sign, set(over))
+        forgetting(frame, value, over)
+    else:
+        _follow_statistics(frame, numbers, call, value)
+        sign = value.sign
+    return frame.give(
+        affine(
+            frame, Action({}, sign, {}, value.origins), numbers.get("weight"), numbers.get("bias")
+        )
+    )
 
 
 RULES = {
     "batch_norm": Rule(
         _batch_norm_axes,
-        _batch_norm_units,
+        _batch_norm,
         "permutations of channels; any scale before it, with its statistics; its own gain's scale",
+        recorded=True,
+        whatever=("eps",),
     ),
-    "_weight_norm": Rule(_weight_norm_axes, fixed_unit, "permutations of all dimensions"),
+    "_weight_norm": Rule(
+        _weight_norm_axes, _weight_norm, "permutations of all dimensions; scales of rows"
+    ),
     "layer_norm": Rule(
         _last_axes,
-        _layer_norm_units,
+        _layer_norm,
         "permutations of normalised dimensions; a common sign; its gain's scale",
+        recorded=True,
+        whatever=("eps",),
     ),
-    "rms_norm": Rule(
-        _last_axes,
-        _rms_norm_units,
-        "permutations of normalised dimensions; signs; its gain's scale",
+    **dict.fromkeys(
+        ("rms_norm", "_fused_rms_norm"),
+        Rule(
+            _last_axes,
+            _rms_norm,
+            "permutations of normalised dimensions; signs; its gain's scale",
+            recorded=True,
+            whatever=("eps",),
+        ),
     ),
     "group_norm": Rule(
         _group_norm_axes,
-        _group_norm_units,
+        _group_norm,
         "permutations of groups, and within them; its gain's scale",
+        recorded=True,
+        whatever=("eps",),
     ),
     "instance_norm": Rule(
         _instance_norm_axes,
-        _instance_norm_units,
+        _instance_norm,
         "permutations of channels; signs; its gain's scale",
+        recorded=True,
+        whatever=("eps",),
     ),
 }
-
-# Buffers in these arguments are statistics of the features and move with them.
-STATISTICS = {"batch_norm": ("running_mean", "running_var")}

@@ -1,17 +1,31 @@
-"""Products of two activations: matrix products and attention."""
+"""Products of two values: matrix products, einsum and attention."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from torch.fx import Node
 
-from ..axes import Atom, Axis, fix, regroup, size_of, unify
-from ..tracing import Rule, Tracing, Value, arguments, atoms_of, place_of
-from ..units import Unit
-from .linear import Atoms, attended, contracted
-from .pointwise import fixed_unit
-from .weights import contraction_units, is_matrix, product_axes
+from ..inference.actions import Action, Actions
+from ..inference.axes import Axis, fix, regroup, size_of, unify
+from ..inference.equations import add
+from ..inference.frames import Frame, Member
+from ..inference.primitives import (
+    added,
+    contract,
+    forgetting,
+    linear_contracted,
+    linear_summed,
+    product,
+    reshaped,
+    summed,
+    total,
+)
+from ..inference.tracing import Rule, Tracing, Value, arguments, atoms_of, place_of
+from .pointwise import pinned_all
+from .weights import contracted
 
 
 def batch_axes(first: Sequence[Axis], second: Sequence[Axis], reason: str) -> Value:
@@ -26,35 +40,203 @@ def batch_axes(first: Sequence[Axis], second: Sequence[Axis], reason: str) -> Va
     return result
 
 
-def matmul_axes(trace: Tracing, node: Node) -> Value | None:
-    """``A @ B``, both of at least two dimensions, or with a parameter matrix."""
-    if is_matrix(trace, node.args[1]):
-        return product_axes(trace, node)
+def _matmul_axes(trace: Tracing, node: Node) -> Value:
+    """``A @ B``: the last dimension of A with the second to last of B, or the only one."""
     first, second = trace.axes(node.args[0]), trace.axes(node.args[1])
-    if min(len(first), len(second)) < 2:
-        return None
+    column = second[-2] if len(second) > 1 else second[-1]
+    unify(first[-1], column, place_of(node))
+    batch = batch_axes(first[:-2], second[:-2], place_of(node))
+    trace.contract(first[-1], batch if len(second) > 1 else ())
+    rows = first[-2:-1]
+    columns = second[-1:] if len(second) > 1 else []
+    return [*batch, *rows, *columns]
+
+
+def _matmul_labels(actions: Actions, node: Node) -> tuple[list[str], list[str], list[str]]:
+    first, second = actions.axes(node.args[0]), actions.axes(node.args[1])
+    rank = max(len(first), len(second)) - 2
+    one = [f"b{rank - len(first) + 2 + n}" for n in range(len(first) - 2)]
+    other = [f"b{rank - len(second) + 2 + n}" for n in range(len(second) - 2)]
+    batch = [f"b{n}" for n in range(max(rank, 0))]
+    rows = ["r"] if len(first) > 1 else []
+    columns = ["c"] if len(second) > 1 else []
+    return [*one, *rows, "k"], [*other, "k", *columns], [*batch, *rows, *columns]
+
+
+def _matmul(actions: Actions, node: Node) -> Action:
+    one, other, result = _matmul_labels(actions, node)
+    return contracted(actions, node, (node.args[0], one), (node.args[1], other), result)
+
+
+def _added_axes(trace: Tracing, node: Node) -> Value:
+    """``baddbmm``: a product added to a third value."""
+    added, first, second = (trace.axes(operand) for operand in node.args[:3])
     batch = batch_axes(first[:-2], second[:-2], place_of(node))
     unify(first[-1], second[-2], place_of(node))
     trace.contract(first[-1], batch)
-    return [*batch, first[-2], second[-1]]
+    return batch_axes([*batch, first[-2], second[-1]], added, place_of(node))
 
 
-def matmul_units(trace: Tracing, node: Node) -> Unit:
-    """The units of the summed axis must cancel; the others multiply."""
-    if min(len(trace.axes(operand)) for operand in node.args) < 2:
-        return fixed_unit(trace, node)
-    if is_matrix(trace, node.args[1]):
-        return contraction_units(trace, node)
-    summed = atoms_of(trace.axes(node.args[0])[-1])
-    return cancel(trace, trace.unit(node.args[0]), trace.unit(node.args[1]), summed)
+def _added_product(actions: Actions, node: Node) -> Action:
+    call = arguments(node)
+    third, first, second = node.args[:3]
+    if call["alpha"] == 0:
+        return pinned_all(actions, node)
+    labels = ["b", "r", "c"]
+    own = labels[3 - len(actions.axes(third)) :]
+    frame = Frame(
+        actions, node, [(first, ["b", "r", "k"]), (second, ["b", "k", "c"]), (third, own)], labels
+    )
+    found = contract(frame, 0, 1, {"k"})
+    if call["beta"] == 0:  # the third value is not looked at
+        linear_contracted(frame, 0, 1, {"k"})
+        return frame.give(found)
+    linear_contracted(frame, 0, 1, {"k"}, third)
+    return frame.give(added(actions, found, total(frame, [2], [call["beta"]])))
 
 
-def cancel(trace: Tracing, first: Unit, second: Unit, summed: frozenset[Atom]) -> Unit:
-    """Unit of a sum of products over an axis."""
-    balance = trace.balance
-    inside, outside = zip(*(balance.split(unit, summed) for unit in (first, second)), strict=True)
-    balance.fix(inside[0] * inside[1])
-    return balance.merge(outside[0]) * balance.merge(outside[1])
+def _outer_axes(trace: Tracing, node: Node) -> Value:
+    return [trace.axes(node.args[0])[0], trace.axes(node.args[1])[0]]
+
+
+def _outer(actions: Actions, node: Node) -> Action:
+    return contracted(actions, node, (node.args[0], ["r"]), (node.args[1], ["c"]), ["r", "c"])
+
+
+def _tensordot_labels(trace: Tracing, node: Node) -> tuple[list[str], list[str], list[str]]:
+    """Dimensions that are summed over have one label in both operands."""
+    call = arguments(node)
+    ranks = [len(trace.axes(operand)) for operand in node.args[:2]]
+    dims = [
+        [dim % rank for dim in call[name]]
+        for name, rank in zip(("dims_self", "dims_other"), ranks, strict=True)
+    ]
+    one = [f"a{n}" for n in range(ranks[0])]
+    other = [f"z{n}" for n in range(ranks[1])]
+    for number, (left, right) in enumerate(zip(*dims, strict=True)):
+        one[left] = other[right] = f"k{number}"
+    rest = [label for label in (*one, *other) if not label.startswith("k")]
+    return one, other, rest
+
+
+def _tensordot_axes(trace: Tracing, node: Node) -> Value:
+    one, other, rest = _tensordot_labels(trace, node)
+    found: dict[str, Axis] = {}
+    for labels, operand in ((one, node.args[0]), (other, node.args[1])):
+        for label, axis in zip(labels, trace.axes(operand), strict=True):
+            if label in found:
+                unify(found[label], axis, place_of(node))
+                trace.contract(axis)
+            found[label] = axis
+    return [found[label] for label in rest]
+
+
+def _tensordot(actions: Actions, node: Node) -> Action:
+    one, other, rest = _tensordot_labels(actions.trace, node)
+    return contracted(actions, node, (node.args[0], one), (node.args[1], other), rest)
+
+
+def _added_vector_axes(trace: Tracing, node: Node) -> Value:
+    """``addmv`` and ``addr``: a matrix times a vector, or two vectors, added to a third value."""
+    base, first, second = (trace.axes(operand) for operand in node.args[:3])
+    if len(first) == 2:
+        unify(first[1], second[0], place_of(node))
+        trace.contract(first[1])
+    return batch_axes(
+        [first[0]] if len(first) == 2 else [first[0], second[0]], base, place_of(node)
+    )
+
+
+def _added_vector(actions: Actions, node: Node) -> Action:
+    call = arguments(node)
+    base, first, second = node.args[:3]
+    if call["alpha"] == 0 or call["beta"] == 0:
+        actions.pin_all(node)
+        return Action()
+    matrix = len(actions.axes(first)) == 2
+    labels = ["r"] if matrix else ["r", "c"]
+    ends = (["r", "k"], ["k"]) if matrix else (["r"], ["c"])
+    own = labels[len(labels) - len(actions.axes(base)) :]
+    frame = Frame(actions, node, [(first, ends[0]), (second, ends[1]), (base, own)], labels)
+    over = {"k"} if matrix else set[str]()
+    found = contract(frame, 0, 1, over)
+    linear_contracted(frame, 0, 1, over, base)
+    return frame.give(added(actions, found, total(frame, [2], [call["beta"]])))
+
+
+# --- einsum -------------------------------------------------------------------------------------
+
+
+def _einsum_axes(trace: Tracing, node: Node) -> Value | None:
+    labels, output = _letters(trace, node)
+    if labels is None:
+        return None
+    found: dict[str, Axis] = {}
+    for operand, letters in zip(_operands(node), labels, strict=True):
+        for letter, axis in zip(letters, trace.axes(operand), strict=True):
+            known = found.get(letter)
+            if known is None or size_of(known) == 1:
+                found[letter] = axis
+            elif size_of(axis) > 1:
+                unify(known, axis, place_of(node))
+    shared = [axis for letter, axis in found.items() if all(letter in part for part in labels)]
+    for letter, axis in found.items():
+        if letter not in output:
+            trace.contract(axis, shared)
+    return [found[letter] for letter in output]
+
+
+def _einsum(actions: Actions, node: Node) -> Action:
+    labels, output = _letters(actions.trace, node)
+    operands = _operands(node)
+    if labels is None or len(operands) > 2:
+        actions.pin_all(node)
+        return Action()
+    over = {letter for part in labels for letter in part} - set(output)
+    if len(operands) == 1:
+        frame = Frame(actions, node, [(operands[0], labels[0])], output)
+        linear_summed(actions, node, operands)
+        actions.linear[node] -= frame.atoms_at(over)
+        return frame.give(summed(frame, frame.take(0), over))
+    return contracted(actions, node, (operands[0], labels[0]), (operands[1], labels[1]), output)
+
+
+def _operands(node: Node) -> list[Node]:
+    return list(arguments(node)["tensors"])
+
+
+def _letters(trace: Tracing, node: Node) -> tuple[list[list[str]] | None, list[str]]:
+    """Letters of every operand and of the output, dots spelt out; None where one repeats."""
+    equation = str(arguments(node)["equation"]).replace(" ", "")
+    left, arrow, right = equation.partition("->")
+    parts = left.split(",")
+    ranks = [len(trace.axes(operand)) for operand in _operands(node)]
+    dots = max(
+        (rank - len(part.replace("...", "")) for part, rank in zip(parts, ranks, strict=True)
+         if "..." in part),
+        default=0,
+    )  # fmt: skip
+    labels = [_spelt(part, rank, dots) for part, rank in zip(parts, ranks, strict=True)]
+    if arrow:
+        output = _spelt(right, dots + len(right.replace("...", "")), dots)
+    else:
+        every = [letter for part in labels for letter in part]
+        once = sorted(c for c in set(every) if every.count(c) == 1 and len(c) == 1)
+        output = [*(f"dot{n}" for n in range(dots)), *once]
+    plain = all(len(set(part)) == len(part) for part in labels)
+    return (labels if plain else None), output
+
+
+def _spelt(part: str, rank: int, dots: int) -> list[str]:
+    """One label per dimension; those behind dots are counted from the right."""
+    if "..." not in part:
+        return list(part)
+    before, _, after = part.partition("...")
+    count = rank - len(before) - len(after)
+    return [*before, *(f"dot{n}" for n in range(dots - count, dots)), *after]
+
+
+# --- attention ----------------------------------------------------------------------------------
 
 
 def _attention_axes(trace: Tracing, node: Node) -> Value:
@@ -83,110 +265,152 @@ def _attention_axes(trace: Tracing, node: Node) -> Value:
     return [*batch, query[-2], value[-1]]
 
 
-def _attention_units(trace: Tracing, node: Node) -> Unit:
-    """Queries and keys balance unit by unit; values keep theirs, but for differences in time."""
+def _attention(actions: Actions, node: Node) -> Action:
+    """Queries and keys balance unit by unit; values keep theirs, but for differences in time.
+
+    What is added to all keys alike, a softmax takes away; what is added to all values alike stays,
+    since the weights of a query sum to one.
+    """
     call = arguments(node)
-    query, key = trace.unit(call["query"]), trace.unit(call["key"])
-    trace.balance.fix(query * key)
+    query, key, value = (call[name] for name in ("query", "key", "value"))
+    output = actions.axes(node)
+    grouped = bool(call.get("enable_gqa")) and (
+        size_of(actions.axes(query)[-3]) != size_of(actions.axes(key)[-3])
+    )
     if call["attn_mask"] is not None:
-        trace.balance.fix(trace.unit(call["attn_mask"]))
-    axes = trace.axes(call["value"])
-    return trace.balance.restrict(trace.unit(call["value"]), atoms_of(*axes[:-2], axes[-1]))
+        actions.pin(call["attn_mask"])
+    members, result, after = _attention_members(actions, node, query, key, value, grouped)
+    frame = Frame(actions, node, members, result, after)
+    scores = summed(frame, product(frame, 0, 1), {"u"})
+    actions.zero(actions.magnitudes, scores.magnitude)
+    actions.zero(actions.signs, scores.sign)
+    forgetting(frame, scores, {"s"})
+    passed = summed(frame, _weighted(frame, frame.take(2)), {"s"}, counts=False)
+    if call.get("dropout_p"):
+        actions.zero(actions.shifts, passed.shift)
+    units = atoms_of(actions.axes(query)[-1], actions.axes(value)[-1])
+    others = (*actions.axes(query)[:-1], *actions.axes(value)[:-1])
+    actions.linear[node] = units - atoms_of(*others)
+    given = frame.give(passed)
+    return reshaped(actions, given, after, output)
 
 
-def _einsum_axes(trace: Tracing, node: Node) -> Value | None:
-    labels, output = _labels(node)
-    if labels is None:
-        return None
-    found: dict[str, Axis] = {}
-    for operand, letters in zip(_operands(node), labels, strict=True):
-        for letter, axis in zip(letters, trace.axes(operand), strict=True):
-            unify(found.setdefault(letter, axis), axis, place_of(node))
-    shared = [axis for letter, axis in found.items() if all(letter in part for part in labels)]
-    for letter, axis in found.items():
-        if letter not in output:
-            trace.contract(axis, shared)
-    return [found[letter] for letter in output]
+def _weighted(frame: Frame, values: Action) -> Action:
+    """Shifts that differ from position to position, times the weights of every query."""
+    maps, shift = frame.actions.maps, {}
+    for key, terms in values.shift.items():
+        terms = frame.actions.shifts.reduce(terms)
+        apart = {t: c for t, c in terms.items() if any(label == "s" for label, _ in t.at)}
+        alike = {t: c for t, c in terms.items() if t not in apart}
+        where = {p for n in (0, 1) for p in frame.places(n, key) if p[0] != "u"}
+        shift[key] = add(alike, maps.mix(apart, (frame.node, "weights", key), where))
+    return replace(values, shift=shift)
 
 
-def _einsum_units(trace: Tracing, node: Node) -> Unit:
-    labels, output = _labels(node)
-    operands = _operands(node)
-    if labels is None or len(operands) > 2:
-        for operand in operands:
-            trace.balance.fix(trace.unit(operand))
-        return Unit()
-    summed = [
-        axis
-        for operand, letters in zip(operands, labels, strict=True)
-        for letter, axis in zip(letters, trace.axes(operand), strict=True)
-        if letter not in output
+def _attention_members(
+    actions: Actions, node: Node, query: object, key: object, value: object, grouped: bool
+) -> tuple[list[Any], list[str], Value]:
+    """Operands with their labels; grouped queries have a dimension for groups and one within."""
+    output = actions.axes(node)
+    if not grouped:
+        rank = len(output)
+
+        def batch(operand: object) -> list[str]:
+            count = len(actions.axes(operand)) - 2
+            return [f"b{rank - 2 - count + n}" for n in range(count)]
+
+        members = [
+            (query, [*batch(query), "t", "u"]),
+            (key, [*batch(key), "s", "u"]),
+            (value, [*batch(value), "s", "v"]),
+        ]
+        return members, [*(f"b{n}" for n in range(rank - 2)), "t", "v"], output
+    axes, groups = actions.axes(query), size_of(actions.axes(key)[-3])
+    each = size_of(axes[-3]) // groups
+    heads = regroup([axes[-3]], (groups, each), place_of(node))
+    split = [*axes[:-3], *heads, *axes[-2:]]
+    count = len(axes) - 3
+    front = [f"b{n}" for n in range(count)]
+    regrouped = Member(
+        query,
+        [*front, "g", "h", "t", "u"],
+        split,
+        reshaped(actions, actions.of(query), axes, split),
+    )
+    grouped_members: list[Any] = [
+        regrouped,
+        (key, [*front, "g", "s", "u"]),
+        (value, [*front, "g", "s", "v"]),
     ]
-    units = [trace.unit(operand) for operand in operands]
-    return cancel(trace, units[0], units[1] if len(units) > 1 else Unit(), atoms_of(*summed))
+    after = [*output[:-3], *regroup([output[-3]], (groups, each), place_of(node)), *output[-2:]]
+    return grouped_members, [*front, "g", "h", "t", "v"], after
 
 
-def _operands(node: Node) -> list[Node]:
-    return list(arguments(node)["tensors"])
+# --- others -------------------------------------------------------------------------------------
 
 
-def _einsum_linear(trace: Tracing, node: Node) -> Atoms:
-    """One or two operands: letters that both are summed over, and those that one hands on."""
-    labels, output = _labels(node)
-    if labels is None or len(labels) > 2:
-        return Atoms()
-    passing: list[Axis] = []
-    others: list[Axis] = []
-    for operand, letters in zip(_operands(node), labels, strict=True):
-        for letter, axis in zip(letters, trace.axes(operand), strict=True):
-            summed = letter not in output
-            (passing if summed == (sum(letter in p for p in labels) == 2) else others).append(axis)
-    return atoms_of(*passing) - atoms_of(*others)
-
-
-def _labels(node: Node) -> tuple[list[str] | None, str]:
-    """Letters of every operand and of the output; None where a letter repeats or dots stand."""
-    equation = str(arguments(node)["equation"]).replace(" ", "")
-    left, arrow, output = equation.partition("->")
-    parts = left.split(",")
-    plain = arrow and "." not in equation and all(len(set(p)) == len(p) for p in parts)
-    return (parts if plain else None), output
-
-
-def _added_axes(trace: Tracing, node: Node) -> Value:
-    """``baddbmm``: a product added to a third value."""
-    added, first, second = (trace.axes(operand) for operand in node.args[:3])
+def _cdist_axes(trace: Tracing, node: Node) -> Value:
+    first, second = trace.axes(node.args[0]), trace.axes(node.args[1])
+    unify(first[-1], second[-1], place_of(node))
     batch = batch_axes(first[:-2], second[:-2], place_of(node))
-    unify(first[-1], second[-2], place_of(node))
     trace.contract(first[-1], batch)
-    return batch_axes([*batch, first[-2], second[-1]], added, place_of(node))
+    return [*batch, first[-2], second[-2]]
 
 
-def _added_units(trace: Tracing, node: Node) -> Unit:
-    added, first, second = (trace.unit(operand) for operand in node.args[:3])
-    result = cancel(trace, first, second, atoms_of(trace.axes(node.args[1])[-1]))
-    trace.balance.equal(added, result)
-    return result
+def _cosine_axes(trace: Tracing, node: Node) -> Value:
+    """``cosine_similarity``: what two values have in common, less one dimension."""
+    dim = arguments(node).get("dim", 1)
+    first, second = trace.axes(node.args[0]), trace.axes(node.args[1])
+    whole = batch_axes(first, second, place_of(node))
+    dim %= len(whole)
+    trace.contract(whole[dim], _common(first, second))
+    return [axis for n, axis in enumerate(whole) if n != dim]
+
+
+def _common(first: Value, second: Value) -> list[Axis]:
+    """Dimensions, aligned from the right, that neither value is broadcast along."""
+    pairs = zip(reversed(first), reversed(second), strict=False)
+    return [a for a, b in pairs if size_of(a) == size_of(b)]
 
 
 _PRODUCT = "permutations that both operands share; scales that cancel in the sum"
+_MATMUL = Rule(_matmul_axes, _matmul, _PRODUCT, product=True)
 RULES = {
+    **dict.fromkeys(("matmul", "bmm", "mm", "mv", "dot", "vdot"), _MATMUL),
+    "baddbmm": Rule(_added_axes, _added_product, _PRODUCT, product=True),
+    "tensordot": Rule(_tensordot_axes, _tensordot, _PRODUCT, product=True),
     **dict.fromkeys(
-        ("matmul", "bmm", "mm"), Rule(matmul_axes, matmul_units, _PRODUCT, linear=contracted)
+        ("addmv", "addr"), Rule(_added_vector_axes, _added_vector, _PRODUCT, product=True)
     ),
-    "baddbmm": Rule(_added_axes, _added_units, _PRODUCT),
-    "einsum": Rule(
-        _einsum_axes,
-        _einsum_units,
-        f"{_PRODUCT} (no repeated letters)",
-        linear=_einsum_linear,
-    ),
+    **dict.fromkeys(("outer", "ger"), Rule(_outer_axes, _outer, _PRODUCT, product=True)),
+    "einsum": Rule(_einsum_axes, _einsum, f"{_PRODUCT} (no repeated letters)", product=True),
     "scaled_dot_product_attention": Rule(
         _attention_axes,
-        _attention_units,
+        _attention,
         "heads; units within a head, queries with keys; a scale per unit of queries over keys, "
         "any of values; any change of basis within a head",
         recorded=True,
-        linear=attended,
+        product=True,
+        whatever=("scale",),
+    ),
+    **dict.fromkeys(
+        ("cdist", "_cdist_forward"),
+        Rule(
+            _cdist_axes,
+            pinned_all,
+            "permutations both share",
+            product=True,
+            whatever=("p", "compute_mode"),
+        ),
+    ),
+    **dict.fromkeys(
+        ("cosine_similarity", "pairwise_distance"),
+        Rule(
+            _cosine_axes,
+            pinned_all,
+            "permutations that both operands share",
+            product=True,
+            whatever=("p", "eps"),
+        ),
     ),
 }

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch.fx import Node
 
 from gmn.spec import Port
 
-from ..axes import Atom, Axis, Sum, fix, unify
-from ..tracing import Rule, Tracing, Value, arguments, atoms_of, is_read, name_of, place_of
-from ..units import ONE, Unit
+from ..inference.actions import NOTHING, Action, Actions
+from ..inference.axes import Atom, Axis, Sum, fix, terms, unify
+from ..inference.equations import add
+from ..inference.frames import Frame, Member
+from ..inference.primitives import choices, equate, product, reshaped, summed, transfer
+from ..inference.tracing import (
+    Rule,
+    Tracing,
+    Value,
+    arguments,
+    atoms_of,
+    is_read,
+    name_of,
+    place_of,
+)
 from .pieces import cut_evenly
+from .pointwise import ZEROS, is_zero
 
-ZEROS = ("zeros", "new_zeros", "zeros_like")
 UNIFORM = (*ZEROS, "ones", "full")
 GATES = {"lstm": "ifgo", "gru": "rzn", "rnn_tanh": "n", "rnn_relu": "n"}
 CANDIDATES = "gn"  # the gates whose values are written to memory
@@ -30,7 +43,7 @@ class Cell:
     projection: Any
 
 
-def _cells(node: Node, call: dict[str, Any]) -> list[list[Cell]]:
+def _cells(node: Node, call: Mapping[str, Any]) -> list[list[Cell]]:
     """Cells by layer and direction."""
     parameters = list(call["params"])
     directions, layers = 2 if call["bidirectional"] else 1, call["num_layers"]
@@ -48,12 +61,12 @@ def _cells(node: Node, call: dict[str, Any]) -> list[list[Cell]]:
     return found
 
 
-def _step_cell(call: dict[str, Any]) -> Cell:
+def _step_cell(call: Mapping[str, Any]) -> Cell:
     biases = tuple(call[name] for name in ("b_ih", "b_hh") if call[name] is not None)
     return Cell(call["w_ih"], call["w_hh"], biases, None)
 
 
-def _given(call: dict[str, Any]) -> list[Any]:
+def _given(call: Mapping[str, Any]) -> list[Any]:
     """The initial state, and for an LSTM the initial memory."""
     return list(call["hx"]) if isinstance(call["hx"], (list, tuple)) else [call["hx"]]
 
@@ -100,22 +113,17 @@ def _cell_axes(
         projection = trace.axes(cell.projection)
         unify(projection[1], memory, reason)
         state = projection[0]
-        trace.use(cell.projection, node, "weight", ("target", "source"))
     for rows in (recurrent[0], *(trace.axes(bias)[0] for bias in cell.biases)):
         unify(rows, weight[0], reason)
     unify(values, weight[1], reason)
     unify(recurrent[1], state, reason)
-    for operand in (cell.into, cell.recurrent):
-        trace.use(operand, node, "weight", ("target", "source"))
-    for bias in cell.biases:
-        trace.use(bias, node, "bias", ("both",))
     return state, memory
 
 
 def _results(
     trace: Tracing,
     node: Node,
-    call: dict[str, Any],
+    call: Mapping[str, Any],
     features: Value,
     values: Axis,
     states: list[Axis],
@@ -127,6 +135,8 @@ def _results(
     batch = features[1 if call["batch_first"] is False else 0 : -1][:1]
     for number, (initial, ends) in enumerate(zip(given, (states, cells), strict=False), start=1):
         axes = list(trace.axes(initial))
+        for axis in axes[:-1]:
+            fix(axis, "states of layers and sequences keep their order")
         joined = [axes[-1]] if name_of(initial) not in UNIFORM else []
         if joined or is_read(node, number):
             # One tensor holds the states of all cells, so they have to move alike.
@@ -150,117 +160,227 @@ def _step_axes(trace: Tracing, node: Node) -> Value | list[Value]:
     return [result, list(result)] if len(given) > 1 else result
 
 
-def bias_pairs(node: Node) -> list[tuple[Any, Any]]:
-    """The two biases of every cell of a recurrent operation."""
+# --- how results transform ----------------------------------------------------------------------
+
+
+def _recurrent(actions: Actions, node: Node) -> list[Action]:
+    """Outputs move as their cells do; states that are read or given share one action."""
+    call = arguments(node)
+    if "params" not in call or "batch_first" not in call:
+        actions.pin_all(node)
+        return [NOTHING] * len(node.meta["val"])
+    actions.linear[node] = _projected(actions, node)
+    features = actions.axes(call["input"])
+    value, axes = _sequence(actions, call["input"], features), [features[-1]]
+    states: list[tuple[Action, Axis]] = []
+    memories: list[tuple[Action, Axis]] = []
+    for row in _cells(node, call):
+        cells = [_cell(actions, node, cell, value, axes) for cell in row]
+        outputs = [state for state, _ in cells]
+        states += outputs
+        memories += [memory for _, memory in cells]
+        axes = [outputs[0][1]] if len(cells) == 1 else [(Sum(tuple(o[1] for o in outputs)),)]
+        value = _side_by_side(actions, outputs, axes)
+    output = actions.trace.values[node]
+    results = [_last_dimension(actions, value, axes, output[0])]
+    for number, (initial, ends) in enumerate(
+        zip(_given(call), (states, memories), strict=False), 1
+    ):
+        common = _shared(actions, node, ends, initial, is_read(node, number))
+        results.append(_last_dimension(actions, common, [ends[0][1]], output[number]))
+    return results
+
+
+def _step(actions: Actions, node: Node) -> Any:
+    call = arguments(node)
+    features = actions.axes(call["input"])
+    value = _sequence(actions, call["input"], features)
+    cell = _step_cell(call)
+    actions.linear[node] = _projected(actions, node)
+    state, memory = _cell(actions, node, cell, value, [features[-1]])
+    values = actions.trace.values[node]
+    given = _given(call)
+    results = []
+    for number, (initial, end) in enumerate(zip(given, (state, memory), strict=False)):
+        common = _shared(actions, node, [end], initial, read=True)
+        axes = values[number] if isinstance(values[0], list) else values
+        results.append(_last_dimension(actions, common, [end[1]], axes))
+    return results if isinstance(values[0], list) else results[0]
+
+
+def _projected(actions: Actions, node: Node) -> frozenset[Atom]:
+    """A sequence is mapped: linear along its features, and along a projected state."""
     call = arguments(node)
     cells = [_step_cell(call)] if "w_ih" in call else [c for row in _cells(node, call) for c in row]
-    return [(first, second) for first, second in (c.biases for c in cells if len(c.biases) == 2)]
+    bound = atoms_of(*(actions.axes(cell.into)[0] for cell in cells))
+    projected = [actions.axes(c.projection)[0] for c in cells if c.projection is not None]
+    return atoms_of(actions.axes(call["input"])[-1], *projected) - bound
 
 
-def gates_that_add_biases(node: Node) -> list[int]:
-    """The gates that see the sum of both biases only: not the candidate of a GRU."""
-    gated = name_of(node).startswith("gru")
-    return [n for n in range(len(_gates(node))) if not (gated and n == _candidate(node))]
+def _sequence(actions: Actions, operand: object, features: Value) -> Action:
+    """What an input has in common at all steps, along its features alone."""
+    pairs = [
+        (cell, new)
+        for cell in actions.cells(features)
+        for new in actions.cells([features[-1]])
+        if dict(cell.key).get(len(features) - 1, 0) == dict(new.key).get(0, 0)
+    ]
+    dims: list[int | None] = [None] * (len(features) - 1) + [0]
+    found = transfer(actions, actions.of(operand), pairs, dims)
+    actions.zero(actions.shifts, found.shift)
+    return Action(found.magnitude, found.sign, {}, {})
 
 
-# --- units --------------------------------------------------------------------------------------
+def _side_by_side(actions: Actions, parts: Sequence[tuple[Action, Axis]], axes: Value) -> Action:
+    """The states of both directions as one dimension."""
+    if len(parts) == 1:
+        return parts[0][0]
+    whole = actions.cells(axes)
+    found, start = [], 0
+    for action, axis in parts:
+        own = actions.cells([axis])
+        pairs = list(zip(own, whole[start : start + len(own)], strict=True))
+        found.append(transfer(actions, action, pairs, [0]))
+        start += len(own)
+    return Action(
+        {key: terms for part in found for key, terms in part.magnitude.items()},
+        {key: terms for part in found for key, terms in part.sign.items()},
+    )
 
 
-def _recurrent_units(trace: Tracing, node: Node) -> Unit:
-    """Outputs have the units of their cells; states that are read or given share theirs."""
-    call = arguments(node)
-    features = trace.axes(call["input"])
-    value = trace.balance.restrict(trace.unit(call["input"]), atoms_of(features[-1]))
-    states: list[Unit] = []
-    memories: list[Unit] = []
-    for row in _cells(node, call):
-        ends = [_cell_units(trace, node, cell, value) for cell in row]
-        states += [state for state, _ in ends]
-        memories += [memory for _, memory in ends]
-        value = Unit(tuple(part for state, _ in ends for part in state.parts))
-    given = _given(call)
-    results = [value]
-    for number, (initial, units) in enumerate(zip(given, (states, memories), strict=False), 1):
-        _share(trace, units, initial, is_read(node, number))
-        results.append(units[0])
-    return Unit(tuple(part for result in results for part in result.parts))
+def _last_dimension(actions: Actions, action: Action, axes: Value, result: Value) -> Action:
+    """The action of a value whose last dimension this one is."""
+    last = len(result) - 1
+    pairs = [
+        (cell, new)
+        for cell in actions.cells(axes)
+        for new in actions.cells(result)
+        if dict(cell.key).get(0, 0) == dict(new.key).get(last, 0)
+    ]
+    return transfer(actions, action, pairs, [last])
 
 
-def _step_units(trace: Tracing, node: Node) -> Unit:
-    call = arguments(node)
-    features = trace.axes(call["input"])
-    value = trace.balance.restrict(trace.unit(call["input"]), atoms_of(features[-1]))
-    state, memory = _cell_units(trace, node, _step_cell(call), value)
-    given = _given(call)
-    for initial, end in zip(given, (state, memory), strict=False):
-        _share(trace, [end], initial, read=True)
-    return Unit(state.parts + memory.parts) if len(given) > 1 else state
-
-
-def _share(trace: Tracing, ends: list[Unit], initial: Node, read: bool) -> None:
+def _shared(
+    actions: Actions,
+    node: Node,
+    ends: Sequence[tuple[Action, Axis]],
+    initial: Node,
+    read: bool,
+) -> Action:
     """One tensor holds the states of all cells; those that start at zero start at any scale."""
-    if name_of(initial) not in ZEROS:
-        trace.balance.equal(ends[0], trace.unit(initial))
+    first = ends[0][0]
+    actions.only_shape(*[initial] if is_zero(initial) else [])
+    if not is_zero(initial):
+        given = _sequence(actions, initial, actions.axes(initial))
+        _alike(actions, first, given)
         read = True
-    for end in ends[1:] if read else ():
-        trace.balance.equal(ends[0], end)
+    for end, _ in ends[1:] if read else ():
+        _alike(actions, first, end)
+    return first
 
 
-def _cell_units(trace: Tracing, node: Node, cell: Cell, value: Unit) -> tuple[Unit, Unit]:
-    """Units of a cell's output and memory: those of the candidate that it writes to memory.
+def _alike(actions: Actions, one: Action, other: Action) -> None:
+    equate(actions.magnitudes, one.magnitude, other.magnitude)
+    equate(actions.signs, one.sign, other.sign)
+
+
+def _cell(
+    actions: Actions, node: Node, cell: Cell, value: Action, inputs: Value
+) -> tuple[tuple[Action, Axis], tuple[Action, Axis]]:
+    """How a cell's output and memory move: as the candidate that it writes to memory.
 
     The other gates pass through a sigmoid. The candidate passes through tanh, which keeps signs,
     or relu, which keeps positive scales; the memory and the output follow it, at every step.
     """
+    count = len(_gates(node))
+    axes = actions.axes(cell.into)
+    rows = [axes[0]]
+    incoming = _weighed(actions, node, cell.into, value, inputs, rows)
+    gates = choices(actions, rows, 0)
+    memory_axis = terms(rows[0])[_candidate(node)] if len(gates) == count else None
+    if memory_axis is None:
+        actions.pin_all(node)
+        state_axis = actions.axes(cell.recurrent)[1]
+        return (NOTHING, state_axis), (NOTHING, state_axis)
     candidate = _candidate(node)
-    rows = [_end(trace, node, operand, "target") for operand in (cell.into, cell.recurrent)]
-    rows += [trace.unit(bias) for bias in cell.biases]
-    memory = _gate(rows[0], node, candidate)
-    for operand in rows:
-        for number in range(len(_gates(node))):
-            part = _gate(operand, node, number)
-            trace.balance.equal(part, memory if number == candidate else ONE)
-    keep = trace.balance.fix_sign if "relu" in name_of(node) else trace.balance.fix_magnitude
-    keep(memory)
-    state = memory
+    memory = _gate(actions, incoming, rows, candidate, memory_axis)
+    keep_magnitude = "relu" in name_of(node)
+    if keep_magnitude:
+        actions.zero(actions.signs, memory.sign)
+    else:
+        actions.zero(actions.magnitudes, memory.magnitude)
+    state, state_axis = memory, memory_axis
     if cell.projection is not None:
-        trace.balance.fix(memory * _end(trace, node, cell.projection, "source"))
-        state = _end(trace, node, cell.projection, "target")
-    trace.balance.fix(value * _end(trace, node, cell.into, "source"))
-    trace.balance.fix(state * _end(trace, node, cell.recurrent, "source"))
-    return state, memory
+        projection = actions.axes(cell.projection)
+        state_axis = projection[0]
+        state = _weighed(actions, node, cell.projection, memory, [projection[1]], [state_axis])
+        actions.zero(actions.shifts, state.shift)
+        state = replace(state, shift={})
+    recurrent = _weighed(actions, node, cell.recurrent, state, [state_axis], rows)
+    whole = [incoming, recurrent]
+    for bias in cell.biases:
+        own = actions.of(bias)
+        whole.append(reshaped(actions, own, actions.axes(bias), rows))
+        actions.use(bias, node, "bias", ("both",))
+    for other in whole[1:]:
+        _alike(actions, incoming, other)
+    for number in range(count):
+        if number != candidate:
+            part = _gate(actions, incoming, rows, number, terms(rows[0])[number])
+            actions.zero(actions.magnitudes, part.magnitude)
+            actions.zero(actions.signs, part.sign)
+    _shifts_cancel(actions, node, whole, candidate)
+    return (state, state_axis), (memory, memory_axis)
 
 
-def _end(trace: Tracing, node: Node, weight: object, port: Port) -> Unit:
-    """The scale of one end of a weight; a computed weight has none."""
-    use = trace.find_use(node, weight)
-    if use is not None:
-        return trace.end_scale(use, port)
-    trace.balance.fix(trace.unit(weight))
-    return ONE
+def _weighed(
+    actions: Actions, node: Node, weight: Any, value: Action, inputs: Value, rows: Value
+) -> Action:
+    """A weight times a vector, along its rows."""
+    members: list[Any] = [Member(None, ["i"], inputs, value), (weight, ["r", "i"])]
+    frame = Frame(actions, node, members, ["r"], rows)
+    ports: tuple[Port, ...] = ("target", "source")
+    actions.use(weight, node, "weight", ports)
+    whole = product(frame, 0, 1)
+    return frame.give(summed(frame, whole, {"i"}))
 
 
-def _gate(rows: Unit, node: Node, number: int) -> Unit:
-    """The part of the rows' unit that belongs to one gate."""
-    each = len(rows.parts) // len(_gates(node))
-    return Unit(rows.parts[number * each : (number + 1) * each]) if each else rows
+def _gate(actions: Actions, action: Action, rows: Value, number: int, axis: Axis) -> Action:
+    """The part of the rows that belongs to one gate."""
+    own = actions.cells([axis])
+    pairs = [
+        (cell, new)
+        for cell in actions.cells(rows)
+        if dict(cell.key).get(0, 0) == number
+        for new in own
+    ]
+    found = transfer(actions, Action(action.magnitude, action.sign), pairs, [0])
+    return found
 
 
-def _projected(trace: Tracing, node: Node) -> frozenset[Atom]:
-    """A sequence is mapped: its features, and a projected state."""
-    call = arguments(node)
-    cells = [_step_cell(call)] if "w_ih" in call else [c for row in _cells(node, call) for c in row]
-    bound = atoms_of(*(trace.axes(cell.into)[0] for cell in cells))
-    projected = [trace.axes(cell.projection)[0] for cell in cells if cell.projection is not None]
-    return atoms_of(trace.axes(call["input"])[-1], *projected) - bound
+def _shifts_cancel(actions: Actions, node: Node, parts: Sequence[Action], candidate: int) -> None:
+    """What biases add to a gate cancels; the candidate of a GRU sees its two halves apart."""
+    apart = name_of(node).startswith("gru")
+    keys = {key for part in parts for key in part.shift}
+    for key in keys:
+        number = dict(key).get(0, 0)
+        sums = [[part] for part in parts] if apart and number == candidate else [list(parts)]
+        if apart and number == candidate:  # inputs with their bias, states with theirs
+            sums = [[p for n, p in enumerate(parts) if n % 2 == half] for half in (0, 1)]
+        for group in sums:
+            total: Any = {}
+            for part in group:
+                total = add(total, part.shift.get(key, {}))
+            if total:
+                actions.shifts.require(total)
 
 
 _PERMITS = "permutations of hidden units, shared by gates, recurrence and memory; "
 RULES = {
-    name + suffix: Rule(axes, units, _PERMITS + passes, linear=_projected)
-    for suffix, axes, units in (
-        ("", _recurrent_axes, _recurrent_units),
-        ("_cell", _step_axes, _step_units),
+    name + suffix: Rule(axes, action, _PERMITS + passes, product=True, whatever=("dropout",))
+    for suffix, axes, action in (
+        ("", _recurrent_axes, _recurrent),
+        ("_cell", _step_axes, _step),
     )
     for name, passes in (
         ("lstm", "signs of the memory"),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 from torch.fx import Node
 
-from ..axes import fix, fixed, mark_position, unify
-from ..tracing import Rule, Tracing, Value, arguments, atoms_of, name_of, place_of
-from ..units import Unit
-from .linear import kept
-from .pointwise import broadcast_axes, fixed_unit
+from ..inference.actions import NOTHING, Action, Actions
+from ..inference.axes import fix, fixed, mark_position, unify
+from ..inference.frames import Frame
+from ..inference.primitives import extremum, forgetting, homogeneous, pinned, summed, times
+from ..inference.tracing import Rule, Tracing, Value, arguments, atoms_of, name_of, place_of
+from .pointwise import broadcast_axes, larger, pinned_all
 from .weights import feature_map
 
 
@@ -25,17 +29,6 @@ def _pool_axes(trace: Tracing, node: Node) -> Value | list[Value]:
     return [result, result] if isinstance(node.meta["val"], tuple) else result
 
 
-def _average_units(trace: Tracing, node: Node) -> Unit:
-    kept = trace.axes(node.args[0])[: -_spatial(node)]
-    return trace.balance.restrict(trace.unit(node.args[0]), atoms_of(*kept))
-
-
-def _maximum_units(trace: Tracing, node: Node) -> Unit:
-    unit = _average_units(trace, node)
-    trace.balance.fix_sign(unit)
-    return unit
-
-
 def _reduced(trace: Tracing, node: Node) -> set[int]:
     rank = len(trace.axes(node.args[0]))
     dims = arguments(node).get("dim")
@@ -50,20 +43,6 @@ def _reduction_axes(trace: Tracing, node: Node) -> Value:
     return [axis for i, axis in enumerate(axes) if i not in reduced]
 
 
-def _reduction_units(trace: Tracing, node: Node) -> Unit:
-    axes, reduced = trace.axes(node.args[0]), _reduced(trace, node)
-    kept = [axis for i, axis in enumerate(axes) if i not in reduced]
-    return trace.balance.restrict(trace.unit(node.args[0]), atoms_of(*kept))
-
-
-def _norm_units(trace: Tracing, node: Node) -> Unit:
-    """Norms take magnitudes out; counting the entries that are not zero is no norm."""
-    call = arguments(node)
-    if call.get("ord", call.get("p")) == 0:
-        return fixed_unit(trace, node)
-    return _reduction_units(trace, node).magnitude
-
-
 def _extreme_axes(trace: Tracing, node: Node) -> Value | list[Value]:
     """``max`` and ``min``: of two values, of a whole value, or along a dimension."""
     if len(node.all_input_nodes) > 1:
@@ -72,28 +51,6 @@ def _extreme_axes(trace: Tracing, node: Node) -> Value | list[Value]:
         return _reduction_axes(trace, node)
     result = _argument_axes(trace, node)  # the second result tells where the extremum was
     return [result, result]
-
-
-def _extreme_units(trace: Tracing, node: Node) -> Unit:
-    if len(node.all_input_nodes) > 1:
-        first, second = (trace.unit(operand) for operand in node.args)
-        trace.balance.equal(first, second)
-        trace.balance.fix_sign(first)
-        return first
-    return _extremum_units(trace, node)
-
-
-def _extremum_units(trace: Tracing, node: Node) -> Unit:
-    unit = _reduction_units(trace, node)
-    trace.balance.fix_sign(unit)
-    return unit
-
-
-def _length_units(trace: Tracing, node: Node) -> Unit:
-    """``‖sx‖ = |s| ‖x‖``; the count of entries that are not 0 (order 0) is another thing."""
-    if arguments(node)["ord"] == 0:
-        return fixed_unit(trace, node)
-    return _reduction_units(trace, node).magnitude
 
 
 def _argument_axes(trace: Tracing, node: Node) -> Value:
@@ -120,68 +77,244 @@ def _sampled_axes(trace: Tracing, node: Node) -> Value:
     return [*features[:2], *feature_map(node, len(features) - 2)]
 
 
-def _sampled_units(trace: Tracing, node: Node) -> Unit:
-    trace.balance.fix(trace.unit(node.args[1]))
-    return _resize_units(trace, node)
+# --- how results transform ----------------------------------------------------------------------
 
 
-def _resize_units(trace: Tracing, node: Node) -> Unit:
-    kept = trace.axes(node.args[0])[:2]
-    return trace.balance.restrict(trace.unit(node.args[0]), atoms_of(*kept))
+def _per_channel(actions: Actions, node: Node, spatial: int, result: int) -> Frame:
+    """The frame of an operation that mixes places of a feature map, channel by channel."""
+    rank = len(actions.axes(node.args[0]))
+    front: list[int | None] = list(range(rank - spatial))
+    after = _first(actions.trace.values[node])
+    return Frame(
+        actions,
+        node,
+        [(node.args[0], [*front, *[None] * spatial])],
+        [*front, *[None] * result],
+        after,
+    )
+
+
+def _first(values: Any) -> Value:
+    found: Value = values[0] if values and isinstance(values[0], list) else values
+    return found
+
+
+def _pool(actions: Actions, node: Node) -> Any:
+    """Averages keep any scale, maxima positive ones; borders mind shifts."""
+    frame = _per_channel(actions, node, _spatial(node), _spatial(node))
+    maximum = "max" in name_of(node)
+    found = homogeneous(frame, degree=1, sign="pin" if maximum else "keep")
+    given = frame.give(found)
+    if not maximum:
+        _linear_kept(actions, node)
+    return [given, NOTHING] if isinstance(node.meta["val"], (tuple, list)) else given
+
+
+def _linear_kept(actions: Actions, node: Node) -> None:
+    kept = atoms_of(*actions.axes(node.args[0])) & atoms_of(*_first(actions.trace.values[node]))
+    actions.linear[node] = kept
+
+
+def _resize(actions: Actions, node: Node) -> Action:
+    spatial = len(actions.axes(node.args[0])) - 2
+    frame = _per_channel(actions, node, spatial, spatial)
+    _linear_kept(actions, node)
+    return frame.give(homogeneous(frame, degree=1, sign="keep"))
+
+
+def _sampled(actions: Actions, node: Node) -> Action:
+    actions.pin(node.args[1])
+    return _resize(actions, node)
+
+
+def reduction(actions: Actions, node: Node, axes: Value | None = None) -> tuple[Frame, set[int]]:
+    """The frame of a reduction of the first operand, and the labels that go."""
+    rank, reduced = len(actions.axes(node.args[0])), _reduced(actions.trace, node)
+    keep = arguments(node).get("keepdim")
+    result: list[int | None] = [
+        None if dim in reduced else dim for dim in range(rank) if keep or dim not in reduced
+    ]
+    return Frame(actions, node, [(node.args[0], range(rank))], result, axes), reduced
+
+
+def _sum(actions: Actions, node: Node) -> Action:
+    frame, reduced = reduction(actions, node)
+    _linear_kept(actions, node)
+    actions.linear[node] -= frame.atoms_at(reduced)
+    averages = name_of(node) == "mean"
+    return frame.give(summed(frame, frame.take(0), reduced, counts=not averages))
+
+
+def _length(actions: Actions, node: Node) -> Action:
+    """``‖sx‖ = |s| ‖x‖``; the count of entries that are not 0 (order 0) is another thing."""
+    call = arguments(node)
+    frame, reduced = reduction(actions, node)
+    if call.get("ord", call.get("p")) == 0:
+        return frame.give(pinned(frame))
+    actions.zero(actions.shifts, frame.take(0).shift)
+    return frame.give(distances(frame, reduced, 1))
+
+
+def distances(frame: Frame, labels: Collection[int], degree: int) -> Action:
+    """Powers of magnitudes along dimensions, summed: signs are dropped before."""
+    taken = frame.take(0)
+    whole = Action(times(taken.magnitude, degree), {}, {}, taken.origins)
+    return summed(frame, whole, labels)
+
+
+def _variance(actions: Actions, node: Node) -> Action:
+    """What is alike along the dimensions is subtracted before; a common sign is dropped."""
+    frame, reduced = reduction(actions, node)
+    taken = frame.take(0)
+    forgetting(frame, taken, reduced)
+    degree = 2 if name_of(node) == "var" else 1
+    whole = Action(times(taken.magnitude, degree), taken.sign, {}, taken.origins)
+    found = summed(frame, whole, reduced)
+    return frame.give(Action(found.magnitude, {}, {}, found.origins))
+
+
+def _logsumexp(actions: Actions, node: Node) -> Action:
+    """What is added to all entries alike is added to the result."""
+    frame, reduced = reduction(actions, node)
+    taken = frame.take(0)
+    actions.zero(actions.magnitudes, taken.magnitude)
+    actions.zero(actions.signs, taken.sign)
+    return frame.give(extremum(frame, reduced))
+
+
+def _extreme(actions: Actions, node: Node) -> Any:
+    if len(node.all_input_nodes) > 1:
+        return larger(actions, node)
+    axes = _first(actions.trace.values[node])
+    frame, reduced = reduction(actions, node, axes)
+    given = frame.give(extremum(frame, reduced))
+    return [given, NOTHING] if isinstance(node.meta["val"], (tuple, list)) else given
+
+
+def _argument(actions: Actions, node: Node) -> Action:
+    """Which entry is largest: positive scales and shifts that all of them share do not matter."""
+    frame, reduced = reduction(actions, node)
+    extremum(frame, reduced)
+    return NOTHING
+
+
+def _product_of_all(actions: Actions, node: Node) -> Any:
+    return pinned_all(actions, node)
+
+
+def _both_axes(trace: Tracing, node: Node) -> list[Value]:
+    """Two measures of one value."""
+    result = _reduction_axes(trace, node)
+    return [result, list(result)]
+
+
+def _variance_and_mean(actions: Actions, node: Node) -> list[Action]:
+    variance, mean = actions.trace.values[node]
+    frame, reduced = reduction(actions, node, variance)
+    taken = frame.take(0)
+    forgetting(frame, taken, reduced)
+    degree = 2 if name_of(node) == "var_mean" else 1
+    whole = Action(times(taken.magnitude, degree), taken.sign, {}, taken.origins)
+    spread = summed(frame, whole, reduced)
+    centre, _ = reduction(actions, node, mean)
+    average = summed(centre, centre.take(0), reduced, counts=False)
+    return [frame.give(Action(spread.magnitude, {}, {}, spread.origins)), centre.give(average)]
+
+
+def _extremes(actions: Actions, node: Node) -> list[Action]:
+    results = []
+    for axes in actions.trace.values[node]:
+        frame, reduced = reduction(actions, node, axes)
+        results.append(frame.give(extremum(frame, reduced)))
+    return results
 
 
 _CHANNELS = "permutations of channels"
+_WINDOWS = (
+    *("kernel_size", "stride", "padding", "dilation", "ceil_mode", "count_include_pad"),
+    *("divisor_override",),
+)
+_SAMPLING = (
+    *("align_corners", "scales", "scales_d", "scales_h", "scales_w", "scale_factors"),
+    *("interpolation_mode", "padding_mode"),
+)
 _AVERAGE = Rule(
-    _pool_axes, _average_units, f"{_CHANNELS}; any scale of them", recorded=True, linear=kept
+    _pool_axes, _pool, f"{_CHANNELS}; any scale of them", recorded=True, whatever=_WINDOWS
 )
-_MAXIMUM = Rule(_pool_axes, _maximum_units, f"{_CHANNELS}; positive scales", recorded=True)
-_SUM = Rule(
-    _reduction_axes, _reduction_units, "any permutation; scales kept", recorded=True, linear=kept
+_MAXIMUM = Rule(
+    _pool_axes, _pool, f"{_CHANNELS}; positive scales", recorded=True, whatever=_WINDOWS
 )
-_EXTREMUM = Rule(
-    _reduction_axes, _extremum_units, "any permutation; positive scales kept", recorded=True
+_SUM = Rule(_reduction_axes, _sum, "any permutation; scales kept", recorded=True)
+_EXTREMUM = Rule(_reduction_axes, _extreme, "any permutation; positive scales kept", recorded=True)
+_LENGTH = Rule(_reduction_axes, _length, "any permutation; any scale kept", recorded=True)
+_RESIZE = Rule(
+    _resize_axes, _resize, f"{_CHANNELS}; any scale of them", recorded=True, whatever=_SAMPLING
 )
+_ARGUMENT = Rule(_argument_axes, _argument, "permutations of the other dimensions; positive scales")
 RULES = {
     **{f"{kind}avg_pool{n}d": _AVERAGE for kind in ("", "adaptive_") for n in (1, 2, 3)},
-    **{f"{kind}max_pool{n}d": _MAXIMUM for kind in ("", "adaptive_") for n in (1, 2, 3)},
+    **{
+        f"{kind}max_pool{n}d{more}": _MAXIMUM
+        for kind in ("", "adaptive_")
+        for n in (1, 2, 3)
+        for more in ("", "_with_indices")
+    },
     **dict.fromkeys(
         [f"upsample_nearest{n}d" for n in (1, 2, 3)]
+        + [f"_upsample_nearest_exact{n}d" for n in (1, 2, 3)]
         + [
             "upsample_linear1d",
             "upsample_bilinear2d",
             "upsample_bicubic2d",
             "upsample_trilinear3d",
+            "_upsample_bilinear2d_aa",
+            "_upsample_bicubic2d_aa",
         ],
-        Rule(
-            _resize_axes,
-            _resize_units,
-            f"{_CHANNELS}; any scale of them",
-            recorded=True,
-            linear=kept,
-        ),
+        _RESIZE,
     ),
     **dict.fromkeys(
         ("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"),
-        Rule(_sampled_axes, _sampled_units, f"{_CHANNELS}; any scale of them", recorded=True),
+        Rule(
+            _sampled_axes,
+            _sampled,
+            f"{_CHANNELS}; any scale of them",
+            recorded=True,
+            whatever=_SAMPLING,
+        ),
+    ),
+    **dict.fromkeys(("linalg_vector_norm", "norm"), _LENGTH),
+    **dict.fromkeys(
+        ("std", "var"),
+        Rule(
+            _reduction_axes,
+            _variance,
+            "any permutation; any scale kept",
+            recorded=True,
+            whatever=("correction", "unbiased"),
+        ),
     ),
     **dict.fromkeys(
-        ("linalg_vector_norm", "norm"),
-        Rule(_reduction_axes, _norm_units, "any permutation; magnitudes kept", recorded=True),
+        ("var_mean", "std_mean"),
+        Rule(
+            _both_axes,
+            _variance_and_mean,
+            "any permutation; any scale kept",
+            recorded=True,
+            whatever=("correction", "unbiased"),
+        ),
     ),
+    "aminmax": Rule(_both_axes, _extremes, "any permutation; positive scales kept", recorded=True),
+    "logsumexp": Rule(_reduction_axes, _logsumexp, "any permutation; shifts kept", recorded=True),
     **dict.fromkeys(
-        ("std", "var", "logsumexp"),
-        Rule(_reduction_axes, fixed_unit, "any permutation", recorded=True),
+        ("any", "all", "count_nonzero", "prod", "nansum", "nanmean"),
+        Rule(_reduction_axes, _product_of_all, "any permutation", recorded=True),
     ),
-    "argmax": Rule(_argument_axes, fixed_unit, "permutations of the other dimensions"),
-    "argmin": Rule(_argument_axes, fixed_unit, "permutations of the other dimensions"),
+    **dict.fromkeys(("argmax", "argmin"), _ARGUMENT),
     "mean": _SUM,
     "sum": _SUM,
     **dict.fromkeys(
         ("max", "min"),
-        Rule(_extreme_axes, _extreme_units, "any permutation; positive scales", recorded=True),
-    ),
-    "linalg_vector_norm": Rule(
-        _reduction_axes, _length_units, "any permutation; any scale kept", recorded=True
+        Rule(_extreme_axes, _extreme, "any permutation; positive scales", recorded=True),
     ),
     "amax": _EXTREMUM,
     "amin": _EXTREMUM,

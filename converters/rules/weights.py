@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch.fx import Node
 
 from gmn.spec import Port
 
-from ..axes import Axis, fix, fixed, mark_position, regroup, size_of, unify
-from ..tracing import Rule, Tracing, Value, arguments, atoms_of, place_of, shape_of
-from ..units import Unit
-from .linear import mapped
-from .pointwise import fixed_unit
+from ..inference.actions import Action, Actions, Use, merge_origins
+from ..inference.axes import Axis, fix, fixed, mark_position, regroup, size_of, unify
+from ..inference.equations import Place, add
+from ..inference.frames import Frame, Member, join
+from ..inference.primitives import (
+    added,
+    contract,
+    linear_contracted,
+    pinned,
+    product,
+    reshaped,
+    summed,
+    total,
+)
+from ..inference.tracing import (
+    Rule,
+    Tracing,
+    Value,
+    arguments,
+    atoms_of,
+    operation_of,
+    place_of,
+    shape_of,
+)
 
 
 def _linear_axes(trace: Tracing, node: Node) -> Value:
@@ -20,50 +41,27 @@ def _linear_axes(trace: Tracing, node: Node) -> Value:
     features, weight = trace.axes(call["input"]), trace.axes(call["weight"])
     unify(features[-1], weight[-1], place_of(node))
     trace.contract(weight[-1])
-    ports: tuple[Port, ...] = ("target", "source") if len(weight) == 2 else ("source",)
-    trace.use(call["weight"], node, "weight", ports)
     if len(weight) == 1:
         return features[:-1]
     _bias_axes(trace, node, call["bias"], weight[0])
     return [*features[:-1], weight[0]]
 
 
-def _addmm_axes(trace: Tracing, node: Node) -> Value | None:
-    """``b + x @ W``, with a parameter matrix."""
-    bias, features, matrix = node.args
-    if not is_matrix(trace, matrix):
-        return None
-    weight = trace.axes(matrix)
-    unify(trace.axes(features)[-1], weight[0], place_of(node))
-    trace.contract(weight[0])
-    trace.use(matrix, node, "weight", ("source", "target"))
-    _bias_axes(trace, node, bias, weight[1])
-    return [*trace.axes(features)[:-1], weight[1]]
-
-
-def _addmm_units(trace: Tracing, node: Node) -> Unit:
-    bias, features, matrix = node.args
-    return _product_unit(trace, node, trace.unit(features), matrix, bias)
-
-
-def is_matrix(trace: Tracing, value: object) -> bool:
-    """Whether an operand is a parameter with two dimensions."""
-    return trace.parameter_name(value) is not None and len(trace.axes(value)) == 2
-
-
-def product_axes(trace: Tracing, node: Node) -> Value:
-    """``x @ W`` with a parameter matrix."""
-    features, weight = trace.axes(node.args[0]), trace.axes(node.args[1])
-    unify(features[-1], weight[0], place_of(node))
-    trace.contract(weight[0])
-    trace.use(node.args[1], node, "weight", ("source", "target"))
-    return [*features[:-1], weight[1]]
+def _addmm_axes(trace: Tracing, node: Node) -> Value:
+    """``b + x @ W``."""
+    bias, first, second = (trace.axes(operand) for operand in node.args[:3])
+    unify(first[-1], second[0], place_of(node))
+    trace.contract(first[-1])
+    result = [*first[:-1], second[1]]
+    for axis, other in zip(reversed(bias), reversed(result), strict=False):
+        if size_of(axis) == size_of(other):
+            unify(axis, other, place_of(node))
+    return result
 
 
 def _bias_axes(trace: Tracing, node: Node, bias: object, channels: Axis) -> None:
     if bias is not None:
         unify(trace.axes(bias)[0], channels, place_of(node))
-        trace.use(bias, node, "bias", ("both",))
 
 
 def _conv_axes(trace: Tracing, node: Node) -> Value:
@@ -74,9 +72,6 @@ def _conv_axes(trace: Tracing, node: Node) -> Value:
     places = _convolved(node, features[channel + 1 :], weight[2:])
     shared = _conv_channels(features[channel], weight, call["groups"], place_of(node))
     trace.contract(weight[1], [shared])
-    steps = (1.0, 1.0, *(float(d) for d in call["dilation"]))
-    taps: list[Port] = ["tap"] * spatial
-    trace.use(call["weight"], node, "weight", ("target", "source", *taps), shared, steps)
     _bias_axes(trace, node, call["bias"], weight[0])
     return [*features[:channel], weight[0], *places]
 
@@ -113,9 +108,6 @@ def _transposed_axes(trace: Tracing, node: Node) -> Value:
         shared, _ = regroup([weight[0]], (groups, size_of(weight[0]) // groups), place_of(node))
         outputs = (*shared, *weight[1])
     trace.contract(weight[0], [shared])
-    steps = (1.0, 1.0, *(float(d) for d in call["dilation"]))
-    taps: list[Port] = ["tap"] * spatial
-    trace.use(call["weight"], node, "weight", ("source", "target", *taps), shared, steps)
     _bias_axes(trace, node, call["bias"], outputs)
     return [*features[:channel], outputs, *feature_map(node, spatial)]
 
@@ -151,52 +143,286 @@ def _bilinear_axes(trace: Tracing, node: Node) -> Value:
         trace.contract(axis)
     for one, other in zip(first[:-1], second[:-1], strict=True):
         unify(one, other, place_of(node))
-    trace.use(call["weight"], node, "weight", ("target", "source", "source"))
     _bias_axes(trace, node, call["bias"], weight[0])
     return [*first[:-1], weight[0]]
 
 
-def _bilinear_units(trace: Tracing, node: Node) -> Unit:
-    first, second, weight, bias = arguments(node).values()
-    return _product_unit(trace, node, trace.unit(first) * trace.unit(second), weight, bias)
+# --- how results transform ----------------------------------------------------------------------
 
 
-def contraction_units(trace: Tracing, node: Node) -> Unit:
-    """``y = Wx + b``: [W] is [y] over [x], and [b] is [y]."""
-    features, weight, *bias = node.args
-    value, places = trace.unit(features), arguments(node).get("dilation", ())
-    if places:
-        value = trace.balance.restrict(value, atoms_of(*trace.axes(features)[: -len(places)]))
-    return _product_unit(trace, node, value, weight, bias[0] if bias else None)
+def _linear(actions: Actions, node: Node) -> Action:
+    call = arguments(node)
+    features, weight = actions.axes(call["input"]), actions.axes(call["weight"])
+    batch = [f"b{n}" for n in range(len(features) - 1)]
+    outputs = ["o"] if len(weight) == 2 else []
+    return contracted(
+        actions,
+        node,
+        (call["input"], [*batch, "i"]),
+        (call["weight"], [*outputs, "i"]),
+        [*batch, *outputs],
+        call.get("bias"),
+    )
 
 
-def _product_unit(trace: Tracing, node: Node, value: Unit, weight: object, bias: object) -> Unit:
-    use = trace.find_use(node, weight)
-    if use is None:
-        return fixed_unit(trace, node)
-    axes = trace.axes(weight)
-    columns = [axis for axis, port in zip(axes, use.ports, strict=True) if port == "source"]
-    inside, outside = trace.balance.split(value, atoms_of(*columns, use.shared))
-    trace.balance.fix(inside * trace.end_scale(use, "source"))
-    result = trace.balance.merge(outside)
-    if "target" in use.ports:
-        result = result * trace.end_scale(use, "target")
+def contracted(
+    actions: Actions,
+    node: Node,
+    first: tuple[object, list[str]],
+    second: tuple[object, list[str]],
+    result: list[str],
+    bias: object = None,
+) -> Action:
+    """A sum of products over the labels that the result lacks, and a bias on its last dimension."""
+    members: list[tuple[object, Any]] = [first, second]
     if bias is not None:
-        trace.balance.equal(trace.unit(bias), result)
-    return result
+        members.append((bias, result[len(result) - len(actions.axes(bias)) :]))
+    frame = Frame(actions, node, members, result)
+    over = (set(first[1]) | set(second[1])) - set(result)
+    found = contract(frame, 0, 1, over)
+    linear_contracted(frame, 0, 1, over, bias)
+    return frame.give(found if bias is None else biased(frame, found, 2))
+
+
+def biased(frame: Frame, action: Action, number: int) -> Action:
+    """A value by label plus an operand, which is its bias."""
+    bias = total(frame, [number], [1], "bias")
+    return added(frame.actions, action, bias)
+
+
+def _addmm(actions: Actions, node: Node) -> Action:
+    """``beta b + alpha x @ W``."""
+    call = arguments(node)
+    bias, first, second = node.args[:3]
+    alpha, beta = call["alpha"], call["beta"]
+    labels = ["b0", "o"]
+    members = [(first, ["b0", "i"]), (second, ["i", "o"])]
+    frame = Frame(actions, node, [*members, (bias, labels[2 - len(actions.axes(bias)) :])], labels)
+    found = contract(frame, 0, 1, {"i"})
+    if alpha == 0:
+        return frame.give(pinned(frame))
+    if beta == 0:  # the bias is not looked at
+        linear_contracted(frame, 0, 1, {"i"})
+        return frame.give(found)
+    linear_contracted(frame, 0, 1, {"i"}, bias)
+    return frame.give(added(actions, found, total(frame, [2], [beta], "bias")))
+
+
+def _conv(actions: Actions, node: Node) -> Action:
+    """Convolution: channels are summed over, places of the result are mixed from those before."""
+    call = arguments(node)
+    features, weight = actions.axes(call["input"]), actions.axes(call["weight"])
+    spatial, groups = len(weight) - 2, call["groups"]
+    channel = len(features) - spatial - 1
+    before, after = features[channel + 1 :], actions.axes(node)[channel + 1 :]
+    kept = [one == other for one, other in zip(before, after, strict=True)]
+    taps: list[str | None] = [None if same else f"t{n}" for n, same in enumerate(kept)]
+    if groups == 1:
+        rows, columns = [weight[0]], [weight[1]]
+        inputs = [features[channel]]
+        row_labels, column_labels, input_labels = ["o"], ["i"], ["i"]
+    else:
+        reason = place_of(node)
+        inputs = regroup([features[channel]], (groups, size_of(weight[1])), reason)
+        rows = regroup([weight[0]], (groups, size_of(weight[0]) // groups), reason)
+        columns = [weight[1]]
+        row_labels, column_labels, input_labels = ["g", "o"], ["i"], ["g", "i"]
+    shape = _Convolution(
+        actions, node, channel, features, weight, inputs, rows, columns, taps, kept
+    )
+    return shape.action(input_labels, row_labels, column_labels, transposed=False)
+
+
+def _conv_transposed(actions: Actions, node: Node) -> Action:
+    call = arguments(node)
+    features, weight = actions.axes(call["input"]), actions.axes(call["weight"])
+    spatial, groups = len(weight) - 2, call["groups"]
+    channel = len(features) - spatial - 1
+    taps: list[str | None] = [f"t{n}" for n in range(spatial)]
+    kept = [False] * spatial
+    if groups == 1:
+        shape = _Convolution(
+            actions, node, channel, features, weight, [features[channel]], [weight[1]], [weight[0]],
+            taps, kept,
+        )  # fmt: skip
+        return shape.action(["i"], ["o"], ["i"], transposed=True)
+    reason = place_of(node)
+    inputs = regroup([features[channel]], (groups, size_of(weight[0]) // groups), reason)
+    columns = regroup([weight[0]], (groups, size_of(weight[0]) // groups), reason)
+    shape = _Convolution(
+        actions, node, channel, features, weight, inputs, [weight[1]], columns, taps, kept
+    )
+    return shape.action(["g", "i"], ["o"], ["g", "i"], transposed=True)
+
+
+@dataclass(frozen=True)
+class _Convolution:
+    """A convolution with its channels dealt out to groups and members."""
+
+    actions: Actions
+    node: Node
+    channel: int
+    features: Value
+    weight: Value
+    inputs: list[Axis]
+    rows: list[Axis]
+    columns: list[Axis]
+    taps: list[str | None]
+    kept: list[bool]
+
+    def action(
+        self, inputs: list[str], rows: list[str], columns: list[str], *, transposed: bool
+    ) -> Action:
+        """The action of the result."""
+        actions, node, channel = self.actions, self.node, self.channel
+        call = arguments(node)
+        batch = [f"b{n}" for n in range(channel)]
+        places = [f"p{n}" for n in range(len(self.taps))]
+        before = [label if same else None for label, same in zip(places, self.kept, strict=True)]
+        features = [*self.features[:channel], *self.inputs, *self.features[channel + 1 :]]
+        ends = [*self.columns, *self.rows] if transposed else [*self.rows, *self.columns]
+        end_labels = [*columns, *rows] if transposed else [*rows, *columns]
+        weight = [*ends, *self.weight[2:]]
+        output = actions.axes(node)
+        grouped = "g" in inputs
+        outputs = ["g", "o"] if grouped else ["o"]
+        after = [*output[:channel], *self._outputs(output), *output[channel + 1 :]]
+        members: list[Any] = [
+            Member(
+                call["input"],
+                [*batch, *inputs, *before],
+                features,
+                reshaped(actions, actions.of(call["input"]), self.features, features),
+            ),
+            Member(
+                call["weight"],
+                [*end_labels, *self.taps],
+                weight,
+                reshaped(actions, actions.of(call["weight"]), self.weight, weight),
+            ),
+        ]
+        if call["bias"] is not None:
+            bias = self._outputs(output)
+            own = actions.axes(call["bias"])
+            members.append(
+                Member(
+                    call["bias"],
+                    outputs,
+                    bias,
+                    reshaped(actions, actions.of(call["bias"]), own, bias),
+                )
+            )
+        result = [*batch, *outputs, *places]
+        frame = Frame(actions, node, members, result, after)
+        over = {"i", *(tap for tap in self.taps if tap is not None)}
+        roles: dict[Any, Port] = {tap: "tap" for tap in self.taps if tap is not None}
+        if grouped:
+            roles["g"] = "both"
+        use = self._direct(transposed)
+        found = contract(frame, 0, 1, over, roles=roles, direct={1: use} if use else None)
+        found = _everywhere(frame, found, places)
+        if call["bias"] is not None:
+            found = biased(frame, found, 2)
+        linear_contracted(frame, 0, 1, {"i"}, call["bias"])
+        own_atoms = atoms_of(*self.weight[:2]) - (atoms_of(*self.inputs[:1]) if grouped else set())
+        actions.linear[node] &= own_atoms
+        given = frame.give(found)
+        return reshaped(actions, given, after, output)
+
+    def _outputs(self, output: Value) -> list[Axis]:
+        """The channels of the result, by group and member."""
+        groups = arguments(self.node)["groups"]
+        if groups == 1:
+            return [output[self.channel]]
+        size = size_of(output[self.channel]) // groups
+        return regroup([output[self.channel]], (groups, size), place_of(self.node))
+
+    def _direct(self, transposed: bool) -> Use | None:
+        """The use of the weight where it is an entry itself."""
+        call, actions = arguments(self.node), self.actions
+        name = actions.trace.parameter_name(call["weight"])
+        if name is None:
+            return None
+        steps = (1.0, 1.0, *(float(d) for d in _per_dim(call["dilation"], len(self.taps))))
+        ends: tuple[Port, ...] = ("source", "target") if transposed else ("target", "source")
+        taps: tuple[Port, ...] = tuple("tap" for _ in self.taps)
+        shared = atoms_of(*self.inputs[:1]) if call["groups"] > 1 else frozenset()
+        places = [
+            place
+            for cell in actions.cells(self.weight)
+            for place in cell.places
+            if place[0] == 0 and cell.atom(place) in shared
+        ]
+        inner: tuple[tuple[Place, Port], ...] = tuple((place, "both") for place in set(places))
+        operation = operation_of(self.node)
+        return Use(name, None, "weight", self.node, operation, (*ends, *taps), inner, steps)
+
+
+def _per_dim(numbers: Any, count: int) -> list[int]:
+    found = list(numbers) if isinstance(numbers, (list, tuple)) else [numbers]
+    return found * count if len(found) == 1 else found
+
+
+def _everywhere(frame: Frame, action: Action, places: list[str]) -> Action:
+    """Shifts after a convolution may be others at every place: borders see less of the kernel."""
+    shown = {label for label in frame.result if label in places}
+    shift = {}
+    for key, terms in action.shift.items():
+        where = [(label, k) for label in shown for k in range(_most(frame, label))]
+        shift[key] = frame.actions.maps.mix(terms, (frame.node, "places"), where)  # type: ignore[arg-type]
+    return replace(action, shift=shift)
+
+
+def _most(frame: Frame, label: object) -> int:
+    dim = list(frame.result).index(label)
+    return max(len(cell.atoms[dim]) for cell in frame.actions.cells(frame.result_axes))
+
+
+def _bilinear(actions: Actions, node: Node) -> Action:
+    """``y_k = x' W_k z + b_k``."""
+    call = arguments(node)
+    one, other, weight = (call[name] for name in ("input1", "input2", "weight"))
+    batch = [f"b{n}" for n in range(len(actions.axes(one)) - 1)]
+    members: list[Any] = [(one, [*batch, "i"]), (other, [*batch, "j"]), (weight, ["o", "i", "j"])]
+    if call["bias"] is not None:
+        members.append((call["bias"], ["o"]))
+    frame = Frame(actions, node, members, [*batch, "o"])
+    for operand in (one, other, weight):
+        actions.zero(actions.shifts, actions.of(operand).shift)
+    inner = product(frame, 0, 1)
+    third = frame.take(2)
+    whole = Action(
+        join(inner.magnitude, third.magnitude, lambda a, b: add(a, b)),
+        join(inner.sign, third.sign, lambda a, b: add(a, b)),
+        {},
+        merge_origins(inner.origins, third.origins),
+    )
+    ports: tuple[Port, ...] = ("target", "source", "source")
+    actions.use(weight, node, "weight", ports)
+    found = summed(frame, whole, {"i", "j"})
+    if call["bias"] is not None:
+        found = biased(frame, found, 3)
+    actions.linear[node] = atoms_of(*actions.axes(weight))
+    return frame.give(found)
 
 
 _CONTRACTION = "permutations and scalings of the rows; those of the columns follow the input"
 RULES = {
-    "linear": Rule(_linear_axes, contraction_units, _CONTRACTION, linear=mapped),
-    "bilinear": Rule(_bilinear_axes, _bilinear_units, _CONTRACTION, linear=mapped),
-    "addmm": Rule(_addmm_axes, _addmm_units, _CONTRACTION, linear=mapped),
+    "linear": Rule(_linear_axes, _linear, _CONTRACTION, product=True),
+    "bilinear": Rule(_bilinear_axes, _bilinear, _CONTRACTION, product=True),
+    "addmm": Rule(_addmm_axes, _addmm, _CONTRACTION, product=True),
     **dict.fromkeys(
         ("conv1d", "conv2d", "conv3d"),
-        Rule(_conv_axes, contraction_units, _CONTRACTION, linear=mapped),
+        Rule(_conv_axes, _conv, _CONTRACTION, product=True, whatever=("stride",)),
     ),
     **dict.fromkeys(
         ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
-        Rule(_transposed_axes, contraction_units, _CONTRACTION, linear=mapped),
+        Rule(
+            _transposed_axes,
+            _conv_transposed,
+            _CONTRACTION,
+            product=True,
+            whatever=("stride", "padding", "output_padding"),
+        ),
     ),
 }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 from torch.fx import Node
 
-from ..axes import Axis, fix, fixed, mark_position, regroup, size_of
-from ..tracing import Rule, Tracing, Value, arguments, atoms_of, place_of, shape_of
-from ..units import Unit
+from ..inference.actions import Action, Actions
+from ..inference.axes import Axis, fix, fixed, mark_position, regroup, size_of
+from ..inference.frames import Frame, Member
+from ..inference.primitives import reshaped
+from ..inference.tracing import Rule, Tracing, Value, arguments, place_of, shape_of
 from .weights import feature_map
 
 _REASON = "windows tell positions apart"
@@ -48,29 +50,56 @@ def _slide_axes(trace: Tracing, node: Node) -> Value:
     return [*axes, inside]
 
 
-def _unfold_units(trace: Tracing, node: Node) -> Unit:
-    return _restricted(trace, node, trace.axes(node.args[0])[:-2])
+def _unfold(actions: Actions, node: Node) -> Action:
+    """Channels stay what they are; what else varies may not move."""
+    value, after = node.args[0], actions.axes(node)
+    before = actions.axes(value)
+    actions.zero(actions.shifts, actions.of(value).shift)
+    front: list[Any] = list(range(len(before) - 3))
+    channels, inside = _dealt(after[-2], size_of(before[-3]), place_of(node))
+    split = [*after[:-2], channels, inside, after[-1]]
+    frame = Frame(
+        actions, node, [(value, [*front, "c", None, None])], [*front, "c", None, None], split
+    )
+    return reshaped(actions, frame.give(frame.take(0)), split, after)
 
 
-def _fold_units(trace: Tracing, node: Node) -> Unit:
-    return _restricted(trace, node, trace.axes(node)[:-2])
+def _dealt(axis: Axis, major: int, reason: str) -> list[Axis]:
+    return regroup([axis], (major, size_of(axis) // major), reason)
 
 
-def _slide_units(trace: Tracing, node: Node) -> Unit:
-    axes, dim = list(trace.axes(node.args[0])), arguments(node)["dimension"]
-    del axes[dim]
-    return _restricted(trace, node, axes)
+def _fold(actions: Actions, node: Node) -> Action:
+    value, after = node.args[0], actions.axes(node)
+    before = actions.axes(value)
+    actions.zero(actions.shifts, actions.of(value).shift)
+    front: list[Any] = list(range(len(before) - 2))
+    channels, inside = _dealt(before[-2], size_of(after[-3]), place_of(node))
+    split = [*before[:-2], channels, inside, before[-1]]
+    action = reshaped(actions, actions.of(value), before, split)
+    member = Member(value, [*front, "c", None, None], split, action)
+    frame = Frame(actions, node, [member], [*front, "c", None, None])
+    return frame.give(frame.take(0))
 
 
-def _restricted(trace: Tracing, node: Node, kept: Sequence[Axis]) -> Unit:
-    return trace.balance.restrict(trace.balance.merge(trace.unit(node.args[0])), atoms_of(*kept))
+def _slide(actions: Actions, node: Node) -> Action:
+    rank = len(actions.axes(node.args[0]))
+    gone = arguments(node)["dimension"] % rank
+    labels: list[Any] = [None if dim == gone else dim for dim in range(rank)]
+    actions.zero(actions.shifts, actions.of(node.args[0]).shift)
+    frame = Frame(actions, node, [(node.args[0], labels)], [*labels, None])
+    return frame.give(frame.take(0))
 
 
 _PERMITS = "permutations and scales of whole channels"
+_WINDOWS = ("kernel_size", "dilation", "padding", "stride")
 RULES = {
-    "im2col": Rule(_unfold_axes, _unfold_units, _PERMITS, recorded=True),
-    "col2im": Rule(_fold_axes, _fold_units, _PERMITS, recorded=True),
+    "im2col": Rule(_unfold_axes, _unfold, _PERMITS, recorded=True, whatever=_WINDOWS),
+    "col2im": Rule(_fold_axes, _fold, _PERMITS, recorded=True, whatever=_WINDOWS),
     "unfold": Rule(
-        _slide_axes, _slide_units, "permutations and scales of the other dimensions", recorded=True
+        _slide_axes,
+        _slide,
+        "permutations and scales of the other dimensions",
+        recorded=True,
+        whatever=("step",),
     ),
 }

@@ -1,37 +1,46 @@
-"""Operations that overwrite a value, or a part of it that was cut out before.
-
-The part shares its index sets with the whole, so what is stated about it holds for all who read
-the whole afterwards.
-"""
+"""Operations that overwrite a value, in their functional forms."""
 
 from __future__ import annotations
 
 from torch.fx import Node
 
-from ..axes import size_of, unify
-from ..tracing import Rule, Tracing, Value, arguments, place_of
-from ..units import Unit
-from .pointwise import fixed_unit, same_axes, same_unit
+from ..inference.actions import NOTHING, Action, Actions
+from ..inference.axes import size_of, unify
+from ..inference.primitives import broadcast, linear_moved
+from ..inference.tracing import Rule, Tracing, Value, arguments, place_of
+from .pointwise import same_axes
 
 
 def _copy_axes(trace: Tracing, node: Node) -> Value:
-    """The part takes the entries of another value, broadcast to its shape."""
+    """The value takes the entries of another one, broadcast to its shape."""
     call = arguments(node)
-    part, source = trace.axes(call["self"]), trace.axes(call["src"])
+    part, source = list(trace.axes(call["self"])), trace.axes(call["src"])
     for axis, other in zip(reversed(part), reversed(source), strict=False):
         if size_of(axis) == size_of(other):
             unify(axis, other, place_of(node))
-    return list(part)
+    return part
 
 
-def _fill_units(trace: Tracing, node: Node) -> Unit:
-    """Zero has every unit, other numbers have none."""
-    zero = arguments(node)["value"] == 0
-    return same_unit(trace, node) if zero else fixed_unit(trace, node)
+def _copy(actions: Actions, node: Node) -> Action:
+    linear_moved(actions, node)
+    actions.only_shape(arguments(node)["self"])
+    frame = broadcast(actions, node, [arguments(node)["src"]])
+    return frame.give(frame.take(0))
+
+
+def _fill(actions: Actions, node: Node) -> Action:
+    """All entries are one number now, which moves as its value does."""
+    linear_moved(actions, node)
+    value = arguments(node).get("value")
+    actions.only_shape(*(o for o in node.all_input_nodes if o is not value))
+    if not isinstance(value, Node):
+        return NOTHING
+    frame = broadcast(actions, node, [value])
+    return frame.give(frame.take(0))
 
 
 RULES = {
-    "copy": Rule(_copy_axes, fixed_unit, "permutations that both values share"),
-    "fill": Rule(same_axes, _fill_units, "any permutation; scales, if filled with 0"),
-    "zero": Rule(same_axes, same_unit, "everything"),
+    "copy": Rule(_copy_axes, _copy, "permutations and scales of what is written"),
+    "fill": Rule(same_axes, _fill, "everything: no entry is left"),
+    "zero": Rule(same_axes, _fill, "everything: no entry is left"),
 }

@@ -102,7 +102,7 @@ def test_assumptions_are_said() -> None:
 def test_the_activation_decides_the_scalings() -> None:
     state = mlp().state_dict()
     domains = {}
-    for activation in (nn.ReLU(), nn.Tanh(), nn.GELU(), converters.chains.Sine()):
+    for activation in (nn.ReLU(), nn.Tanh(), nn.GELU(), converters.states.chains.Sine()):
         chain = infer_chain(state, activation)
         spec = converters.trace(chain.module, chain.inputs)
         domains[type(activation).__name__] = {scaling.domain for scaling in spec.scalings}

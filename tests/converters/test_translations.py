@@ -24,7 +24,7 @@ FREE = {
     "batch-norm": ["0.bias", "3.bias", "8.bias"],
     "mlp-relu": [],
     "mlp-identity": [],
-    "transformer-rms": [],
+    "transformer-rms": ["positions[0]"],  # the class token's, against the token
 }
 
 
@@ -130,7 +130,11 @@ def test_a_concatenation_is_centred_as_a_whole() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.norm(torch.cat([self.one(x), self.two(x)], dim=-1)))
 
-    assert _shifted(Joined(), torch.randn(5, 3)) == []  # not one part without the other
+    model, inputs = Joined(), (torch.randn(5, 3),)
+    assert _shifted(model, *inputs) == ["one.bias", "two.bias"]
+    (translation,) = converters.trace(model, inputs).translations
+    assert translation.shape == ()  # one number for both parts
+    assert [term.factor for term in translation.terms] == [1, 1]
 
 
 def test_positions_that_are_normalised_together_may_not_be_shifted_apart() -> None:
@@ -145,12 +149,15 @@ def test_positions_that_are_normalised_together_may_not_be_shifted_apart() -> No
             x = (self.conv(x) + self.positions).flatten(2).transpose(1, 2)
             return self.head(self.norm(x.flatten(1)) if self.together else self.norm(x).flatten(1))
 
-    image = torch.randn(2, 1, 3, 3)
-    assert "positions" not in _shifted(Pixels(True), image)
-    assert "positions" in _shifted(Pixels(False), image)
+    image = (torch.randn(2, 1, 3, 3),)
+    for together in (True, False):
+        assert "positions" in _shifted(Pixels(together), *image)
+        shifts = converters.trace(Pixels(together), image).translations
+        alone = [t for t in shifts if {term.edge_set for term in t.terms} == {"positions"}]
+        assert any(t.shape == (3, 3) for t in alone) is not together
 
 
-def test_a_shared_parameter_is_left_alone() -> None:
+def test_a_shared_parameter_moves_with_what_undoes_it() -> None:
     class Shared(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -159,7 +166,12 @@ def test_a_shared_parameter_is_left_alone() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.norm(self.layer(x)) + self.layer(x)
 
-    assert _shifted(Shared(), torch.randn(5, 4)) == []
+    assert _shifted(Shared(), torch.randn(5, 4)) == ["layer.bias", "norm.bias"]
+    (trade,) = converters.trace(Shared(), (torch.randn(5, 4),)).translations
+    assert [term.factor for term in trade.terms] == [
+        1,
+        -1,
+    ]  # what the norm ignores, the sum does not
 
 
 def test_masked_scores_keep_the_freedom_of_keys() -> None:

@@ -29,6 +29,7 @@ class Atom:
         position: whether its indices are places of a feature map, not neurons.
         unmatched: whether it stood in an axis that could not be matched with another.
         roles: subset of {"input", "output"}.
+        example: whether it is a dimension of an input that has one index in the example.
         within: atoms it may depend on, if every value that has it has them too.
         siblings: atoms that it was split from; together they number what was one index set.
         halves: for the outer part of a split, the atom that was split and the inner part.
@@ -45,6 +46,7 @@ class Atom:
         self.position = False
         self.unmatched = False
         self.roles: set[str] = set()
+        self.example = False
         self.within: set[Atom] = set()
         self.siblings: set[Atom] = set()
         self.halves: tuple[Atom, Atom] | None = None
@@ -400,6 +402,7 @@ def _bind(atom: Atom, axis: Axis) -> None:
         part.position |= atom.position
         part.unmatched |= atom.unmatched
         part.roles |= atom.roles
+        part.example |= atom.example
     for factor in resolve(axis):
         # What was one free index set lets inner factors move on their own for each outer index.
         own = set(atoms((factor,)))
@@ -420,4 +423,5 @@ def _merge(a: Atom, b: Atom) -> None:
     a.position |= b.position
     a.unmatched |= b.unmatched
     a.roles |= b.roles
+    a.example |= b.example
     a.within |= b.within
