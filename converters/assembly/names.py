@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 from gmn.spec import Axis, NodeSet, Operation, Role
 
-from .axes import Atom, atoms
+from ..inference.actions import Actions
+from ..inference.axes import Atom, atoms
 from .blocks import Block, NodeKey
-from .tracing import Tracing
 
 
 class Names:
     """Names of node sets and axes, given in the order in which the network runs."""
 
-    def __init__(self, trace: Tracing, blocks: Sequence[Block]) -> None:
-        self._trace = trace
-        order = {id(use): number for number, use in enumerate(trace.uses)}
+    def __init__(self, actions: Actions, blocks: Sequence[Block]) -> None:
+        self._trace = actions.trace
+        order = {id(use): number for number, use in enumerate(actions.uses)}
         ordered = sorted(blocks, key=lambda block: order[id(block.use)])
         self._keys: dict[NodeKey, str] = {}
         self._taken: set[str] = set()

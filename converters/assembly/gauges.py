@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,14 +11,14 @@ from torch.fx import Node
 
 from gmn.spec import Gauge, Scaling
 
-from .axes import Atom, atoms
+from ..inference.actions import Actions, is_repeated
+from ..inference.axes import Atom
+from ..inference.tracing import Tracing, atoms_of, flat_axes
 from .names import Names, unique
-from .rules import RULES
-from .tracing import Tracing, atoms_of, flat_axes, name_of
 
 
 def with_gauges(
-    trace: Tracing, scalings: Sequence[Scaling], names: Names, targets: Mapping[str, str]
+    actions: Actions, scalings: Sequence[Scaling], names: Names, targets: Mapping[str, str]
 ) -> tuple[tuple[Scaling, ...], tuple[Gauge, ...]]:
     """Replaces scalings by the changes of basis that contain them.
 
@@ -29,7 +28,7 @@ def with_gauges(
     and reads), the two must agree: ``A`` is orthogonal.
 
     Args:
-        trace: the trace, with units balanced.
+        actions: how values transform.
         scalings: its scalings.
         names: names of axes.
         targets: by edge set, the node set it enters.
@@ -37,7 +36,7 @@ def with_gauges(
     Returns:
         The scalings that are left, and the gauges.
     """
-    linear = {names.axis(atom) for atom in _linear(trace)}
+    linear = {names.axis(atom) for atom in _linear(actions)}
     positive = {_support(s): s for s in scalings if s.domain == "positive"}
     gauges: list[Gauge] = []
     contained: set[str] = set()
@@ -77,8 +76,9 @@ def _gauge(name: str, sign: Scaling, scale: Scaling | None, basis: str) -> Gauge
     )
 
 
-def _linear(trace: Tracing) -> set[Atom]:
+def _linear(actions: Actions) -> set[Atom]:
     """The atoms along which every operation acts linearly, alike at all other indices."""
+    trace = actions.trace
     found: set[Atom] = set()
     bound: set[Atom] = set()
     for node, value in trace.values.items():
@@ -86,18 +86,15 @@ def _linear(trace: Tracing) -> set[Atom]:
             continue
         present = _atoms_at(trace, node)
         found |= present
-        rule = None if node in trace.unknown else RULES.get(name_of(node))
-        passes = rule.linear(trace, node) if rule is not None and rule.linear else frozenset()
-        bound |= (present - passes) | _repeated(value)
+        bound |= (present - actions.linear.get(node, frozenset())) | _repeated(value)
     return found - bound
 
 
-def _repeated(value: Any) -> set[Atom]:
+def _repeated(value: Any) -> frozenset[Atom]:
     """Atoms that several dimensions of one result range over."""
     if value and isinstance(value[0], list):
-        return set().union(*map(_repeated, value))
-    counts = Counter(atom for axis in value for atom in set(atoms(axis)))
-    return {atom for atom, count in counts.items() if count > 1}
+        return frozenset().union(*map(_repeated, value))
+    return is_repeated(value)
 
 
 def _atoms_at(trace: Tracing, node: Node) -> frozenset[Atom]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -25,11 +26,13 @@ from gmn.program import (
 )
 from gmn.spec import EdgeSet, StateEntry
 
-from .axes import Atom, Axis, Sum, atoms, resolve, size_of
+from ..inference.actions import Actions
+from ..inference.axes import Atom, Axis, Sum, atoms, resolve, size_of
+from ..inference.equations import Terms
+from ..inference.solutions import Generator, generators
+from ..inference.tracing import Tracing, flat_axes
 from .blocks import Block, NodeKey
 from .names import Names
-from .tracing import Tracing, flat_axes
-from .units import Unit, UnitMismatch
 
 LARGEST = 4096  # numbers in a constant that a program brings along
 BESIDE = ("placeholder", "output")
@@ -41,7 +44,7 @@ class _Unfit(Exception):
 
 def program_of(
     exported: torch.export.ExportedProgram,
-    trace: Tracing,
+    actions: Actions,
     entries: Sequence[StateEntry],
     pairs: Sequence[tuple[EdgeSet, Block]],
     names: Names,
@@ -69,7 +72,7 @@ def program_of(
         )
     except _Unfit:
         return None
-    seen = dict.fromkeys([*_read(trace, pairs), *_left(exported, trace, names)])
+    seen = dict.fromkeys([*_read(actions, pairs), *_left(exported, actions.trace, names)])
     return Program(tuple(inputs), tuple(lookups), tuple(constants), calls, tuple(seen))
 
 
@@ -131,8 +134,10 @@ def _say(item: Any) -> Any:
 # --- where the values of neurons can be seen ----------------------------------------------------
 
 
-def _read(trace: Tracing, pairs: Sequence[tuple[EdgeSet, Block]]) -> Iterator[Observation]:
+def _read(actions: Actions, pairs: Sequence[tuple[EdgeSet, Block]]) -> Iterator[Observation]:
     """What each block of weights reads; the first that reads a value stands for the others."""
+    trace = actions.trace
+    claimed = generators(actions.magnitudes), generators(actions.signs, 2)
     told: set[tuple[str, str, tuple[Side, ...]]] = set()
     for edges, block in pairs:
         if edges.diagonal or block.use.kind != "weight":
@@ -141,22 +146,44 @@ def _read(trace: Tracing, pairs: Sequence[tuple[EdgeSet, Block]]) -> Iterator[Ob
             if operand.op == "placeholder" or operand in trace.static:
                 continue
             sides = _sides(trace.values[operand], block.source)
-            if sides is None or not _carries(trace, operand, block):
+            if sides is None or not _carries(actions, operand, block, claimed):
                 continue
             if (operand.name, edges.source, sides) not in told:
                 told.add((operand.name, edges.source, sides))
                 yield Observation(operand.name, edges.source, edges.name, sides)
 
 
-def _carries(trace: Tracing, operand: Node, block: Block) -> bool:
+def _carries(
+    actions: Actions, operand: Node, block: Block, claimed: Sequence[Sequence[Generator]]
+) -> bool:
     """Whether the value has the unit that the weights expect of their source, and no more."""
-    value, expected = trace.unit(operand), trace.end_scale(block.use, "source")
-    try:
-        product = value * expected
-    except UnitMismatch:
-        return False
-    number = block.term_at("source") if len(product.parts) > 1 else 0
-    return trace.balance.is_one(Unit(product.parts[number : number + 1]))
+    source = set(block.source)
+    action = actions.of(operand)
+    cells = {cell.key: cell for cell in actions.cells(actions.axes(operand))}
+    for system, channel, generators_, modulus in (
+        (actions.magnitudes, action.magnitude, claimed[0], None),
+        (actions.signs, action.sign, claimed[1], 2),
+    ):
+        for key, terms in channel.items():
+            own = {place for place in cells[key].places if cells[key].atom(place) in source}
+            rest = {t: c for t, c in system.reduce(terms).items() if set(t.at) != own or not own}
+            if not own and not any(atom.size == 1 for atom in source):
+                continue  # a part that holds other neurons
+            if any(not own.issuperset(t.at) for t in rest) or _moves(rest, generators_, modulus):
+                return False
+    return True
+
+
+def _moves(terms: Terms, claimed: Sequence[Generator], modulus: int | None) -> bool:
+    """Whether a generator moves a value by what is alike for all neurons of its source."""
+    for generator in claimed:
+        total: Fraction | int = 0
+        for term, coefficient in terms.items():
+            for (unknown, _), own in generator.terms.items():
+                total += coefficient * own if unknown is term.unknown else 0
+        if total % modulus if modulus else total:
+            return True
+    return False
 
 
 def _left(

@@ -1,4 +1,4 @@
-"""Where the results of parallel edges go: what tells queries from keys, a gate from its value."""
+"""What tells edges apart that join the same neurons, and what is computed around them."""
 
 from __future__ import annotations
 
@@ -6,30 +6,36 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from gmn.spec import EdgeSet
 
+from ..inference.tracing import Tracing, name_of
+from ..rules import rule_of
 from .blocks import Block
-from .rules import PRODUCTS, RULES
-from .tracing import Tracing, name_of
+from .contexts import contexts_of
 
 _COMMUTATIVE = {"add", "mul", "maximum", "minimum"}
 _LONGEST = 16  # steps; what comes later hardly tells edges apart
 Pair = tuple[EdgeSet, Block]
 
 
-def with_routes(trace: Tracing, pairs: Sequence[Pair]) -> list[Pair]:
-    """Gives edge sets that connect the same neurons in the same way a route each.
+def with_routes(trace: Tracing, pairs: Sequence[Pair], exported: ExportedProgram) -> list[Pair]:
+    """Gives edge sets their contexts, and those that join the same neurons in one way a route.
 
     Queries and keys range over the same units, as do the two branches of a gated unit. Without a
     route they could be exchanged, weight by weight, and the graph would not change.
     """
     alike = Counter(_likeness(edges) for edges, _ in pairs)
-    return [
-        (replace(e, route=_route(trace, b)) if alike[_likeness(e)] > 1 else e, b) for e, b in pairs
-    ]
+    contexts = contexts_of(exported)
+    found = []
+    for edges, block in pairs:
+        route = _route(trace, block) if alike[_likeness(edges)] > 1 else ()
+        context = contexts.get(block.use.node, "")
+        found.append((replace(edges, route=route, context=context), block))
+    return found
 
 
 def _likeness(edges: EdgeSet) -> tuple[str, str, str]:
@@ -41,7 +47,7 @@ def _route(trace: Tracing, block: Block) -> tuple[str, ...]:
     node, name = block.use.node, block.use.parameter
     slots = [n for n, leaf in enumerate(_operands(node)) if trace.parameter_name(leaf) == name]
     places = [f"operand {n}" for n in slots]
-    places += [f"{port} part {n}" for port, n in sorted(block.terms.items()) if n]
+    places += [f"{block.use.ports[dim]} part {n}" for dim, n in block.key if n]
     return (*places, *sorted(set(_onward(node))))
 
 
@@ -53,7 +59,8 @@ def _onward(start: Node) -> Iterator[str]:
         frontier = []
         for user, node in readers:
             name = name_of(user)
-            rule, ends = RULES.get(name), name in PRODUCTS
+            rule = rule_of(user)
+            ends = rule is not None and rule.product
             if rule is None or rule.recorded or ends:
                 yield name if name in _COMMUTATIVE else f"{name} {_operands(user).index(node)}"
             if not ends and user not in seen:

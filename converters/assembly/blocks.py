@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from gmn.spec import Port, StateEntry
 
-from .axes import Atom, Axis, Sum, atoms, resolve
-from .tracing import Tracing, Use
+from ..inference.actions import Actions, Use
+from ..inference.axes import Atom, Axis, Sum, resolve
+from ..inference.equations import Key, Place
 
 NodeKey = tuple[Atom, ...]
 
@@ -28,19 +29,31 @@ class Piece:
 
 @dataclass(frozen=True)
 class Block:
-    """An edge set before axes and node sets have names."""
+    """An edge set before axes and node sets have names.
+
+    Attributes:
+        use: the use of the parameter.
+        key: which part of the parameter it is.
+        number: the same as a number.
+        pieces: its dimensions.
+        places: by place of the parameter, the number of its piece.
+        offset: first element, in the flattened tensor.
+        target: the neurons that edges enter.
+        source: the neurons that they leave.
+    """
 
     use: Use
+    key: Key
+    number: int
     pieces: tuple[Piece, ...]
+    places: Mapping[Place, int]
     offset: int
     target: NodeKey
     source: NodeKey
-    terms: dict[Port, int]
 
-    def term_at(self, port: str) -> int:
-        """Which term of the axis at this end it is, where that is a concatenation."""
-        found = [term for end, term in self.terms.items() if port in (end, "both")]
-        return max(found, default=0)
+    def at(self, place: Place) -> int | None:
+        """The dimension that runs over a place of the parameter."""
+        return self.places.get(place)
 
 
 @dataclass(frozen=True)
@@ -49,39 +62,63 @@ class Leaf:
 
     Attributes:
         offset: first element, in the flattened tensor.
-        number: which term of the dimension it is.
-        factors: atom, stride, port and step of each factor.
+        number: which term of the dimension it is; None if it has no others.
+        factors: place (none for atoms of one index), atom, stride, port and step of each factor.
     """
 
     offset: int
-    number: int
-    factors: tuple[tuple[Atom, int, Port, float], ...]
+    number: int | None
+    factors: tuple[tuple[Place | None, Atom, int, Port, float], ...]
 
 
-def blocks_of(trace: Tracing, entry: StateEntry) -> list[Block]:
+def uses_by_parameter(actions: Actions) -> dict[str, list[Use]]:
+    """The uses of every parameter, in execution order."""
+    found: dict[str, list[Use]] = {}
+    for use in actions.uses:
+        found.setdefault(use.parameter, []).append(use)
+    return found
+
+
+def blocks_of(actions: Actions, entry: StateEntry, uses: Sequence[Use]) -> list[Block]:
     """The blocks of one entry of the state dict, use by use in execution order."""
-    axes = trace.parameters[entry.name]
-    return [block for use in trace.uses_of(entry.name) for block in _cut(use, axes)]
+    axes = actions.trace.parameters[entry.name]
+    blocks = [block for use in uses for block in _cut(use, axes)]
+    return [_real(block) for block in blocks] if entry.complex else blocks
+
+
+def _real(block: Block) -> Block:
+    """A block of complex numbers as pairs of real ones: the last dimension is a tap."""
+    pieces = [replace(piece, stride=2 * piece.stride) for piece in block.pieces]
+    pair = Piece(None, 2, 1, "tap", 1.0)
+    return replace(block, pieces=(*pieces, pair), offset=2 * block.offset)
 
 
 def _cut(use: Use, axes: Sequence[Axis]) -> list[Block]:
     """The blocks of one use: one for every combination of terms of concatenated axes."""
     strides = [math.prod(_sizes(axes)[i + 1 :]) for i in range(len(axes))]
     steps = use.steps or (1.0,) * len(axes)
-    leaves = [
-        [
-            Leaf(
-                offset * stride,
-                number if len(found) > 1 else 0,
-                tuple((atom, inner * stride, port, step) for atom, inner in factors),
-            )
-            for number, (offset, factors) in enumerate(found)
-        ]
-        for found, stride, port, step in zip(
-            (_leaves(resolve(axis)) for axis in axes), strides, use.ports, steps, strict=True
+    inner = dict(use.inner)
+    leaves = []
+    for dim, axis in enumerate(axes):
+        found = _leaves(resolve(axis))
+        row = []
+        for number, (offset, factors) in enumerate(found):
+            places = itertools.count()
+            made = []
+            for atom, stride in factors:
+                place = (dim, next(places)) if atom.size > 1 else None
+                port = use.ports[dim] if place is None else inner.get(place, use.ports[dim])
+                made.append((place, atom, stride * strides[dim], port, steps[dim]))
+            row.append(Leaf(offset * strides[dim], number if len(found) > 1 else None, tuple(made)))
+        leaves.append(row)
+    blocks = []
+    for number, combination in enumerate(itertools.product(*leaves)):
+        key = tuple(
+            (d, leaf.number) for d, leaf in enumerate(combination) if leaf.number is not None
         )
-    ]
-    return [_block(use, combination) for combination in itertools.product(*leaves)]
+        if use.key is None or use.key == key:
+            blocks.append(_block(use, key, number, combination))
+    return blocks
 
 
 def _sizes(axes: Sequence[Axis]) -> list[int]:
@@ -113,34 +150,30 @@ def _terms(factor: Atom | Sum) -> list[tuple[int, list[tuple[Atom, int]]]]:
     return found
 
 
-def _block(use: Use, leaves: Sequence[Leaf]) -> Block:
-    shared = set(atoms(use.shared))
+def _block(use: Use, key: Key, number: int, leaves: Sequence[Leaf]) -> Block:
     ends: dict[str, list[Atom]] = {"target": [], "source": []}
     factors = [factor for leaf in leaves for factor in leaf.factors]
-    ports: list[Port] = []
-    for atom, _, port, _ in factors:
-        # The groups of a convolution stand on one dimension of the weight and index both ends.
-        port = "both" if atom in shared and port != "tap" else port
-        ports.append(port)
+    for _, atom, _, port, _ in factors:
         if port != "tap":
             for end in ("target", "source") if port == "both" else (port,):
                 ends[end].append(atom)
     target = _neurons(ends["target"])
     source = target if ends["source"] == ends["target"] else _neurons(ends["source"])
-    pieces = [
-        _piece(atom, stride, port, step, {"target": target, "source": source})
-        for (atom, stride, _, step), port in zip(factors, ports, strict=True)
-    ]
-    kept = [p for p in pieces if p.size != 1 or p.atom is not None]
+    kept: list[Piece] = []
+    places: dict[Place, int] = {}
+    for place, atom, stride, port, step in factors:
+        piece = _piece(atom, stride, port, step, {"target": target, "source": source})
+        if piece.size != 1 or piece.atom is not None:
+            if place is not None:
+                places[place] = len(kept)
+            kept.append(piece)
     present = {piece.atom for piece in kept}
     for atom in (*target, *source):
         if atom not in present:
             kept.append(Piece(atom, atom.size, 0, "both", 1.0))
             present.add(atom)
-    term: dict[Port, int] = {}
-    for leaf, port in zip(leaves, use.ports, strict=True):
-        term[port] = max(leaf.number, term.get(port, 0))
-    return Block(use, tuple(kept), sum(leaf.offset for leaf in leaves), target, source, term)
+    offset = sum(leaf.offset for leaf in leaves)
+    return Block(use, key, number, tuple(kept), places, offset, target, source)
 
 
 def _neurons(ends: list[Atom]) -> NodeKey:
