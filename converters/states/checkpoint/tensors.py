@@ -181,7 +181,7 @@ def read_leaf(node: object, store: Store, depth: int = 0) -> Leaf | None:
     """The tensor that a node of a pickle stands for, or None if it stands for none.
 
     Args:
-        node: any value that :func:`converters.checkpoint.machine.read_pickle` gives.
+        node: any value that :func:`converters.states.checkpoint.machine.read_pickle` gives.
         store: where the bytes are.
         depth: how many wrappers were taken off.
 

@@ -3,7 +3,7 @@
 Python's own unpickler runs whatever functions a pickle names. This one carries out the same
 instructions on data alone: a name becomes a :class:`Global`, a call a :class:`Call` that records
 what would have been called, and neither imports nor runs anything. What they mean is decided by
-:mod:`converters.checkpoint.tensors`, which knows the few calls that stand for tensors.
+:mod:`converters.states.checkpoint.tensors`, which knows the few calls that stand for tensors.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 import gmn
 from gmn.spec import GraphSpec
 
+from ..trace import trace
 from .checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from .fit import fit_state
-from .trace import trace
 
 Built = tuple[nn.Module, tuple[Tensor | None, ...]]
 

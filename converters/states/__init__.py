@@ -1,0 +1,1 @@
+"""State dicts from files, other libraries and chains of layers."""
