@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
 from rich.console import Console
-from torch import nn
 
 import converters
 from gmn import files
-from gmn.cli.options import Input, Key, Model, Weights
-from gmn.cli.sources import ACTIVATIONS, UserError, load_weights, named_module
+from gmn.cli.options import Complete, Input, Key, Model, Weights
+from gmn.cli.sources import ACTIVATIONS, Named, UserError, load_weights, named_module
 from gmn.cli.sources import convert as convert_checkpoints
 from gmn.draw import draw as draw_spec
 from gmn.spec import GraphSpec
@@ -28,19 +27,21 @@ def inspect(
     input_shapes: Input = None,
     checkpoint: Weights = None,
     key: Key = None,
+    complete: Complete = False,
     json: Annotated[bool, typer.Option("--json", help="Print the spec as JSON.")] = False,
 ) -> None:
     """Print node sets, edge sets, symmetries and the certificate of a network.
 
-    Example: `gmn inspect resnet`, `gmn inspect mypackage.models:make -i 1x3x32x32 -c last.ckpt`
+    Example: `gmn inspect resnet`, `gmn inspect mypackage.models:make -i 1x3x32x32 -c last.ckpt`,
+    `gmn inspect mypackage.models:make -i "ids=2x7:int64<100" -i mask=2x7:bool`
     """
-    module, inputs, spec = _load(model, input_shapes, checkpoint, key)
+    named, spec = _load(model, input_shapes, checkpoint, key)
     if json:
         print(spec.to_json())
         return
     print(spec)
     print()
-    print(converters.verify(module, inputs, spec))
+    print(_verified(named, spec, complete=complete))
 
 
 @app.command()
@@ -51,15 +52,18 @@ def verify(
     key: Key = None,
     trials: Annotated[int, typer.Option(help="Random elements of the whole group.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the random elements.")] = 0,
+    complete: Complete = False,
     json: Annotated[bool, typer.Option("--json", help="Print the certificate as JSON.")] = False,
 ) -> None:
     """Check by experiment that a network's symmetries preserve its function; exit code 1 if not.
 
+    What the rules claim is checked as it is; `gmn inspect` leaves out what does not hold.
+
     Example: `gmn verify mypackage.models:make -i 1x3x32x32 -c last.ckpt --trials 32`
     """
-    module, inputs, spec = _load(model, input_shapes, checkpoint, key)
+    named, spec = _load(model, input_shapes, checkpoint, key, experiment=False)
     generator = torch.Generator().manual_seed(seed)
-    certificate = converters.verify(module, inputs, spec, trials, generator)
+    certificate = _verified(named, spec, trials, generator, complete)
     print(certificate.to_json() if json else certificate)
     if not certificate.ok:
         raise typer.Exit(1)
@@ -112,7 +116,7 @@ def draw(
 
     Example: `gmn draw resnet -o resnet.svg`
     """
-    _, _, spec = _load(model, input_shapes)
+    _, spec = _load(model, input_shapes)
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"{out}: pictures are written as .png, .svg or .pdf")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -121,11 +125,33 @@ def draw(
 
 
 def _load(
-    model: str, shapes: list[str] | None, checkpoint: Path | None = None, key: str | None = None
-) -> tuple[nn.Module, tuple[Any, ...], GraphSpec]:
+    model: str,
+    shapes: list[str] | None,
+    checkpoint: Path | None = None,
+    key: str | None = None,
+    experiment: bool = True,
+) -> tuple[Named, GraphSpec]:
     """The module with the weights that the user means, example inputs, and its spec."""
-    module, inputs = named_module(model, shapes)
-    spec = converters.trace(module, inputs)
+    named = named_module(model, shapes)
+    spec = converters.trace(named.module, named.inputs, named.keywords, experiment=experiment)
     if checkpoint is not None:
-        load_weights(module, spec, checkpoint, key)
-    return module, inputs, spec
+        load_weights(named.module, spec, checkpoint, key)
+    return named, spec
+
+
+def _verified(
+    named: Named,
+    spec: GraphSpec,
+    trials: int = 8,
+    generator: torch.Generator | None = None,
+    complete: bool = False,
+) -> converters.Certificate:
+    return converters.verify(
+        named.module,
+        named.inputs,
+        spec,
+        trials,
+        generator,
+        example_kwargs=named.keywords,
+        complete=complete,
+    )

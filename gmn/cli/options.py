@@ -13,12 +13,18 @@ Model = Annotated[
     str,
     typer.Argument(
         help="A built-in example (cnn-relu, cnn-tanh, mlp, resnet) or module:factory, where "
-        "calling factory() gives a torch.nn.Module, or a pair (module, tuple of inputs)."
+        "calling factory() gives a torch.nn.Module, or a pair: the module, and a tuple of inputs "
+        "or a dictionary of inputs by name."
     ),
 ]
 Input = Annotated[
     list[str] | None,
-    typer.Option("--input", "-i", help="Shape of an example input, such as 1x3x32x32; repeatable."),
+    typer.Option(
+        "--input",
+        "-i",
+        help="An example input: 1x3x32x32, whole numbers below 100 2x7:int64<100, by name "
+        "mask=2x7:bool; repeatable.",
+    ),
 ]
 Weights = Annotated[
     Path | None,
@@ -27,6 +33,13 @@ Weights = Annotated[
 Key = Annotated[
     str | None,
     typer.Option("--key", help="Where in the file the state dict lies, such as model.state_dict."),
+]
+Complete = Annotated[
+    bool,
+    typer.Option(
+        "--complete",
+        help="Count the continuous symmetries that the spec misses (up to 2,000 parameters).",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Workers = Annotated[

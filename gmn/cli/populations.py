@@ -12,7 +12,7 @@ from gmn import zoo
 from gmn.cli import upkeep
 from gmn.cli.configuration import Config
 from gmn.cli.options import Input, Key, RayAddress, Workers, engine
-from gmn.cli.sources import named_module
+from gmn.cli.sources import UserError, named_module
 from gmn.zoo.catalogue import BUILDERS
 from gmn.zoo.importing import LAYOUTS, named_layout
 
@@ -101,7 +101,9 @@ def import_zoo(
     `gmn zoo import dws-inrs mnist-inrs --splits mnist_splits.json --out runs/mnist-inrs`,
     `gmn zoo import folder runs --labels runs.csv --model my.models:make -i 1x3x32x32 --out runs/my`
     """
-    module, inputs = (None, None) if model is None else named_module(model, input_shapes)
+    named = None if model is None else named_module(model, input_shapes)
+    if named is not None and named.keywords:
+        raise UserError("a zoo is imported with positional inputs only")
     options: dict[str, Any] = {
         "splits": splits,
         "activation": activation,
@@ -111,8 +113,8 @@ def import_zoo(
         "every_epoch": every_epoch,
         "frequency": frequency,
         "labels": labels,
-        "model": module,
-        "inputs": inputs,
+        "model": named and named.module,
+        "inputs": named and named.inputs,
         "key": key,
     }
     found = named_layout(layout, source, options)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,28 @@ import torch
 from torch import Tensor, nn
 
 import converters
+from converters.states.chains import Sine
+from converters.states.pretrained import rename_state
 from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
 
-Named = tuple[nn.Module, tuple[Any, ...]]
+_INPUT = re.compile(r"(?:(\w+)=)?(\d+(?:x\d+)*|)(?::(\w+))?(?:<(\d+))?")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A module and what it is called with.
+
+    Attributes:
+        module: the network.
+        inputs: positional ones.
+        keywords: those by name.
+    """
+
+    module: nn.Module
+    inputs: tuple[Any, ...]
+    keywords: dict[str, Any] = field(default_factory=dict)
+
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -25,7 +46,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
     "leaky-relu": nn.LeakyReLU,
     "sigmoid": nn.Sigmoid,
-    "sine": converters.chains.Sine,
+    "sine": Sine,
 }
 
 
@@ -38,7 +59,8 @@ def named_module(name: str, shapes: Sequence[str] | None) -> Named:
 
     Args:
         name: a built-in example or ``module:factory``.
-        shapes: of the example inputs, as ``1x3x32x32``; None for those that come with the module.
+        shapes: of the example inputs, as ``1x3x32x32``, ``2x7:int64<100`` or ``mask=2x7:bool``;
+            None for those that come with the module.
 
     Raises:
         UserError: if there is no such module, or it comes without inputs.
@@ -46,14 +68,21 @@ def named_module(name: str, shapes: Sequence[str] | None) -> Named:
     from gmn.examples import EXAMPLES
 
     made = EXAMPLES[name]() if name in EXAMPLES else _call_factory(name)
-    module, inputs = made if isinstance(made, tuple) else (made, None)
-    if shapes:
-        inputs = tuple(torch.randn(_shape(text)) for text in shapes)
+    module, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, nn.Module):
-        raise UserError(f"{name} gave a {type(module).__name__}, not a torch.nn.Module")
+        raise UserError(
+            f"{name} gave a {type(module).__name__}, not a torch.nn.Module or a pair (module, "
+            "inputs)"
+        )
+    if shapes:
+        given = [_input(text) for text in shapes]
+        by_name = {key: value for key, value in given if key}
+        return Named(module, tuple(value for key, value in given if not key), by_name)
     if inputs is None:
         raise UserError(f"{name} gave no example inputs; add --input 1x3x32x32, once per input")
-    return module, (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    if isinstance(inputs, Mapping):
+        return Named(module, (), dict(inputs))
+    return Named(module, (inputs,) if isinstance(inputs, Tensor) else tuple(inputs))
 
 
 def load_weights(module: nn.Module, spec: GraphSpec, path: Path, key: str | None) -> None:
@@ -110,14 +139,14 @@ def convert(
     report = [f"{path}: {checkpoint}" for path, checkpoint in zip(paths, checkpoints, strict=True)]
     if bare:
         chain = _chain(checkpoints[0].state, activation, shapes)
-        module, inputs = chain.module, chain.inputs
+        named = Named(chain.module, chain.inputs)
         report.append(str(chain))
     else:
-        module, inputs = _architecture(model, hf, timm, shapes)
-    spec = converters.trace(module, inputs)
+        named = _architecture(model, hf, timm, shapes)
+    spec = converters.trace(named.module, named.inputs, named.keywords)
     graphs = []
     for path, checkpoint in zip(paths, checkpoints, strict=True):
-        state = converters.pretrained.rename_state(spec, module, checkpoint)
+        state = rename_state(spec, named.module, checkpoint)
         graphs.append(_graph(spec, state, path))
     graph = ParameterGraph.cat(graphs) if len(graphs) > 1 else graphs[0]
     return graph, [*report, *spec.unknown]
@@ -141,12 +170,12 @@ def _architecture(
     if hf is not None:
         if shapes:
             raise UserError("--input is for --model and --timm: a configuration tells the inputs")
-        return converters.from_config(hf)
+        return Named(*converters.from_config(hf))
     assert timm is not None
     module, inputs = converters.from_timm(timm)
     if shapes:
-        inputs = tuple(torch.zeros(_shape(text), device="meta") for text in shapes)
-    return module, inputs
+        inputs = tuple(_input(text)[1].to("meta") for text in shapes)
+    return Named(module, inputs)
 
 
 def _graph(spec: GraphSpec, state: dict[str, Tensor], path: Path) -> ParameterGraph:
@@ -166,13 +195,44 @@ def _call_factory(name: str) -> Any:
         )
     sys.path.insert(0, "")  # as `python -m` does, so that a module in the current folder is found
     try:
-        return getattr(importlib.import_module(place), factory)()
+        make = getattr(importlib.import_module(place), factory)
     except (ImportError, AttributeError) as error:
         raise UserError(f"{name}: {error}") from error
+    if isinstance(make, nn.Module):
+        return make
+    if needed := _needed(make):
+        raise UserError(
+            f"{name} cannot be called without {', '.join(needed)}; write a function without "
+            f"arguments that returns (module, inputs), such as "
+            f"def make(): return {factory}(...), (torch.zeros(1, 3),)"
+        )
+    return make()
 
 
-def _shape(text: str) -> list[int]:
+def _needed(make: Any) -> list[str]:
+    """Arguments that a factory does not do without."""
     try:
-        return [int(size) for size in text.split("x")]
-    except ValueError as error:
-        raise UserError(f"{text!r} is not a shape such as 1x3x32x32") from error
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):  # a few builtins do not say
+        return []
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in several]
+
+
+def _input(text: str) -> tuple[str, Tensor]:
+    """An example input and its name, if it has one: ``[NAME=]SHAPE[:TYPE][<BOUND]``."""
+    found = _INPUT.fullmatch(text)
+    kind = getattr(torch, found[3] or "float32", None) if found else None
+    if found is None or not isinstance(kind, torch.dtype) or (found[4] and int(found[4]) < 1):
+        raise UserError(
+            f"{text!r} is not a shape such as 1x3x32x32, with a type 2x7:int64<100 (whole numbers "
+            "below 100), with a name mask=2x7:bool. For other inputs, write a function without "
+            "arguments that returns (module, inputs)"
+        )
+    shape = [int(size) for size in found[2].split("x")] if found[2] else []
+    if kind.is_floating_point or kind.is_complex:
+        wide = torch.complex64 if kind.is_complex else torch.float32
+        return found[1] or "", torch.randn(shape, dtype=wide).to(kind)
+    if kind == torch.bool:
+        return found[1] or "", torch.ones(shape, dtype=kind)
+    return found[1] or "", torch.randint(int(found[4] or 2), shape, dtype=kind)

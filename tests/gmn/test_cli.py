@@ -35,6 +35,38 @@ def test_a_users_factory(
     assert json.loads(capsys.readouterr().out)["ok"] is True
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("tests.gmn.factories:tokens", "-i", "2x7:int64<11"),
+        ("tests.gmn.factories:by_name", "-i", "ids=2x7:int64<11", "-i", "mask=2x7:bool"),
+        ("tests.gmn.factories:with_names",),
+    ],
+    ids=["integers", "names", "factory"],
+)
+def test_inputs_of_other_types_and_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+) -> None:
+    assert run(monkeypatch, "verify", *arguments, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
+    assert run(monkeypatch, "inspect", *arguments) == 0
+    assert "tried: all of" in capsys.readouterr().out
+
+
+def test_missed_symmetries_are_counted_on_demand(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "verify", "mlp", "--complete", "--json") == 0
+    complete = json.loads(capsys.readouterr().out)["complete"]
+    assert complete["nullity"] == complete["claimed"] == 16
+    assert run(monkeypatch, "inspect", "mlp", "--complete") == 0
+    assert "continuous symmetries: 16 dimensions" in capsys.readouterr().out
+    assert run(monkeypatch, "verify", "mlp", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["complete"] is None
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / "new" / f"picture.{suffix}"
@@ -52,6 +84,11 @@ def test_draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str) -> N
         (("inspect", "tests.cases:resnet", "-i", "2xthree"), "is not a shape"),
         (("inspect", "tests.cases:resnet", "-i", "2x5x10x10"), "torch.export cannot follow it"),
         (("inspect", "builtins:dict"), "gave a dict, not a torch.nn.Module"),
+        (("inspect", "tests.gmn.factories:needing"), "without width, depth; write a function"),
+        (("inspect", "tests.gmn.factories:needing"), "returns (module, inputs)"),
+        (("inspect", "mlp", "-i", "2x7:int65"), "with a type 2x7:int64<100"),
+        (("inspect", "mlp", "-i", "2x7:int64<0"), "is not a shape"),
+        (("verify", "tests.gmn.factories:wide", "--complete"), "up to 2,000 parameters"),
         (("draw", "mlp", "--out", "picture.gif"), "written as .png, .svg or .pdf"),
         (("zoo", "build", "llamas", "--out", "nowhere"), "no population is called 'llamas'"),
         (("compare", "no-such-folder", "--out", "x"), "is not a zoo"),
