@@ -7,6 +7,8 @@ the bias before it, the phase of a sine lands within half a period around 0.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 from gmn.canonical.draft import Draft, along
 from gmn.graph import ParameterGraph
 from gmn.pieces import mean
-from gmn.spec import Scaling, Translation
+from gmn.spec import Scaling, Translation, TranslationTerm
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ def changes(graph: ParameterGraph, dtype: torch.dtype | None = None) -> dict[str
         dtype: type to compute in; None for the values' own.
     """
     ledger = _Ledger(graph, dtype)
-    for translation in graph.spec.translations:
-        _centre(translation, ledger)
+    for translation, pivot in _in_turn(graph.spec.translations):
+        _centre(translation, pivot, ledger)
     for scaling in graph.spec.scalings:
         if scaling.domain == "phase":
             _rewind(scaling, ledger)
@@ -141,8 +143,26 @@ def _mean_over(numbers: Tensor, dims: list[int]) -> Tensor:
     return numbers.mean(dim=dims, keepdim=True) if dims else numbers
 
 
-def _centre(translation: Translation, ledger: _Ledger) -> None:
-    *others, last = translation.terms
+def _in_turn(
+    translations: Sequence[Translation],
+) -> Iterator[tuple[Translation, TranslationTerm]]:
+    """Translations, each with the term that is centred: one that no later translation moves."""
+    left = list(translations)
+    while left:
+        counts = Counter(name for t in left for name in {term.edge_set for term in t.terms})
+        found = (
+            (translation, term)
+            for translation in left
+            for term in reversed(translation.terms)
+            if counts[term.edge_set] == 1
+        )
+        chosen = next(found, (left[0], left[0].terms[-1]))
+        left.remove(chosen[0])
+        yield chosen
+
+
+def _centre(translation: Translation, last: TranslationTerm, ledger: _Ledger) -> None:
+    others = [term for term in translation.terms if term is not last]
     block = ledger.block(last.edge_set)
     constant = [1 + place for place in range(block.dim() - 1) if place not in last.dims]
     shift = ledger.mean(last.edge_set, constant)

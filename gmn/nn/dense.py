@@ -173,15 +173,15 @@ def blocks(spec: GraphSpec) -> tuple[Block, ...]:
 
 
 def _end(spec: GraphSpec, edges: EdgeSet, port: str, first: int) -> End:
-    places: list[tuple[str | None, str]] = [
-        (dim.axis, dim.port) for dim in edges.dims if dim.port != "tap"
-    ]
+    pair_dims = [dim for dim in edges.dims if dim.port != "tap"]
+    place: dict[tuple[str | None, str], int] = {
+        (dim.axis, dim.port): number for number, dim in enumerate(pair_dims)
+    }
     nodes = spec.node_set(edges.source if port == "source" else edges.target)
     dims = tuple(
-        places.index((axis, port) if (axis, port) in places else (axis, "both"))
-        for axis in nodes.axes
+        place[(axis, port) if (axis, port) in place else (axis, "both")] for axis in nodes.axes
     )
-    others = tuple(place for place in range(len(places)) if place not in dims)
+    others = tuple(number for number in range(len(pair_dims)) if number not in dims)
     return End(first, nodes.shape, dims, others)
 
 
@@ -280,7 +280,9 @@ class _Exchange(torch.autograd.Function):
                 at = piece.rows
                 normal = _normalise(edges[at], kept.scale[at]).to(read.dtype)
                 hidden = room[: len(normal)]
-                torch.add(*(piece.of(end) for end in ends), out=piece.block(hidden))
+                read_, written = (piece.of(end) for end in ends)
+                # Neither end has all dimensions where an axis stands twice at one of them.
+                torch.add(read_.expand(*piece.shape, -1), written, out=piece.block(hidden))
                 hidden.addmm_(normal, read.T).relu_()
                 block = piece.block(hidden)
                 _add_sums(piece.of(results[0]), block[..., :width], part.target, part.share)
@@ -297,7 +299,7 @@ class _Exchange(torch.autograd.Function):
         if keep:
             context.parts = parts
             context.save_for_backward(*kept, read, write)
-        return into, out, new, mean.div_(pairs)
+        return into, out, new, mean.div_(max(pairs, 1))
 
     @staticmethod
     @once_differentiable

@@ -12,11 +12,13 @@ from gmn.canonical import without_shifts
 from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead, Editor
 from gmn.nn.heads import InvariantHead, NodeReadout
-from gmn.nn.plan import RANKS, Codes, Plan, plan_of
+from gmn.nn.pairing import Pairing, pairs_of
+from gmn.nn.plan import RANKS, Codes, Plan, Raised, Step, plan_of
 from gmn.nn.probes import Listening, Probes
 from gmn.nn.recompute import run
 from gmn.nn.slots import Port
 from gmn.nn.stream import Blocks, blocks_of
+from gmn.spec import EdgeSet
 
 
 class DualGMN(nn.Module):
@@ -29,10 +31,11 @@ class DualGMN(nn.Module):
         backward   n_i = Σ_j W_ji (y_j + n_j)               against it
         mixing     x_j ← P [x_j, m_j],  y_j ← Q [y_j, n_j]
         invariant  z_j = (U x_j) ⊙ (V y_j),  on heads averaged over their units
-        update     h_j ← h_j + φ(h_j, z_j, mean of j's head, summary)
+        update     h_j ← h_j + φ(h_j, z_j, mean of j's head, pairing in it, summary)
                    x_j, y_j ← gates of h_j
 
-    so messages are the network's own matrix products. Where neurons have no scales (after GELU, at
+    so messages are the network's own matrix products. Pairing tells which queries go with which
+    values (:mod:`gmn.nn.pairing`). Where neurons have no scales (after GELU, at
     inputs and outputs) ``x`` and ``y`` are read and written by ``h`` freely. Translations and
     phases are taken out first (:func:`gmn.canonical.without_shifts`).
 
@@ -153,6 +156,7 @@ class _Layer(nn.Module):
         self.even_out = nn.Linear(channels, hidden)
         self.normal = nn.LayerNorm(hidden)
         self.own, self.group, self.whole = (nn.Linear(hidden, hidden) for _ in range(3))
+        self.pairing = Pairing(hidden, channels)
         self.out = nn.Linear(hidden, hidden)
         self.gates, self.free = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
         self.fact = nn.Linear(channels, hidden, bias=False)
@@ -178,13 +182,16 @@ class _Layer(nn.Module):
         y = self.keep_y(y) + self.take_y(into_y)
         seen = plan.to_nodes(self._invariants(plan, x, y))
         for edges, (first, last) in plan.facts:
-            values = blocks[edges.name].reshape(len(x), last - first, -1)
+            values = blocks[edges.name].reshape(len(x), last - first, edges.num_taps)
+            values = _compressed(edges, values)
             told = self.fact(values @ codes[edges.name][:, 2 * RANKS :])
             seen = seen + nn.functional.pad(told, (0, 0, first, h.shape[1] - last))
         normal = self.normal(h)
         update = self.own(normal) + self.whole(summary).unsqueeze(1) + seen
         if plan.members.numel():
             update = update + self.group(_share_in_groups(plan, normal))
+        if pairs := pairs_of(plan.spec, h.device):
+            update = update + self.pairing(pairs, seen)
         h = h + self.out(nn.functional.silu(update))
         at_rows = plan.level(plan.to_rows(h))
         gate_x, gate_y = self.gates(at_rows).sigmoid().chunk(2, dim=-1)
@@ -196,8 +203,8 @@ class _Layer(nn.Module):
         """What no symmetry changes: shape (B, rows, d)."""
         products = plan.level(self.product_x(x) * self.product_y(y))
         found = self.product(_Soften.apply(products))
-        free = plan.free.to(x)
-        unit = torch.cat([_unit(x, free), _unit(y, free)], dim=-1)
+        free, signed = plan.free.to(x), plan.signed.to(x)
+        unit = torch.cat([_unit(x, free, signed), _unit(y, free, signed)], dim=-1)
         found = found + self.linear(unit) * plan.linear.to(x)
         if plan.has_even:
             one, other = self.even(unit).chunk(2, dim=-1)
@@ -226,10 +233,22 @@ class _Layer(nn.Module):
         for entry in plan.slots.entries:
             code = codes[entry.edges.name][:, 2 * RANKS :]
             rows = len(values[False][entry.port.slot][0])
-            write(entry.port, blocks[entry.edges.name].reshape(len(x), rows, -1) @ code)
+            added = blocks[entry.edges.name].reshape(len(x), rows, entry.edges.num_taps)
+            if plan.slots.slots[entry.port.slot].kind == "free":
+                added = _compressed(entry.edges, added)
+            write(entry.port, added @ code)
+        raised: dict[Step, Tensor] = {}
         for step in plan.steps:
-            write(step.target, step.ahead(read(step.source), blocks, codes))
+            if isinstance(step, Raised):
+                raised[step] = read(step.source)
+                write(step.target, step.ahead(raised[step]))
+            else:
+                write(step.target, step.ahead(read(step.source), blocks, codes))
         for step in reversed(plan.steps):
+            if isinstance(step, Raised):
+                told = step.back(read(step.target.inverse()), raised[step])
+                write(step.source.inverse(), told)
+                continue
             write(step.source.inverse(), step.back(read(step.target.inverse()), blocks, codes))
         return tuple(  # type: ignore[return-value]
             torch.cat(
@@ -258,10 +277,17 @@ class _Soften(torch.autograd.Function):
         return gradients[0] * (1 + size) / 2 * size.pow(-1.5)
 
 
-def _unit(channels: Tensor, free: Tensor) -> Tensor:
+def _compressed(edges: EdgeSet, values: Tensor) -> Tensor:
+    """Numbers that no scale acts on; constants may be of any size (places in a table)."""
+    return values.asinh() if edges.kind == "constant" else values
+
+
+def _unit(channels: Tensor, free: Tensor, signed: Tensor) -> Tensor:
     """Channels over their length; where no scale acts, a function that keeps how long they are."""
-    length = torch.linalg.vector_norm(channels, dim=-1, keepdim=True) + free
-    return channels / torch.where(length == 0, torch.ones_like(length), length)
+    size = torch.linalg.vector_norm(channels, dim=-1, keepdim=True)
+    length = size + free
+    unit = channels / torch.where(length == 0, torch.ones_like(length), length)
+    return unit * (1 + signed * size / (1 + size))
 
 
 def _share_in_groups(plan: Plan, nodes: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from gmn.canonical.shifts import flips
 from gmn.graph import ParameterGraph
 from gmn.nn.plan import RANKS, Plan, Product
 from gmn.nn.slots import Port
-from gmn.nn.stream import Blocks
+from gmn.nn.stream import Blocks, taps_last
 from gmn.spec import EdgeSet
 from gmn.topology import tap_order, view_block
 
@@ -73,7 +73,7 @@ class Editor(nn.Module):
         """
         signs = flips(graph)
         fresh: dict[str, Tensor] = {}
-        for edges, change in self._changes(plan, blocks, states):
+        for edges, change in self._changes(graph, plan, blocks, states):
             order = tap_order(edges)
             sizes = [edges.shape[place] for place in order]
             back = [0, *(1 + order.index(place) for place in range(len(order)))]
@@ -86,7 +86,11 @@ class Editor(nn.Module):
         return graph.replace(fresh)
 
     def _changes(
-        self, plan: Plan, blocks: Blocks, states: tuple[Tensor, Tensor, Tensor]
+        self,
+        graph: ParameterGraph,
+        plan: Plan,
+        blocks: Blocks,
+        states: tuple[Tensor, Tensor, Tensor],
     ) -> Iterator[tuple[EdgeSet, Tensor]]:
         """Changes of shape (B, *pair dims, taps) of all edge sets that hold parameters."""
         x, y, h = states
@@ -100,6 +104,11 @@ class Editor(nn.Module):
                 continue
             values, name = blocks[edges.name], edges.name
             code = self.codes(plan.descriptions[name].to(h))
+            if name in products and name in plan.slots.alone:
+                step = products[name]
+                gate = step.spread(gates[step.target.slot][..., 0], gates[step.source.slot][..., 1])
+                yield edges, taps_last(graph.block(edges), edges) * gate.unsqueeze(-1)
+                continue
             if name in products:
                 step = products[name]
                 target = self.of_target(_at(channels, step.target))

@@ -52,7 +52,7 @@ class InvariantReadout(nn.Module):
             Tensor of shape (B, outputs).
         """
         pooled = _role_means(spec, nodes) @ self.nodes(nodes)  # (B, roles, width)
-        mean_edge = self.edges(edges).mean(dim=1)
+        mean_edge = self.edges(edges).sum(dim=1) / max(edges.shape[1], 1)
         return self.answer(torch.cat([pooled.flatten(1), mean_edge, state], dim=1))
 
 

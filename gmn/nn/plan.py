@@ -13,7 +13,7 @@ from torch import Tensor
 from gmn import features
 from gmn.nn.slots import Map, Port, Slots, slots_of
 from gmn.nn.stream import Blocks, Contraction
-from gmn.spec import EdgeSet, GraphSpec
+from gmn.spec import EdgeSet, GraphSpec, NodeSet
 from gmn.topology import memberships
 
 Codes = dict[str, Tensor]  # by edge set
@@ -54,6 +54,9 @@ class Product:
     def outer(self, targets: Tensor, sources: Tensor, code: Tensor) -> Tensor:
         """Products of the channels of both ends, a block of shape (B, *pair dims, taps).
 
+        Dimensions that number neither end have size 1.
+
+
         Args:
             targets: shape (B, target neurons, c).
             sources: shape (B, source neurons, c).
@@ -65,7 +68,10 @@ class Product:
             channels.reshape(batch, *shape, RANKS, width // RANKS)
             for channels, shape in zip((targets, sources), self.sizes[::-1], strict=True)
         ]
-        found = torch.einsum(f"b{target}rc,b{source}rc->b{block}r", *ends)
+        own = "".join(letter for letter in block if letter in source + target)
+        found = torch.einsum(f"b{target}rc,b{source}rc->b{own}r", *ends)
+        for place, letter in enumerate(block, start=1):
+            found = found if letter in own else found.unsqueeze(place)
         return found @ code.T
 
     def spread(self, targets: Tensor, sources: Tensor) -> Tensor:
@@ -115,38 +121,57 @@ class Scaled:
 
 @dataclass(frozen=True)
 class Shared:
-    """Neurons that differ by some axes: a mean over those, or copies along them.
+    """Neurons of which each set may have axes of its own: means over those, and copies along them.
 
     Attributes:
-        wide: shape of the source's neurons.
-        kept: which of its axes the target has, in the target's order.
+        ends: axes and shape of the source's neurons, and of the target's.
     """
 
     source: Port
     target: Port
-    wide: tuple[int, ...]
-    kept: tuple[int, ...]
+    ends: tuple[NodeSet, NodeSet]
 
     def ahead(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
-        """From (B, wide neurons, c) to the mean (B, narrow neurons, c)."""
-        others = [place for place in range(len(self.wide)) if place not in self.kept]
-        wide = channels.reshape(len(channels), *self.wide, -1)
-        order = [0, *(1 + p for p in self.kept), *(1 + p for p in others), len(self.wide) + 1]
-        moved = wide.permute(order).flatten(1 + len(self.kept), -2)
-        return moved.mean(dim=-2).flatten(1, -2)
+        """From (B, source neurons, c) to (B, target neurons, c)."""
+        return _spread(channels, *self.ends)
 
     def back(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
-        """From (B, narrow neurons, c) to copies (B, wide neurons, c)."""
-        batch, width = len(channels), channels.shape[-1]
-        narrow = channels.reshape(batch, *(self.wide[p] for p in self.kept), width)
-        order = sorted(range(len(self.kept)), key=self.kept.__getitem__)
-        shape = [size if p in self.kept else 1 for p, size in enumerate(self.wide)]
-        spread = narrow.permute(0, *(1 + p for p in order), len(order) + 1)
-        spread = spread.reshape(batch, *shape, width).expand(batch, *self.wide, width)
-        return spread.reshape(batch, -1, width)
+        """From (B, target neurons, c) to (B, source neurons, c)."""
+        return _spread(channels, *self.ends[::-1])
 
 
-Step = Product | Scaled | Shared
+@dataclass(frozen=True)
+class Raised:
+    """Channels to a power, where the units of two slots of the same neurons are powers.
+
+    Attributes:
+        exponent: at least 1; or 0 for channels over their length.
+        absolute: whether the sign is lost.
+    """
+
+    source: Port
+    target: Port
+    exponent: float
+    absolute: bool
+
+    def ahead(self, channels: Tensor) -> Tensor:
+        """From ``x`` to ``|x|^p``, or to that with the sign of ``x``."""
+        if self.exponent == 0:
+            return channels / _length(channels)
+        other = channels.abs() if self.absolute else channels
+        return other if self.exponent == 1 else other * channels.abs().pow(self.exponent - 1)
+
+    def back(self, channels: Tensor, at: Tensor) -> Tensor:
+        """What the target's inverse channels say of the source's: times the derivative at ``x``."""
+        if self.exponent == 0:
+            return channels / _length(at)
+        slope = at.sign() if self.absolute else torch.ones_like(at)
+        if self.exponent != 1:
+            slope = slope * at.abs().pow(self.exponent - 1)
+        return channels * slope
+
+
+Step = Product | Scaled | Shared | Raised
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,6 +259,11 @@ class Plan:
         return self._mask("free", "positive")
 
     @cached_property
+    def signed(self) -> Tensor:
+        """(R, 1) ones where only signs act, so that the length of channels is invariant."""
+        return self._mask("sign")
+
+    @cached_property
     def even(self) -> Tensor:
         """(R, 1) ones where products of two of them are."""
         return self._mask("sign", "both")
@@ -304,15 +334,38 @@ def _steps(spec: GraphSpec, slots: Slots) -> list[Step]:
         index = _broadcast(spec, gain.edges.target, slots.slots[gain.source.slot].nodes)
         step = Scaled(gain.source, gain.target, gain.edges, gain.offset, index)
         timed.append((gain.edges.depth + late, step))
-    for share in slots.shares:
-        wide = spec.node_set(slots.slots[share.wide].nodes)
-        narrow = spec.node_set(slots.slots[share.narrow].nodes)
-        kept = tuple(wide.axes.index(axis) for axis in narrow.axes)
-        time = max(written.get(slot, 0) for slot in (share.wide, share.narrow))
+    for share in (*slots.shares, *slots.links):
+        both = (share.wide, share.narrow)
+        wide, narrow = (spec.node_set(slots.slots[slot].nodes) for slot in both)
+        time = max(written.get(slot, 0) for slot in both)
         for dual in (False, True):
             ports = Port(share.wide, dual), Port(share.narrow, dual)
-            timed.append((time + 0.5, Shared(*ports, wide.shape, kept)))
+            timed.append((time + 0.5, Shared(*ports, (wide, narrow))))
+    for power in slots.powers:
+        ends = Port(power.source, False), Port(power.target, False)
+        time = written.get(power.source, 0) + 0.4
+        timed.append((time, Raised(*ends, power.exponent, power.absolute)))
     return [step for _, step in sorted(timed, key=lambda item: item[0])]
+
+
+def _length(channels: Tensor) -> Tensor:
+    """Along the last dimension; infinite where it is 0."""
+    length = torch.linalg.vector_norm(channels, dim=-1, keepdim=True)
+    return torch.where(length == 0, torch.inf, length)
+
+
+def _spread(channels: Tensor, source: NodeSet, target: NodeSet) -> Tensor:
+    """Means over the axes that only the source has, copied along those that only the target has."""
+    batch, width = len(channels), channels.shape[-1]
+    means = channels.reshape(batch, *source.shape, width)
+    kept = [axis for axis in source.axes if axis in target.axes]
+    if len(kept) < len(source.axes):
+        means = means.mean([1 + p for p, a in enumerate(source.axes) if a not in target.axes])
+    order = [1 + kept.index(axis) for axis in target.axes if axis in kept]
+    sizes = zip(target.axes, target.shape, strict=True)
+    shape = [size if axis in kept else 1 for axis, size in sizes]
+    copies = means.permute(0, *order, -1).reshape(batch, *shape, width)
+    return copies.expand(batch, *target.shape, width).reshape(batch, -1, width)
 
 
 def _broadcast(spec: GraphSpec, narrow: str, wide: str) -> Tensor | None:
@@ -329,16 +382,17 @@ def _broadcast(spec: GraphSpec, narrow: str, wide: str) -> Tensor | None:
 
 
 def _product(spec: GraphSpec, item: Map) -> Product:
-    letters: dict[tuple[str | None, str], str] = {}
-    for dim in item.edges.dims:
-        if dim.port != "tap":
-            letters.setdefault((dim.axis, dim.port), chr(ord("A") + len(letters)))
+    pair_dims = [dim for dim in item.edges.dims if dim.port != "tap"]
+    block = "".join(chr(ord("A") + number) for number in range(len(pair_dims)))
+    # Where an axis stands twice at an end, the last dimension numbers its neurons.
+    letters: dict[tuple[str | None, str], str] = {
+        (dim.axis, dim.port): letter for dim, letter in zip(pair_dims, block, strict=True)
+    }
     source, target = spec.node_set(item.edges.source), spec.node_set(item.edges.target)
 
     def of(axes: Sequence[str], end: str) -> str:
         return "".join(letters.get((axis, end)) or letters[axis, "both"] for axis in axes)
 
-    block = "".join(letters[d.axis, d.port] for d in item.edges.dims if d.port != "tap")
     return Product(
         item.source,
         item.target,

@@ -110,6 +110,8 @@ class _Builder:
         self._entries = [(entry.edges, self._plain(entry.port)) for entry in slots.entries]
         self._steps = self._found_steps()
         self._check()
+        for name in slots.alone:
+            raise _refuse(spec.edge_set(name).target, "knows")
         used = {port for _, *ends in self._maps for port in ends}
         used |= {port for step in self._steps for port in (step.source, step.target)}
         used |= {port for _, port in self._entries}

@@ -8,16 +8,18 @@ not transform at all. An edge set maps the slot that it reads to the slot that i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
+from gmn.errors import UnsupportedArchitecture
 from gmn.spec import EdgeSet, Gauge, GraphSpec, NodeSet, Scaling, ScalingTerm
 
 # Powers of the scales of a spec, by name; sorted, without zeros. Signs count modulo 2.
 Unit = tuple[tuple[str, float], ...]
 Kind = Literal["free", "positive", "sign", "both", "general", "orthogonal"]
+Left = Literal["size", "sign", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Map:
 
 @dataclass(frozen=True)
 class Entry:
-    """A diagonal edge set whose values are themselves values of a slot (a bias)."""
+    """A diagonal edge set whose values transform like those of a slot: a bias, or a constant."""
 
     edges: EdgeSet
     port: Port
@@ -87,11 +89,31 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Power:
+    """Two slots of the same neurons: the unit of ``target`` is a power of that of ``source``.
+
+    Attributes:
+        exponent: which power, at least 1; or 0, where only signs are left (a direction).
+        absolute: whether signs act on the source only (the absolute value, even powers).
+    """
+
+    source: int
+    target: int
+    exponent: float
+    absolute: bool
+
+
+@dataclass(frozen=True)
 class Slots:
     """All slots of a spec and how its edge sets connect them.
 
     Attributes:
+        links: further slots of one unit: the neurons of each have axes that the other's have not,
+            and those that number the unit's scales in common.
+        powers: slots whose units are powers of each other.
         facts: diagonal edge sets that no symmetry changes (slopes, gains without a scale).
+        alone: by name, edge sets whose numbers have scales that are no products of one of each
+            end, and what of a number these leave.
     """
 
     slots: tuple[Slot, ...]
@@ -99,7 +121,10 @@ class Slots:
     entries: tuple[Entry, ...]
     gains: tuple[Gain, ...]
     shares: tuple[Share, ...]
+    links: tuple[Share, ...]
+    powers: tuple[Power, ...]
     facts: tuple[EdgeSet, ...]
+    alone: Mapping[str, Left]
 
 
 ADDED = ("bias", "shift", "mean")
@@ -129,7 +154,10 @@ def _sorted(spec: GraphSpec, found: Slots) -> Slots:
         tuple(Entry(e.edges, at(e.port)) for e in found.entries),
         tuple(Gain(g.edges, at(g.source), at(g.target), g.offset) for g in found.gains),
         tuple(Share(number[s.wide], number[s.narrow]) for s in found.shares),
+        tuple(Share(number[s.wide], number[s.narrow]) for s in found.links),
+        tuple(replace(p, source=number[p.source], target=number[p.target]) for p in found.powers),
         found.facts,
+        found.alone,
     )
 
 
@@ -142,10 +170,16 @@ class _Finder:
         self._even |= {g.name for g in spec.gauges if g.group == "orthogonal"}
         acting: list[Scaling | Gauge] = [s for s in spec.scalings if s.domain != "phase"]
         acting += spec.gauges
+        self._axes = {symmetry.name: set(symmetry.axes) for symmetry in acting}
+        self._bases = {gauge.name for gauge in spec.gauges}
         self._terms: dict[str, list[tuple[str, ScalingTerm]]] = {}
         self._offsets: dict[str, float] = {}
+        self._alone: dict[str, Left] = {}
         for symmetry in acting:
             for term in symmetry.terms:
+                if not self._has_end(term):
+                    self._set_alone(symmetry, term.edge_set)
+                    continue
                 found = self._terms.setdefault(term.edge_set, [])
                 found.append((symmetry.name, term))
                 self._offsets[term.edge_set] = term.offset
@@ -167,9 +201,39 @@ class _Finder:
                 self._slot(nodes.name, ())
         variances_first = sorted(self._spec.edge_sets, key=lambda edges: edges.kind != "variance")
         gains = [gain for edges in variances_first for gain in self._gains(edges)]
+        entries += self._left_entries({gain.edges for gain in gains})
+        self._add_powers()
         slots = tuple(self._slots)
         facts = tuple(e for e in self._spec.edge_sets if self._is_fact(e))
-        return Slots(slots, tuple(maps), tuple(entries), tuple(gains), tuple(self._shares()), facts)
+        shares = tuple(self._shares())
+        links, powers = tuple(self._links(shares)), tuple(self._powers())
+        owners = {edges.name: edges.tied_to or edges.name for edges in self._spec.edge_sets}
+        alone = {n: self._alone[owner] for n, owner in owners.items() if owner in self._alone}
+        return Slots(
+            slots, tuple(maps), tuple(entries), tuple(gains), shares, links, powers, facts, alone
+        )
+
+    def _has_end(self, term: ScalingTerm) -> bool:
+        """Whether a scale belongs to the neurons of one end, each of which has one."""
+        edges = self._spec.edge_set(term.edge_set)
+        if edges.diagonal:
+            return True
+        own = [edges.dims[place] for place in term.dims]
+        if {"target", "source"} <= {dim.port for dim in own}:
+            return False
+        places = [(dim.axis, dim.port) for dim in edges.dims]
+        return all(places.count((dim.axis, dim.port)) == 1 for dim in own)
+
+    def _set_alone(self, symmetry: Scaling | Gauge, name: str) -> None:
+        if isinstance(symmetry, Gauge):
+            raise UnsupportedArchitecture(
+                f"node set {self._spec.edge_set(name).source}: the change of basis "
+                f"{symmetry.name} acts on several dimensions of {name} at once. DualGMN and "
+                "ScaleGMN assume that it acts on the neurons of one end. GMN, NeuralGraphGNN and "
+                "NeuralGraphTransformer read this architecture without its changes of basis"
+            )
+        left: Left = "size" if symmetry.domain == "sign" else "sign"
+        self._alone[name] = left if self._alone.get(name, left) == left else "nothing"
 
     def _is_fact(self, edges: EdgeSet) -> bool:
         return edges.diagonal and not _adds(edges) and not self._units(edges)["both"]
@@ -184,12 +248,11 @@ class _Finder:
 
     def _end(self, edges: EdgeSet, term: ScalingTerm) -> str:
         """The end of the edges that a term scales; a tied block may have its ends exchanged."""
-        if edges.tied_to is None:
-            return term.port if term.port != "both" else "target"
-        own = [dim.port for dim in edges.dims]
-        first = [dim.port for dim in self._spec.edge_set(edges.tied_to).dims]
-        turned = own != first
-        return {"target": "source", "source": "target"}[term.port] if turned else term.port
+        first = self._spec.edge_set(edges.tied_to or edges.name).dims
+        ports = {first[place].port for place in term.dims} - {"both"} or {term.port}
+        end = "source" if "source" in ports else "target"
+        turned = [dim.port for dim in edges.dims] != [dim.port for dim in first]
+        return {"target": "source", "source": "target"}[end] if turned else end
 
     def _clean(self, powers: Mapping[str, float]) -> Unit:
         reduced = {n: p % 2 if n in self._even else p for n, p in powers.items()}
@@ -209,6 +272,13 @@ class _Finder:
     def _describe(self, nodes: NodeSet, unit: Unit) -> Slot:
         for gauge in self._spec.gauges:
             if any(name == gauge.name for name, _ in unit):
+                if gauge.axes[-1] not in nodes.axes:
+                    raise UnsupportedArchitecture(
+                        f"node set {nodes.name}: the change of basis {gauge.name} mixes "
+                        f"{gauge.axes[-1]}, which does not number its neurons, as DualGMN and "
+                        "ScaleGMN assume. GMN, NeuralGraphGNN and NeuralGraphTransformer read this "
+                        "architecture without its changes of basis"
+                    )
                 return Slot(nodes.name, gauge.group, nodes.axes.index(gauge.axes[-1]))
         signs = any(name in self._even for name, _ in unit)
         scales = any(name not in self._even for name, _ in unit)
@@ -262,6 +332,68 @@ class _Finder:
                 inside = set(second.axes) < set(first.axes)
                 if unit == same and inside and first.role == second.role == "hidden":
                     yield Share(wide, narrow)
+
+    def _links(self, shares: Sequence[Share]) -> Iterator[Share]:
+        """A chain of the slots of each unit, where nothing else connects them."""
+        known = {pair for s in shares for pair in ((s.wide, s.narrow), (s.narrow, s.wide))}
+        last: dict[Unit, int] = {}
+        for nodes in self._spec.node_sets:
+            for (name, unit), number in self._numbers.items():
+                if name != nodes.name or not unit or not self._is_numbered(nodes, unit):
+                    continue
+                if unit in last and (last[unit], number) not in known:
+                    yield Share(last[unit], number)
+                last[unit] = number
+
+    def _is_numbered(self, nodes: NodeSet, unit: Unit) -> bool:
+        """Whether the axes of neurons tell which of a unit's scales acts on each."""
+        axes = set().union(*(self._axes[name] for name, _ in unit))
+        distinct = len(set(nodes.axes)) == len(nodes.axes)
+        return distinct and nodes.size > 0 and axes <= set(nodes.axes)
+
+    def _left_entries(self, known: Collection[EdgeSet]) -> Iterator[Entry]:
+        """Diagonal blocks that multiply nothing: their numbers are values in their own right."""
+        for edges in self._spec.edge_sets:
+            unit = self._units(edges)["both"]
+            scaled = bool(unit) and not self._offsets.get(edges.tied_to or edges.name)
+            if edges.diagonal and scaled and not _adds(edges) and edges not in known:
+                yield Entry(edges, self._port(edges.target, unit))
+
+    def _add_powers(self) -> None:
+        """Makes slots where only other neurons carry a power of a unit."""
+        units = {unit for _, unit in self._numbers}
+        for name, unit in list(self._numbers):
+            nodes = self._spec.node_set(name)
+            for other in units:
+                if self._exponent(unit, other) is not None and self._is_numbered(nodes, other):
+                    self._slot(name, other)
+
+    def _powers(self) -> Iterator[Power]:
+        for (name, unit), source in self._numbers.items():
+            for (same, other), target in self._numbers.items():
+                exponent = self._exponent(unit, other) if name == same else None
+                if exponent is not None:
+                    absolute = self._signs(unit) != self._signs(other)
+                    yield Power(source, target, exponent, absolute)
+
+    def _exponent(self, unit: Unit, other: Unit) -> float | None:
+        """Which power, at least 1 or 0, of values of one unit carries the other; None if none."""
+        one, two = self._scales(unit), self._scales(other)
+        mixed = any(name in self._bases for name, _ in (*unit, *other))
+        if unit == other or not one or mixed or self._signs(other) not in ((), self._signs(unit)):
+            return None
+        if not two:
+            return 0.0 if self._signs(other) else None
+        if one.keys() != two.keys():
+            return None
+        ratios = {two[name] / one[name] for name in one}
+        return ratios.pop() if len(ratios) == 1 and min(ratios) >= 1 else None
+
+    def _scales(self, unit: Unit) -> dict[str, float]:
+        return {name: power for name, power in unit if name not in self._even}
+
+    def _signs(self, unit: Unit) -> Unit:
+        return tuple(item for item in unit if item[0] in self._even)
 
 
 def _adds(edges: EdgeSet) -> bool:

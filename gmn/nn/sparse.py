@@ -122,7 +122,7 @@ class SparseExecutor(MessagePassing):
         )
         out = torch.zeros_like(into).index_add(-2, index.edge_index[0], back * index.share)
         edges = edges + linear(update, maps.write, maps.bias)
-        return Exchange(into, out, edges, edges.mean(dim=1))
+        return Exchange(into, out, edges, edges.sum(dim=1) / max(edges.shape[1], 1))
 
     def edge_update(self, source_j: Tensor, target_i: Tensor, edge: Tensor) -> tuple[Tensor, ...]:
         """Hidden layers of both messages and of the edge update, each (B, P, d)."""

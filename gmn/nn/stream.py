@@ -15,6 +15,7 @@ from torch import Tensor
 from gmn import pieces
 from gmn.canonical.shifts import Change, changes, without_shifts
 from gmn.graph import ParameterGraph
+from gmn.nn.slots import Left, slots_of
 from gmn.pieces import cut
 from gmn.spec import EdgeSet
 from gmn.topology import tap_order, view_block
@@ -90,21 +91,32 @@ def blocks_of(graph: ParameterGraph, dtype: torch.dtype) -> Blocks:
         graph: B networks, shifts included; values of any floating-point type.
         dtype: type of the blocks.
     """
+    alone = slots_of(graph.spec).alone
     if torch.is_grad_enabled():
         graph = without_shifts(graph.to(dtype=dtype))
-        return Blocks({e.name: taps_last(graph.block(e), e) for e in graph.spec.edge_sets})
+        blocks = {e.name: taps_last(graph.block(e), e) for e in graph.spec.edge_sets}
+        return Blocks({n: _left(b, alone[n]) if n in alone else b for n, b in blocks.items()})
     held, streams = {}, {}
     noted = changes(graph, dtype)
     for edges in graph.spec.edge_sets:
         stream = _stream(graph, edges, noted, dtype)
         small = edges.diagonal or stream.values.numel() <= SMALL
-        if stream.is_view and (small or edges.num_taps == 1):
+        if edges.name in alone:
+            held[edges.name] = _left(stream.whole(), alone[edges.name])
+        elif stream.is_view and (small or edges.num_taps == 1):
             held[edges.name] = stream.values
         elif small:
             held[edges.name] = stream.whole()
         else:
             streams[edges.name] = stream
     return Blocks(held, streams)
+
+
+def _left(values: Tensor, left: Left) -> Tensor:
+    """What of numbers their scales leave."""
+    if left == "size":
+        return values.abs()
+    return values.sign() if left == "sign" else (values != 0).to(values)
 
 
 def _stream(
@@ -117,7 +129,7 @@ def _stream(
             for numbers in (change.added, change.signs)
         )
         return Stream(taps_last(graph.block(edges), edges), Change(added, signs), dtype)
-    values = graph.values[edges.parameter]
+    values = graph.numbers(edges.parameter)
     if not change.is_none:  # a tied block may name its dimensions otherwise
         values = values.to(dtype, copy=True).contiguous()
         for own in graph.spec.edge_sets:

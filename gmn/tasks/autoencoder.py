@@ -41,10 +41,13 @@ class Decoder(nn.Module):
         spread: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
-        if statistics := [e.name for e in spec.edge_sets if not spec.is_parameter(e)]:
+        if others := [e.name for e in spec.edge_sets if not spec.is_parameter(e)]:
             raise UnsupportedArchitecture(
-                f"{statistics[0]} is a running statistic; the decoder makes parameters only"
+                f"{others[0]} is a running statistic or a constant; the decoder makes parameters "
+                "only"
             )
+        if pairs := [entry.name for entry in spec.entries if entry.complex]:
+            raise UnsupportedArchitecture(f"{pairs[0]} is complex; the decoder makes real weights")
         self.spec = spec
         primary = [entry for entry in spec.entries if entry.tied_to is None]
         self.decoded = [entry for entry in primary if entry.parameter and entry.floating]

@@ -81,8 +81,8 @@ def _batch(population: Zoo, targets: Targets, numbers: Tensor, fits: bool) -> Ba
 
 def _require_finite(population: Zoo, graph: ParameterGraph, chosen: Tensor) -> None:
     """Refuses diverged networks: left in, one of them makes every loss NaN."""
-    for name, value in graph.values.items():
-        if value.is_floating_point() and (broken := not_finite(value)):
+    for name in dict.fromkeys(edges.parameter for edges in graph.spec.edge_sets):
+        if broken := not_finite(graph.numbers(name)):
             who = network_names(population, chosen[broken])
             raise LabelError(
                 f"{population.folder}: {name} has NaN or infinite values in {who}. "

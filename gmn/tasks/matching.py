@@ -110,5 +110,5 @@ def _reordered(graph: ParameterGraph, orders: Orders) -> ParameterGraph:
         if edges.tied_to is None and any(dim.axis in orders for dim in edges.dims):
             old = graph.values[edges.parameter]
             new = fresh.setdefault(edges.parameter, old.clone().contiguous())
-            view_block(new, edges).copy_(_in_order(graph.block(edges), edges, orders))
+            view_block(new, edges).copy_(_in_order(view_block(old, edges), edges, orders))
     return graph.replace(fresh)

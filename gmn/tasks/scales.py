@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gmn.graph import ParameterGraph
+from gmn.values import as_real
 
 
 def spreads(graph: ParameterGraph) -> dict[str, float]:
     """By entry, the standard deviation of its weights over all networks; 1 if they are constant."""
-    floating = {n: v.float() for n, v in graph.values.items() if v.is_floating_point()}
+    learnable = [entry.name for entry in graph.spec.entries if entry.learnable]
+    floating = {name: as_real(graph.values[name]).float() for name in learnable}
     return {n: float(v.std(correction=0)) or 1.0 for n, v in floating.items()}
 
 

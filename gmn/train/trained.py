@@ -257,7 +257,8 @@ def load(folder: Path | str) -> Trained:
         model.load_state_dict(load_tensors(content))
     except RuntimeError as error:
         raise TrainedFileError(
-            f"{place}: {card['model']} was another model when it was trained: {error}"
+            f"{place}: {card['model']} was another model when it was trained; run gmn train again "
+            f"with the same arguments. {error}"
         ) from error
     return Trained(card["model"], model.eval(), specs, task, card)
 

@@ -45,7 +45,8 @@ def widen(
     blocks = {edges.parameter for edges in wide.edge_sets}
     values |= {name: value for name, value in graph.values.items() if name not in blocks}
     for old, new in zip(graph.spec.edge_sets, wide.edge_sets, strict=True):
-        block = _spread_out(graph.block(old), old, copies, spread, generator)
+        narrow = view_block(graph.values[old.parameter], old)
+        block = _spread_out(narrow, old, copies, spread, generator)
         view_block(values[new.parameter], new).copy_(block)
     result = ParameterGraph(wide, values)
     _require_same_function(graph, result, generator)
@@ -107,7 +108,7 @@ def _spread_out(
     for place, _, origin in widened:
         block = block.index_select(place, origin)
     for place, port, origin in widened:
-        if port == "source":
+        if port == "source" and edges.kind != "constant":
             noise = torch.randn(block.shape, generator=generator, dtype=torch.float64)
             weights = (spread * noise).exp().to(block.device)
             total = torch.zeros_like(weights).index_add(place, origin, weights)

@@ -60,23 +60,13 @@ def test_every_symmetry_alone(case: Case) -> None:
         assert difference(net(), moved, graph) <= 1e-9, name
 
 
-# Biases whose unit is a scale that a whole layer shares and nothing else of theirs carries.
-SHARED_SCALE = {
-    ("cosines", "second.bias"),
-    ("picked", "second.bias"),
-    ("bounded", "bound"),
-    ("width-one", "mix.bias"),
-    ("width-three", "mix.bias"),
-}
-
-
 @every_case
 def test_every_parameter_matters(case: Case) -> None:
     graph, generator = graph_of(case), torch.Generator().manual_seed(0)
     free = {t.terms[0].edge_set for t in graph.spec.translations if not _constant(graph.spec, t)}
     for edges in graph.spec.edge_sets:
         values = graph.block(edges)
-        known = edges.name in free or (case.name, edges.parameter) in SHARED_SCALE
+        known = edges.name in free
         if edges.tied_to or known or edges.operation.name == "unused" or not values.numel():
             continue
         noise = torch.rand(values.shape, generator=generator, dtype=torch.float64) + 0.5

@@ -21,11 +21,11 @@ from tests.traced import BY_NAME, graph_of
 CLAIMED = {"permutations", "scalings", "translations"}
 REFUSED = {  # a node set whose scale no weight undoes
     **{f"attention{kind}": "q" for kind in ("", "-grouped")},
-    **{"attention-packed": "qkv", "attention-module": "self_attn", "bilinear": "left"},
-    **{"transformer": "attention.q", "transformer-rms": "attention.q", "reparametrised": "middle"},
+    **{"attention-packed": "qkv", "attention-module": "input", "bilinear": "left"},
+    **{"transformer": "embed", "transformer-rms": "attention.q", "overwritten": "first"},
     **{"cosines": "first", "picked": "first", "bounded": "first", "windows": "first"},
     **{"width-one": "first", "width-three": "first", "shifted-units": "first"},
-    **{"scalar-hidden": "conv"},
+    **{"scalar-hidden": "conv", "reparametrised": "first.parametrizations.weight"},
 }
 supported = pytest.mark.parametrize(
     "case", [case for case in CASES if case.name not in REFUSED], ids=lambda case: case.name

@@ -199,7 +199,7 @@ def test_clouds_of_one_hidden_layer_are_the_network(tmp_path: Path, way: str) ->
     torch.manual_seed(0)
     model = task.build(small, task.split("train")[0].graph.spec)
     found = train(model, task, Recipe(epochs=25, batch_size=12, learning_rate=5e-3))
-    assert found.metrics["r2"] > 0.9
+    assert found.metrics["r2"] > 0.8
 
 
 def test_metrics(population: zoo.Zoo) -> None:

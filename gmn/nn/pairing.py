@@ -1,0 +1,130 @@
+"""Which part of one node set goes with which part of another: queries of a head with its values.
+
+Node sets may share an axis although no edge joins them; the heads of queries and keys are those of
+values. What differs between heads is small beside what all have in common, and a product of two
+small differences is lost among rounding errors. Here differences count in units of their size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from gmn.spec import GraphSpec
+from gmn.topology import memberships
+
+SMALLEST = 1e-6  # differences between groups below this size fade out
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Groups of neurons (heads) that several node sets have.
+
+    A *part* is the share of one node set in one group.
+
+    Attributes:
+        node: (M,) neurons.
+        part: (M,) the part that each belongs to.
+        group: (P,) the group of each part.
+        side: (P,) the node set and the axis of each part, numbered.
+        sizes: (P, 1) neurons of each part.
+        counts: (sides, 1) parts of each side.
+        groups: how many there are.
+    """
+
+    node: Tensor
+    part: Tensor
+    group: Tensor
+    side: Tensor
+    sizes: Tensor
+    counts: Tensor
+    groups: int
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return self.node.numel() > 0
+
+    def units(self, nodes: Tensor) -> Tensor:
+        """Means of parts, less those of their side, in units of their size: (B, P, d)."""
+        parts = nodes.new_zeros(len(nodes), len(self.group), nodes.shape[-1])
+        means = parts.index_add(1, self.part, nodes[:, self.node]) / self.sizes.to(nodes)
+        apart = means - self._over_side(means)[:, self.side]
+        size = self._over_side(apart.square().mean(dim=-1, keepdim=True))
+        return apart * (size + SMALLEST**2).rsqrt()[:, self.side]
+
+    def _over_side(self, parts: Tensor) -> Tensor:
+        sums = parts.new_zeros(len(parts), len(self.counts), parts.shape[-1])
+        return sums.index_add(1, self.side, parts) / self.counts.to(parts)
+
+    def joined(self, parts: Tensor) -> Tensor:
+        """Sums over the parts of each group, (B, P, c) to (B, groups, c)."""
+        groups = parts.new_zeros(len(parts), self.groups, parts.shape[-1])
+        return groups.index_add(1, self.group, parts)
+
+    def to_nodes(self, groups: Tensor, count: int) -> Tensor:
+        """Sums over the groups of each of ``count`` neurons; zeros for neurons of none."""
+        nodes = groups.new_zeros(len(groups), count, groups.shape[-1])
+        return nodes.index_add(1, self.node, groups[:, self.group[self.part]])
+
+
+@lru_cache(maxsize=64)
+def pairs_of(spec: GraphSpec, device: torch.device) -> Pairs:
+    """The shared groups of a spec; cached, so treat its tensors as read-only."""
+    node, group = memberships(spec)
+    sets = len(spec.node_sets)
+    # Not by gmn.topology, which numbers every pair of neurons.
+    sizes = torch.tensor([nodes.size for nodes in spec.node_sets])
+    key = group * sets + torch.arange(sets).repeat_interleave(sizes)[node]
+    owners = torch.bincount(key.unique() // sets, minlength=1)
+    shared = owners[group] > 1  # groups that several node sets have
+    keys, part = key[shared].unique(return_inverse=True)
+    number, owner = keys // sets, keys % sets
+    axis = _axes_of_groups(spec)[number]
+    side = (owner * len(spec.axes) + axis).unique(return_inverse=True)[1]
+    groups, group = number.unique(return_inverse=True)
+    sizes, counts = (torch.bincount(found).unsqueeze(1) for found in (part, side))
+    return Pairs(
+        node[shared].to(device),
+        part.to(device),
+        group.to(device),
+        side.to(device),
+        sizes.to(device),
+        counts.to(device),
+        len(groups),
+    )
+
+
+def _axes_of_groups(spec: GraphSpec) -> Tensor:
+    """The number of the axis of each group, in the order of :func:`gmn.topology.memberships`."""
+    outer = {name for axis in spec.axes for name in axis.within}
+    sizes = [
+        axis.size * math.prod(spec.axis(name).size for name in axis.within)
+        if axis.name in outer
+        else 0
+        for axis in spec.axes
+    ]
+    return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes, dtype=torch.long))
+
+
+class Pairing(nn.Module):
+    """Products of what sets apart the parts of each group, told to all of its neurons.
+
+    Args:
+        width: channels of neurons.
+        inner: channels of the products.
+    """
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.one, self.other = (nn.Linear(width, inner, bias=False) for _ in range(2))
+        self.out = nn.Linear(inner, width, bias=False)
+
+    def forward(self, pairs: Pairs, nodes: Tensor) -> Tensor:
+        """From (B, N, width) to what to add, of the same shape."""
+        units = pairs.units(nodes)
+        products = pairs.joined(self.one(units)) * pairs.joined(self.other(units))
+        return pairs.to_nodes(self.out(products), nodes.shape[1])
