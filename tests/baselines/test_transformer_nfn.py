@@ -122,7 +122,7 @@ def test_scales_of_hidden_neurons_divide_out(kind: str) -> None:
     scalings = balanced.claims - plain.claims
     assert len(scalings) == len(transformer(spec(kind)))
     graph, seed = small.graph(kind), torch.Generator().manual_seed(0)
-    element = symmetry.sample(spec(kind), seed, spread=2.5, symmetries=["scalings"])
+    element = symmetry.sample(spec(kind), seed, spread=4.0, symmetries=["scalings"])
     element = claimed(balanced, element)
     assert all(float(s.max() / s.min()) > 100 for s in element.scales.values())
     moved = element.act_on_graph(graph)
@@ -171,8 +171,15 @@ CHANGES: dict[str, Callable[[BlockTensors], BlockTensors]] = {
 }
 
 
-@pytest.mark.parametrize("option", ["published", "certified"])
-@pytest.mark.parametrize("change", CHANGES)
+# Invariant to permutations of the stream, too, it takes a mean over rows and columns of queries
+# times keys, which is that of keys times queries.
+BLIND = {("queries and keys swapped", "certified")}
+
+
+@pytest.mark.parametrize(
+    ("change", "option"),
+    [(c, o) for c in CHANGES for o in ("published", "certified") if (c, o) not in BLIND],
+)
 def test_what_changes_the_function_is_noticed(change: str, option: str) -> None:
     graph, network = small.graph("zoo", 1), small.model("zoo")
     other = edited(graph, CHANGES[change])
