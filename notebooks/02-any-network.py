@@ -240,9 +240,9 @@ point = (torch.randn(4, 3),)
 print(converters.trace(Bessel(), point).unknown[0])
 
 # %%
-from converters.rules.pointwise import odd_unit, same_axes
+from converters.writing import odd, same_axes
 
 converters.register(
-    "special_i1", converters.Rule(same_axes, odd_unit, "any permutation; signs")
+    "special_i1", converters.Rule(same_axes, odd, "any permutation; signs")
 )  # elementwise and odd
 print(converters.verify(Bessel(), point))

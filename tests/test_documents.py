@@ -12,6 +12,7 @@ import pytest
 import baselines
 import converters
 import gmn
+from converters.exporting import leaves
 from converters.rules import RULES
 from gmn import registry
 
@@ -20,10 +21,12 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 
 
-def test_the_readme_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", "docs/writing-a-rule.md"])
+def test_pages_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaves, "CLASSES", dict(leaves.CLASSES))
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert len(blocks) >= 3
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"__name__": "page"}
     before = dict(RULES)
     try:
         for block in blocks:
