@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -170,7 +172,9 @@ def test_gradients_reach_the_weights_as_they_are() -> None:
 
 
 def test_networks_of_which_nothing_is_seen() -> None:
-    graph = graph_of(BY_NAME["cosines"])
+    graph = graph_of(BY_NAME["mlp-relu"])
+    hidden = replace(graph.spec.program, observations=())
+    graph = gmn.ParameterGraph(replace(graph.spec, program=hidden), graph.values)
     with pytest.raises(ValueError, match="shows no neurons"):
         network_distance(graph, graph, coords="probe")
 
