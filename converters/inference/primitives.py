@@ -358,6 +358,14 @@ def forgetting(frame: Frame, action: Action, labels: Collection[Label]) -> Actio
 # --- part by part -------------------------------------------------------------------------------
 
 
+def _enter(system: System, result: dict[Key, Terms], key: Key, terms: Terms) -> None:
+    """Enters a part; parts that become one must be alike."""
+    if key not in result:
+        result[key] = terms
+    elif difference := add(result[key], terms, -1):
+        system.require(difference)
+
+
 def transfer(
     actions: Actions,
     action: Action,
@@ -400,10 +408,7 @@ def transfer(
                     lost[term] = coefficient
             if lost:
                 system.require(lost)
-            if new.key not in result:
-                result[new.key] = kept
-            elif difference := add(result[new.key], kept, -1):
-                system.require(difference)
+            _enter(system, result, new.key, kept)
         return result
 
     origins: dict[Key, tuple[Origin, ...]] = {}
@@ -500,10 +505,7 @@ def _dealt(actions: Actions, action: Action, pairs: Sequence[tuple[Cell, Cell]])
                 for t, c in terms.items()
                 if t not in lost
             }
-            if new.key not in result:
-                result[new.key] = kept
-            elif difference := add(result[new.key], kept, -1):
-                system.require(difference)
+            _enter(system, result, new.key, kept)
         return result
 
     origins: dict[Key, tuple[Origin, ...]] = {}

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import gmn
+from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
 
 from ..trace import trace
@@ -61,7 +61,7 @@ def from_config(folder: str | os.PathLike[str]) -> Built:
     return _first_output(model.eval(), tuple(inputs)), tuple(inputs.values())
 
 
-def from_pretrained(folder: str | os.PathLike[str]) -> gmn.ParameterGraph:
+def from_pretrained(folder: str | os.PathLike[str]) -> ParameterGraph:
     """The parameter graph of a transformers model that lies in a folder, by its configuration.
 
     The module is built without weights, traced, and the folder's weights are put on its graph;
@@ -78,7 +78,7 @@ def from_pretrained(folder: str | os.PathLike[str]) -> gmn.ParameterGraph:
     model, inputs = from_config(folder)
     spec = trace(model, inputs)
     states = [rename_state(spec, model, read_checkpoint(folder))]
-    return gmn.ParameterGraph.from_state_dicts(spec, states)
+    return ParameterGraph.from_state_dicts(spec, states)
 
 
 def rename_state(spec: GraphSpec, model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
