@@ -22,6 +22,7 @@ from gmn.stack import StackedGraph
 from gmn.topology import tap_positions
 
 CODE = 24
+DTYPE = torch.float32  # whatever the default is when a description is made, and then kept
 CONTEXT = 0.5  # how much the surroundings of an operation count; the operation itself counts 1
 NODE_FEATURES = 3 * CODE + 2
 EDGE_FEATURES = 2 * CODE + 3
@@ -158,7 +159,7 @@ def node_descriptions(spec: GraphSpec) -> Tensor:
 
 
 def _describe_nodes(spec: GraphSpec, nodes: NodeSet) -> Tensor:
-    operations = torch.zeros(2, CODE)
+    operations = torch.zeros(2, CODE, dtype=DTYPE)
     for place, operation in enumerate(nodes.operations, start=1):
         code = operation_code(operation)
         operations += torch.stack([code, code * place / len(nodes.operations)])
@@ -166,7 +167,7 @@ def _describe_nodes(spec: GraphSpec, nodes: NodeSet) -> Tensor:
         [
             _direction(f"role {nodes.role}") + operations[0],
             operations[1],
-            torch.tensor([math.log(max(nodes.size, 1)) / 4, float(len(nodes.operations))]),
+            torch.tensor([math.log(max(nodes.size, 1)) / 4, len(nodes.operations)], dtype=DTYPE),
         ]
     )
     return torch.cat([shared.expand(nodes.size, -1), _positions(spec, nodes)], dim=1)
@@ -174,8 +175,8 @@ def _describe_nodes(spec: GraphSpec, nodes: NodeSet) -> Tensor:
 
 def _positions(spec: GraphSpec, nodes: NodeSet) -> Tensor:
     """Sinusoidal code of the index along axes that may not move; zero along the others."""
-    result = torch.zeros(*nodes.shape, CODE)
-    frequencies = math.pi / 1.7 ** torch.arange(CODE // 2)
+    result = torch.zeros(*nodes.shape, CODE, dtype=DTYPE)
+    frequencies = math.pi / 1.7 ** torch.arange(CODE // 2, dtype=DTYPE)
     for place, (name, size) in enumerate(zip(nodes.axes, nodes.shape, strict=True)):
         if not spec.axis(name).movable:
             angles = torch.arange(1, size + 1).unsqueeze(1) * frequencies
@@ -201,7 +202,10 @@ def edge_descriptions(spec: GraphSpec) -> Tensor:
                     + _direction(f"tied {bool(edges.tied_to)}")
                     + sum(_direction(f"route {step}") for step in edges.route),
                     operation_code(edges.operation) + _context_code(edges.context),
-                    torch.tensor([edges.depth / deepest, edges.depth / 8, math.log(fan_in(edges))]),
+                    torch.tensor(
+                        [edges.depth / deepest, edges.depth / 8, math.log(fan_in(edges))],
+                        dtype=DTYPE,
+                    ),
                 ]
             )
             for edges in spec.edge_sets
@@ -211,7 +215,7 @@ def edge_descriptions(spec: GraphSpec) -> Tensor:
 
 def _context_code(context: str) -> Tensor:
     """Of length about ``CONTEXT``; contexts that differ only far away have most of it in common."""
-    code, digests = torch.zeros(CODE), [part for part in context.split(".") if part]
+    code, digests = torch.zeros(CODE, dtype=DTYPE), [part for part in context.split(".") if part]
     for reach, digest in enumerate(digests, start=1):
         code += CONTEXT / math.sqrt(len(digests)) * _direction(f"context {reach} {digest}")
     return code
@@ -225,9 +229,9 @@ def tap_descriptions(edges: EdgeSet) -> Tensor:
         Tensor of shape (taps, TAP_FEATURES); cached, so treat it as read-only.
     """
     positions = tap_positions(edges)
-    frequencies = torch.tensor([0.5, 1.0, 2.0])
+    frequencies = torch.tensor([0.5, 1.0, 2.0], dtype=DTYPE)
     angles = (positions.unsqueeze(-1) * frequencies).flatten(1)
-    ones = torch.ones(len(positions), 1)
+    ones = torch.ones(len(positions), 1, dtype=DTYPE)
     return torch.cat([ones, angles.sin(), angles.cos()], dim=1)
 
 
@@ -247,4 +251,5 @@ def operation_code(operation: Operation) -> Tensor:
 @lru_cache(maxsize=4096)
 def _direction(text: str) -> Tensor:
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
-    return torch.randn(CODE, generator=torch.Generator().manual_seed(seed)) / math.sqrt(CODE)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(CODE, generator=generator, dtype=DTYPE) / math.sqrt(CODE)

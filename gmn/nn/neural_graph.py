@@ -197,8 +197,8 @@ def depth_codes(spec: GraphSpec) -> Tensor:
     for edges in spec.edge_sets:
         if not edges.diagonal:
             depth[edges.target] = max(depth[edges.target], edges.depth)
-    angles = torch.tensor([[float(depth[nodes.name])] for nodes in spec.node_sets])
-    angles = angles * math.pi / 2 ** torch.arange(1, DEPTH_FEATURES // 2 + 1)
+    depths = torch.tensor([[depth[nodes.name]] for nodes in spec.node_sets], dtype=torch.float32)
+    angles = depths * math.pi / 2 ** torch.arange(1, DEPTH_FEATURES // 2 + 1)
     codes = torch.cat([angles.sin(), angles.cos()], dim=1)
     return codes.repeat_interleave(torch.tensor([n.size for n in spec.node_sets]), dim=0)
 

@@ -274,7 +274,8 @@ class Plan:
         return bool(self.even.any())
 
     def _mask(self, *kinds: str) -> Tensor:
-        flags = torch.tensor([float(slot.kind in kinds) for slot in self.slots.slots])
+        kept = [slot.kind in kinds for slot in self.slots.slots]
+        flags = torch.tensor(kept, dtype=torch.float32)
         return flags.repeat_interleave(torch.tensor(self.sizes)).unsqueeze(1).to(self.rows.device)
 
     def level(self, channels: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -31,6 +32,31 @@ def net(model: str, **options: object) -> nn.Module:
 def graph_of(model: nn.Module) -> ParameterGraph:
     torch.manual_seed(0)
     return converters.to_graph(model.double().eval(), (torch.randn(4, 5).double(),))
+
+
+def forgotten() -> None:
+    """As in a new process: nothing is known of any spec or operation."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("gmn."):
+            for value in vars(module).values():
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
+
+
+@every_model
+def test_answers_do_not_depend_on_the_default_precision(model: str) -> None:
+    graph = graph_of(two_layers(lambda m, x: m.o(torch.relu(m.a(x))))).to(dtype=torch.float32)
+    network = net(model).float()
+    forgotten()
+    expected = network(graph)
+    forgotten()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.testing.assert_close(network(graph), expected, rtol=0, atol=0)
+    finally:
+        torch.set_default_dtype(before)
+        forgotten()
 
 
 def products(m: Net, x: Tensor) -> Tensor:
