@@ -28,7 +28,7 @@ from gmn.spec import EdgeSet, StateEntry
 
 from ..inference.actions import Actions
 from ..inference.axes import Atom, Axis, Sum, atoms, resolve, size_of
-from ..inference.equations import Terms
+from ..inference.equations import Terms, Unknown
 from ..inference.solutions import Generator, generators
 from ..inference.tracing import Tracing, flat_axes
 from .blocks import Block, NodeKey
@@ -36,6 +36,10 @@ from .names import Names
 
 LARGEST = 4096  # numbers in a constant that a program brings along
 BESIDE = ("placeholder", "output")
+
+
+# By unknown, the generators that move it, by number, with the coefficient.
+Movers = dict[Unknown, list[tuple[int, "Fraction | int"]]]
 
 
 class _Unfit(Exception):
@@ -137,7 +141,7 @@ def _say(item: Any) -> Any:
 def _read(actions: Actions, pairs: Sequence[tuple[EdgeSet, Block]]) -> Iterator[Observation]:
     """What each block of weights reads; the first that reads a value stands for the others."""
     trace = actions.trace
-    claimed = generators(actions.magnitudes), generators(actions.signs, 2)
+    claimed = _held(generators(actions.magnitudes)), _held(generators(actions.signs, 2))
     told: set[tuple[str, str, tuple[Side, ...]]] = set()
     for edges, block in pairs:
         if edges.diagonal or block.use.kind != "weight":
@@ -153,9 +157,7 @@ def _read(actions: Actions, pairs: Sequence[tuple[EdgeSet, Block]]) -> Iterator[
                 yield Observation(operand.name, edges.source, edges.name, sides)
 
 
-def _carries(
-    actions: Actions, operand: Node, block: Block, claimed: Sequence[Sequence[Generator]]
-) -> bool:
+def _carries(actions: Actions, operand: Node, block: Block, claimed: Sequence[Movers]) -> bool:
     """Whether the value has the unit that the weights expect of their source, and no more."""
     source = set(block.source)
     action = actions.of(operand)
@@ -174,16 +176,21 @@ def _carries(
     return True
 
 
-def _moves(terms: Terms, claimed: Sequence[Generator], modulus: int | None) -> bool:
+def _held(claimed: Sequence[Generator]) -> Movers:
+    found: Movers = {}
+    for number, generator in enumerate(claimed):
+        for (unknown, _), coefficient in generator.terms.items():
+            found.setdefault(unknown, []).append((number, coefficient))
+    return found
+
+
+def _moves(terms: Terms, movers: Movers, modulus: int | None) -> bool:
     """Whether a generator moves a value by what is alike for all neurons of its source."""
-    for generator in claimed:
-        total: Fraction | int = 0
-        for term, coefficient in terms.items():
-            for (unknown, _), own in generator.terms.items():
-                total += coefficient * own if unknown is term.unknown else 0
-        if total % modulus if modulus else total:
-            return True
-    return False
+    totals: dict[int, Fraction | int] = {}
+    for term, coefficient in terms.items():
+        for number, own in movers.get(term.unknown, ()):
+            totals[number] = totals.get(number, 0) + coefficient * own
+    return any(total % modulus if modulus else total for total in totals.values())
 
 
 def _left(

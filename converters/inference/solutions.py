@@ -53,40 +53,52 @@ def _sparse(
     found: list[Generator], parts: Sequence[Generator], modulus: int | None
 ) -> list[Generator]:
     """The same group by generators that move as little as possible: neighbours are subtracted."""
-    every = [*found, *parts]
     holders: dict[Unknown, list[Generator]] = {}
-    for generator in every:
+    for generator in (*found, *parts):
         for unknown, _ in generator.terms:
             holders.setdefault(unknown, []).append(generator)
     result = []
     for generator in found:
-        one, changed = generator, True
-        while changed:
-            others = [
-                g for unknown, _ in one.terms for g in holders[unknown] if g.free is not one.free
-            ]
-            shorter = (_shorter(one, other, modulus) for other in others)
-            found_shorter = next((short for short in shorter if short is not None), None)
-            changed = found_shorter is not None
-            one = found_shorter or one
+        short: Generator | None = generator
+        while short is not None:
+            one, short = short, _shortened(short, holders, modulus)
         result.append(one)
     return result
 
 
-def _shorter(one: Generator, other: Generator, modulus: int | None) -> Generator | None:
+def _shortened(
+    one: Generator, holders: dict[Unknown, list[Generator]], modulus: int | None
+) -> Generator | None:
+    """One generator less a multiple of a neighbour, if that moves fewer edges."""
+    shared: dict[Unknown, list[tuple[int, ...]]] = {}
+    for unknown, own in one.terms:
+        shared.setdefault(unknown, []).append(own)
+    others = {id(g): g for unknown in shared for g in holders[unknown] if g.free is not one.free}
+    for other in others.values():
+        # Terms that only the other has are gained: at least half have to go.
+        common = sum(unknown in shared for unknown, _ in other.terms)
+        if len(one.free.slots) == len(other.free.slots) and 2 * common > len(other.terms):
+            short = _shorter(one, other, shared, modulus)
+            if short is not None:
+                return short
+    return None
+
+
+def _shorter(
+    one: Generator,
+    other: Generator,
+    shared: dict[Unknown, list[tuple[int, ...]]],
+    modulus: int | None,
+) -> Generator | None:
     """One generator less a multiple of another, if that moves fewer edges."""
-    if len(one.free.slots) != len(other.free.slots):
-        return None
     for (unknown, follows), coefficient in other.terms.items():
-        for mine, own in one.terms:
-            if mine is not unknown:
-                continue
+        for own in shared.get(unknown, ()):
             # Slots of the other in the order of this one's: both run with the shared follower.
             order = [follows.index(slot) for slot in own]
-            aligned = {(u, tuple(f[k] for k in order)): c for (u, f), c in other.terms.items()}
-            factor = Fraction(one.terms[mine, own]) / Fraction(coefficient)
+            factor = Fraction(one.terms[unknown, own]) / Fraction(coefficient)
             terms = dict(one.terms)
-            for key, c in aligned.items():
+            for (u, f), c in other.terms.items():
+                key = u, tuple(f[k] for k in order)
                 terms[key] = terms.get(key, 0) - factor * c
                 if modulus is not None:
                     terms[key] = terms[key] % modulus

@@ -102,10 +102,15 @@ def measure(
     for draw in range(DRAWS):
         state = random_state(function.runner, kinds, generator, SIZES[draw % len(SIZES)])
         found.append(_count(function, state, given, ranges, spec, generator))
-        best = min((count.missed, count.unread) for count in found)
-        if best == (0, 0) or [(c.missed, c.unread) for c in found].count(best) == AGREED:
+        best = min(map(_order, found))
+        if best == (0, 0) or [*map(_order, found)].count(best) == AGREED:
             break
-    return min(found, key=lambda count: (count.missed, count.unread))
+    return min(found, key=_order)
+
+
+def _order(count: Completeness) -> tuple[int, int]:
+    """Weights at which units sleep come last: there, more numbers can move or go unread."""
+    return count.missed + count.unread, count.missed
 
 
 def _count(
@@ -119,6 +124,8 @@ def _count(
     jacobian = _jacobian(function, state, given, ranges, generator)
     lengths = jacobian.norm(dim=0)
     read = lengths > NOISE * lengths.max()
+    if not read.any():
+        return Completeness(0, 0, 0, math.inf, len(read), ())
     null, gap = _null_space(jacobian[:, read] / lengths[read])
     claimed = _row_space(_tangents(function, spec, state)[:, read] * lengths[read])
     missed = _rank(null - (null @ claimed.T) @ claimed, ANGLE)
