@@ -167,7 +167,8 @@ def _move(node: Node) -> None:
 
 
 def _dimensions(dims: Any, rank: int) -> list[int]:
-    return [dim % rank for dim in (dims if isinstance(dims, (list, tuple)) else [dims])]
+    dims = dims if isinstance(dims, (list, tuple)) else [dims]
+    return [dim % rank for dim in dims if rank]  # a scalar may be said to have one
 
 
 def _narrow(node: Node) -> None:

@@ -120,7 +120,7 @@ def _axes_of(rule: Rule, result: Tracing, node: Node) -> Any:
     try:
         with result.asking(node):
             return rule.axes(result, node)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
         if isinstance(error, TraceError):
             raise
         return None

@@ -33,7 +33,7 @@ def _reduced(trace: Tracing, node: Node) -> set[int]:
     rank = len(trace.axes(node.args[0]))
     dims = arguments(node).get("dim")
     listed = dims if isinstance(dims, (list, tuple)) else [] if dims is None else [dims]
-    return {dim % rank for dim in listed} or set(range(rank))
+    return {dim % rank for dim in listed if rank} or set(range(rank))
 
 
 def _reduction_axes(trace: Tracing, node: Node) -> Value:

@@ -174,4 +174,12 @@ KEPT = {
         "v1 = F.linear(v0, p0 @ b0)",
         "return v1",
     ),
+    "a scalar may be said to have a dimension": program(
+        {"x0": "2 3 -> 3 3", "p0": "3 3", "p1": ""},
+        "v0 = (x0 @ p0).square().sum()",
+        "v1 = v0.mean(-1, keepdim=True) + v0.amax(0) + p1.logsumexp(-1) + p1.norm(dim=0)",
+        "v2 = v1 + v0.movedim(0, -1) + v0.std(0, unbiased=False) + F.normalize(v0, dim=0)",
+        "v3 = v2 + p1.softmax(0) + v0.unfold(0, 1, 1).sum() + v0.squeeze(-1) + v0.cumsum(0)",
+        "return v3",
+    ),
 }
