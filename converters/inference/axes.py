@@ -12,9 +12,11 @@ An atom made by splitting may have a permutation of its own for every index of i
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TypeAlias
 
 Axis: TypeAlias = "tuple[Atom | Sum, ...]"
@@ -325,10 +327,11 @@ def regroup(axes: Iterable[Axis], shape: Iterable[int], reason: str) -> list[Axi
     Returns:
         One axis per new dimension.
     """
-    queue = [factor for axis in axes for factor in resolve(axis)]
-    everything = tuple(queue)
+    before, shape = [resolve(axis) for axis in axes], list(shape)
+    unclear = _unclear(before, shape)
+    everything = tuple(factor for axis in before for factor in axis)
+    queue = [f for f in everything if not unclear or f.size > 1 or not _is_example(f)]
     result: list[Axis] = []
-    shape = list(shape)
     for size in shape:
         dim: list[Atom | Sum] = []
         while math.prod(f.size for f in dim) < size:
@@ -345,7 +348,47 @@ def regroup(axes: Iterable[Axis], shape: Iterable[int], reason: str) -> list[Axi
         if size == 1 and queue and queue[0].size == 1:
             dim.append(queue.pop(0))
         result.append(tuple(dim) or fixed(1, reason))
-    return result
+    return [
+        axis if unclear.isdisjoint(range(start, start * size_of(axis) + 1)) else (*axis, _example())
+        for start, axis in zip(_starts(result), result, strict=True)
+    ]
+
+
+def _unclear(before: Sequence[Axis], after: Sequence[int]) -> set[int]:
+    """Where dimensions of one index lie that other inputs have more of, if sizes do not tell them.
+
+    A place is the product of all sizes before. Such a dimension is clear if all of one index that
+    lie at its place remain.
+    """
+    sizes = [size_of(axis) for axis in before]
+    if not any(_is_example(f) for axis in before for f in axis):
+        return set()
+    ends = [*accumulate(after, operator.mul, initial=1)]
+    kept = Counter(start for start, size in zip(ends, after, strict=False) if size == 1)
+    whole = set(zip(ends, after, strict=False))
+    had = Counter(p for p, size in zip(_starts(before), sizes, strict=True) if size == 1)
+    return {
+        start
+        for start, axis in zip(_starts(before), before, strict=True)
+        if any(map(_is_example, axis))
+        and (
+            had[start] != kept[start] if size_of(axis) == 1 else (start, size_of(axis)) not in whole
+        )
+    }
+
+
+def _starts(axes: Sequence[Axis]) -> list[int]:
+    return [*accumulate(map(size_of, axes), operator.mul, initial=1)][:-1]
+
+
+def _is_example(factor: Atom | Sum) -> bool:
+    return isinstance(factor, Atom) and factor.size == 1 and factor.example
+
+
+def _example() -> Atom:
+    atom = Atom(1, "the example has one index where other inputs may have several")
+    atom.example = True
+    return atom
 
 
 def fixed(size: int, reason: str) -> Axis:

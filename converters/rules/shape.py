@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ..inference.actions import Action, Actions
+from ..inference.actions import NOTHING, Action, Actions
 from ..inference.axes import Axis, Sum, atoms, fix, fixed, mark_position, regroup, size_of
 from ..inference.frames import Frame, Member
 from ..inference.primitives import choices, linear_moved, matched, reshaped, transfer
@@ -102,16 +102,21 @@ def _pad(actions: Actions, node: Node) -> Action:
     joined = [dim for dim, (low, high) in padded.items() if len(choices(actions, after, dim)) > 1]
     if len(joined) == 1 and len(padded) == 1:
         dim = joined[0]
-        return _beside(actions, value, after, dim, padded[dim][0])
+        return _beside(actions, node, after, dim, padded[dim][0])
     labels = [None if dim in padded else dim for dim in range(len(before))]
     frame = Frame(actions, node, [(value, labels)], labels)
     return frame.give(frame.take(0))
 
 
-def _beside(actions: Actions, value: object, after: Value, dim: int, low: int) -> Action:
+def _beside(actions: Actions, node: Node, after: Value, dim: int, low: int) -> Action:
     """A value as the parts of a longer one that begin at an index; the others hold zeros."""
-    before = actions.axes(value)
-    first = next(n for n, (at, _) in enumerate(choices(actions, after, dim)) if at == low)
+    value = node.args[0]
+    before, found = actions.axes(value), choices(actions, after, dim)
+    lengths = [length for _, length in choices(actions, before, dim)]
+    first = next((n for n, (at, _) in enumerate(found) if at == low), len(found))
+    if [length for _, length in found[first : first + len(lengths)]] != lengths:
+        actions.pin_all(node)  # what reads the result takes it apart elsewhere
+        return NOTHING
     rank = len(before)
     pairs = matched(actions, before, after, range(rank), dim, lambda n: first + n)
     return transfer(actions, actions.of(value), pairs, range(rank))

@@ -182,4 +182,27 @@ KEPT = {
         "v3 = v2 + p1.softmax(0) + v0.unfold(0, 1, 1).sum() + v0.squeeze(-1) + v0.cumsum(0)",
         "return v3",
     ),
+    "a group normalisation of one channel in the example": program(
+        {"x0": "2 1 3 -> 3 5 3", "p0": "3 2"},
+        "v0 = F.group_norm(x0 @ p0, 1)",
+        "return v0",
+    ),
+    "one index in the example, by sizes on either side": program(
+        {"x0": "2 1 3 -> 3 5 3", "p0": "3 3"},
+        "v0 = (x0 @ p0).unflatten(1, (1, -1))",
+        "v1 = v0.softmax(2) + v0.transpose(1, 2).softmax(2).transpose(1, 2)",
+        "return v1",
+    ),
+    "one index in the example, merged with more": program(
+        {"x0": "2 3 1 -> 3 3 5", "p0": "3 3"},
+        "v0 = (p0 @ x0).flatten(1)",
+        "v1 = F.layer_norm(v0, v0.shape[1:]) + v0.softmax(-1)",
+        "return v1",
+    ),
+    "padded in one place and taken apart in another": program(
+        {"x0": "2 3 4 5 -> 3 3 4 5", "p0": "2"},
+        "v0 = F.pad(x0, (1, 0), value=0.5)",
+        "v0.narrow(3, 2, 2).sub_(p0, alpha=-1)",
+        "return v0",
+    ),
 }
