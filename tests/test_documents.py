@@ -68,13 +68,32 @@ def test_notebooks_are_in_step_with_their_text(source: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_run(source: Path, tmp_path: Path) -> None:
+def execute(source: Path, folder: Path, networks: int = 1000, epochs: int = 1000) -> None:
+    """Executes a notebook, with so many networks in a zoo and epochs of a training at most."""
     import jupytext
     from nbclient import NotebookClient
 
-    NotebookClient(jupytext.read(source), timeout=300, kernel_name="python3",
-                   resources={"metadata": {"path": str(tmp_path)}}).execute()  # fmt: skip
+    notebook = jupytext.read(source)
+    for name, most in (("size", networks), ("epochs", epochs)):
+        for cell in notebook.cells:
+            cell.source = re.sub(
+                rf"\b{name}=(\d+)",
+                lambda found, name=name, most=most: f"{name}={min(int(found[1]), most)}",
+                cell.source,
+            )
+    NotebookClient(notebook, timeout=300, kernel_name="python3",
+                   resources={"metadata": {"path": str(folder)}}).execute()  # fmt: skip
+
+
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run_in_short(source: Path, tmp_path: Path) -> None:
+    execute(source, tmp_path, networks=40, epochs=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(source: Path, tmp_path: Path) -> None:
+    execute(source, tmp_path)
 
 
 def test_the_page_of_rules_is_that_of_the_table() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -169,16 +170,21 @@ class Centred(nn.Module):
         return self.end(self.last(x))
 
 
+@cache
 def large(name: str) -> gmn.ParameterGraph:
     """Networks with blocks of 4 M and more elements and few neurons."""
     torch.manual_seed(0)
+    model: nn.Module
     if name == "centred":
-        return converters.to_graph(Centred(2048, 2048, 4096), (torch.zeros(1, 3).long(),))
-    if name == "mlp":
+        model, example = Centred(2048, 2048, 4096), torch.zeros(1, 3).long()
+    elif name == "mlp":
         layers = [nn.Linear(64, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.Linear(2048, 10)]
-        return converters.to_graph(nn.Sequential(*layers), (torch.zeros(1, 64),))
-    layers = [nn.Conv2d(3, 1024, 3), nn.ReLU(), nn.Conv2d(1024, 512, 3)]
-    return converters.to_graph(nn.Sequential(*layers), (torch.zeros(1, 3, 8, 8),))
+        model, example = nn.Sequential(*layers), torch.zeros(1, 64)
+    else:
+        convolutions = [nn.Conv2d(3, 1024, 3), nn.ReLU(), nn.Conv2d(1024, 512, 3)]
+        model, example = nn.Sequential(*convolutions), torch.zeros(1, 3, 8, 8)
+    spec = converters.trace(model, (example,), experiment=False)
+    return gmn.ParameterGraph.from_state_dicts(spec, [model.state_dict()])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
