@@ -179,7 +179,7 @@ def _moves(terms: Terms, claimed: Sequence[Generator], modulus: int | None) -> b
     for generator in claimed:
         total: Fraction | int = 0
         for term, coefficient in terms.items():
-            for (unknown, _), own in generator.terms.items():
+            for (unknown, *_), own in generator.terms.items():
                 total += coefficient * own if unknown is term.unknown else 0
         if total % modulus if modulus else total:
             return True

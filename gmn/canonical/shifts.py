@@ -2,7 +2,7 @@
 
 What may be added to parameters without changing the function is removed: the bias of attention
 keys becomes 0, the columns that write to a centred stream get mean 0, a running mean moves into
-the bias before it, the phase of a sine lands within half a period around 0.
+the bias before it, the bias of attention values into that of the output projection, the phase of a sine lands within half a period around 0.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gmn.carried import carried
 from gmn.canonical.draft import Draft, along
 from gmn.graph import ParameterGraph
 from gmn.pieces import mean
-from gmn.spec import Scaling, Translation, TranslationTerm
+from gmn.spec import Scaling, Through, Translation, TranslationTerm
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,16 @@ class _Ledger:
         assert change.signs is None, "translations come before phases"
         return result if change.added is None else result + _mean_over(change.added, dims)
 
+    def image(self, through: Through, numbers: Tensor) -> Tensor:
+        """What a changed weight makes of numbers (B, *shape of a translation)."""
+        block = self.block(through.edge_set)
+        result = carried(block, through, numbers)
+        change = self.changes.get(through.edge_set)
+        if change is None or change.added is None:
+            return result
+        assert change.signs is None, "translations come before phases"
+        return result + carried(change.added.expand(block.shape), through, numbers)
+
     def add(self, name: str, numbers: Tensor) -> None:
         self.changes[name] = self.changes.get(name, Change()).plus(numbers)
 
@@ -146,7 +157,10 @@ def _mean_over(numbers: Tensor, dims: list[int]) -> Tensor:
 def _in_turn(
     translations: Sequence[Translation],
 ) -> Iterator[tuple[Translation, TranslationTerm]]:
-    """Translations, each with the term that is centred: one that no later translation moves."""
+    """Translations, each with the term that is centred: one that no later translation moves.
+
+    What a weight carries there is not centred.
+    """
     left = list(translations)
     while left:
         counts = Counter(name for t in left for name in {term.edge_set for term in t.terms})
@@ -154,11 +168,15 @@ def _in_turn(
             (translation, term)
             for translation in left
             for term in reversed(translation.terms)
-            if counts[term.edge_set] == 1
+            if counts[term.edge_set] == 1 and term.through is None
         )
-        chosen = next(found, (left[0], left[0].terms[-1]))
+        chosen = next(found, (left[0], _plain(left[0])[-1]))
         left.remove(chosen[0])
         yield chosen
+
+
+def _plain(translation: Translation) -> list[TranslationTerm]:
+    return [term for term in translation.terms if term.through is None]
 
 
 def _centre(translation: Translation, last: TranslationTerm, ledger: _Ledger) -> None:
@@ -170,7 +188,8 @@ def _centre(translation: Translation, last: TranslationTerm, ledger: _Ledger) ->
     order = (0, *(1 + place for place in last.dims), *constant)
     numbers = shift.permute(order).reshape(len(block), *translation.shape) / last.factor
     for term in others:
-        spread = along(numbers, term.dims, ledger.block(term.edge_set))
+        image = numbers if term.through is None else ledger.image(term.through, numbers)
+        spread = along(image, term.dims, ledger.block(term.edge_set))
         ledger.add(term.edge_set, -term.factor * spread)
 
 
