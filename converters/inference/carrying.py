@@ -13,7 +13,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from .actions import Field, Label, Origin
+from .actions import Field, Label, Origin, compatible
 from .cells import is_small
 from .equations import Carrier, Key, Place, Term, add
 from .frames import Frame
@@ -57,10 +57,10 @@ def note_carriers(
 def _note(frame: Frame, weight: int, term: Term, origins: Any) -> None:
     maps = frame.actions.maps
     whole = maps.last(term.mixed)
-    if not whole.before or whole.how[:2] != (frame.node, "sum"):  # type: ignore[index]
+    if not whole.before or whole.how[:2] != (frame, "sum"):  # type: ignore[index]
         return
     factor = maps.last(whole.before)
-    if factor.how[:2] != (frame.node, weight):  # type: ignore[index]
+    if factor.how[:2] != (frame, weight):  # type: ignore[index]
         return
     key: Key = factor.how[2]  # type: ignore[index]
     found: tuple[Origin, ...] = origins.get(key, ())
@@ -73,6 +73,21 @@ def _note(frame: Frame, weight: int, term: Term, origins: Any) -> None:
         source = tuple(where[place] for place in factor.at)
         target = tuple(where[place] for place in term.at)
         maps.carry(term.mixed, Carrier(origin.entry, origin.key, source, target))
+
+
+def by_part(frame: Frame, weight: int, shift: Field) -> Field:
+    """Shifts of a factor, for every part of the other one by itself if that is an entry."""
+    member = frame.members[weight]
+    if not _is_entry(frame, member.value):
+        return shift
+    cells = frame.actions.cells(member.axes)
+    parts = {frame.key(member.labels, cell.key) for cell in cells}
+    return {
+        tuple(sorted({*key, *part})): terms
+        for key, terms in shift.items()
+        for part in parts
+        if compatible(key, part)
+    }
 
 
 def _is_weight(frame: Frame, weight: int, value: int, over: Collection[Label]) -> bool:
@@ -137,7 +152,7 @@ def weighted(
         alike = {t: c for t, c in terms.items() if t not in apart}
         places = {place for n in weights for place in frame.places(n, key)}
         where = {place for place in places if place[0] in over or place[0] in frame.result}
-        result[key] = add(alike, actions.maps.mix(apart, (frame.node, "weights", key), where))
+        result[key] = add(alike, actions.maps.mix(apart, (frame, "weights", key), where))
     return result
 
 

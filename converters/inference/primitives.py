@@ -19,7 +19,7 @@ from gmn.spec import Port
 
 from .actions import NOTHING, Action, Actions, Field, Label, Origin, Use, merge_origins
 from .axes import Atom, size_of
-from .carrying import averaged, note_carriers
+from .carrying import averaged, by_part, note_carriers
 from .cells import Cell
 from .equations import Key, Place, System, Term, Terms, add
 from .frames import Frame, join
@@ -152,7 +152,10 @@ def _mixed_shifts(frame: Frame, *factors: tuple[int, Field]) -> Field:
     if all(any(channel.values()) for channel in reduced):
         actions.conflicts.append((reduced[0], reduced[1]))
     mixed = [
-        {key: _times_values(frame, factors[1 - n][0], key, terms) for key, terms in channel.items()}
+        {
+            key: _times_values(frame, factors[1 - n][0], key, terms)
+            for key, terms in by_part(frame, factors[1 - n][0], channel).items()
+        }
         for n, channel in enumerate(reduced)
     ]
     if not any(terms for channel in mixed for terms in channel.values()):
@@ -167,7 +170,7 @@ def _times_values(frame: Frame, other: int, key: Key, terms: Terms) -> Terms:
     member = frame.members[other]
     own = {label for label in member.labels if label is not None}
     chosen = tuple(pair for pair in key if pair[0] in own)
-    how = frame.node, other, chosen
+    how = frame, other, chosen
     return frame.actions.maps.mix(terms, how, frame.places(other, key))
 
 
@@ -223,7 +226,7 @@ def _summed_shifts(frame: Frame, channel: Field, gone: set[Label], counts: bool)
             one: Terms = {term: coefficient}
             if counts or several or _touches(term, gone):
                 chosen = tuple(pair for pair in key if pair[0] in gone)
-                moved = actions.maps.mix(one, (frame.node, "sum", chosen))
+                moved = actions.maps.mix(one, (frame, "sum", chosen, frozenset(gone)))
                 one = {
                     Term(t.unknown, tuple(p for p in t.at if p[0] not in gone), t.mixed): c
                     for t, c in moved.items()

@@ -379,7 +379,7 @@ def _everywhere(frame: Frame, action: Action, places: list[str], kept: Sequence[
         carried = {t: c for t, c in terms.items() if maps.carriers(t.mixed) is not None}
         alike = carried if whole or all(kept) else {}
         rest = {t: c for t, c in terms.items() if t not in alike}
-        shift[key] = add(alike, maps.mix(rest, (frame.node, "places"), where))  # type: ignore[arg-type]
+        shift[key] = add(alike, maps.mix(rest, (frame, "places"), where))  # type: ignore[arg-type]
     return replace(action, shift=shift)
 
 
