@@ -8,14 +8,14 @@ the bias before it, the bias of attention values into that of the output project
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gmn.carried import carried
 from gmn.canonical.draft import Draft, along
+from gmn.carried import carried
 from gmn.graph import ParameterGraph
 from gmn.pieces import mean
 from gmn.spec import Scaling, Through, Translation, TranslationTerm
@@ -89,6 +89,44 @@ def changes(graph: ParameterGraph, dtype: torch.dtype | None = None) -> dict[str
     return ledger.changes
 
 
+Passing = Mapping[str, Sequence[tuple[TranslationTerm, Tensor]]]
+
+
+def passing(graph: ParameterGraph) -> Passing:
+    """The numbers that weights carry on: what :func:`without_shifts` takes from before them.
+
+    Returns:
+        By edge set of a weight, the terms that its image is taken from, with the numbers
+        (B, *shape of the translation).
+    """
+    terms = (term for translation in graph.spec.translations for term in translation.terms)
+    if all(term.through is None for term in terms):
+        return {}
+    ledger = _Ledger(graph, None)
+    for translation, pivot in _in_turn(graph.spec.translations):
+        _centre(translation, pivot, ledger)
+    return ledger.passing
+
+
+def following(name: str, change: Tensor, numbers: Passing) -> Iterator[tuple[TranslationTerm, Tensor]]:
+    """What else changes with a weight, since it carries numbers on.
+
+    A change of the form without shifts is a change of the network: there, the weight carries what
+    was taken out, and its image changes with it.
+
+    Args:
+        name: of the weight's edge set.
+        change: what is added to its block (B, *shape).
+        numbers: those of :func:`passing`.
+
+    Yields:
+        Terms of translations, and the numbers (B, *sizes of their ``dims``) that are added there.
+    """
+    for term, before in numbers.get(name, ()):
+        assert term.through is not None
+        yield term, term.factor * carried(change, term.through, before)
+
+
 def flips(graph: ParameterGraph) -> dict[str, Tensor]:
     """The signs with which taking out phases multiplies edge sets, by name; only those it does.
 
@@ -106,11 +144,13 @@ class _Ledger:
 
     Attributes:
         changes: by edge set.
+        passing: by edge set of a weight, the terms that it carries numbers to, and the numbers.
     """
 
     def __init__(self, graph: ParameterGraph, dtype: torch.dtype | None) -> None:
         self._graph, self._dtype = graph, dtype
         self.changes: dict[str, Change] = {}
+        self.passing: dict[str, list[tuple[TranslationTerm, Tensor]]] = {}
 
     def block(self, name: str) -> Tensor:
         """The values (B, *shape) as they were."""
@@ -126,8 +166,9 @@ class _Ledger:
         assert change.signs is None, "translations come before phases"
         return result if change.added is None else result + _mean_over(change.added, dims)
 
-    def image(self, through: Through, numbers: Tensor) -> Tensor:
-        """What a changed weight makes of numbers (B, *shape of a translation)."""
+    def image(self, term: TranslationTerm, through: Through, numbers: Tensor) -> Tensor:
+        """What a changed weight makes of numbers (B, *shape of a translation), which are noted."""
+        self.passing.setdefault(through.edge_set, []).append((term, numbers))
         block = self.block(through.edge_set)
         result = carried(block, through, numbers)
         change = self.changes.get(through.edge_set)
@@ -188,7 +229,8 @@ def _centre(translation: Translation, last: TranslationTerm, ledger: _Ledger) ->
     order = (0, *(1 + place for place in last.dims), *constant)
     numbers = shift.permute(order).reshape(len(block), *translation.shape) / last.factor
     for term in others:
-        image = numbers if term.through is None else ledger.image(term.through, numbers)
+        through = term.through
+        image = numbers if through is None else ledger.image(term, through, numbers)
         spread = along(image, term.dims, ledger.block(term.edge_set))
         ledger.add(term.edge_set, -term.factor * spread)
 
