@@ -180,6 +180,11 @@ class _Ledger:
     def add(self, name: str, numbers: Tensor) -> None:
         self.changes[name] = self.changes.get(name, Change()).plus(numbers)
 
+    def clear(self, name: str) -> None:
+        """Leaves nothing, not even rounding: what reads signs and ratios would see it."""
+        block = self.block(name)
+        self.changes[name] = Change(-block.to(self._dtype or block.dtype))
+
     def flip(self, name: str, signs: Tensor) -> None:
         self.changes[name] = self.changes.get(name, Change()).times(signs)
 
@@ -225,7 +230,10 @@ def _centre(translation: Translation, last: TranslationTerm, ledger: _Ledger) ->
     block = ledger.block(last.edge_set)
     constant = [1 + place for place in range(block.dim() - 1) if place not in last.dims]
     shift = ledger.mean(last.edge_set, constant)
-    ledger.add(last.edge_set, -shift)
+    if all(block.shape[dim] == 1 for dim in constant):
+        ledger.clear(last.edge_set)
+    else:
+        ledger.add(last.edge_set, -shift)
     order = (0, *(1 + place for place in last.dims), *constant)
     numbers = shift.permute(order).reshape(len(block), *translation.shape) / last.factor
     for term in others:
