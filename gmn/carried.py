@@ -21,7 +21,8 @@ def carried(weight: Tensor, through: Through, numbers: Tensor) -> Tensor:
         (B, *sizes of the target's dimensions), in the weight's type.
     """
     places = [1 + place for place in range(weight.dim() - 1)]
-    source, target = ([0, *(1 + place for place in ends)] for ends in (through.source, through.target))
+    source = [0, *(1 + place for place in through.source)]
+    target = [0, *(1 + place for place in through.target)]
     spread = numbers.to(weight).expand(len(weight), *numbers.shape[1:])
     result: Tensor = torch.einsum(weight, [0, *places], spread, source, target)
     return result

@@ -54,9 +54,7 @@ def _is_split(actions: Actions, generator: Generator) -> bool:
 Made = tuple[int, str, tuple[str | None, ...], tuple[int, ...], tuple[TranslationTerm, ...]]
 
 
-def _translation(
-    actions: Actions, generator: Generator, index: Index, names: Names
-) -> Made | None:
+def _translation(actions: Actions, generator: Generator, index: Index, names: Names) -> Made | None:
     found: dict[tuple[int, tuple[int, ...]], tuple[EdgeSet, Block, Fraction]] = {}
     for (unknown, follows, mixed), coefficient in generator.terms.items():
         if mixed:
@@ -118,7 +116,7 @@ def _carried(
 def _ends(following: Following, index: Index) -> list[tuple[int, str, tuple[int, ...]]] | None:
     """The edge sets that hold what follows, and the dimensions over which it varies."""
     found = []
-    for number, edges, block, dims in index.followers(following.unknown, following.slots) or ():
+    for number, edges, _, dims in index.followers(following.unknown, following.slots) or ():
         whole = tuple(dim for dim in dims if dim is not None)
         if len(whole) < len(dims):
             return None

@@ -15,7 +15,7 @@ from torch.fx import Node
 
 from .actions import Field, Label, Origin, compatible
 from .cells import is_small
-from .equations import Carrier, Key, Place, Term, add
+from .equations import Carrier, Key, Term, add
 from .frames import Frame
 from .tracing import arguments, name_of
 

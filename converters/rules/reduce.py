@@ -122,9 +122,7 @@ def _averages_places(node: Node) -> bool:
         return True
     call = arguments(node)
     return (
-        not any(call["padding"])
-        and not call["ceil_mode"]
-        and call.get("divisor_override") is None
+        not any(call["padding"]) and not call["ceil_mode"] and call.get("divisor_override") is None
     )
 
 

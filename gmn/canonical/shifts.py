@@ -2,7 +2,8 @@
 
 What may be added to parameters without changing the function is removed: the bias of attention
 keys becomes 0, the columns that write to a centred stream get mean 0, a running mean moves into
-the bias before it, the bias of attention values into that of the output projection, the phase of a sine lands within half a period around 0.
+the bias before it, the bias of attention values into that of the output projection, the phase of
+a sine lands within half a period around 0.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ def passing(graph: ParameterGraph) -> Passing:
     return ledger.passing
 
 
-def following(name: str, change: Tensor, numbers: Passing) -> Iterator[tuple[TranslationTerm, Tensor]]:
+def following(
+    name: str, change: Tensor, numbers: Passing
+) -> Iterator[tuple[TranslationTerm, Tensor]]:
     """What else changes with a weight, since it carries numbers on.
 
     A change of the form without shifts is a change of the network: there, the weight carries what

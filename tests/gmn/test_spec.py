@@ -124,7 +124,7 @@ def test_a_weight_on_the_way_of_numbers_has_to_take_them() -> None:
             _through(**changes)
     with pytest.raises(gmn.SpecError, match="no edge set 'nothing' to pass"):
         _through(edge_set="nothing")
-    with pytest.raises(gmn.SpecError, match="it moves o.bias, which its numbers pass"):
+    with pytest.raises(gmn.SpecError, match=r"it moves o\.bias, which its numbers pass"):
         _through(edge_set="o.bias")
     *others, carry = spec.translations
     with pytest.raises(gmn.SpecError, match="its first term must be without a weight"):
