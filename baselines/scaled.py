@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from gmn.canonical import without_shifts
-from gmn.canonical.shifts import flips
+from gmn.canonical.draft import along
+from gmn.canonical.shifts import Passing, flips, following, passing
 from gmn.graph import ParameterGraph
 from gmn.nn.scale_blocks import unit
 from gmn.spec import GraphSpec, NodeSet, Scaling
@@ -183,14 +184,14 @@ class ScaledChain:
             weight.unflatten(1, (copies, taps)) / size
             for weight, taps, size in zip(weights, self.taps, self._fan_in_roots, strict=True)
         ]
-        signs = flips(graph)
+        signs, numbers = flips(graph), passing(graph)
         edits = []
         for copy in range(copies):
             change = WeightSpaceFeatures(
                 tuple(weight[:, copy].movedim(1, 3) for weight in weights),
                 tuple(bias[:, copy, :, 0] for bias in biases),
             )
-            edits.append(_add(graph, adapter.from_features(graph, change), signs))
+            edits.append(_add(graph, adapter.from_features(graph, change), signs, numbers))
         return ParameterGraph.cat(edits)
 
     @cached_property
@@ -207,12 +208,19 @@ class ScaledChain:
         return 0 < layer < self.depth
 
 
-def _add(graph: ParameterGraph, change: ParameterGraph, signs: dict[str, Tensor]) -> ParameterGraph:
-    """Adds changes of networks without phases to the networks with theirs."""
+def _add(
+    graph: ParameterGraph, change: ParameterGraph, signs: dict[str, Tensor], numbers: Passing
+) -> ParameterGraph:
+    """Adds changes of networks without shifts to the networks with theirs."""
     for name, sign in signs.items():
         edges = graph.spec.edge_set(name)
         block = view_block(change.values[edges.parameter], edges)
         block.copy_(block * sign)
+    for name in numbers:
+        for term, added in following(name, change.block(graph.spec.edge_set(name)), numbers):
+            edges = graph.spec.edge_set(term.edge_set)
+            block = view_block(change.values[edges.parameter], edges)
+            block.add_(along(added, term.dims, block))
     return graph.replace(
         {name: graph.values[name] + change.values[name] for name in _parameters(graph.spec)}
     )

@@ -220,10 +220,10 @@ class Law:
 
     def error(self, move: Move, generator: torch.Generator, size: float = 1.0) -> float:
         """The largest error of any result, on random operands of about this size."""
-        moved = Moved(self.actions, move)
         own = self.model.state_dict(keep_vars=True)
         state = {name: redrawn(value.detach(), size, generator) for name, value in own.items()}
         state = {name: state[_first(own, name)] for name in own}
+        moved = Moved(self.actions, move, state)
         new = {name: moved.entry(_first(own, name), value) for name, value in state.items()}
         inputs = tuple(redrawn(value, size, generator) for value in self.model.inputs)
         before, after = (self._run(each, inputs) for each in (state, new))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ScalingTerm,
         StateEntry,
         Translation,
+        TranslationTerm,
     )
 
 
@@ -102,10 +103,13 @@ def _gauge_row(gauge: Gauge) -> tuple[str, ...]:
 
 def _translation_row(translation: Translation) -> tuple[str, ...]:
     shape = "×".join(map(str, translation.shape)) or "1"
-    names = fold_names(
-        [("" if term.factor > 0 else "-") + term.edge_set for term in translation.terms]
-    )
-    return translation.name, shape, ", ".join(names)
+    return translation.name, shape, ", ".join(fold_names([*map(_moved, translation.terms)]))
+
+
+def _moved(term: TranslationTerm) -> str:
+    """An edge set that a translation moves, and the weight that its numbers pass before."""
+    sign = "" if term.factor > 0 else "-"
+    return f"{sign}{term.edge_set}{f' through {term.through.edge_set}' if term.through else ''}"
 
 
 def _terms(terms: Sequence[ScalingTerm]) -> str:

@@ -278,6 +278,22 @@ class Gauge:
 
 
 @dataclass(frozen=True)
+class Through:
+    """A weight that carries the numbers of a translation on: what is added is their image.
+
+    Attributes:
+        edge_set: name of the weight's edge set.
+        source: positions in its ``dims`` that run with the translation's axes, in their order.
+        target: positions in its ``dims`` that run with the dimensions of the term that follows, in
+            the order in which the term names them. All others are summed over.
+    """
+
+    edge_set: str
+    source: tuple[int, ...]
+    target: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class TranslationTerm:
     """An edge set that follows a translation: the same number is added wherever ``dims`` agree.
 
@@ -285,28 +301,40 @@ class TranslationTerm:
         edge_set: name of the edge set.
         dims: positions in its ``dims`` that the added number depends on.
         factor: what the number is multiplied by before.
+        through: the weight that the translation's numbers pass before; None for none.
     """
 
     edge_set: str
     dims: tuple[int, ...]
     factor: float = 1.0
+    through: Through | None = None
 
 
 @dataclass(frozen=True)
 class Translation:
     """Numbers that may be added to edge sets: what a softmax or a normalisation takes away again.
 
+    What is added to one bias may also be taken back in the next one, with a weight between them
+    that carries it there.
+
     Attributes:
         name: unique in the spec.
         axes: what the numbers vary over; None for taps.
         shape: the sizes of these.
-        terms: the edge sets that they are added to.
+        terms: the edge sets that they are added to; the first one has the numbers as they are.
     """
 
     name: str
     axes: tuple[str | None, ...]
     shape: tuple[int, ...]
     terms: tuple[TranslationTerm, ...]
+
+
+def _sizes(edges: EdgeSet, dims: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Sizes of some dimensions; None if it lacks one, or one is named twice."""
+    if len(set(dims)) < len(dims) or not all(0 <= dim < len(edges.dims) for dim in dims):
+        return None
+    return tuple(edges.dims[dim].size for dim in dims)
 
 
 @dataclass(frozen=True)
@@ -389,6 +417,31 @@ class GraphSpec:
                 if term.edge_set not in self._edge_sets:
                     raise SpecError(f"{symmetry.name}: no edge set {term.edge_set!r}")
                 self._check_changes(symmetry.name, self._edge_sets[term.edge_set].parameter)
+        for translation in self.translations:
+            self._check_carried(translation)
+
+    def _check_carried(self, translation: Translation) -> None:
+        """That what weights carry has their shape, and its numbers stand somewhere as they are."""
+        name, moved = translation.name, {term.edge_set for term in translation.terms}
+        if translation.terms and translation.terms[0].through is not None:
+            raise SpecError(f"{name}: its first term must be without a weight to pass")
+        for term in translation.terms:
+            if (through := term.through) is None:
+                continue
+            if through.edge_set not in self._edge_sets:
+                raise SpecError(f"{name}: no edge set {through.edge_set!r} to pass")
+            if through.edge_set in moved:
+                raise SpecError(f"{name}: it moves {through.edge_set}, which its numbers pass")
+            weight, edges = self._edge_sets[through.edge_set], self._edge_sets[term.edge_set]
+            wanted = _sizes(edges, term.dims)
+            if (_sizes(weight, through.source), _sizes(weight, through.target)) != (
+                translation.shape,
+                wanted,
+            ):
+                raise SpecError(
+                    f"{name}: {through.edge_set} does not take numbers of shape "
+                    f"{translation.shape} to {wanted} of {term.edge_set}"
+                )
 
     def _check_changes(self, symmetry: str, name: str) -> None:
         entry = self._entries.get(name)

@@ -3,17 +3,21 @@
 An element first adds shifts, then changes bases, then multiplies by scales, then permutes: along
 every axis, ``new[i] = s[p[i]] * (A @ (old + t))[p[i]]``. Acting on all entries of a state dict at
 once leaves the network's function unchanged; that is what :func:`converters.proof.verify` checks.
+
+Where a shift reaches an entry through a weight that the element shifts, too, it goes through the
+mean of the weight before and after: then inverse elements are those of the opposite shifts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from gmn.carried import carried
 from gmn.spec import (
     Axis,
     Dim,
@@ -126,7 +130,7 @@ class Element:
             old = computable(values[edges.parameter])
             if edges.parameter not in fresh:
                 fresh[edges.parameter] = old.resolve_conj().clone().contiguous()
-            block = self._shift(view_block(old, edges), edges)
+            block = self._shift(view_block(old, edges), edges, values)
             view_block(fresh[edges.parameter], edges).copy_(self._move(block, edges))
         return {**values, **{name: new.to(values[name].dtype) for name, new in fresh.items()}}
 
@@ -139,17 +143,34 @@ class Element:
             block = block[(slice(None), *places)]
         return block
 
-    def _shift(self, block: Tensor, edges: EdgeSet) -> Tensor:
-        for translation in self.spec.translations:
-            for term in translation.terms:
-                if translation.name in self.shifts and term.edge_set == edges.name:
-                    shift = _spread(self.shifts[translation.name], term.dims, edges)
-                    block = block + (term.factor * shift).to(block)
+    def _shift(self, block: Tensor, edges: EdgeSet, values: Mapping[str, Tensor]) -> Tensor:
+        for shift, term in self._terms(edges):
+            if term.through is not None:
+                weight = self._between(self.spec.edge_set(term.through.edge_set), values)
+                image = carried(weight, term.through, shift.unsqueeze(0))
+                block = block + term.factor * _spread(image, term.dims, edges)
+            else:
+                block = block + (term.factor * _spread(shift, term.dims, edges)).to(block)
         for scaling in self.spec.scalings:
             for phase in scaling.terms:
                 if scaling.name in self.scales and phase.edge_set == edges.name and phase.shift:
                     steps = _spread(self.scales[scaling.name], phase.dims, edges)
                     block = block + (steps * phase.shift).to(block)
+        return block
+
+    def _terms(self, edges: EdgeSet) -> Iterator[tuple[Tensor, TranslationTerm]]:
+        """The shifts that an edge set follows."""
+        for translation in self.spec.translations:
+            for term in translation.terms:
+                if translation.name in self.shifts and term.edge_set == edges.name:
+                    yield self.shifts[translation.name], term
+
+    def _between(self, edges: EdgeSet, values: Mapping[str, Tensor]) -> Tensor:
+        """A weight that carries shifts: the mean of what it was and what shifts make of it."""
+        block = view_block(computable(values[edges.parameter]), edges)
+        for shift, term in self._terms(edges):
+            if term.through is None:
+                block = block + (term.factor * _spread(shift, term.dims, edges) / 2).to(block)
         return block
 
     def _moves(self, edges: EdgeSet) -> bool:
@@ -206,10 +227,15 @@ class Element:
 
 
 def _spread(numbers: Tensor, dims: tuple[int, ...], edges: EdgeSet) -> Tensor:
-    """Numbers of a symmetry in a block's dimensions, of size 1 where they do not vary."""
+    """Numbers of a symmetry in a block's dimensions, of size 1 where they do not vary.
+
+    Dimensions before those of the symmetry stay in front.
+    """
+    front = numbers.dim() - len(dims)
     order = sorted(range(len(dims)), key=dims.__getitem__)
     shape = [dim.size if place in dims else 1 for place, dim in enumerate(edges.dims)]
-    return numbers.permute(order).reshape(shape)
+    turned = numbers.permute([*range(front), *(front + place for place in order)])
+    return turned.reshape(*numbers.shape[:front], *shape)
 
 
 def _find(dims: tuple[Dim, ...], child: Dim, parent: str) -> int:

@@ -179,7 +179,7 @@ def _carries(actions: Actions, operand: Node, block: Block, claimed: Sequence[Mo
 def _held(claimed: Sequence[Generator]) -> Movers:
     found: Movers = {}
     for number, generator in enumerate(claimed):
-        for (unknown, _), coefficient in generator.terms.items():
+        for (unknown, *_), coefficient in generator.terms.items():
             found.setdefault(unknown, []).append((number, coefficient))
     return found
 

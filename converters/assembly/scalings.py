@@ -11,7 +11,7 @@ from typing import NamedTuple
 from gmn.spec import Domain, EdgeSet, Port, Scaling, ScalingTerm
 
 from ..inference.actions import Actions, turned_key, turned_places
-from ..inference.equations import Place, Unknown
+from ..inference.equations import Key, Place, Unknown
 from ..inference.solutions import Generator, generators, places_of
 from .blocks import Block
 from .names import Names, unique
@@ -55,6 +55,11 @@ class Index:
                 found.append(_follower(other, turned_places(places, where)))
         return found or None
 
+    def holds(self, entry: str, key: Key) -> tuple[EdgeSet, Block] | None:
+        """The edge set that holds a part of an entry."""
+        found = self._found.get((entry, key))
+        return None if found is None else found[1:]
+
 
 def _follower(held: tuple[int, EdgeSet, Block], places: Sequence[Place]) -> Follower:
     number, edges, block = held
@@ -75,7 +80,7 @@ def scalings(actions: Actions, held: Held, names: Names) -> Iterator[Scaling]:
     for domain, suffix in domains:
         system = actions.signs if domain == "sign" else actions.magnitudes
         for generator in generators(system, 2 if domain == "sign" else None):
-            phase = next((u for u, _ in generator.terms if u.phase), None)
+            phase = next((u for u, *_ in generator.terms if u.phase), None)
             found = _terms(actions, generator, index, names, signs=domain == "sign")
             if found is None:
                 continue
@@ -109,7 +114,7 @@ def _terms(
 ) -> Form | None:
     """Axes, their sizes and the edge sets that follow; None if something cannot be said."""
     found: dict[tuple[int, tuple[int, ...]], tuple[EdgeSet, Block, Fraction]] = {}
-    for (unknown, follows), coefficient in generator.terms.items():
+    for (unknown, follows, _), coefficient in generator.terms.items():
         if unknown.phase:
             continue
         followers = index.followers(unknown, follows)
@@ -156,7 +161,7 @@ def _with_phase(
     actions: Actions, generator: Generator, index: Index, terms: Sequence[ScalingTerm]
 ) -> tuple[ScalingTerm, ...] | None:
     """The terms of a parity, with the bias that the phase is added to as the last one."""
-    phases = [(u, follows) for u, follows in generator.terms if u.phase]
+    phases = [(u, follows) for u, follows, _ in generator.terms if u.phase]
     if len(phases) != 1:
         return None
     parity, follows = phases[0]

@@ -2,7 +2,7 @@
 
 A softmax over keys ignores what is constant along keys, LayerNorm what is constant along its
 features, batch normalisation what its running mean follows; of two biases that are only ever added,
-one may give to the other.
+one may give to the other, and of two with a weight between them, too: the weight carries it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 
-from gmn.spec import EdgeSet, Translation, TranslationTerm
+from gmn.spec import EdgeSet, Through, Translation, TranslationTerm
 
-from ..inference.actions import Actions
+from ..inference.actions import Actions, Field
+from ..inference.equations import Carrier, Following
 from ..inference.solutions import Generator, generators
 from .blocks import Block
 from .names import Names, unique
@@ -31,7 +32,7 @@ def translations(actions: Actions, held: Held, names: Names) -> Iterator[Transla
     found = []
     for generator in generators(actions.shifts):
         if not _is_split(actions, generator):
-            made = _translation(generator, index, names)
+            made = _translation(actions, generator, index, names)
             if made is not None:
                 found.append(made)
     for _, suffix, axes, shape, terms in sorted(found, key=lambda item: item[0]):
@@ -41,25 +42,23 @@ def translations(actions: Actions, held: Held, names: Names) -> Iterator[Transla
 
 def _is_split(actions: Actions, generator: Generator) -> bool:
     """Whether a product would have shifts of both its factors: more than a sum of two shifts."""
-    moved = {unknown for unknown, _ in generator.terms} | {generator.free}
-    for first, second in actions.conflicts:
-        one = {u for u in first if _follows(actions, u, generator)}
-        other = {u for u in second if _follows(actions, u, generator)}
-        if one & moved and other & moved:
-            return True
-    return False
+    moved = {following.unknown for following in generator.terms}
 
+    def shifted(factor: Field) -> bool:
+        reduced = (actions.shifts.reduce(terms) for terms in factor.values())
+        return any(term.unknown in moved for terms in reduced for term in terms)
 
-def _follows(actions: Actions, unknown: object, generator: Generator) -> bool:
-    return any(unknown is follower for follower, _ in generator.terms)
+    return any(shifted(first) and shifted(second) for first, second in actions.conflicts)
 
 
 Made = tuple[int, str, tuple[str | None, ...], tuple[int, ...], tuple[TranslationTerm, ...]]
 
 
-def _translation(generator: Generator, index: Index, names: Names) -> Made | None:
+def _translation(actions: Actions, generator: Generator, index: Index, names: Names) -> Made | None:
     found: dict[tuple[int, tuple[int, ...]], tuple[EdgeSet, Block, Fraction]] = {}
-    for (unknown, follows), coefficient in generator.terms.items():
+    for (unknown, follows, mixed), coefficient in generator.terms.items():
+        if mixed:
+            continue
         followers = index.followers(unknown, follows)
         if followers is None:
             return None
@@ -80,12 +79,60 @@ def _translation(generator: Generator, index: Index, names: Names) -> Made | Non
         TranslationTerm(e.name, tuple(d[n] for n in places), float(c / first))
         for (_, d), (e, _, c) in order
     )
+    carried = _carried(actions, generator, index, places, first)
+    if carried is None:
+        return None
     pieces = [block.pieces[dims[n]] for n in places]
     traded = any(term.factor < 0 for term in terms)
     return (
         number,
-        "trade" if traded else "shift",
+        "carry" if carried else "trade" if traded else "shift",
         tuple(names.axis(piece.atom) for piece in pieces),
         tuple(piece.size for piece in pieces),
-        terms,
+        (*terms, *carried),
     )
+
+
+def _carried(
+    actions: Actions, generator: Generator, index: Index, places: list[int], first: Fraction
+) -> tuple[TranslationTerm, ...] | None:
+    """The terms that a weight carries the numbers to; None if one of them cannot be said."""
+    found: list[tuple[int, TranslationTerm]] = []
+    for following, coefficient in generator.terms.items():
+        if not following.mixed:
+            continue
+        carriers = actions.maps.carriers(following.mixed)
+        if carriers is None or len(carriers) != 1:
+            return None  # through several weights
+        through = _through(carriers[0], index, places)
+        ends = _ends(following, index)
+        if through is None or ends is None:
+            return None
+        factor = float(Fraction(coefficient) / first)
+        found += [(n, TranslationTerm(name, dims, factor, through)) for n, name, dims in ends]
+    return tuple(term for _, term in sorted(found, key=lambda item: item[0]))
+
+
+def _ends(following: Following, index: Index) -> list[tuple[int, str, tuple[int, ...]]] | None:
+    """The edge sets that hold what follows, and the dimensions over which it varies."""
+    found = []
+    for number, edges, _, dims in index.followers(following.unknown, following.slots) or ():
+        whole = tuple(dim for dim in dims if dim is not None)
+        if len(whole) < len(dims):
+            return None
+        found.append((number, edges.name, whole))
+    return found or None
+
+
+def _through(carrier: Carrier, index: Index, places: list[int]) -> Through | None:
+    """A weight on the way of a translation's numbers, which stand in this order."""
+    held = index.holds(carrier.entry, carrier.key)
+    if held is None:
+        return None
+    edges, block = held
+    source = [block.at(carrier.source[n]) for n in places]
+    target = [block.at(place) for place in carrier.target]
+    known = [dim for dim in (*source, *target) if dim is not None]
+    if len(known) < len(source) + len(target):
+        return None
+    return Through(edges.name, tuple(known[: len(source)]), tuple(known[len(source) :]))

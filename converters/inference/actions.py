@@ -104,7 +104,7 @@ class Actions:
         maps: what values make of shifts.
         uses: parameters used as edges, in execution order.
         linear: by operation, the atoms along which it is linear and alike at all other indices.
-        conflicts: pairs of sets of shifts that must not belong to one generator.
+        conflicts: pairs of factors' shifts that no generator may hold both of.
         phases: by parity of a phase, the shift it belongs to and the step that makes it odd.
         offsets: by entry, a constant that is added before its scale applies.
         entries: by entry of the state dict, the unknown action on it.
@@ -116,11 +116,11 @@ class Actions:
         self.trace = trace
         self.magnitudes = System()
         self.signs = System(modulus=2)
-        self.shifts = System()
         self.maps = Maps()
+        self.shifts = System(maps=self.maps)
         self.uses: list[Use] = []
         self.linear: dict[Node, frozenset[Atom]] = {}
-        self.conflicts: list[tuple[frozenset[Unknown], frozenset[Unknown]]] = []
+        self.conflicts: list[tuple[Field, Field]] = []
         self.phases: dict[Unknown, tuple[Unknown, Fraction]] = {}
         self.offsets: dict[str, float] = {}
         self._actions: dict[Node, Any] = {}
@@ -251,10 +251,7 @@ class Actions:
         for unknown, followers in self.shifts.solutions().items():
             held[unknown] = len(followers)
         for parity, (shift, _) in self.phases.items():
-            free = self.shifts.reduce({Term(shift, shift.slots): 1}) == {
-                Term(shift, shift.slots): 1
-            }
-            if not free or held.get(shift, 0) != 1:
+            if not self.shifts.is_free(shift) or held.get(shift, 0) != 1:
                 self.signs.require({Term(parity, parity.slots): 1})
         for shift, _ in self.phases.values():
             action = self.entries[shift.entry]

@@ -9,7 +9,7 @@ vanish by itself.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import NamedTuple, TypeAlias
 
@@ -72,15 +72,67 @@ def add(first: Terms, second: Terms, factor: Fraction | int = 1) -> Terms:
     return result
 
 
-# Coefficients of unknowns, each with the slots of another one that its own slots run over.
-Expression: TypeAlias = "dict[tuple[Unknown, tuple[int, ...]], Fraction | int]"
+class Following(NamedTuple):
+    """An unknown, or a linear map of it, as a function on the slots of another unknown.
+
+    Attributes:
+        unknown: what it is.
+        slots: for every slot of the unknown, the other one's that it runs over; of a map of it,
+            for every place where that varies.
+        mixed: 0, or the number of the map.
+    """
+
+    unknown: Unknown
+    slots: tuple[int, ...]
+    mixed: int = 0
+
+
+# Coefficients of unknowns, each as it follows another one.
+Expression: TypeAlias = "dict[Following, Fraction | int]"
+
+
+class Step(NamedTuple):
+    """A linear map, as the last of several.
+
+    Attributes:
+        before: the number of the maps before it; 0 if it is the first.
+        at: places of what it is applied to.
+        how: what tells it from others.
+    """
+
+    before: int
+    at: tuple[Place, ...]
+    how: Hashable
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """A weight that a map sums over: a part of an entry, entry by entry as it is.
+
+    Attributes:
+        entry: the entry's name.
+        key: which part of it.
+        source: by place of what is mapped, the place of the entry that runs with it.
+        target: likewise by place of the result; all other places of the entry are summed over.
+    """
+
+    entry: str
+    key: Key
+    source: tuple[Place, ...]
+    target: tuple[Place, ...]
 
 
 class Maps:
-    """Numbers for the linear maps that values make of unknowns."""
+    """Numbers for the linear maps that values make of unknowns.
+
+    A number stands for all steps from the unknown on, so terms of one number and one unknown are
+    the same function, whichever way they came about.
+    """
 
     def __init__(self) -> None:
-        self._numbers: dict[Hashable, int] = {}
+        self._numbers: dict[Step, int] = {}
+        self._steps: list[Step] = []
+        self._carriers: dict[int, Carrier] = {}
 
     def mix(self, terms: Terms, how: Hashable, also: Iterable[Place] = ()) -> Terms:
         """The terms after a map was applied that varies over further places.
@@ -93,11 +145,66 @@ class Maps:
         also = tuple(also)
         result: dict[Term, Fraction | int] = {}
         for term, coefficient in terms.items():
-            own = term.mixed or term.at
-            number = self._numbers.setdefault((own, how), len(self._numbers) + 1)
+            number = self._number(Step(term.mixed, term.at, how))
             at = tuple(sorted({*term.at, *also}))
             result[Term(term.unknown, at, number)] = coefficient
         return result
+
+    def _number(self, step: Step) -> int:
+        if step not in self._numbers:
+            self._steps.append(step)
+            self._numbers[step] = len(self._steps)
+        return self._numbers[step]
+
+    def last(self, number: int) -> Step:
+        """The last step of a map."""
+        return self._steps[number - 1]
+
+    def after(self, number: int, first: int, slots: tuple[int, ...]) -> int:
+        """The number of a map that is applied after another one, or after slots were reordered.
+
+        Args:
+            number: the later map, of some unknown.
+            first: the earlier one; 0 for none.
+            slots: for every place of what the earlier one gives, the unknown's slot that it is.
+        """
+        steps = [number]
+        while before := self.last(steps[-1]).before:
+            steps.append(before)
+        result = first
+        for depth, one in enumerate(reversed(steps)):
+            step = self.last(one)
+            at = step.at if depth else tuple(step.at[slot] for slot in slots)
+            result = self._number(Step(result, at, step.how))
+            if one in self._carriers:
+                # A product, which is the first step, and a sum, which is the second.
+                self._carriers[result] = _reordered(self._carriers[one], slots, depth == 1)
+        return result
+
+    def carry(self, number: int, carrier: Carrier) -> None:
+        """Records that the last two steps of a map, product and sum, are those with a weight."""
+        self._carriers[number] = carrier
+
+    def before(self, number: int) -> int:
+        """The number of a carried map without its last weight; 0 if there is no other."""
+        return self.last(self.last(number).before).before
+
+    def carriers(self, number: int) -> list[Carrier] | None:
+        """The weights that a map consists of, the first one first; None if it has other parts."""
+        found: list[Carrier] = []
+        while number:
+            carrier = self._carriers.get(number)
+            if carrier is None:
+                return None
+            found.insert(0, carrier)
+            number = self.before(number)
+        return found
+
+
+def _reordered(carrier: Carrier, slots: tuple[int, ...], first: bool) -> Carrier:
+    if not first:
+        return carrier
+    return replace(carrier, source=tuple(carrier.source[slot] for slot in slots))
 
 
 class System:
@@ -105,15 +212,15 @@ class System:
 
     Args:
         modulus: 2 for signs, None for numbers.
+        maps: the maps of unknowns that terms may hold.
     """
 
-    def __init__(self, modulus: int | None = None) -> None:
+    def __init__(self, modulus: int | None = None, maps: Maps | None = None) -> None:
         self._modulus = modulus
-        # What a solved unknown is: coefficients of others, with the slot of it that each slot of
-        # theirs runs over.
+        self.maps = Maps() if maps is None else maps
+        # What a solved unknown is, by others.
         self._solved: dict[Unknown, Expression] = {}
         self._order: dict[Unknown, int] = {}
-        self._indirect: dict[tuple[int, Unknown, Unknown, tuple[int, ...]], int] = {}
 
     def declare(self, unknown: Unknown) -> None:
         """Enters an unknown; later ones are expressed by earlier ones."""
@@ -134,41 +241,71 @@ class System:
                 total = result.get(term, 0) + coefficient
                 result[term] = total if self._modulus is None else total % self._modulus
                 continue
-            for (unknown, slots), factor in solved.items():
-                at = term.at if term.mixed else tuple(term.at[slot] for slot in slots)
-                mixed = term.mixed and self._through(term, unknown, slots)
-                stack.append((Term(unknown, at, mixed), coefficient * factor))
+            for (unknown, slots, mixed), factor in solved.items():
+                if term.mixed:
+                    number = self.maps.after(term.mixed, mixed, slots)
+                    new = Term(unknown, term.at, number)
+                else:
+                    new = Term(unknown, tuple(term.at[slot] for slot in slots), mixed)
+                stack.append((new, coefficient * factor))
         return {t: c for t, c in result.items() if c}
 
     def _expression(self, unknown: Unknown) -> Expression | None:
         """What a solved unknown is, by unknowns that are still free; each look makes it shorter."""
         solved = self._solved.get(unknown)
-        if solved is None or not any(other in self._solved for other, _ in solved):
+        if solved is None or not any(other in self._solved for other, *_ in solved):
             return solved
         result: Expression = {}
-        for (other, slots), factor in solved.items():
-            expression = self._expression(other)
+        for following, factor in solved.items():
+            expression = self._expression(following.unknown)
             if expression is None:
-                expression = {(other, tuple(range(len(slots)))): 1}
-            for (free, inner), own in expression.items():
-                key = free, tuple(slots[slot] for slot in inner)
+                result[following] = result.get(following, 0) + factor
+                continue
+            for inner, own in expression.items():
+                key = self._chained(following, inner)
                 result[key] = result.get(key, 0) + factor * own
         self._solved[unknown] = {key: c for key, c in result.items() if c}
         return self._solved[unknown]
 
-    def _through(self, term: Term, unknown: Unknown, slots: tuple[int, ...]) -> int:
-        """The number of a map of an unknown that another one is expressed by; all negative."""
-        key = term.mixed, term.unknown, unknown, slots
-        return self._indirect.setdefault(key, -1 - len(self._indirect))
+    def _chained(self, outer: Following, inner: Following) -> Following:
+        """What follows an unknown, by what that one follows."""
+        if outer.mixed:
+            number = self.maps.after(outer.mixed, inner.mixed, inner.slots)
+            return Following(inner.unknown, outer.slots, number)
+        slots = tuple(outer.slots[slot] for slot in inner.slots)
+        return Following(inner.unknown, slots, inner.mixed)
 
     def require(self, terms: Terms) -> None:
-        """Adds the equation that the terms sum to nothing at every index."""
-        terms = self.reduce(terms)
-        for term in terms:
-            if term.mixed:
+        """Adds the equation that the terms sum to nothing at every index.
+
+        What values of the program make of a sum of terms vanishes if the sum does. Only weights
+        are known as maps: an unknown may be what a weight makes of others.
+        """
+        for inner in self._unmapped(self.reduce(terms)):
+            self.require(inner)
+        for term in self.reduce(terms):
+            if self._is_opaque(term):
                 self._pin(term.unknown)
         while groups := self._groups(self.reduce(terms)):
             self._solve(groups[0])
+
+    def _is_opaque(self, term: Term) -> bool:
+        """Whether all that is known of a term is what it may vary over."""
+        if not term.mixed:
+            return False
+        carriers = self.maps.carriers(term.mixed)
+        return carriers is None or len(carriers[-1].target) != len(term.at)
+
+    def _unmapped(self, terms: Terms) -> list[Terms]:
+        """By last map and places, the terms that opaque maps are applied to."""
+        found: dict[tuple[Hashable, tuple[Place, ...]], Terms] = {}
+        for term, coefficient in terms.items():
+            if self._is_opaque(term):
+                step = self.maps.last(term.mixed)
+                inner: Terms = {Term(term.unknown, step.at, step.before): coefficient}
+                key = step.how, term.at
+                found[key] = add(found.get(key, {}), inner)
+        return list(found.values())
 
     def _groups(self, terms: Terms) -> list[dict[Term, Fraction | int]]:
         """Terms by the places that they run over."""
@@ -182,7 +319,11 @@ class System:
         counts: dict[Unknown, int] = {}
         for term in group:
             counts[term.unknown] = counts.get(term.unknown, 0) + 1
-        once = [t for t in group if counts[t.unknown] == 1 and len(set(t.at)) == len(t.at)]
+        once = [
+            t
+            for t in group
+            if not t.mixed and counts[t.unknown] == 1 and len(set(t.at)) == len(t.at)
+        ]
         if not once or any(len(set(t.at)) < len(t.at) for t in group):
             for term in group:
                 self._pin(term.unknown)
@@ -190,7 +331,9 @@ class System:
         pivot = max(once, key=lambda t: (not t.unknown.phase, self._order[t.unknown]))
         own = -Fraction(group[pivot])
         self._solved[pivot.unknown] = {
-            (term.unknown, tuple(pivot.at.index(place) for place in term.at)): _plain(c / own)
+            Following(
+                term.unknown, tuple(pivot.at.index(place) for place in term.at), term.mixed
+            ): _plain(c / own)
             for term, c in group.items()
             if term is not pivot
         }
@@ -203,19 +346,25 @@ class System:
         """Whether the equations leave nothing of the terms."""
         return not self.reduce(terms)
 
-    def solutions(self) -> dict[Unknown, list[tuple[Unknown, tuple[int, ...], Fraction | int]]]:
+    def is_free(self, unknown: Unknown) -> bool:
+        """Whether no equation says what an unknown is."""
+        return unknown not in self._solved
+
+    def solutions(self) -> dict[Unknown, list[tuple[Following, Fraction | int]]]:
         """What follows each unknown that is free.
 
         Returns:
             By free unknown: every unknown that follows it, for each of the free one's slots the
-            slot of the follower that runs with it, and the coefficient.
+            slot of the follower that runs with it (of a map of the free one: for each place where
+            that varies), and the coefficient.
         """
-        found: dict[Unknown, list[tuple[Unknown, tuple[int, ...], Fraction | int]]] = {}
+        found: dict[Unknown, list[tuple[Following, Fraction | int]]] = {}
         for unknown in self._order:
             reduced = self.reduce({Term(unknown, tuple((0, n) for n in _numbers(unknown))): 1})
             for term, coefficient in reduced.items():
                 follows = tuple(place[1] for place in term.at)
-                found.setdefault(term.unknown, []).append((unknown, follows, coefficient))
+                following = Following(unknown, follows, term.mixed)
+                found.setdefault(term.unknown, []).append((following, coefficient))
         return found
 
 

@@ -112,7 +112,7 @@ class Frame:
             kept, lost = self._split(member, terms or {})
             if lost:
                 system.require(lost)
-            key = self._key(member.labels, cell.key)
+            key = self.key(member.labels, cell.key)
             if key in result:
                 difference = add(result[key], kept, -1)
                 if difference:
@@ -133,7 +133,8 @@ class Frame:
                 kept[Term(term.unknown, at, term.mixed)] = coefficient  # type: ignore[arg-type]
         return kept, lost
 
-    def _key(self, labels: Labels, key: Key) -> Key:
+    def key(self, labels: Labels, key: Key) -> Key:
+        """A part of a value with these labels, by label."""
         named = [(labels[dim], n) for dim, n in key]
         kept = [(label, n) for label, n in named if label is not None and label not in self.broken]
         return tuple(sorted(kept))  # type: ignore[arg-type]
@@ -143,7 +144,7 @@ class Frame:
         member = self.members[number]
         result: dict[Key, tuple[Origin, ...]] = {}
         for key, origins in member.action.origins.items():
-            new = self._key(member.labels, key)
+            new = self.key(member.labels, key)
             named = tuple(
                 replace(
                     origin,
@@ -165,7 +166,7 @@ class Frame:
         member = self.members[number]
         found: set[Place] = set()
         for cell in self.actions.cells(member.axes):
-            if compatible(self._key(member.labels, cell.key), key):
+            if compatible(self.key(member.labels, cell.key), key):
                 for dim, k in cell.places:
                     label = member.labels[dim]
                     found.add((label, k))  # type: ignore[arg-type]
@@ -192,7 +193,7 @@ class Frame:
             return result
         dims = {label: dim for dim, label in enumerate(self.result) if label is not None}
         for cell in self.actions.cells(self.result_axes):
-            key = self._key(self.result, cell.key)
+            key = self.key(self.result, cell.key)
             merged: Terms | None = None
             for own, terms in channel.items():
                 if not compatible(own, key):
@@ -220,7 +221,7 @@ class Frame:
         dims = {label: dim for dim, label in enumerate(self.result) if label is not None}
         result: dict[Key, tuple[Origin, ...]] = {}
         for cell in self.actions.cells(self.result_axes):
-            key = self._key(self.result, cell.key)
+            key = self.key(self.result, cell.key)
             found: list[Origin] = []
             for own, each in origins.items():
                 if compatible(own, key):

@@ -19,6 +19,7 @@ from gmn.spec import Port
 
 from .actions import NOTHING, Action, Actions, Field, Label, Origin, Use, merge_origins
 from .axes import Atom, size_of
+from .carrying import averaged, by_part, note_carriers
 from .cells import Cell
 from .equations import Key, Place, System, Term, Terms, add
 from .frames import Frame, join
@@ -50,6 +51,11 @@ def times(channel: Field, factor: Fraction | int) -> Field:
         key: {t: c * factor for t, c in terms.items()} if factor else {}
         for key, terms in channel.items()
     }
+
+
+def multiplied(action: Action, factor: Number) -> Action:
+    """A value times a number other than 0, as far as shifts go: units are those of the value."""
+    return replace(action, shift=times(action.shift, exact(factor)))
 
 
 def exact(number: Number) -> Fraction | int:
@@ -144,12 +150,12 @@ def _mixed_shifts(frame: Frame, *factors: tuple[int, Field]) -> Field:
         for _, channel in factors
     ]
     if all(any(channel.values()) for channel in reduced):
-        sets = [
-            frozenset(t.unknown for terms in channel.values() for t in terms) for channel in reduced
-        ]
-        actions.conflicts.append((sets[0], sets[1]))
+        actions.conflicts.append((reduced[0], reduced[1]))
     mixed = [
-        {key: _times_values(frame, factors[1 - n][0], key, terms) for key, terms in channel.items()}
+        {
+            key: _times_values(frame, factors[1 - n][0], key, terms)
+            for key, terms in by_part(frame, factors[1 - n][0], channel).items()
+        }
         for n, channel in enumerate(reduced)
     ]
     if not any(terms for channel in mixed for terms in channel.values()):
@@ -164,7 +170,7 @@ def _times_values(frame: Frame, other: int, key: Key, terms: Terms) -> Terms:
     member = frame.members[other]
     own = {label for label in member.labels if label is not None}
     chosen = tuple(pair for pair in key if pair[0] in own)
-    how = frame.node, other, chosen
+    how = frame, other, chosen
     return frame.actions.maps.mix(terms, how, frame.places(other, key))
 
 
@@ -209,23 +215,40 @@ def outside(system: System, channel: Field, gone: set[Label]) -> Field:
 
 def _summed_shifts(frame: Frame, channel: Field, gone: set[Label], counts: bool) -> Field:
     actions = frame.actions
+    channel = {key: actions.shifts.reduce(terms) for key, terms in channel.items()}
     several = {label for key in channel for label, _ in key if label in gone}
-    result: dict[Key, Terms] = {}
+    alike: dict[Key, Terms] = {} if counts else _alike_parts(channel, gone)
+    result: dict[Key, Terms] = {key: dict(terms) for key, terms in alike.items()}
     for key, terms in channel.items():
+        new = _less(key, gone)
         kept: Terms = {}
-        for term, coefficient in actions.shifts.reduce(terms).items():
+        for term, coefficient in add(terms, alike.get(new, {}), -1).items():
             one: Terms = {term: coefficient}
             if counts or several or _touches(term, gone):
                 chosen = tuple(pair for pair in key if pair[0] in gone)
-                moved = actions.maps.mix(one, (frame.node, "sum", chosen))
+                moved = actions.maps.mix(one, (frame, "sum", chosen, frozenset(gone)))
                 one = {
                     Term(t.unknown, tuple(p for p in t.at if p[0] not in gone), t.mixed): c
                     for t, c in moved.items()
                 }
             kept = add(kept, one)
-        new = _less(key, gone)
         result[new] = add(result.get(new, {}), kept)
     return result
+
+
+def _alike_parts(channel: Field, gone: set[Label]) -> dict[Key, Terms]:
+    """What all parts along dimensions have that are averaged over: the average has it, too."""
+    found: dict[Key, list[Terms]] = {}
+    for key, terms in channel.items():
+        found.setdefault(_less(key, gone), []).append(terms)
+    return {
+        new: {
+            term: coefficient
+            for term, coefficient in parts[0].items()
+            if not _touches(term, gone) and all(part.get(term) == coefficient for part in parts)
+        }
+        for new, parts in found.items()
+    }
 
 
 def _touches(term: Term, labels: Collection[Label]) -> bool:
@@ -253,7 +276,8 @@ def contract(
     """The sum of products of two operands over labelled dimensions.
 
     Where one operand is made of parameters alone, they are weights: what is summed over is their
-    source, what is left their target, what both operands and the result have both.
+    source, what is left their target, what both operands and the result have both. Weights carry
+    on what is added to the other operand.
 
     Args:
         frame: the operation's index space.
@@ -276,7 +300,12 @@ def contract(
         ends.update(roles or {})
         use = (direct or {}).get(number) or direct_use(frame, number, "weight", ends)
         actions.find(value, node, "weight", frame.origins(number), ends, use)
-    return summed(frame, whole, over)
+    for weights, values in ((first, second), (second, first)):
+        if (shift := averaged(frame, weights, values, over)) is not None:
+            return summed(frame, replace(whole, shift=shift), over, counts=False)
+    found = summed(frame, whole, over)
+    note_carriers(frame, found.shift, first, second, over)
+    return found
 
 
 def direct_use(

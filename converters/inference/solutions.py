@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .equations import Place, System, Unknown
+from .equations import Following, Maps, Place, System, Unknown
 
-# For every unknown that follows: the slot of it that runs with each slot of the free one, and the
-# coefficient.
-Followers = dict[tuple[Unknown, tuple[int, ...]], "Fraction | int"]
+# For every unknown that follows: its slots that run with the free one's, and the coefficient.
+Followers = dict[Following, "Fraction | int"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,8 @@ class Generator:
 
     Attributes:
         free: the unknown.
-        terms: by follower, with its slots in the order of the free one's, the coefficient.
+        terms: by follower, with its slots in the order of the free one's (of the places where it
+            varies, if weights carry the free one to it), the coefficient.
     """
 
     free: Unknown
@@ -40,23 +40,23 @@ def generators(system: System, modulus: int | None = None) -> list[Generator]:
     found: list[Generator] = []
     for free, followers in system.solutions().items():
         terms: Followers = {}
-        for unknown, follows, coefficient in followers:
-            terms[unknown, follows] = terms.get((unknown, follows), 0) + coefficient
+        for following, coefficient in followers:
+            terms[following] = terms.get(following, 0) + coefficient
         found.append(Generator(free, {k: c for k, c in terms.items() if c}))
     covered = _covered(found, modulus)
     largest = [generator for generator in found if generator.free not in covered]
     parts = [generator for generator in found if generator.free in covered]
-    return _sparse(largest, parts, modulus)
+    return _step_by_step(_sparse(largest, parts, modulus), parts, system.maps)
 
 
 def _sparse(
     found: list[Generator], parts: Sequence[Generator], modulus: int | None
 ) -> list[Generator]:
     """The same group by generators that move as little as possible: neighbours are subtracted."""
-    holders: dict[Unknown, list[Generator]] = {}
+    holders: dict[tuple[Unknown, int], list[Generator]] = {}
     for generator in (*found, *parts):
-        for unknown, _ in generator.terms:
-            holders.setdefault(unknown, []).append(generator)
+        for unknown, _, mixed in generator.terms:
+            holders.setdefault((unknown, mixed), []).append(generator)
     result = []
     for generator in found:
         short: Generator | None = generator
@@ -67,16 +67,16 @@ def _sparse(
 
 
 def _shortened(
-    one: Generator, holders: dict[Unknown, list[Generator]], modulus: int | None
+    one: Generator, holders: dict[tuple[Unknown, int], list[Generator]], modulus: int | None
 ) -> Generator | None:
     """One generator less a multiple of a neighbour, if that moves fewer edges."""
-    shared: dict[Unknown, list[tuple[int, ...]]] = {}
-    for unknown, own in one.terms:
-        shared.setdefault(unknown, []).append(own)
-    others = {id(g): g for unknown in shared for g in holders[unknown] if g.free is not one.free}
+    shared: dict[tuple[Unknown, int], list[Following]] = {}
+    for mine in one.terms:
+        shared.setdefault((mine.unknown, mine.mixed), []).append(mine)
+    others = {id(g): g for key in shared for g in holders.get(key, ()) if g.free is not one.free}
     for other in others.values():
         # Terms that only the other has are gained: at least half have to go.
-        common = sum(unknown in shared for unknown, _ in other.terms)
+        common = sum((unknown, mixed) in shared for unknown, _, mixed in other.terms)
         if len(one.free.slots) == len(other.free.slots) and 2 * common > len(other.terms):
             short = _shorter(one, other, shared, modulus)
             if short is not None:
@@ -87,18 +87,17 @@ def _shortened(
 def _shorter(
     one: Generator,
     other: Generator,
-    shared: dict[Unknown, list[tuple[int, ...]]],
+    shared: dict[tuple[Unknown, int], list[Following]],
     modulus: int | None,
 ) -> Generator | None:
-    """One generator less a multiple of another, if that moves fewer edges."""
-    for (unknown, follows), coefficient in other.terms.items():
-        for own in shared.get(unknown, ()):
-            # Slots of the other in the order of this one's: both run with the shared follower.
-            order = [follows.index(slot) for slot in own]
-            factor = Fraction(one.terms[unknown, own]) / Fraction(coefficient)
+    for following, coefficient in other.terms.items():
+        for mine in shared.get((following.unknown, following.mixed), ()):
+            aligned = _aligned(other, following, mine)
+            if aligned is None:
+                continue
+            factor = Fraction(one.terms[mine]) / Fraction(coefficient)
             terms = dict(one.terms)
-            for (u, f), c in other.terms.items():
-                key = u, tuple(f[k] for k in order)
+            for key, c in aligned.items():
                 terms[key] = terms.get(key, 0) - factor * c
                 if modulus is not None:
                     terms[key] = terms[key] % modulus
@@ -106,6 +105,17 @@ def _shorter(
             if len(terms) < len(one.terms):
                 return Generator(one.free, terms)
     return None
+
+
+def _aligned(other: Generator, shared: Following, mine: Following) -> Followers | None:
+    """What follows another free unknown, in the order of this one's slots; None if none can say.
+
+    Both run with a follower that they share.
+    """
+    if mine.mixed or any(following.mixed for following in other.terms):
+        return other.terms if mine.slots == shared.slots else None
+    order = [shared.slots.index(slot) for slot in mine.slots]
+    return {Following(u, tuple(f[k] for k in order)): c for (u, f, _), c in other.terms.items()}
 
 
 def _covered(found: Sequence[Generator], modulus: int | None) -> set[Unknown]:
@@ -147,7 +157,9 @@ def _restricted(
 ) -> dict[Unknown, Fraction]:
     """What a generator is of free unknowns once it no longer varies over its other slots."""
     row: dict[Unknown, Fraction] = {}
-    for (unknown, follows), coefficient in generator.terms.items():
+    for (unknown, follows, mixed), coefficient in generator.terms.items():
+        if mixed:
+            continue  # what a weight carries there is no unknown that is free
         kept = tuple(sorted(unknown.slots[follows[slot]] for slot in slots))
         free = lookup.get((unknown.entry, unknown.key, kept, unknown.phase))
         if free is not None:
@@ -157,6 +169,91 @@ def _restricted(
 
 def _name(unknown: Unknown) -> tuple[object, ...]:
     return unknown.entry, unknown.key, tuple(sorted(unknown.slots)), unknown.phase
+
+
+# --- maps of one weight each --------------------------------------------------------------------
+
+
+def _step_by_step(
+    found: list[Generator], parts: Sequence[Generator], maps: Maps
+) -> list[Generator]:
+    """The same group by generators whose numbers pass as few weights as possible.
+
+    Of three linear layers in a row, what is added to the first bias is not made up for in the
+    third, two weights on, but in the second.
+    """
+    return [_made_near(generator, (*found, *parts), maps) for generator in found]
+
+
+def _made_near(one: Generator, others: Sequence[Generator], maps: Maps) -> Generator:
+    while _weights(one.terms, maps):
+        nearer = (_nearer(one, other, maps) for other in others if other.free is not one.free)
+        near = next((found for found in nearer if found is not None), None)
+        if near is None:
+            break
+        one = near
+    return one
+
+
+def _nearer(one: Generator, other: Generator, maps: Maps) -> Generator | None:
+    """One generator less what a map makes of another, if its numbers pass fewer weights then."""
+    for following, coefficient in one.terms.items():
+        for before in _parts(following.mixed, maps):
+            for theirs, own in other.terms.items():
+                order = _order(following, before, theirs, maps)
+                if order is None:
+                    continue
+                terms = dict(one.terms)
+                factor = Fraction(coefficient) / Fraction(own)
+                for each, c in other.terms.items():
+                    key = _mapped(each, before, order, maps)
+                    terms[key] = terms.get(key, 0) - factor * c
+                terms = {key: c for key, c in terms.items() if c}
+                if _weights(terms, maps) < _weights(one.terms, maps):
+                    return Generator(one.free, terms)
+    return None
+
+
+def _parts(number: int, maps: Maps) -> Iterator[int]:
+    """A carried map without its last weight, without its last two, and so on."""
+    while number and (number := maps.before(number)):
+        yield number
+
+
+def _order(
+    following: Following, before: int, theirs: Following, maps: Maps
+) -> tuple[int, ...] | None:
+    """Slots of another free unknown that a map, which is the first part of a follower's, gives.
+
+    None if what is left of the follower's map is not that of the other unknown's follower.
+    """
+    if theirs.unknown is not following.unknown or theirs.slots != following.slots:
+        return None
+    if not theirs.mixed:
+        return None
+    first, rest = theirs.mixed, following.mixed
+    while maps.last(first).before:
+        first = maps.last(first).before
+    while maps.last(rest).before != before:
+        rest = maps.last(rest).before
+    given, wanted = maps.last(first).at, maps.last(rest).at
+    if len(given) != len(wanted) or set(given) != set(wanted):
+        return None
+    order = tuple(given.index(place) for place in wanted)
+    return order if maps.after(theirs.mixed, before, order) == following.mixed else None
+
+
+def _mapped(each: Following, before: int, order: tuple[int, ...], maps: Maps) -> Following:
+    """A follower of an unknown, once that is what a map gives."""
+    if each.mixed:
+        return Following(each.unknown, each.slots, maps.after(each.mixed, before, order))
+    return Following(each.unknown, tuple(each.slots[slot] for slot in order), before)
+
+
+def _weights(terms: Followers, maps: Maps) -> int:
+    """How many weights numbers pass after the first one."""
+    passed = (len(maps.carriers(following.mixed) or ()) for following in terms)
+    return sum(max(0, count - 1) for count in passed)
 
 
 def _proper_subsets(count: int) -> Iterator[tuple[int, ...]]:

@@ -54,8 +54,8 @@ def culprit(
         order = torch.randperm(len(group.parts), generator=generator).tolist()
         parts = [group.parts[n] for n in order]
         parts = [p for p in parts if not (random and p.kind == PERMUTATIONS)]
-        moved = Moved(actions, group.element(group.compatible(parts), generator))
         state = _random_state(model, actions, generator)
+        moved = Moved(actions, group.element(group.compatible(parts), generator), state)
         new = _moved_state(model, moved, actions, state)
         fresh = other_inputs(given, generator, 1.3, as_example)
         before, after = (_values(program, each, fresh) for each in (state, new))

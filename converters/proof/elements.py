@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from ..inference.actions import Actions
+from ..inference.actions import Actions, Field
 from ..inference.axes import Atom, atoms
 from ..inference.equations import System, Unknown
 from ..inference.tracing import flat_axes
@@ -56,7 +56,7 @@ class Group:
             for free, followers in system.solutions().items():
                 torn = kind == SHIFTS and any(free in a and free in b for a, b in self._torn)
                 if not torn:
-                    entries = tuple(dict.fromkeys(unknown.entry for unknown, *_ in followers))
+                    entries = tuple(dict.fromkeys(f.unknown.entry for f, _ in followers))
                     found.append(Freedom(kind, free, entries))
         return found
 
@@ -98,13 +98,9 @@ class Group:
 
 
 def _torn(actions: Actions) -> list[tuple[set[Unknown], set[Unknown]]]:
-    followers = {
-        free: {unknown for unknown, *_ in found}
-        for free, found in (actions.shifts.solutions() if actions.conflicts else {}).items()
-    }
-
-    def free_of(unknowns: frozenset[Unknown]) -> set[Unknown]:
-        return {free for free, found in followers.items() if found & unknowns}
+    def free_of(factor: Field) -> set[Unknown]:
+        reduced = (actions.shifts.reduce(terms) for terms in factor.values())
+        return {term.unknown for terms in reduced for term in terms}
 
     return [(free_of(one), free_of(other)) for one, other in actions.conflicts]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -88,11 +88,13 @@ class Moved:
     Args:
         actions: how they transform; equations are solved.
         move: an element of the group.
+        state: the entries of the state dict before it moves: weights carry on what is added.
     """
 
-    def __init__(self, actions: Actions, move: Move) -> None:
+    def __init__(self, actions: Actions, move: Move, state: Mapping[str, Tensor]) -> None:
         self._actions = actions
         self._move = move
+        self._state = state
         self._parts: dict[int, list[Part]] = {}
 
     def entry(self, name: str, value: Tensor) -> Tensor:
@@ -145,7 +147,7 @@ class Moved:
                 return math.inf
             difference = torch.where(told.isfinite(), found - told, 0)
             for term in action.shift.get(part.cell.key, {}):
-                if term.mixed:
+                if self._actions.maps.carriers(term.mixed) is None:
                     difference = _beside(difference, part.cell.places, term.at)
             if difference.numel():
                 worst = max(worst, float(difference.abs().max()))
@@ -176,9 +178,28 @@ class Moved:
             total = total + self._half_periods(terms, part)
         numbers: Mapping[Unknown, Tensor] = getattr(self._move, kind)
         for term, coefficient in system.reduce(terms).items():
-            if not term.mixed and term.unknown in numbers:
-                total = total + float(coefficient) * _spread(numbers[term.unknown], term, part)
+            if term.unknown not in numbers:
+                continue
+            added = self._carried(numbers[term.unknown], term)
+            if added is not None:
+                total = total + float(coefficient) * _spread(added, term, part)
         return total
+
+    def _carried(self, numbers: Tensor, term: Term) -> Tensor | None:
+        """The numbers of a term, after the weights on their way; None if those are not known."""
+        carriers = self._actions.maps.carriers(term.mixed)
+        for carrier in carriers or ():
+            axes = self._actions.trace.parameters[carrier.entry]
+            (part,) = [p for p in self._parts_of(axes) if p.cell.key == carrier.key]
+            whole = self._actions.entries.get(carrier.entry, NOTHING)
+            scales = replace(whole, shift={})  # nothing shifts both factors of a product
+            weight = self._scaled(scales, part, part.of(self._state[carrier.entry])).double()
+            places = part.cell.places
+            source = [places.index(place) for place in carrier.source]
+            target = [places.index(place) for place in carrier.target]
+            ends = [*range(len(places))], numbers.double(), source, target
+            numbers = torch.einsum(weight, *ends)
+        return None if carriers is None else numbers
 
     def _half_periods(self, terms: Terms, part: Part) -> Tensor:
         """What biases of a phase are shifted by where its parity is odd."""

@@ -143,7 +143,7 @@ def _times_values(frame: Frame, factor: Action) -> Field:
     actions = frame.actions
     return {
         key: actions.maps.mix(
-            actions.shifts.reduce(terms), (frame.node, "gain", key), frame.places(0, key)
+            actions.shifts.reduce(terms), (frame, "gain", key), frame.places(0, key)
         )
         for key, terms in factor.shift.items()
     }

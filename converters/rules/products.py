@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from ..inference.actions import Action, Actions
 from ..inference.axes import Axis, fix, regroup, size_of, unify
-from ..inference.equations import add
+from ..inference.carrying import weighted
 from ..inference.frames import Frame, Member
 from ..inference.primitives import (
     added,
@@ -18,6 +18,7 @@ from ..inference.primitives import (
     forgetting,
     linear_contracted,
     linear_summed,
+    multiplied,
     product,
     reshaped,
     summed,
@@ -87,7 +88,7 @@ def _added_product(actions: Actions, node: Node) -> Action:
     frame = Frame(
         actions, node, [(first, ["b", "r", "k"]), (second, ["b", "k", "c"]), (third, own)], labels
     )
-    found = contract(frame, 0, 1, {"k"})
+    found = multiplied(contract(frame, 0, 1, {"k"}), call["alpha"])
     if call["beta"] == 0:  # the third value is not looked at
         linear_contracted(frame, 0, 1, {"k"})
         return frame.give(found)
@@ -159,7 +160,7 @@ def _added_vector(actions: Actions, node: Node) -> Action:
     own = labels[len(labels) - len(actions.axes(base)) :]
     frame = Frame(actions, node, [(first, ends[0]), (second, ends[1]), (base, own)], labels)
     over = {"k"} if matrix else set[str]()
-    found = contract(frame, 0, 1, over)
+    found = multiplied(contract(frame, 0, 1, over), call["alpha"])
     linear_contracted(frame, 0, 1, over, base)
     return frame.give(added(actions, found, total(frame, [2], [call["beta"]])))
 
@@ -285,7 +286,9 @@ def _attention(actions: Actions, node: Node) -> Action:
     actions.zero(actions.magnitudes, scores.magnitude)
     actions.zero(actions.signs, scores.sign)
     forgetting(frame, scores, {"s"})
-    passed = summed(frame, _weighted(frame, frame.take(2)), {"s"}, counts=False)
+    values = frame.take(2)
+    shift = weighted(frame, values.shift, {"s"}, (0, 1))
+    passed = summed(frame, replace(values, shift=shift), {"s"}, counts=False)
     if call.get("dropout_p"):
         actions.zero(actions.shifts, passed.shift)
     units = atoms_of(actions.axes(query)[-1], actions.axes(value)[-1])
@@ -293,18 +296,6 @@ def _attention(actions: Actions, node: Node) -> Action:
     actions.linear[node] = units - atoms_of(*others)
     given = frame.give(passed)
     return reshaped(actions, given, after, output)
-
-
-def _weighted(frame: Frame, values: Action) -> Action:
-    """Shifts that differ from position to position, times the weights of every query."""
-    maps, shift = frame.actions.maps, {}
-    for key, terms in values.shift.items():
-        terms = frame.actions.shifts.reduce(terms)
-        apart = {t: c for t, c in terms.items() if any(label == "s" for label, _ in t.at)}
-        alike = {t: c for t, c in terms.items() if t not in apart}
-        where = {p for n in (0, 1) for p in frame.places(n, key) if p[0] != "u"}
-        shift[key] = add(alike, maps.mix(apart, (frame.node, "weights", key), where))
-    return replace(values, shift=shift)
 
 
 def _attention_members(

@@ -100,14 +100,30 @@ def _first(values: Any) -> Value:
 
 
 def _pool(actions: Actions, node: Node) -> Any:
-    """Averages keep any scale, maxima positive ones; borders mind shifts."""
+    """Averages keep any scale, maxima positive ones; borders mind shifts.
+
+    What is added to all places alike is added to an average of places alone.
+    """
     frame = _per_channel(actions, node, _spatial(node), _spatial(node))
     maximum = "max" in name_of(node)
-    found = homogeneous(frame, degree=1, sign="pin" if maximum else "keep")
+    if not maximum and _averages_places(node):
+        found = frame.take(0)
+    else:
+        found = homogeneous(frame, degree=1, sign="pin" if maximum else "keep")
     given = frame.give(found)
     if not maximum:
         _linear_kept(actions, node)
     return [given, NOTHING] if isinstance(node.meta["val"], (tuple, list)) else given
+
+
+def _averages_places(node: Node) -> bool:
+    """Whether every window lies within the feature map."""
+    if name_of(node).startswith("adaptive"):
+        return True
+    call = arguments(node)
+    return (
+        not any(call["padding"]) and not call["ceil_mode"] and call.get("divisor_override") is None
+    )
 
 
 def _linear_kept(actions: Actions, node: Node) -> None:

@@ -18,6 +18,7 @@ from ..inference.primitives import (
     added,
     contract,
     linear_contracted,
+    multiplied,
     pinned,
     product,
     reshaped,
@@ -198,7 +199,7 @@ def _addmm(actions: Actions, node: Node) -> Action:
     labels = ["b0", "o"]
     members = [(first, ["b0", "i"]), (second, ["i", "o"])]
     frame = Frame(actions, node, [*members, (bias, labels[2 - len(actions.axes(bias)) :])], labels)
-    found = contract(frame, 0, 1, {"i"})
+    found = multiplied(contract(frame, 0, 1, {"i"}), alpha)
     if alpha == 0:
         return frame.give(pinned(frame))
     if beta == 0:  # the bias is not looked at
@@ -320,7 +321,7 @@ class _Convolution:
             roles["g"] = "both"
         use = self._direct(transposed)
         found = contract(frame, 0, 1, over, roles=roles, direct={1: use} if use else None)
-        found = _everywhere(frame, found, places)
+        found = _everywhere(frame, found, places, self.kept)
         if call["bias"] is not None:
             found = biased(frame, found, 2)
         linear_contracted(frame, 0, 1, {"i"}, call["bias"])
@@ -363,13 +364,22 @@ def _per_dim(numbers: Any, count: int) -> list[int]:
     return found * count if len(found) == 1 else found
 
 
-def _everywhere(frame: Frame, action: Action, places: list[str]) -> Action:
-    """Shifts after a convolution may be others at every place: borders see less of the kernel."""
+def _everywhere(frame: Frame, action: Action, places: list[str], kept: Sequence[bool]) -> Action:
+    """Shifts after a convolution may be others at every place: borders see less of the kernel.
+
+    Without padding, and at places that stay what they are, the whole kernel carries a shift on.
+    """
+    call, maps = arguments(frame.node), frame.actions.maps
+    amounts = call["padding"] if isinstance(call["padding"], (list, tuple)) else [call["padding"]]
+    whole = all(amount in (0, "valid") for amount in amounts) and "output_padding" not in call
     shown = {label for label in frame.result if label in places}
+    where = [(label, k) for label in shown for k in range(_most(frame, label))]
     shift = {}
     for key, terms in action.shift.items():
-        where = [(label, k) for label in shown for k in range(_most(frame, label))]
-        shift[key] = frame.actions.maps.mix(terms, (frame.node, "places"), where)  # type: ignore[arg-type]
+        carried = {t: c for t, c in terms.items() if maps.carriers(t.mixed) is not None}
+        alike = carried if whole or all(kept) else {}
+        rest = {t: c for t, c in terms.items() if t not in alike}
+        shift[key] = add(alike, maps.mix(rest, (frame, "places"), where))  # type: ignore[arg-type]
     return replace(action, shift=shift)
 
 

@@ -2,22 +2,24 @@
 
 What may be added to parameters without changing the function is removed: the bias of attention
 keys becomes 0, the columns that write to a centred stream get mean 0, a running mean moves into
-the bias before it, the phase of a sine lands within half a period around 0.
+the bias before it, the bias of attention values into that of the output projection, the phase of
+a sine lands within half a period around 0.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gmn.canonical.draft import Draft, along
+from gmn.carried import carried
 from gmn.graph import ParameterGraph
 from gmn.pieces import mean
-from gmn.spec import Scaling, Translation, TranslationTerm
+from gmn.spec import Scaling, Through, Translation, TranslationTerm
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,46 @@ def changes(graph: ParameterGraph, dtype: torch.dtype | None = None) -> dict[str
     return ledger.changes
 
 
+Passing = Mapping[str, Sequence[tuple[TranslationTerm, Tensor]]]
+
+
+def passing(graph: ParameterGraph) -> Passing:
+    """The numbers that weights carry on: what :func:`without_shifts` takes from before them.
+
+    Returns:
+        By edge set of a weight, the terms that its image is taken from, with the numbers
+        (B, *shape of the translation).
+    """
+    terms = (term for translation in graph.spec.translations for term in translation.terms)
+    if all(term.through is None for term in terms):
+        return {}
+    ledger = _Ledger(graph, None)
+    for translation, pivot in _in_turn(graph.spec.translations):
+        _centre(translation, pivot, ledger)
+    return ledger.passing
+
+
+def following(
+    name: str, change: Tensor, numbers: Passing
+) -> Iterator[tuple[TranslationTerm, Tensor]]:
+    """What else changes with a weight, since it carries numbers on.
+
+    A change of the form without shifts is a change of the network: there, the weight carries what
+    was taken out, and its image changes with it.
+
+    Args:
+        name: of the weight's edge set.
+        change: what is added to its block (B, *shape).
+        numbers: those of :func:`passing`.
+
+    Yields:
+        Terms of translations, and the numbers (B, *sizes of their ``dims``) that are added there.
+    """
+    for term, before in numbers.get(name, ()):
+        assert term.through is not None
+        yield term, term.factor * carried(change, term.through, before)
+
+
 def flips(graph: ParameterGraph) -> dict[str, Tensor]:
     """The signs with which taking out phases multiplies edge sets, by name; only those it does.
 
@@ -105,11 +147,13 @@ class _Ledger:
 
     Attributes:
         changes: by edge set.
+        passing: by edge set of a weight, the terms that it carries numbers to, and the numbers.
     """
 
     def __init__(self, graph: ParameterGraph, dtype: torch.dtype | None) -> None:
         self._graph, self._dtype = graph, dtype
         self.changes: dict[str, Change] = {}
+        self.passing: dict[str, list[tuple[TranslationTerm, Tensor]]] = {}
 
     def block(self, name: str) -> Tensor:
         """The values (B, *shape) as they were."""
@@ -125,8 +169,24 @@ class _Ledger:
         assert change.signs is None, "translations come before phases"
         return result if change.added is None else result + _mean_over(change.added, dims)
 
+    def image(self, term: TranslationTerm, through: Through, numbers: Tensor) -> Tensor:
+        """What a changed weight makes of numbers (B, *shape of a translation), which are noted."""
+        self.passing.setdefault(through.edge_set, []).append((term, numbers))
+        block = self.block(through.edge_set)
+        result = carried(block, through, numbers)
+        change = self.changes.get(through.edge_set)
+        if change is None or change.added is None:
+            return result
+        assert change.signs is None, "translations come before phases"
+        return result + carried(change.added.expand(block.shape), through, numbers)
+
     def add(self, name: str, numbers: Tensor) -> None:
         self.changes[name] = self.changes.get(name, Change()).plus(numbers)
+
+    def clear(self, name: str) -> None:
+        """Leaves nothing, not even rounding: what reads signs and ratios would see it."""
+        block = self.block(name)
+        self.changes[name] = Change(-block.to(self._dtype or block.dtype))
 
     def flip(self, name: str, signs: Tensor) -> None:
         self.changes[name] = self.changes.get(name, Change()).times(signs)
@@ -146,7 +206,10 @@ def _mean_over(numbers: Tensor, dims: list[int]) -> Tensor:
 def _in_turn(
     translations: Sequence[Translation],
 ) -> Iterator[tuple[Translation, TranslationTerm]]:
-    """Translations, each with the term that is centred: one that no later translation moves."""
+    """Translations, each with the term that is centred: one that no later translation moves.
+
+    What a weight carries there is not centred.
+    """
     left = list(translations)
     while left:
         counts = Counter(name for t in left for name in {term.edge_set for term in t.terms})
@@ -154,11 +217,15 @@ def _in_turn(
             (translation, term)
             for translation in left
             for term in reversed(translation.terms)
-            if counts[term.edge_set] == 1
+            if counts[term.edge_set] == 1 and term.through is None
         )
-        chosen = next(found, (left[0], left[0].terms[-1]))
+        chosen = next(found, (left[0], _plain(left[0])[-1]))
         left.remove(chosen[0])
         yield chosen
+
+
+def _plain(translation: Translation) -> list[TranslationTerm]:
+    return [term for term in translation.terms if term.through is None]
 
 
 def _centre(translation: Translation, last: TranslationTerm, ledger: _Ledger) -> None:
@@ -166,11 +233,16 @@ def _centre(translation: Translation, last: TranslationTerm, ledger: _Ledger) ->
     block = ledger.block(last.edge_set)
     constant = [1 + place for place in range(block.dim() - 1) if place not in last.dims]
     shift = ledger.mean(last.edge_set, constant)
-    ledger.add(last.edge_set, -shift)
+    if all(block.shape[dim] == 1 for dim in constant):
+        ledger.clear(last.edge_set)
+    else:
+        ledger.add(last.edge_set, -shift)
     order = (0, *(1 + place for place in last.dims), *constant)
     numbers = shift.permute(order).reshape(len(block), *translation.shape) / last.factor
     for term in others:
-        spread = along(numbers, term.dims, ledger.block(term.edge_set))
+        through = term.through
+        image = numbers if through is None else ledger.image(term, through, numbers)
+        spread = along(image, term.dims, ledger.block(term.edge_set))
         ledger.add(term.edge_set, -term.factor * spread)
 
 

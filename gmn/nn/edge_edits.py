@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gmn import features
+from gmn.canonical.draft import along
+from gmn.canonical.shifts import Passing, following
 from gmn.graph import ParameterGraph
 from gmn.spec import EdgeSet, GraphSpec
 from gmn.topology import tap_order, view_block
@@ -38,6 +40,7 @@ class Edits(nn.Module):
         graph: ParameterGraph,
         changes: Mapping[str, Tensor],
         signs: Mapping[str, Tensor] | None = None,
+        numbers: Passing | None = None,
     ) -> ParameterGraph:
         """The k edits of B networks: the first of all networks, then the second, and so on.
 
@@ -46,16 +49,26 @@ class Edits(nn.Module):
             changes: by name of edge set, shape (B, pairs, taps, k).
             signs: what to multiply changes with, of shapes that broadcast to the edge sets' blocks
                 (B, *shape); None for nothing. See :func:`gmn.canonical.shifts.flips`.
+            numbers: what weights carry on, whose image changes with them; None for nothing. See
+                :func:`gmn.canonical.shifts.passing`.
         """
         spec, copies = graph.spec, len(self.size)
         untied = [entry.name for entry in spec.entries if entry.tied_to is None]
         fresh = {name: torch.cat([graph.values[name]] * copies) for name in untied}
+        repeated = {
+            name: [(term, torch.cat([before] * copies)) for term, before in found]
+            for name, found in (numbers or {}).items()
+        }
         for name, change in changes.items():
             edges = spec.edge_set(name)
             block = _as_block((change * self.size).movedim(-1, 0), edges)
             if signs is not None and name in signs:
                 block = block * signs[name]
             view_block(fresh[edges.parameter], edges).add_(block.flatten(0, 1))
+            for term, added in following(name, block.flatten(0, 1), repeated):
+                target = spec.edge_set(term.edge_set)
+                carried = view_block(fresh[target.parameter], target)
+                carried.add_(along(added, term.dims, carried))
         return ParameterGraph(spec, fresh)
 
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from gmn import features
-from gmn.canonical.shifts import flips
+from gmn.canonical.draft import along
+from gmn.canonical.shifts import flips, following, passing
 from gmn.graph import ParameterGraph
 from gmn.nn.plan import RANKS, Plan, Product
 from gmn.nn.slots import Port
 from gmn.nn.stream import Blocks, taps_last
-from gmn.spec import EdgeSet
+from gmn.spec import EdgeSet, TranslationTerm
 from gmn.topology import tap_order, view_block
 
 
@@ -38,7 +39,8 @@ class Editor(nn.Module):
         ΔW_ji = Σ_c x_jc y_ic + W_ji (g_j + g'_i),    Δb_j = Γ x_j + b_j g_j
 
     where kernels weigh the channels differently at each tap, and ``g`` are functions of the
-    invariant states. Running statistics stay as they are.
+    invariant states. Running statistics stay as they are. What a weight carries on of the numbers
+    before it changes with it.
 
     Args:
         hidden: channels of node states; ``x`` and ``y`` have half as many.
@@ -71,8 +73,9 @@ class Editor(nn.Module):
             blocks: their edge sets with taps last, translations and phases taken out.
             states: ``x`` and ``y`` (B, rows, d / 2) and ``h`` (B, N, d).
         """
-        signs = flips(graph)
+        signs, numbers = flips(graph), passing(graph)
         fresh: dict[str, Tensor] = {}
+        carried: list[tuple[TranslationTerm, Tensor]] = []
         for edges, change in self._changes(graph, plan, blocks, states):
             order = tap_order(edges)
             sizes = [edges.shape[place] for place in order]
@@ -83,6 +86,12 @@ class Editor(nn.Module):
             old = graph.values[edges.parameter]
             new = fresh.setdefault(edges.parameter, old.clone().contiguous())
             view_block(new, edges).add_(change)
+            carried += following(edges.name, change, numbers)
+        for term, added in carried:
+            edges = graph.spec.edge_set(term.edge_set)
+            old = graph.values[edges.parameter]
+            new = view_block(fresh.setdefault(edges.parameter, old.clone().contiguous()), edges)
+            new.add_(along(added, term.dims, new))
         return graph.replace(fresh)
 
     def _changes(

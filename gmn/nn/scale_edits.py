@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gmn.canonical.shifts import flips
+from gmn.canonical.shifts import flips, passing
 from gmn.graph import ParameterGraph
 from gmn.nn.edge_edits import Edits, TapCodes, editable
 from gmn.nn.neural_graph import own_nodes
@@ -71,7 +71,7 @@ class ScaleEditor(nn.Module):
                 told = self.of_facts(spec, part, nodes[:, own_nodes(spec, part)])
                 own = plain.pairs(part).unsqueeze(-1)
                 changes[part.name] = told if part in facts else own * told
-        return self.edits(graph, changes, flips(graph))
+        return self.edits(graph, changes, flips(graph), passing(graph))
 
     def _on_edges(self, wiring: ScaledGraph, edges: Tensor) -> dict[EdgeSet, Tensor]:
         """States (B, pairs, d) of edge sets; where several edges carry a value, their sum."""

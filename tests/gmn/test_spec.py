@@ -97,3 +97,42 @@ def test_fingerprints_tell_architectures_apart() -> None:
     names = ["mlp-relu", "mlp-tanh", "cnn", "cnn-flatten", "resnet", "mlp-no-bias"]
     assert len({spec_of(name).fingerprint for name in names}) == len(names)
     assert len({spec_of(name) for name in names}) == len(names)
+
+
+def _through(**changes: object) -> gmn.GraphSpec:
+    """A spec whose last translation passes its weight in another way."""
+    spec = spec_of("attention-grouped")
+    *others, carry = spec.translations
+    plain, term = carry.terms
+    assert term.through is not None
+    terms = (plain, replace(term, through=replace(term.through, **changes)))
+    return replace(spec, translations=(*others, replace(carry, terms=terms)))
+
+
+def test_a_weight_on_the_way_of_numbers_has_to_take_them() -> None:
+    spec = spec_of("attention-grouped")
+    (through,) = (t.through for t in spec.translations[-1].terms if t.through)
+    assert _through() == spec
+    assert len(spec.edge_set("o.weight").dims) == 4  # heads of a group are summed over
+    for changes in (
+        {"source": through.source[:1]},
+        {"source": (0, 9)},
+        {"target": (through.target[0], through.target[0])},
+        {"edge_set": "q.bias"},
+    ):
+        with pytest.raises(gmn.SpecError, match="does not take numbers of shape"):
+            _through(**changes)
+    with pytest.raises(gmn.SpecError, match="no edge set 'nothing' to pass"):
+        _through(edge_set="nothing")
+    with pytest.raises(gmn.SpecError, match=r"it moves o\.bias, which its numbers pass"):
+        _through(edge_set="o.bias")
+    *others, carry = spec.translations
+    with pytest.raises(gmn.SpecError, match="its first term must be without a weight"):
+        replace(spec, translations=(*others, replace(carry, terms=carry.terms[::-1])))
+
+
+def test_terms_without_a_weight_are_written_as_before() -> None:
+    document = json.loads(spec_of("attention").to_json())
+    keys, values = document["spec"]["translations"]
+    assert keys["terms"] == [{"edge_set": "k.bias", "dims": [0, 1]}]
+    assert values["terms"][1]["through"]["edge_set"] == "o.weight"
