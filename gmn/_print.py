@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gmn.spec import (
         Axis,
         EdgeSet,
+        Exchange,
         Gauge,
         GraphSpec,
         NodeSet,
@@ -37,6 +38,9 @@ def describe(spec: GraphSpec) -> str:
     if spec.translations:
         rows = [_translation_row(translation) for translation in spec.translations]
         lines += ["", "translations", *_columns(rows)]
+    if spec.exchanges:
+        rows = [_exchange_row(exchange) for exchange in spec.exchanges]
+        lines += ["", "exchanges of branches", *_columns(rows)]
     if spec.unknown:
         lines += ["", f"operations without a rule: {', '.join(spec.unknown)}"]
     if spec.left_out:
@@ -54,8 +58,7 @@ def _content(entry: StateEntry) -> str:
 
 def _experience(spec: GraphSpec) -> list[str]:
     """Which symmetries were tried on the module."""
-    group = spec.symmetries
-    names = {part.name for part in (*group.permutations, *group.followed)}
+    names = set(spec.symmetries.names)
     if not names:
         return []
     held, why = len(names.intersection(spec.tried)), f": {spec.untried}" if spec.untried else ""
@@ -106,6 +109,11 @@ def _translation_row(translation: Translation) -> tuple[str, ...]:
         [("" if term.factor > 0 else "-") + term.edge_set for term in translation.terms]
     )
     return translation.name, shape, ", ".join(names)
+
+
+def _exchange_row(exchange: Exchange) -> tuple[str, ...]:
+    names = ", ".join(fold_names([name for branch in exchange.branches for name in branch]))
+    return exchange.name, f"S{len(exchange.branches)}", names
 
 
 def _terms(terms: Sequence[ScalingTerm]) -> str:

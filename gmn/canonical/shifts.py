@@ -8,7 +8,7 @@ the bias before it, the phase of a sine lands within half a period around 0.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from gmn.canonical.draft import Draft, along
 from gmn.graph import ParameterGraph
 from gmn.pieces import mean
-from gmn.spec import Scaling, Translation, TranslationTerm
+from gmn.spec import GraphSpec, Scaling, Translation, TranslationTerm
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def changes(graph: ParameterGraph, dtype: torch.dtype | None = None) -> dict[str
         dtype: type to compute in; None for the values' own.
     """
     ledger = _Ledger(graph, dtype)
-    for translation, pivot in _in_turn(graph.spec.translations):
-        _centre(translation, pivot, ledger)
+    for translation, pivots in _in_turn(graph.spec):
+        _centre(translation, pivots, ledger)
     for scaling in graph.spec.scalings:
         if scaling.domain == "phase":
             _rewind(scaling, ledger)
@@ -143,11 +143,9 @@ def _mean_over(numbers: Tensor, dims: list[int]) -> Tensor:
     return numbers.mean(dim=dims, keepdim=True) if dims else numbers
 
 
-def _in_turn(
-    translations: Sequence[Translation],
-) -> Iterator[tuple[Translation, TranslationTerm]]:
-    """Translations, each with the term that is centred: one that no later translation moves."""
-    left = list(translations)
+def _in_turn(spec: GraphSpec) -> Iterator[tuple[Translation, list[TranslationTerm]]]:
+    """Translations, each with the terms that are centred: ones that no later translation moves."""
+    left = list(spec.translations)
     while left:
         counts = Counter(name for t in left for name in {term.edge_set for term in t.terms})
         found = (
@@ -156,22 +154,34 @@ def _in_turn(
             for term in reversed(translation.terms)
             if counts[term.edge_set] == 1
         )
-        chosen = next(found, (left[0], left[0].terms[-1]))
-        left.remove(chosen[0])
-        yield chosen
+        chosen, last = next(found, (left[0], left[0].terms[-1]))
+        left.remove(chosen)
+        alike = [term for term in chosen.terms if _trade_places(spec, term, last)]
+        single = all(counts[term.edge_set] == 1 for term in alike)
+        yield chosen, alike if single else [last]
 
 
-def _centre(translation: Translation, last: TranslationTerm, ledger: _Ledger) -> None:
-    others = [term for term in translation.terms if term is not last]
+def _trade_places(spec: GraphSpec, one: TranslationTerm, other: TranslationTerm) -> bool:
+    """Whether an exchange of branches may bring what follows one term to another."""
+    first = [spec.places.get(term.edge_set, term.edge_set) for term in (one, other)]
+    return first[0] == first[1] and (one.dims, one.factor) == (other.dims, other.factor)
+
+
+def _centre(translation: Translation, pivots: list[TranslationTerm], ledger: _Ledger) -> None:
+    """Makes the mean over what is centred 0; that of branches together, in whatever order."""
+    last = pivots[0]
     block = ledger.block(last.edge_set)
     constant = [1 + place for place in range(block.dim() - 1) if place not in last.dims]
-    shift = ledger.mean(last.edge_set, constant)
-    ledger.add(last.edge_set, -shift)
+    means = [ledger.mean(term.edge_set, constant) for term in pivots]
+    shift = torch.stack(means).mean(dim=0) if len(means) > 1 else means[0]
     order = (0, *(1 + place for place in last.dims), *constant)
     numbers = shift.permute(order).reshape(len(block), *translation.shape) / last.factor
-    for term in others:
-        spread = along(numbers, term.dims, ledger.block(term.edge_set))
-        ledger.add(term.edge_set, -term.factor * spread)
+    for term in translation.terms:
+        if term in pivots:
+            ledger.add(term.edge_set, -shift)
+        else:
+            spread = along(numbers, term.dims, ledger.block(term.edge_set))
+            ledger.add(term.edge_set, -term.factor * spread)
 
 
 def _rewind(scaling: Scaling, ledger: _Ledger) -> None:
