@@ -365,8 +365,8 @@ class GraphSpec:
         program: the forward function, if it can be said as data. It does not count in comparisons:
             what a metanetwork knows of weights is the structure.
         tried: names of the axes, scalings, gauges, translations and exchanges that held on the
-            module itself with random weights, as far as known. Neither this nor ``untried`` counts in
-            comparisons.
+            module itself with random weights, as far as known. Neither this nor ``untried`` counts
+            in comparisons.
         untried: why the others were not tried.
 
     Raises:

@@ -1,8 +1,9 @@
 """The symmetry group of a spec: sample an element and act with it on weights.
 
 An element first exchanges branches, then adds shifts, changes bases, multiplies by scales and
-permutes: along every axis, ``new[i] = s[p[i]] * (A @ (old + t))[p[i]]``. Acting on all entries of a state dict at
-once leaves the network's function unchanged; that is what :func:`converters.proof.verify` checks.
+permutes: along every axis, ``new[i] = s[p[i]] * (A @ (old + t))[p[i]]``. Acting on all entries of a
+state dict at once leaves the network's function unchanged; that is what
+:func:`converters.proof.verify` checks.
 """
 
 from __future__ import annotations

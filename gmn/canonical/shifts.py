@@ -8,8 +8,8 @@ the bias before it, the phase of a sine lands within half a period around 0.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -80,8 +80,11 @@ def changes(graph: ParameterGraph, dtype: torch.dtype | None = None) -> dict[str
         dtype: type to compute in; None for the values' own.
     """
     ledger = _Ledger(graph, dtype)
-    for translation, pivots in _in_turn(graph.spec):
+    inside = [t for t in graph.spec.translations if _stays_inside(graph.spec, t)]
+    for translation, pivots in _in_turn(graph.spec, inside):
         _centre(translation, pivots, ledger)
+    for dims, names in _groups(inside):
+        _level(names, dims, ledger)
     for scaling in graph.spec.scalings:
         if scaling.domain == "phase":
             _rewind(scaling, ledger)
@@ -143,11 +146,14 @@ def _mean_over(numbers: Tensor, dims: list[int]) -> Tensor:
     return numbers.mean(dim=dims, keepdim=True) if dims else numbers
 
 
-def _in_turn(spec: GraphSpec) -> Iterator[tuple[Translation, list[TranslationTerm]]]:
+def _in_turn(
+    spec: GraphSpec, last_ones: Sequence[Translation]
+) -> Iterator[tuple[Translation, list[TranslationTerm]]]:
     """Translations, each with the terms that are centred: ones that no later translation moves."""
-    left = list(spec.translations)
+    left = [translation for translation in spec.translations if translation not in last_ones]
     while left:
-        counts = Counter(name for t in left for name in {term.edge_set for term in t.terms})
+        following = [*left, *last_ones]
+        counts = Counter(name for t in following for name in {term.edge_set for term in t.terms})
         found = (
             (translation, term)
             for translation in left
@@ -159,6 +165,35 @@ def _in_turn(spec: GraphSpec) -> Iterator[tuple[Translation, list[TranslationTer
         alike = [term for term in chosen.terms if _trade_places(spec, term, last)]
         single = all(counts[term.edge_set] == 1 for term in alike)
         yield chosen, alike if single else [last]
+
+
+def _stays_inside(spec: GraphSpec, translation: Translation) -> bool:
+    """Whether it only takes from one branch what it gives to another."""
+    if len(translation.terms) != 2:
+        return False
+    giver, taker = translation.terms
+    return _trade_places(spec, giver, replace(taker, factor=-taker.factor))
+
+
+def _groups(inside: Sequence[Translation]) -> list[tuple[tuple[int, ...], list[str]]]:
+    """What such translations join, with the dimensions that their numbers vary over."""
+    groups: list[tuple[tuple[int, ...], list[str]]] = []
+    for translation in inside:
+        dims, names = translation.terms[0].dims, [term.edge_set for term in translation.terms]
+        joined = [g for g in groups if g[0] == dims and not set(names).isdisjoint(g[1])]
+        groups = [group for group in groups if group not in joined]
+        groups.append((dims, list(dict.fromkeys([*(n for _, g in joined for n in g), *names]))))
+    return groups
+
+
+def _level(names: Sequence[str], dims: tuple[int, ...], ledger: _Ledger) -> None:
+    """Gives every branch the mean of all of them."""
+    rank = ledger.block(names[0]).dim()
+    constant = [1 + place for place in range(rank - 1) if place not in dims]
+    means = [ledger.mean(name, constant) for name in names]
+    common = torch.stack(means).mean(dim=0)
+    for name, own in zip(names, means, strict=True):
+        ledger.add(name, common - own)
 
 
 def _trade_places(spec: GraphSpec, one: TranslationTerm, other: TranslationTerm) -> bool:
