@@ -65,8 +65,7 @@ def _timed(
 
 
 def _claims(spec: GraphSpec) -> set[str]:
-    group = spec.symmetries
-    return {part.name for part in (*group.permutations, *group.followed)}
+    return set(spec.symmetries.names)
 
 
 if __name__ == "__main__":

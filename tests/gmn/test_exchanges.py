@@ -22,7 +22,7 @@ from gmn.nn import (
     NeuralGraphTransformer,
     ScaleGMN,
 )
-from gmn.testing import assert_equivariant, assert_invariant
+from gmn.testing import assert_equivariant, assert_invariant, relative_error
 from tests import branches
 from tests.branches import Exchangeable
 
@@ -83,6 +83,16 @@ def test_edits_move_with_branches(name: str, case: Exchangeable) -> None:
         assert_equivariant(net, graph_of(case.name), symmetries=("exchanges",))
     except UnsupportedArchitecture:
         assert name == "ScaleGMN"
+
+
+@every_net
+def test_which_output_of_a_router_goes_with_which_expert_is_seen(name: str) -> None:
+    graph, net = graph_of("router"), net_of(name)
+    entries = ("others.router.weight", "others.router.bias")
+    moved = {entry: graph.values[entry].roll(1, dims=1) for entry in entries}
+    with torch.no_grad():
+        answers = [net(each) for each in (graph, graph.replace({**graph.values, **moved}))]
+    assert relative_error(answers[1], answers[0]) > 1e-6
 
 
 @alike
