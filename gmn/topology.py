@@ -141,7 +141,7 @@ def own_node_sets(spec: GraphSpec, exchange: Exchange) -> list[list[int]]:
     """The node sets that no edges but those of one branch touch.
 
     Returns:
-        Their numbers by branch, in corresponding order.
+        Their numbers by branch, in corresponding order; none if branches have different ones.
     """
     number = {nodes.name: place for place, nodes in enumerate(spec.node_sets)}
     touching: dict[str, set[str]] = {nodes.name: set() for nodes in spec.node_sets}
@@ -153,7 +153,8 @@ def own_node_sets(spec: GraphSpec, exchange: Exchange) -> list[list[int]]:
         held = [spec.edge_set(name) for name in branch]
         ends = dict.fromkeys(end for edges in held for end in (edges.source, edges.target))
         found.append([number[end] for end in ends if touching[end] <= {*branch}])
-    return found
+    shapes = {tuple(spec.node_sets[place].shape for place in branch) for branch in found}
+    return found if len(shapes) == 1 else [[] for _ in found]
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,18 @@ def half_and_half(net: Branched, parts: list[Tensor], x: Tensor) -> Tensor:
     return torch.relu(0.5 * parts[0] + 0.5 * parts[1] + 0.5 * parts[2])
 
 
+def accumulated(net: Branched, parts: list[Tensor], x: Tensor) -> Tensor:
+    result = torch.zeros_like(parts[0])
+    for part in parts:
+        result += part
+    return result.sigmoid()
+
+
+def pairwise(net: Branched, parts: list[Tensor], x: Tensor) -> Tensor:
+    first, second, third = parts
+    return first * second + second * third + third * first
+
+
 def gated(net: Branched, parts: list[Tensor], x: Tensor) -> Tensor:
     gate = net.others["router"](x).softmax(-1)
     return torch.stack([gate[:, k : k + 1] * part for k, part in enumerate(parts)]).sum(0)
@@ -155,6 +167,8 @@ ALIKE = [
     Exchangeable("product", lambda: Branched(mlp, product), (3,)),
     Exchangeable("sum of joined parts", lambda: Branched(mlp, joined_then_summed), (3,)),
     Exchangeable("equal shares", lambda: Branched(mlp, half_and_half), (3,)),
+    Exchangeable("sum in place", lambda: Branched(mlp, accumulated), (3,)),
+    Exchangeable("products of pairs", lambda: Branched(mlp, pairwise), (3,)),
     Exchangeable("tanh branches", lambda: Branched(lambda: mlp(nn.Tanh), from_zero), (3,)),
     Exchangeable("ensemble", lambda: Branched(mlp, ensemble, trunk=_trunk()), (3,)),
     Exchangeable("shared trunk", lambda: Branched(mlp, residual, trunk=_trunk()), (3,)),

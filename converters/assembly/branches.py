@@ -57,7 +57,7 @@ def branches_of(
         for steps in _classes(program, alike, shared):
             branches = _branches(steps, places)
             if branches is not None and not any(_covers(other, branches) for other in found):
-                found.append(branches)
+                _add(found, branches)
     return found
 
 
@@ -150,13 +150,14 @@ def _given(exported: ExportedProgram, owners: Mapping[str, str]) -> dict[Node, H
             found[node] = Entry(owners[spec.target], tuple(value.shape), value.dtype)
             continue
         known = constants.get(node)
-        several = isinstance(known, Tensor) and alike[_looks(known)] > 1
-        found[node] = _constant(node, known) if several else ("given", node.name)
+        found[node] = "given", node.name
+        if isinstance(known, Tensor) and alike[_looks(known)] > 1:
+            found[node] = _constant(node, known)
     return found
 
 
 def _looks(value: object) -> Hashable:
-    return (tuple(value.shape), value.dtype) if isinstance(value, Tensor) else type(value)
+    return (tuple(value.shape), value.dtype) if isinstance(value, Tensor) else None
 
 
 def _constant(node: Node, value: Tensor) -> Hashable:
@@ -330,6 +331,16 @@ def _branches(steps: Sequence[Step], places: Mapping[str, int]) -> Branches | No
         tuple(by_index[index] for index in sorted(by_index)),
         tuple(sorted((name, dim) for name, dim, _, _ in numbered)),
     )
+
+
+def _add(found: list[Branches], branches: Branches) -> None:
+    """Enters branches, as one with those that trade places with one of them already."""
+    for place, other in enumerate(found):
+        alike = not {*other.entries}.isdisjoint(branches.entries)
+        if alike and not other.numbered and not branches.numbered:
+            found[place] = Branches((*dict.fromkeys([*other.entries, *branches.entries]),))
+            return
+    found.append(branches)
 
 
 def _covers(one: Branches, other: Branches) -> bool:

@@ -55,7 +55,8 @@ def build_spec(
     targets = {edges.name: edges.target for edges, _ in held}
     scales, gauges = with_gauges(actions, tuple(scalings(actions, held, names)), names, targets)
     shifts = tuple(translations(actions, held, names))
-    taken = {part.name for part in (*names.axes(), *scales, *gauges, *shifts)}
+    taken = {axis.name for axis in names.axes()} | {s.name for s in scales}
+    taken |= {gauge.name for gauge in gauges} | {shift.name for shift in shifts}
     pairs, exchanges = with_exchanges(trace, pairs, exported, entries, taken)
     return GraphSpec(
         entries=tuple(entries),

@@ -54,6 +54,10 @@ _REDUCTIONS = frozenset(
     }
 )
 _WITH_PLACES = frozenset({"max", "min", "median"})  # of whose results the first is of use
+# They take no more than shape and type from their first operand.
+_FILLED = frozenset({"full_like", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like"})
+_DEEPEST = 60  # operations that one index of a dimension is followed back through
+_MOST = 256  # indices of a dimension that are told apart
 _UNSETTLED = ("empty", "new_empty")  # memory as it was found
 
 
@@ -125,7 +129,8 @@ class Expressions:
     _numbers: dict[Expression, int] = field(default_factory=dict)
     _shapes: dict[int, Shape] = field(default_factory=dict)
     _items: dict[tuple[int, int, int], int] = field(default_factory=dict)
-    _stacks: dict[tuple[int, int], bool] = field(default_factory=dict)
+    _stacked: dict[int, frozenset[int]] = field(default_factory=dict)
+    _depth: int = 0
 
     def enter(self, expression: Expression, shape: Shape | None = None) -> int:
         """The number of an expression."""
@@ -133,8 +138,10 @@ class Expressions:
         if number is None:
             number = self._numbers[expression] = len(self.known)
             self.known.append(expression)
-        if shape is not None:
+        if shape is not None and number not in self._shapes:
             self._shapes[number] = shape
+            if stacked := self._stacked_dims(expression, shape):
+                self._stacked[number] = stacked
         return number
 
     def of_node(self, node: Node, values: Callable[[Node], int]) -> int:
@@ -167,9 +174,12 @@ class Expressions:
             return self._difference(call, operands, node)
         if call.name in _COMMUTATIVE and plain and len(operands) == 2:
             return Expression(call, tuple(sorted(operands)), True)
+        if call.name in _FILLED and isinstance(node.args[0], Node):
+            value = node.meta["val"]
+            return Expression(("filled", call, tuple(value.shape)), operands[1:])
         found = None
         if call.name in _REDUCTIONS and len(operands) == 1:
-            found = self._reduction(call, operands[0], _dims(node))
+            found = self._reduction(call, operands[0], node)
         elif call.name == "getitem" and len(operands) == 1:
             found = self._picked(node, operands[0])
         elif call.name in ("select", "slice") and len(operands) == 1:
@@ -210,16 +220,12 @@ class Expressions:
 
     # --- reductions over stacked values ---------------------------------------------------------
 
-    def _reduction(
-        self, call: _Call, operand: int, dims: tuple[int, ...] | None
-    ) -> Expression | None:
-        shape = self._shapes.get(operand)
-        if shape is None:
-            return None
-        for dim in range(len(shape)) if dims is None else sorted(d % len(shape) for d in dims):
-            if self._is_stacked(operand, dim):
-                parts = sorted(self.item(operand, dim, k) for k in range(shape[dim]))
-                return Expression(("reduced", call, len(shape), dim), tuple(parts), True)
+    def _reduction(self, call: _Call, operand: int, node: Node) -> Expression | None:
+        shape = self._shapes.get(operand, ())
+        reduced = _dims(node, len(shape))
+        for dim in sorted(self._stacked.get(operand, frozenset()).intersection(reduced)):
+            parts = sorted(self.item(operand, dim, k) for k in range(shape[dim]))
+            return Expression(("reduced", call, len(shape), dim), tuple(parts), True)
         return None
 
     def _picked(self, node: Node, operand: int) -> Expression | None:
@@ -230,8 +236,7 @@ class Expressions:
         if not isinstance(made.head, _Call) or not isinstance(index, int):
             return None
         if made.head.name in _WITH_PLACES and index == 0 and len(made.operands) == 1:
-            dims = _dims(whole)
-            return None if dims is None else self._reduction(made.head, made.operands[0], dims)
+            return self._reduction(made.head, made.operands[0], whole)
         if made.head.name == "unbind" and len(made.operands) == 1:
             dim = whole.args[1] if len(whole.args) > 1 else 0
             return self._one(made.operands[0], dim, index, "select")
@@ -244,7 +249,9 @@ class Expressions:
         """One index of one dimension."""
         if call.name == "select":
             return self._one(operand, node.args[1], node.args[2], "select")
-        dim, start, end, step = (*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :])
+        given: tuple[Any, ...] = node.args[1:]
+        filled: tuple[Any, ...] = given + (0, None, None, 1)[len(given) :]
+        dim, start, end, step = filled
         shape = self._shapes.get(operand)
         if shape is None or step != 1 or not all(isinstance(n, int) for n in (dim, start, end)):
             return None
@@ -262,29 +269,27 @@ class Expressions:
             return None
         return Expression((how, len(shape), dim), (item,))
 
-    def _is_stacked(self, number: int, dim: int) -> bool:
-        """Whether values were stacked along a dimension, and only changed one by one since."""
-        key = number, dim
-        if key not in self._stacks:
-            self._stacks[key] = self._find_stack(self.known[number], number, dim)
-        return self._stacks[key]
+    def _stacked_dims(self, made: Expression, shape: Shape) -> frozenset[int]:
+        """Dimensions along which values were stacked, and only changed one by one since."""
+        if not isinstance(made.head, _Call):
+            return frozenset()
+        if (own := self._stack_dim(made, shape)) is not None:
+            return frozenset([own])
+        if self._stacked.keys().isdisjoint(made.operands):
+            return frozenset()
+        return frozenset(
+            dim
+            for dim in range(len(shape))
+            for operand, place in self._carriers(made, shape, dim)
+            if place in self._stacked.get(operand, ())
+        )
 
-    def _find_stack(self, made: Expression, number: int, dim: int) -> bool:
-        shape = self._shapes.get(number)
-        if not isinstance(made.head, _Call) or shape is None:
-            return False
-        if self._is_stack(made, number, dim):
-            return True
-        return any(self._is_stacked(*part) for part in self._carriers(made, shape, dim))
-
-    def _is_stack(self, made: Expression, number: int, dim: int) -> bool:
-        assert isinstance(made.head, _Call)
-        rank = len(self._shapes[number])
-        if made.head.name == "stack":
-            return _second(made.head, 0) % rank == dim
-        if made.head.name == "cat" and _second(made.head, 0) % rank == dim:
-            return self._shapes[number][dim] == len(made.operands)
-        return False
+    def _stack_dim(self, made: Expression, shape: Shape) -> int | None:
+        """The dimension that has one index for each operand, if it is a stack."""
+        if not isinstance(made.head, _Call) or made.head.name not in ("stack", "cat"):
+            return None
+        dim = _second(made.head, 0) % len(shape)
+        return dim if shape[dim] == len(made.operands) else None
 
     def _carriers(self, made: Expression, shape: Shape, dim: int) -> list[tuple[int, int]]:
         """Operands that have a dimension of the result, and which of theirs it is."""
@@ -317,8 +322,11 @@ class Expressions:
         """The number of what a value is at one index of one of its dimensions."""
         key = number, dim, index
         if key not in self._items:
-            made = self.known[number]
-            found = self._item(made, number, dim, index)
+            made, found = self.known[number], None
+            if self._depth < _DEEPEST:
+                self._depth += 1
+                found = self._item(made, number, dim, index)
+                self._depth -= 1
             plain = Expression(("item", dim, index), (number,))
             self._items[key] = self.enter(plain) if found is None else found
         return self._items[key]
@@ -333,14 +341,14 @@ class Expressions:
             one, other = head.swapped
             index = {one: other, other: one}.get(index, index)
             return self.enter(Expression(Row(head.entry, dim, index)))
-        if not isinstance(head, _Call) or shape is None:
+        if not isinstance(head, _Call) or shape is None or shape[dim] > _MOST:
             return None
         if head.name in _SOFTMAX and _second(head, -1) % len(shape) == dim:
             parts = sorted(self.item(made.operands[0], dim, k) for k in range(shape[dim]))
             whole = self.enter(Expression(("all", len(shape), dim), tuple(parts), True))
             part = self.item(made.operands[0], dim, index)
             return self.enter(Expression(("part", head, len(shape), dim), (part, whole)))
-        if self._is_stack(made, number, dim):
+        if self._stack_dim(made, shape) == dim:
             part = made.operands[index]
             only = Expression(("only one", dim), (part,))
             return part if head.name == "stack" else self.enter(only)
@@ -376,22 +384,26 @@ class Expressions:
 
 def _second(head: _Call, default: int) -> int:
     """The argument after the first one: a dimension, of most operations that have one."""
-    _, positional, named = head.arguments  # type: ignore[misc]
+    arguments: Any = head.arguments
+    _, positional, named = arguments
     for key, value in named:
         if key == "dim":
             return int(value[1])
     return int(positional[1][1]) if len(positional) > 1 else default
 
 
-def _dims(node: Node) -> tuple[int, ...] | None:
-    """Which dimensions an operation reduces; None for all, or if that is not known."""
+def _dims(node: Node, rank: int) -> frozenset[int]:
+    """Which dimensions of its operand an operation reduces; none if that is not known."""
     schema = getattr(node.target, "_schema", None)
     names = [argument.name for argument in schema.arguments] if schema is not None else []
-    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
     dims = given.get("dim")
-    if isinstance(dims, int):
-        return (dims,)
-    return tuple(dims) if isinstance(dims, (list, tuple)) and dims else None  # type: ignore[arg-type]
+    if dims is None:
+        return frozenset(range(rank))
+    listed = dims if isinstance(dims, (list, tuple)) else [dims]
+    if rank == 0 or not all(isinstance(dim, int) for dim in listed):
+        return frozenset()
+    return frozenset(dim % rank for dim in listed)
 
 
 def _name_of(node: Node) -> str | None:

@@ -117,14 +117,19 @@ def _kinds_of_groups(spec: GraphSpec) -> Tensor:
 
 
 def _first_of_branches(spec: GraphSpec) -> Tensor:
-    """By kind of group and node set, the node set that stands for it: that of the first branch."""
+    """By kind of group and node set, the node set that stands for it.
+
+    Of branches that may trade places, and of branches inside of these, it is that of the first.
+    """
     kinds, sets = len(spec.axes) + len(spec.exchanges), len(spec.node_sets)
-    first = torch.arange(sets).repeat(kinds, 1)
-    for kind, exchange in enumerate(spec.exchanges, start=len(spec.axes)):
-        branches = own_node_sets(spec, exchange)
-        for branch in branches:
-            first[kind, branch] = torch.tensor(branches[0], dtype=torch.long)
-    return first
+    first = torch.arange(sets)
+    for exchange in spec.exchanges:
+        for alike in zip(*own_node_sets(spec, exchange), strict=True):
+            roots = first[list(alike)]
+            first[torch.isin(first, roots)] = roots.min()
+    result = torch.arange(sets).repeat(kinds, 1)
+    result[len(spec.axes) :] = first
+    return result
 
 
 class Pairing(nn.Module):
