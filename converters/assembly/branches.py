@@ -202,6 +202,8 @@ def _nameless(head: Hashable) -> Hashable:
 
 # --- what may trade places ----------------------------------------------------------------------
 
+_FAILURES = 16  # attempts beyond two for each part, after which the others keep their places
+
 Leaf = Entry | Row
 Step = Mapping[Leaf, Leaf]  # what stands in one branch where what stands in the next
 
@@ -211,14 +213,16 @@ def _classes(
 ) -> Iterator[list[Step]]:
     """The steps from branch to branch of every class of parts that may trade places."""
     classes: list[tuple[list[int], list[Step]]] = []
+    left = 2 * len(alike) + _FAILURES
     for part in alike:
-        for members, steps in classes:
+        for members, steps in classes[: max(left, 0)]:
             step = _step(program, members[-1], part)
             fits = not steps or {*steps[-1].values()} == step.keys()
             if fits and _proved(program, step, shared):
                 members.append(part)
                 steps.append(step)
                 break
+            left -= 1
         else:
             classes.append(([part], []))
     return (steps for _, steps in classes if steps)

@@ -182,7 +182,7 @@ class Expressions:
             found = self._reduction(call, operands[0], node)
         elif call.name == "getitem" and len(operands) == 1:
             found = self._picked(node, operands[0])
-        elif call.name in ("select", "slice") and len(operands) == 1:
+        elif call.name in ("select", "slice") and len(operands) == 1 and plain:
             found = self._taken(call, operands[0], node)
         return Expression(call, operands) if found is None else found
 
@@ -231,15 +231,15 @@ class Expressions:
     def _picked(self, node: Node, operand: int) -> Expression | None:
         """One of several results: values of a reduction, one index of a dimension."""
         whole, index = node.args
-        assert isinstance(whole, Node)
         made = self.known[operand]
-        if not isinstance(made.head, _Call) or not isinstance(index, int):
+        if not isinstance(whole, Node) or whole.kwargs or not isinstance(index, int):
+            return None
+        if not isinstance(made.head, _Call):
             return None
         if made.head.name in _WITH_PLACES and index == 0 and len(made.operands) == 1:
             return self._reduction(made.head, made.operands[0], whole)
         if made.head.name == "unbind" and len(made.operands) == 1:
-            dim = whole.args[1] if len(whole.args) > 1 else 0
-            return self._one(made.operands[0], dim, index, "select")
+            return self._one(made.operands[0], _second(made.head, 0), index, "select")
         if made.head.name == "split" and len(made.operands) == 1 and whole.args[1] == 1:
             dim = whole.args[2] if len(whole.args) > 2 else 0
             return self._one(made.operands[0], dim, index, "slice")
