@@ -81,10 +81,8 @@ MARKS = ("refused", "with symmetries", "false claims", "other faults")
 def _marks(finding: Finding) -> Iterator[str]:
     if finding.refusal:
         yield "refused"
-    if finding.spec is not None:
-        group = finding.spec.symmetries
-        if group.permutations or group.followed:
-            yield "with symmetries"
+    if finding.spec is not None and finding.spec.symmetries.names:
+        yield "with symmetries"
     if any(kind.startswith("false") for kind in finding.kinds):
         yield "false claims"
     elif finding.faults:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gmn.spec import (
         Axis,
         EdgeSet,
+        Exchange,
         Gauge,
         GraphSpec,
         NodeSet,
@@ -38,6 +39,9 @@ def describe(spec: GraphSpec) -> str:
     if spec.translations:
         rows = [_translation_row(translation) for translation in spec.translations]
         lines += ["", "translations", *_columns(rows)]
+    if spec.exchanges:
+        rows = [_exchange_row(exchange) for exchange in spec.exchanges]
+        lines += ["", "exchanges of branches", *_columns(rows)]
     if spec.unknown:
         lines += ["", f"operations without a rule: {', '.join(spec.unknown)}"]
     if spec.left_out:
@@ -55,8 +59,7 @@ def _content(entry: StateEntry) -> str:
 
 def _experience(spec: GraphSpec) -> list[str]:
     """Which symmetries were tried on the module."""
-    group = spec.symmetries
-    names = {part.name for part in (*group.permutations, *group.followed)}
+    names = set(spec.symmetries.names)
     if not names:
         return []
     held, why = len(names.intersection(spec.tried)), f": {spec.untried}" if spec.untried else ""
@@ -110,6 +113,11 @@ def _moved(term: TranslationTerm) -> str:
     """An edge set that a translation moves, and the weight that its numbers pass before."""
     sign = "" if term.factor > 0 else "-"
     return f"{sign}{term.edge_set}{f' through {term.through.edge_set}' if term.through else ''}"
+
+
+def _exchange_row(exchange: Exchange) -> tuple[str, ...]:
+    names = ", ".join(fold_names([name for branch in exchange.branches for name in branch]))
+    return exchange.name, f"S{len(exchange.branches)}", names
 
 
 def _terms(terms: Sequence[ScalingTerm]) -> str:

@@ -338,18 +338,40 @@ def _sizes(edges: EdgeSet, dims: tuple[int, ...]) -> tuple[int, ...] | None:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """Branches that may trade places, any with any: a sum, a maximum or a mean joins them.
+
+    What a branch holds trades places block by block, whatever axes say of the indices inside.
+
+    Attributes:
+        name: unique in the spec.
+        branches: names of the edge sets of each branch, in corresponding order.
+    """
+
+    name: str
+    branches: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class Symmetries:
-    """The group of a spec: movable axes, scalings, changes of basis and translations."""
+    """The group of a spec: movable axes, scalings, changes of basis, translations, exchanges."""
 
     permutations: tuple[Axis, ...]
     scalings: tuple[Scaling, ...]
     gauges: tuple[Gauge, ...]
     translations: tuple[Translation, ...]
+    exchanges: tuple[Exchange, ...] = ()
 
     @property
     def followed(self) -> tuple[Scaling | Gauge | Translation, ...]:
-        """The symmetries that name the edge sets that follow them."""
+        """The symmetries that act on single numbers, and name the edge sets that follow them."""
         return (*self.scalings, *self.gauges, *self.translations)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all of them."""
+        parts = (*self.permutations, *self.followed, *self.exchanges)
+        return tuple(part.name for part in parts)
 
 
 @dataclass(frozen=True, repr=False)
@@ -366,12 +388,13 @@ class GraphSpec:
         scalings: scale symmetries.
         gauges: changes of basis.
         translations: numbers that may be added.
+        exchanges: branches that may trade places.
         unknown: operations without a rule; the axes they touch are ordered.
         program: the forward function, if it can be said as data. It does not count in comparisons:
             what a metanetwork knows of weights is the structure.
-        tried: names of the axes, scalings, gauges and translations that held on the module itself
-            with random weights, as far as known. Neither this nor ``untried`` counts in
-            comparisons.
+        tried: names of the axes, scalings, gauges, translations and exchanges that held on the
+            module itself with random weights, as far as known. Neither this nor ``untried`` counts
+            in comparisons.
         untried: why the others were not tried.
 
     Raises:
@@ -385,19 +408,22 @@ class GraphSpec:
     scalings: tuple[Scaling, ...] = ()
     gauges: tuple[Gauge, ...] = ()
     translations: tuple[Translation, ...] = ()
+    exchanges: tuple[Exchange, ...] = ()
     unknown: tuple[str, ...] = ()
     program: Program | None = field(default=None, compare=False)
     tried: tuple[str, ...] = field(default=(), compare=False)
     untried: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        followed = self.symmetries.followed
-        for group in (self.entries, self.axes, self.node_sets, self.edge_sets, followed):
+        acting = (*self.symmetries.followed, *self.exchanges)
+        for group in (self.entries, self.axes, self.node_sets, self.edge_sets, acting):
             names = Counter(item.name for item in group)
             if repeated := [name for name, count in names.items() if count > 1]:
                 raise SpecError(f"{type(group[0]).__name__} names repeat: {', '.join(repeated)}")
         self._check_references()
         self._check_cover()
+        for exchange in self.exchanges:
+            self._check_exchange(exchange)
 
     def _check_references(self) -> None:
         for nodes in self.node_sets:
@@ -467,6 +493,27 @@ class GraphSpec:
                     "elements"
                 )
 
+    def _check_exchange(self, exchange: Exchange) -> None:
+        names = [name for branch in exchange.branches for name in branch]
+        for name in names:
+            if name not in self._edge_sets:
+                raise SpecError(f"{exchange.name}: no edge set {name!r}")
+            if self._edge_sets[name].tied_to is not None:
+                raise SpecError(f"{exchange.name}: {name} is a further use of other edges")
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
+            raise SpecError(f"{exchange.name}: {', '.join(repeated)} would move twice")
+        if len({len(branch) for branch in exchange.branches}) != 1 or len(exchange.branches) < 2:
+            raise SpecError(f"{exchange.name}: branches need to be two or more, of as many edges")
+        for column in zip(*exchange.branches, strict=True):
+            if len({self._content(name) for name in column}) > 1:
+                raise SpecError(f"{exchange.name}: {', '.join(column)} differ in shape or type")
+
+    def _content(self, name: str) -> tuple[object, ...]:
+        """What edge sets need to have in common for their values to trade places."""
+        edges = self._edge_sets[name]
+        entry = self._entries[edges.parameter]
+        return edges.shape, edges.kind, entry.parameter, entry.floating, entry.complex
+
     @cached_property
     def _axes(self) -> Mapping[str, Axis]:
         return {item.name: item for item in self.axes}
@@ -505,9 +552,25 @@ class GraphSpec:
 
     @cached_property
     def symmetries(self) -> Symmetries:
-        """Permutations (axes that may move), scalings, changes of basis and translations."""
+        """Permutations (axes that may move), and all else that keeps the function."""
         moving = tuple(axis for axis in self.axes if axis.movable and axis.size > 1)
-        return Symmetries(moving, self.scalings, self.gauges, self.translations)
+        acting = self.scalings, self.gauges, self.translations, self.exchanges
+        return Symmetries(moving, *acting)
+
+    @cached_property
+    def places(self) -> Mapping[str, str]:
+        """By edge set that exchanges move, the first one of all that its values may come to."""
+        order = {name: place for place, name in enumerate(self._edge_sets)}
+        first: dict[str, str] = {}
+        members: dict[str, set[str]] = {}
+        for exchange in self.exchanges:
+            for column in zip(*exchange.branches, strict=True):
+                roots = {first.get(name, name) for name in column}
+                root = min(roots, key=order.__getitem__)
+                found = set(column).union(*(members.pop(name, {name}) for name in roots))
+                members[root] = found
+                first |= dict.fromkeys(found, root)
+        return first
 
     @cached_property
     def num_parameters(self) -> int:

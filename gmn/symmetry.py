@@ -1,8 +1,9 @@
 """The symmetry group of a spec: sample an element and act with it on weights.
 
-An element first adds shifts, then changes bases, then multiplies by scales, then permutes: along
-every axis, ``new[i] = s[p[i]] * (A @ (old + t))[p[i]]``. Acting on all entries of a state dict at
-once leaves the network's function unchanged; that is what :func:`converters.proof.verify` checks.
+An element first exchanges branches, then adds shifts, changes bases, multiplies by scales and
+permutes: along every axis, ``new[i] = s[p[i]] * (A @ (old + t))[p[i]]``. Acting on all entries of a
+state dict at once leaves the network's function unchanged; that is what
+:func:`converters.proof.verify` checks.
 
 Where a shift reaches an entry through a weight that the element shifts, too, it goes through the
 mean of the weight before and after: then inverse elements are those of the opposite shifts.
@@ -11,7 +12,7 @@ mean of the weight before and after: then inverse elements are those of the oppo
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,7 @@ from gmn.spec import (
     Axis,
     Dim,
     EdgeSet,
+    Exchange,
     Gauge,
     GraphSpec,
     Scaling,
@@ -35,7 +37,7 @@ from gmn.values import computable
 if TYPE_CHECKING:
     from gmn.graph import ParameterGraph
 
-KINDS = ("permutations", "scalings", "gauges", "translations")
+KINDS = ("permutations", "exchanges", "scalings", "gauges", "translations")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class Element:
             own type.
         bases: by gauge name, float64 matrices of shape (*the gauge's shape, size of its last axis).
         shifts: by translation name, float64 tensors of the translation's shape.
+        exchanges: by exchange name, for every branch the number of the one whose values it takes;
+            one after the other, in the order of the spec.
+        first: an element that acts before this one.
     """
 
     spec: GraphSpec
@@ -56,6 +61,8 @@ class Element:
     scales: Mapping[str, Tensor]
     bases: Mapping[str, Tensor] = field(default_factory=dict)
     shifts: Mapping[str, Tensor] = field(default_factory=dict)
+    exchanges: Mapping[str, Tensor] = field(default_factory=dict)
+    first: Element | None = None
 
     def act(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The transformed state dict of one network; ``state`` is left as it is."""
@@ -76,6 +83,19 @@ class Element:
 
     def inverse(self) -> Element:
         """The element that undoes this one."""
+        undone = self._inverse()
+        for exchange in reversed(self.spec.exchanges):
+            if exchange.name in self.exchanges:
+                back = {exchange.name: self.exchanges[exchange.name].argsort()}
+                undone = Element(self.spec, {}, {}, exchanges=back).after(undone)
+        return undone if self.first is None else self.first.inverse().after(undone)
+
+    def after(self, other: Element) -> Element:
+        """The element that acts like another one and then like this one."""
+        return replace(self, first=other if self.first is None else self.first.after(other))
+
+    def _inverse(self) -> Element:
+        """The element that undoes what this one does after exchanges."""
         moves = {name: _invert(self, self.spec.axis(name)) for name in self.permutations}
         scales = {}
         for scaling in self.spec.scalings:
@@ -123,6 +143,10 @@ class Element:
         return self.bases[gauge.name][index] if index else self.bases[gauge.name]
 
     def _act(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        values = values if self.first is None else self.first._act(values)
+        for exchange in self.spec.exchanges:
+            if exchange.name in self.exchanges:
+                values = self._exchanged(values, exchange)
         fresh: dict[str, Tensor] = {}
         for edges in self.spec.edge_sets:
             if edges.tied_to is not None or not self._moves(edges):
@@ -133,6 +157,19 @@ class Element:
             block = self._shift(view_block(old, edges), edges, values)
             view_block(fresh[edges.parameter], edges).copy_(self._move(block, edges))
         return {**values, **{name: new.to(values[name].dtype) for name, new in fresh.items()}}
+
+    def _exchanged(self, values: Mapping[str, Tensor], exchange: Exchange) -> dict[str, Tensor]:
+        """The values of branches in other places."""
+        fresh: dict[str, Tensor] = {}
+        for place, origin in enumerate(self.exchanges[exchange.name].tolist()):
+            pairs = zip(exchange.branches[place], exchange.branches[origin], strict=True)
+            for own, other in ((self.spec.edge_set(a), self.spec.edge_set(b)) for a, b in pairs):
+                if own.parameter not in fresh:
+                    old = values[own.parameter]
+                    fresh[own.parameter] = old.resolve_conj().clone().contiguous()
+                block = view_block(fresh[own.parameter], own)
+                block.copy_(view_block(values[other.parameter], other))
+        return {**values, **fresh}
 
     def _move(self, block: Tensor, edges: EdgeSet, linear: bool = False) -> Tensor:
         """Changes bases, scales and permutes; ``linear`` leaves out the offsets of scalings."""
@@ -279,37 +316,43 @@ def sample(
     Args:
         spec: the architecture.
         generator: source of randomness, on the CPU.
-        scalings: False for permutations only: no scales, changes of basis and translations.
+        scalings: False for permutations, of branches too, only: no scales, changes of basis and
+            translations.
         spread: standard deviation of the logarithm of positive scales, and of translations.
         symmetries: which parts move, of :data:`KINDS`; None for what ``scalings`` says.
 
     Returns:
-        Uniform permutations of every movable axis; log-normal positive scales; fair signs; bases
-        with log-normal singular values between uniform rotations.
+        Uniform permutations of every movable axis and of branches; log-normal positive scales;
+        fair signs; bases with log-normal singular values between uniform rotations.
 
     Raises:
         ValueError: if ``symmetries`` holds another name.
     """
     if symmetries is None:
-        symmetries = KINDS if scalings else KINDS[:1]
+        symmetries = KINDS if scalings else KINDS[:2]
     if unknown := set(symmetries) - set(KINDS):
         raise ValueError(f"no symmetries are called {sorted(unknown)}; there are {KINDS}")
     group = spec.symmetries
-    moves, scales, bases, shifts = (
+    moves, branches, scales, bases, shifts = (
         {part.name: draw(part) for part in parts} if kind in symmetries else {}
         for kind, parts, draw in (
             ("permutations", group.permutations, lambda a: _permutation(spec, a, generator)),
+            ("exchanges", group.exchanges, lambda e: _exchange(e, generator)),
             ("scalings", group.scalings, lambda s: _scales(s, generator, spread)),
             ("gauges", group.gauges, lambda g: _basis(g, generator, spread)),
             ("translations", group.translations, lambda t: _shifts(t, generator, spread)),
         )
     )
-    return Element(spec, moves, scales, bases, shifts)
+    return Element(spec, moves, scales, bases, shifts, branches)
 
 
 def _permutation(spec: GraphSpec, axis: Axis, generator: torch.Generator | None) -> Tensor:
     sizes = [spec.axis(name).size for name in axis.within]
     return torch.rand(*sizes, axis.size, generator=generator).argsort(dim=-1)
+
+
+def _exchange(exchange: Exchange, generator: torch.Generator | None) -> Tensor:
+    return torch.randperm(len(exchange.branches), generator=generator)
 
 
 def _scales(scaling: Scaling, generator: torch.Generator | None, spread: float) -> Tensor:
@@ -341,13 +384,13 @@ def _shifts(translation: Translation, generator: torch.Generator | None, spread:
 
 
 def only(spec: GraphSpec, name: str, generator: torch.Generator | None = None) -> Element:
-    """Draws an element that moves one axis, one scaling, one gauge or one translation only.
+    """Draws an element that moves one axis, scaling, gauge, translation or exchange only.
 
     Axes that depend on it keep their order within each index.
 
     Args:
         spec: the architecture.
-        name: a movable axis, a scaling, a gauge or a translation of the spec.
+        name: a movable axis, a scaling, a gauge, a translation or an exchange of the spec.
         generator: source of randomness, on the CPU.
 
     Raises:
@@ -365,4 +408,7 @@ def only(spec: GraphSpec, name: str, generator: torch.Generator | None = None) -
     for translation in spec.translations:
         if translation.name == name:
             return Element(spec, {}, {}, {}, {name: _shifts(translation, generator, 0.5)})
-    raise KeyError(f"this spec has no axis, scaling, gauge or translation called {name}")
+    for exchange in spec.exchanges:
+        if exchange.name == name:
+            return Element(spec, {}, {}, exchanges={name: _exchange(exchange, generator)})
+    raise KeyError(f"this spec has no axis, scaling, gauge, translation or exchange called {name}")

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from gmn.spec import EdgeSet, GraphSpec
+from gmn.spec import EdgeSet, Exchange, GraphSpec
 from gmn.values import as_real
 
 MAX_TAP_DIMS = 3
@@ -102,7 +102,8 @@ def memberships(spec: GraphSpec) -> Tensor:
     """Which neurons belong together although no edge says so: those of one head, of one group.
 
     An axis that others are nested in (heads of units) numbers groups of neurons, in every node set
-    that has it.
+    that has it. After those come branches that may trade places, each with the neurons of its own:
+    an expert with its output of the router.
 
     Returns:
         Long tensor of shape (2, M): neuron, and group that it belongs to; cached, so treat it as
@@ -126,7 +127,34 @@ def memberships(spec: GraphSpec) -> Tensor:
                 members = start + torch.arange(nodes.size)
                 found.append(torch.stack([members, first[name] + number.flatten()]))
         start += nodes.size
+    sizes = [nodes.size for nodes in spec.node_sets]
+    neurons = torch.arange(sum(sizes)).split(sizes)
+    for exchange in spec.exchanges:
+        for group, branch in enumerate(own_node_sets(spec, exchange), start=groups):
+            members = torch.cat([neurons[0][:0], *(neurons[number] for number in branch)])
+            found.append(torch.stack([members, torch.full_like(members, group)]))
+        groups += len(exchange.branches)
     return torch.cat(found, dim=1)
+
+
+def own_node_sets(spec: GraphSpec, exchange: Exchange) -> list[list[int]]:
+    """The node sets that no edges but those of one branch touch.
+
+    Returns:
+        Their numbers by branch, in corresponding order; none if branches have different ones.
+    """
+    number = {nodes.name: place for place, nodes in enumerate(spec.node_sets)}
+    touching: dict[str, set[str]] = {nodes.name: set() for nodes in spec.node_sets}
+    for edges in spec.edge_sets:
+        for end in (edges.source, edges.target):
+            touching[end].add(edges.tied_to or edges.name)
+    found = []
+    for branch in exchange.branches:
+        held = [spec.edge_set(name) for name in branch]
+        ends = dict.fromkeys(end for edges in held for end in (edges.source, edges.target))
+        found.append([number[end] for end in ends if touching[end] <= {*branch}])
+    shapes = {tuple(spec.node_sets[place].shape for place in branch) for branch in found}
+    return found if len(shapes) == 1 else [[] for _ in found]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from gmn.spec import Dim, EdgeSet, GraphSpec, StateEntry
 from ..inference.actions import Actions
 from ..inference.tracing import Tracing
 from .blocks import Block, blocks_of, uses_by_parameter
+from .exchanges import with_exchanges
 from .gauges import with_gauges
 from .names import Names
 from .program import program_of
@@ -53,6 +54,10 @@ def build_spec(
     held = [(edges, block) for edges, block in pairs if edges.tied_to is None]
     targets = {edges.name: edges.target for edges, _ in held}
     scales, gauges = with_gauges(actions, tuple(scalings(actions, held, names)), names, targets)
+    shifts = tuple(translations(actions, held, names))
+    taken = {axis.name for axis in names.axes()} | {s.name for s in scales}
+    taken |= {gauge.name for gauge in gauges} | {shift.name for shift in shifts}
+    pairs, exchanges = with_exchanges(trace, pairs, exported, entries, taken)
     return GraphSpec(
         entries=tuple(entries),
         axes=names.axes(),
@@ -60,7 +65,8 @@ def build_spec(
         edge_sets=tuple(edges for edges, _ in pairs),
         scalings=scales,
         gauges=gauges,
-        translations=tuple(translations(actions, held, names)),
+        translations=shifts,
+        exchanges=exchanges,
         unknown=tuple(unknown),
         program=program_of(exported, actions, entries, pairs, names),
     )

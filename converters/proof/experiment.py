@@ -174,6 +174,7 @@ def _kind(spec: GraphSpec, name: str) -> str:
     kinds |= {scaling.name: f"{scaling.domain} scaling" for scaling in group.scalings}
     kinds |= {gauge.name: f"{gauge.group} change of basis" for gauge in group.gauges}
     kinds |= {translation.name: "translation" for translation in group.translations}
+    kinds |= {exchange.name: "exchange of branches" for exchange in group.exchanges}
     return kinds[name]
 
 
@@ -189,4 +190,7 @@ def _edge_sets(spec: GraphSpec, name: str) -> Iterator[EdgeSet]:
     for symmetry in spec.symmetries.followed:
         if symmetry.name == name:
             yield from (spec.edge_set(term.edge_set) for term in symmetry.terms)
+    for exchange in spec.exchanges:
+        if exchange.name == name:
+            yield from (spec.edge_set(edges) for edges in exchange.branches[0])
     yield from (edges for edges in spec.edge_sets if any(dim.axis == name for dim in edges.dims))

@@ -14,9 +14,10 @@ from gmn.symmetry import Element
 
 
 def generators(spec: GraphSpec, permutations: bool = True) -> list[str]:
-    """Names of all that may move: axes, scalings, changes of basis and translations."""
-    moving = spec.symmetries.permutations if permutations else ()
-    return [part.name for part in (*moving, *spec.symmetries.followed)]
+    """Names of all that may move: axes, scalings, changes of basis, translations, exchanges."""
+    group = spec.symmetries
+    moving = group.permutations if permutations else ()
+    return [part.name for part in (*moving, *group.followed, *group.exchanges)]
 
 
 def moving(spec: GraphSpec, names: Iterable[str], generator: torch.Generator) -> Element:
@@ -26,7 +27,7 @@ def moving(spec: GraphSpec, names: Iterable[str], generator: torch.Generator) ->
 
     Args:
         spec: the architecture.
-        names: of its axes, scalings, gauges and translations.
+        names: of its axes, scalings, gauges, translations and exchanges.
         generator: source of randomness, on the CPU.
     """
     parts = [_moving(spec, name, generator) for name in names]
@@ -36,13 +37,15 @@ def moving(spec: GraphSpec, names: Iterable[str], generator: torch.Generator) ->
         {k: v for part in parts for k, v in part.scales.items()},
         {k: v for part in parts for k, v in part.bases.items()},
         {k: v for part in parts for k, v in part.shifts.items()},
+        {k: v for part in parts for k, v in part.exchanges.items()},
     )
 
 
 def _moving(spec: GraphSpec, name: str, generator: torch.Generator) -> Element:
     while True:
         element = symmetry.only(spec, name, generator)
-        idle = [*map(_keeps_order, element.permutations.values())]
+        moved = (*element.permutations.values(), *element.exchanges.values())
+        idle = [*map(_keeps_order, moved)]
         idle += [_is_one(scale) for scale in element.scales.values()]
         if not any(idle):
             return element
@@ -65,7 +68,7 @@ def without(spec: GraphSpec, names: Collection[str]) -> GraphSpec:
 
     Args:
         spec: the architecture.
-        names: of axes, scalings, gauges and translations to give up.
+        names: of axes, scalings, gauges, translations and exchanges to give up.
     """
     axes = tuple(_held(axis) if axis.name in names else axis for axis in spec.axes)
     movable = {axis.name for axis in axes if axis.movable}
@@ -76,6 +79,7 @@ def without(spec: GraphSpec, names: Collection[str]) -> GraphSpec:
         scalings=tuple(s for s in spec.scalings if s.name not in names),
         gauges=tuple(g for g in spec.gauges if g.name not in names),
         translations=tuple(t for t in spec.translations if t.name not in names),
+        exchanges=tuple(e for e in spec.exchanges if e.name not in names),
     )
 
 

@@ -32,7 +32,7 @@ class Certificate:
     Attributes:
         max_error: over random elements of the whole group.
         trials: number of such elements.
-        errors: by movable axis, by scaling, gauge and translation, moving it alone.
+        errors: by movable axis, scaling, gauge, translation and exchange, moving it alone.
         missed: ordered axes of hidden neurons whose permutation changed nothing: symmetries that
             the spec does not claim.
         unknown: operations without a rule.

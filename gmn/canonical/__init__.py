@@ -2,8 +2,9 @@
 
 The symmetries of a spec are taken out one kind after the other, each leaving the function as it
 is: what may be added (:mod:`.shifts`), positive scales and changes of basis (:mod:`.balance`), the
-rotations that balancing leaves (:mod:`.bases`), and signs (:mod:`.signs`). Permutations are not:
-what reads a canonical form should not mind them, and the form moves with them.
+rotations that balancing leaves (:mod:`.bases`), and signs (:mod:`.signs`). Permutations of neurons
+and exchanges of branches are not: what reads a canonical form should not mind them, and the form
+moves with them.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ def canonical(
     """The canonical form of every network of the graph.
 
     Networks that translations, phases, scales, changes of basis and signs of the spec relate get
-    the same form, up to rounding; it computes the same function. Permutations of neurons move it
-    along, but for those within a basis, which it takes out, too: its directions are sorted.
+    the same form, up to rounding; it computes the same function. Permutations of neurons and
+    exchanges of branches move it along, but for permutations within a basis, which it takes out,
+    too: its directions are sorted.
 
     Where symmetries of a network itself leave a choice, the form is not unique: equal singular
     values of a head, and neurons whose incoming weights have no odd moment. Values that only a

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from gmn.canonical.draft import Draft, along
 from gmn.carried import carried
 from gmn.graph import ParameterGraph
 from gmn.pieces import mean
-from gmn.spec import Scaling, Through, Translation, TranslationTerm
+from gmn.spec import GraphSpec, Scaling, Through, Translation, TranslationTerm
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,11 @@ def changes(graph: ParameterGraph, dtype: torch.dtype | None = None) -> dict[str
         dtype: type to compute in; None for the values' own.
     """
     ledger = _Ledger(graph, dtype)
-    for translation, pivot in _in_turn(graph.spec.translations):
-        _centre(translation, pivot, ledger)
+    inside = [t for t in graph.spec.translations if _stays_inside(graph.spec, t)]
+    for translation, pivots in _in_turn(graph.spec, inside):
+        _centre(translation, pivots, ledger)
+    for dims, names in _groups(inside):
+        _level(names, dims, ledger)
     for scaling in graph.spec.scalings:
         if scaling.domain == "phase":
             _rewind(scaling, ledger)
@@ -204,46 +207,89 @@ def _mean_over(numbers: Tensor, dims: list[int]) -> Tensor:
 
 
 def _in_turn(
-    translations: Sequence[Translation],
-) -> Iterator[tuple[Translation, TranslationTerm]]:
-    """Translations, each with the term that is centred: one that no later translation moves.
+    spec: GraphSpec, last_ones: Sequence[Translation]
+) -> Iterator[tuple[Translation, list[TranslationTerm]]]:
+    """Translations, each with the terms that are centred: ones that no later translation moves.
 
     What a weight carries there is not centred.
     """
-    left = list(translations)
+    left = [translation for translation in spec.translations if translation not in last_ones]
     while left:
-        counts = Counter(name for t in left for name in {term.edge_set for term in t.terms})
+        following = [*left, *last_ones]
+        counts = Counter(name for t in following for name in {term.edge_set for term in t.terms})
         found = (
             (translation, term)
             for translation in left
             for term in reversed(translation.terms)
             if counts[term.edge_set] == 1 and term.through is None
         )
-        chosen = next(found, (left[0], _plain(left[0])[-1]))
-        left.remove(chosen[0])
-        yield chosen
+        chosen, last = next(found, (left[0], _plain(left[0])[-1]))
+        left.remove(chosen)
+        alike = [term for term in _plain(chosen) if _trade_places(spec, term, last)]
+        single = all(counts[term.edge_set] == 1 for term in alike)
+        yield chosen, alike if single else [last]
 
 
 def _plain(translation: Translation) -> list[TranslationTerm]:
     return [term for term in translation.terms if term.through is None]
 
 
-def _centre(translation: Translation, last: TranslationTerm, ledger: _Ledger) -> None:
-    others = [term for term in translation.terms if term is not last]
+def _stays_inside(spec: GraphSpec, translation: Translation) -> bool:
+    """Whether it only takes from one branch what it gives to another."""
+    if len(translation.terms) != 2 or len(_plain(translation)) != 2:
+        return False
+    giver, taker = translation.terms
+    return _trade_places(spec, giver, replace(taker, factor=-taker.factor))
+
+
+def _groups(inside: Sequence[Translation]) -> list[tuple[tuple[int, ...], list[str]]]:
+    """What such translations join, with the dimensions that their numbers vary over."""
+    groups: list[tuple[tuple[int, ...], list[str]]] = []
+    for translation in inside:
+        dims, names = translation.terms[0].dims, [term.edge_set for term in translation.terms]
+        joined = [g for g in groups if g[0] == dims and not set(names).isdisjoint(g[1])]
+        groups = [group for group in groups if group not in joined]
+        groups.append((dims, list(dict.fromkeys([*(n for _, g in joined for n in g), *names]))))
+    return groups
+
+
+def _level(names: Sequence[str], dims: tuple[int, ...], ledger: _Ledger) -> None:
+    """Gives every branch the mean of all of them."""
+    rank = ledger.block(names[0]).dim()
+    constant = [1 + place for place in range(rank - 1) if place not in dims]
+    means = [ledger.mean(name, constant) for name in names]
+    common = torch.stack(means).mean(dim=0)
+    for name, own in zip(names, means, strict=True):
+        ledger.add(name, common - own)
+
+
+def _trade_places(spec: GraphSpec, one: TranslationTerm, other: TranslationTerm) -> bool:
+    """Whether an exchange of branches may bring what follows one term to another."""
+    first = [spec.places.get(term.edge_set, term.edge_set) for term in (one, other)]
+    return first[0] == first[1] and (one.dims, one.factor) == (other.dims, other.factor)
+
+
+def _centre(translation: Translation, pivots: list[TranslationTerm], ledger: _Ledger) -> None:
+    """Makes the mean over what is centred 0; that of branches together, in whatever order."""
+    last = pivots[0]
     block = ledger.block(last.edge_set)
     constant = [1 + place for place in range(block.dim() - 1) if place not in last.dims]
-    shift = ledger.mean(last.edge_set, constant)
-    if all(block.shape[dim] == 1 for dim in constant):
-        ledger.clear(last.edge_set)
-    else:
-        ledger.add(last.edge_set, -shift)
+    means = [ledger.mean(term.edge_set, constant) for term in pivots]
+    shift = torch.stack(means).mean(dim=0) if len(means) > 1 else means[0]
     order = (0, *(1 + place for place in last.dims), *constant)
     numbers = shift.permute(order).reshape(len(block), *translation.shape) / last.factor
-    for term in others:
-        through = term.through
-        image = numbers if through is None else ledger.image(term, through, numbers)
-        spread = along(image, term.dims, ledger.block(term.edge_set))
-        ledger.add(term.edge_set, -term.factor * spread)
+    whole = len(pivots) == 1 and all(block.shape[dim] == 1 for dim in constant)
+    for term in pivots:
+        if whole:
+            ledger.clear(term.edge_set)
+        else:
+            ledger.add(term.edge_set, -shift)
+    for term in translation.terms:
+        if term not in pivots:
+            through = term.through
+            image = numbers if through is None else ledger.image(term, through, numbers)
+            spread = along(image, term.dims, ledger.block(term.edge_set))
+            ledger.add(term.edge_set, -term.factor * spread)
 
 
 def _rewind(scaling: Scaling, ledger: _Ledger) -> None:

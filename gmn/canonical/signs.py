@@ -34,7 +34,7 @@ def with_positive_signs(graph: ParameterGraph, *, bases: bool = True) -> Paramet
     draft = Draft(graph, torch.float64)
     left = _signed(graph.spec, bases)
     while left:
-        chosen, anchors = _next(left)
+        chosen, anchors = _next(left, graph.spec)
         signs = _signs(anchors, draft)
         for term in chosen.terms:
             block = draft.block(term.edge_set)
@@ -48,27 +48,47 @@ def _signed(spec: GraphSpec, bases: bool) -> list[Signed]:
     return [*found, *spec.gauges] if bases else found
 
 
-def _next(left: Sequence[Signed]) -> tuple[Signed, list[ScalingTerm]]:
+Anchors = list[list[ScalingTerm]]  # those that trade places decide together
+
+
+def _next(left: Sequence[Signed], spec: GraphSpec) -> tuple[Signed, Anchors]:
     """A symmetry that can be decided now, and the terms that decide it."""
     reached = Counter(term.edge_set for one in left for term in one.terms)
     for one in left:
-        anchors = [term for term in one.terms if reached[term.edge_set] == 1]
+        anchors = [
+            terms
+            for terms in _together(one, spec)
+            if all(reached[term.edge_set] == 1 for term in terms)
+        ]
         if anchors:
             return one, anchors
-    return left[0], list(left[0].terms)
+    return left[0], _together(left[0], spec)
 
 
-def _signs(anchors: Sequence[ScalingTerm], draft: Draft) -> Tensor:
+def _together(one: Signed, spec: GraphSpec) -> Anchors:
+    """The terms of a symmetry, in groups whose values exchanges of branches may bring together."""
+    groups: dict[tuple[str, tuple[int, ...]], list[ScalingTerm]] = {}
+    for term in one.terms:
+        key = spec.places.get(term.edge_set, term.edge_set), term.dims
+        groups.setdefault(key, []).append(term)
+    return [*groups.values()]
+
+
+def _signs(anchors: Anchors, draft: Draft) -> Tensor:
     """±1 for every neuron (B, *shape)."""
     result: Tensor | None = None
-    for term in anchors:
-        block = draft.block(term.edge_set)
-        largest = block.abs().flatten(1).amax(1).clamp(min=torch.finfo(block.dtype).tiny)
-        unit = block / largest.view(-1, *[1] * (block.dim() - 1))
+    for terms in anchors:
+        units = [(_unit(draft.block(term.edge_set)), term.dims) for term in terms]
         for power in MOMENTS:
-            moment = sum_onto(unit**power, term.dims)
-            clear = moment.abs() > NEGLIGIBLE * sum_onto(unit.abs() ** power, term.dims)
-            sign = moment.sign() * clear
+            moment = torch.stack([sum_onto(u**power, dims) for u, dims in units]).sum(0)
+            size = torch.stack([sum_onto(u.abs() ** power, dims) for u, dims in units]).sum(0)
+            sign = moment.sign() * (moment.abs() > NEGLIGIBLE * size)
             result = sign if result is None else torch.where(result == 0, sign, result)
     assert result is not None
     return torch.where(result == 0, torch.ones_like(result), result)
+
+
+def _unit(block: Tensor) -> Tensor:
+    """A block over its largest number."""
+    largest = block.abs().flatten(1).amax(1).clamp(min=torch.finfo(block.dtype).tiny)
+    return block / largest.view(-1, *[1] * (block.dim() - 1))

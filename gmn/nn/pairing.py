@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from gmn.spec import GraphSpec
-from gmn.topology import memberships
+from gmn.topology import memberships, own_node_sets
 
 SMALLEST = 1e-6  # differences between groups below this size fade out
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Groups of neurons (heads) that several node sets have.
+    """Groups of neurons (heads, branches) that several node sets have.
 
     A *part* is the share of one node set in one group.
 
@@ -30,7 +30,8 @@ class Pairs:
         node: (M,) neurons.
         part: (M,) the part that each belongs to.
         group: (P,) the group of each part.
-        side: (P,) the node set and the axis of each part, numbered.
+        side: (P,) the node set and the axis (or the exchange) of each part, numbered; node sets of
+            branches that may trade places count as one.
         sizes: (P, 1) neurons of each part.
         counts: (sides, 1) parts of each side.
         groups: how many there are.
@@ -83,8 +84,9 @@ def pairs_of(spec: GraphSpec, device: torch.device) -> Pairs:
     shared = owners[group] > 1  # groups that several node sets have
     keys, part = key[shared].unique(return_inverse=True)
     number, owner = keys // sets, keys % sets
-    axis = _axes_of_groups(spec)[number]
-    side = (owner * len(spec.axes) + axis).unique(return_inverse=True)[1]
+    kind = _kinds_of_groups(spec)[number]
+    first = _first_of_branches(spec)
+    side = (first[kind, owner] * len(first) + kind).unique(return_inverse=True)[1]
     groups, group = number.unique(return_inverse=True)
     sizes, counts = (torch.bincount(found).unsqueeze(1) for found in (part, side))
     return Pairs(
@@ -98,8 +100,11 @@ def pairs_of(spec: GraphSpec, device: torch.device) -> Pairs:
     )
 
 
-def _axes_of_groups(spec: GraphSpec) -> Tensor:
-    """The number of the axis of each group, in the order of :func:`gmn.topology.memberships`."""
+def _kinds_of_groups(spec: GraphSpec) -> Tensor:
+    """The number of the axis or, after those, of the exchange of each group.
+
+    Groups are in the order of :func:`gmn.topology.memberships`.
+    """
     outer = {name for axis in spec.axes for name in axis.within}
     sizes = [
         axis.size * math.prod(spec.axis(name).size for name in axis.within)
@@ -107,7 +112,24 @@ def _axes_of_groups(spec: GraphSpec) -> Tensor:
         else 0
         for axis in spec.axes
     ]
+    sizes += [len(exchange.branches) for exchange in spec.exchanges]
     return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes, dtype=torch.long))
+
+
+def _first_of_branches(spec: GraphSpec) -> Tensor:
+    """By kind of group and node set, the node set that stands for it.
+
+    Of branches that may trade places, and of branches inside of these, it is that of the first.
+    """
+    kinds, sets = len(spec.axes) + len(spec.exchanges), len(spec.node_sets)
+    first = torch.arange(sets)
+    for exchange in spec.exchanges:
+        for alike in zip(*own_node_sets(spec, exchange), strict=True):
+            roots = first[list(alike)]
+            first[torch.isin(first, roots)] = roots.min()
+    result = torch.arange(sets).repeat(kinds, 1)
+    result[len(spec.axes) :] = first
+    return result
 
 
 class Pairing(nn.Module):

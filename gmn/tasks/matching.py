@@ -25,7 +25,8 @@ def matched(
     one axis after the other by all their weights, incoming and outgoing, until nothing changes
     (weight matching: Ainsworth et al., arXiv 2209.04836). In a chain of layers the result does not
     depend on the order in which the units of either network came, ties apart. It follows
-    permutations of axes alone: not scales or signs, nor the units inside of each head or group.
+    permutations of axes alone: not scales or signs, nor the units inside of each head or group, nor
+    exchanges of branches.
 
     Args:
         graph: B networks; differentiable in their weights.

@@ -30,7 +30,8 @@ def weight_clouds(graph: ParameterGraph, *, gauged: bool = True) -> Clouds:
     keep their places (inputs, outputs) are coordinates one by one; of those from and to neurons
     that may move, the quantiles are, at 16 levels, times the square root of their number over 16.
     So a permutation of a layer permutes its cloud and leaves all others as they are, and layers may
-    differ in width. For one hidden layer the cloud is the network up to its symmetries; for more,
+    differ in width. Clouds go by node set, so it matters which of several branches is which. For
+    one hidden layer the cloud is the network up to its symmetries; for more,
     quantiles forget which neuron of the next layer a weight belongs to.
 
     Args:

@@ -126,6 +126,7 @@ def moves(
     parts += [(scaling.domain, scaling.name) for scaling in group.scalings]
     parts += [(gauge.group, gauge.name) for gauge in group.gauges]
     parts += [("shift", translation.name) for translation in group.translations]
+    parts += [("exchange", exchange.name) for exchange in group.exchanges]
     for kind, name in parts:
         for _ in range(20):  # until it is not the identity
             move = Move(kind, name, symmetry.only(spec, name, generator).act(state))

@@ -1,0 +1,353 @@
+"""Which branches of a network may trade places: proofs by renaming entries in its program.
+
+Branches are parts of a sum, a product, a maximum or a mean of stacked values that look alike when
+entries of one shape are not told apart. That two of them may trade places is then proved: with
+their entries renamed, the program computes the same expressions of the same entries
+(:mod:`.expressions`). Only what changes is computed anew.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+
+from gmn.spec import StateEntry
+
+from .expressions import Entry, Expression, Expressions, Reordered, Row
+
+# For each name, the entry that it stands for, or two of whose indices trade places.
+Renaming = Mapping[str, Entry | Reordered]
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Branches that may trade places, any with any.
+
+    Attributes:
+        entries: names of the entries of each branch, in corresponding order.
+        numbered: entries, with the dimension whose indices are the branches in their order.
+    """
+
+    entries: tuple[tuple[str, ...], ...]
+    numbered: tuple[tuple[str, int], ...] = ()
+
+
+def branches_of(
+    exported: ExportedProgram, entries: Sequence[StateEntry], shared: frozenset[str] = frozenset()
+) -> list[Branches]:
+    """Finds branches that may trade places, larger numbers of them first.
+
+    Args:
+        exported: the program, without writes in place.
+        entries: the state dict.
+        shared: names of entries that have memory in common with others; they stay.
+    """
+    program = _Program(exported, entries)
+    places = {entry.name: place for place, entry in enumerate(entries)}
+    found: list[Branches] = []
+    for alike in _alike(program):
+        for steps in _classes(program, alike, shared):
+            branches = _branches(steps, places)
+            if branches is not None and not any(_covers(other, branches) for other in found):
+                _add(found, branches)
+    return found
+
+
+# --- the program as expressions -----------------------------------------------------------------
+
+
+class _Program:
+    """A program, the numbers of its values, and what they become when entries are renamed."""
+
+    def __init__(self, exported: ExportedProgram, entries: Sequence[StateEntry]) -> None:
+        self.expressions = Expressions()
+        self.values: dict[Node, int] = {}
+        self._places: dict[str, list[Node]] = defaultdict(list)
+        self._order = {node: place for place, node in enumerate(exported.graph.nodes)}
+        self._nodes = list(self._order)
+        self._proved: dict[Hashable, bool] = {}
+        self._looks: list[int] = []
+        self._kinds: dict[Hashable, int] = {}
+        owners = {entry.name: entry.tied_to or entry.name for entry in entries}
+        given = _given(exported, owners)
+        for node in self._nodes:
+            if node.op == "placeholder":
+                self._enter(node, given[node])
+            elif node.op != "output":
+                number = self.expressions.of_node(node, self.values.__getitem__)
+                self.values[node] = number
+
+    def _enter(self, node: Node, head: Hashable) -> None:
+        value = node.meta.get("val")
+        shape = tuple(int(size) for size in value.shape) if isinstance(value, Tensor) else None
+        self.values[node] = self.expressions.enter(Expression(head), shape)
+        if isinstance(head, Entry):
+            self._places[head.name].append(node)
+
+    def looks(self) -> Sequence[int]:
+        """Numbers of all expressions that do not tell entries of one shape and type apart."""
+        for made in self.expressions.known[len(self._looks) :]:  # operands come first
+            operands = [self._looks[operand] for operand in made.operands]
+            key = _nameless(made.head), tuple(sorted(operands) if made.unordered else operands)
+            self._looks.append(self._kinds.setdefault(key, len(self._kinds)))
+        return self._looks
+
+    def keeps(self, renaming: Renaming) -> bool:
+        """Whether all results are the same expressions when entries are renamed."""
+        key = frozenset(renaming.items())
+        if key not in self._proved:
+            self._proved[key] = self._keeps(renaming)
+        return self._proved[key]
+
+    def _keeps(self, renaming: Renaming) -> bool:
+        new: dict[Node, int] = {}
+        waiting: list[int] = []
+        listed: set[int] = set()
+
+        def change(node: Node, number: int) -> None:
+            new[node] = number
+            fresh = {self._order[user] for user in node.users} - listed
+            listed.update(fresh)
+            for place in fresh:
+                heapq.heappush(waiting, place)
+
+        for name, head in renaming.items():
+            for node in self._places[name]:
+                shape = tuple(int(size) for size in node.meta["val"].shape)
+                change(node, self.expressions.enter(Expression(head), shape))
+        while waiting:
+            node = self._nodes[heapq.heappop(waiting)]
+            if node.op == "output":
+                return False
+            number = self.expressions.of_node(node, lambda n: new.get(n, self.values[n]))
+            if number != self.values[node]:
+                change(node, number)
+        return True
+
+
+def _given(exported: ExportedProgram, owners: Mapping[str, str]) -> dict[Node, Hashable]:
+    """What each placeholder is: an entry, an input, or a constant by its values."""
+    specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
+    places = [node for node in exported.graph.nodes if node.op == "placeholder"]
+    constants = {
+        node: exported.constants.get(specs[node.name].target)
+        for node in places
+        if specs[node.name].kind != InputKind.USER_INPUT
+    }
+    alike = Counter(_looks(value) for value in constants.values())
+    found: dict[Node, Hashable] = {}
+    for node in places:
+        spec, value = specs[node.name], node.meta.get("val")
+        if spec.kind != InputKind.USER_INPUT and spec.target in owners and value is not None:
+            found[node] = Entry(owners[spec.target], tuple(value.shape), value.dtype)
+            continue
+        known = constants.get(node)
+        found[node] = "given", node.name
+        if isinstance(known, Tensor) and alike[_looks(known)] > 1:
+            found[node] = _constant(node, known)
+    return found
+
+
+def _looks(value: object) -> Hashable:
+    return (tuple(value.shape), value.dtype) if isinstance(value, Tensor) else None
+
+
+def _constant(node: Node, value: Tensor) -> Hashable:
+    """A constant by its values, if it has some."""
+    if value.is_meta or type(value).__name__ == "FakeTensor" or value.layout != torch.strided:
+        return "given", node.name
+    plain = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
+    numbers = plain.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return "constant", value.dtype, tuple(value.shape), numbers.numpy().tobytes()
+
+
+# --- what looks alike ---------------------------------------------------------------------------
+
+
+def _alike(program: _Program) -> list[list[int]]:
+    """Parts of sums, products and the like that differ in their entries only, most parts first."""
+    known = program.expressions.known
+    whole = {
+        number
+        for number in program.values.values()
+        if known[number].unordered and number not in program.expressions.absorbed
+    }
+    if not any(len(set(known[number].operands)) > 1 for number in whole):
+        return []
+    looks = program.looks()
+    found: list[list[int]] = []
+    for number in sorted(whole):
+        groups: dict[int, list[int]] = defaultdict(list)
+        for operand in sorted(set(known[number].operands)):
+            groups[looks[operand]].append(operand)
+        found += [group for group in groups.values() if len(group) > 1]
+    return sorted(found, key=len, reverse=True)
+
+
+def _nameless(head: Hashable) -> Hashable:
+    if isinstance(head, Entry):
+        return "entry", head.shape, head.dtype
+    if isinstance(head, Row):
+        return "row", head.entry.shape, head.entry.dtype, head.dim
+    return head
+
+
+# --- what may trade places ----------------------------------------------------------------------
+
+_FAILURES = 16  # attempts beyond two for each part, after which the others keep their places
+
+Leaf = Entry | Row
+Step = Mapping[Leaf, Leaf]  # what stands in one branch where what stands in the next
+
+
+def _classes(
+    program: _Program, alike: Sequence[int], shared: frozenset[str]
+) -> Iterator[list[Step]]:
+    """The steps from branch to branch of every class of parts that may trade places."""
+    classes: list[tuple[list[int], list[Step]]] = []
+    left = 2 * len(alike) + _FAILURES
+    for part in alike:
+        for members, steps in classes[: max(left, 0)]:
+            step = _step(program, members[-1], part)
+            fits = not steps or {*steps[-1].values()} == step.keys()
+            if fits and _proved(program, step, shared):
+                members.append(part)
+                steps.append(step)
+                break
+            left -= 1
+        else:
+            classes.append(([part], []))
+    return (steps for _, steps in classes if steps)
+
+
+def _step(program: _Program, one: int, other: int) -> Step:
+    """What in one expression stands where what stands in another one that looks alike.
+
+    Nothing if something would have two places.
+    """
+    known, looks = program.expressions.known, program.looks()
+    found: dict[Leaf, Leaf] = {}
+    waiting, seen = [(one, other)], {(one, other)}
+    while waiting:
+        left, right = waiting.pop()
+        if left == right:
+            continue
+        first, second = known[left].head, known[right].head
+        if isinstance(first, (Entry, Row)) and isinstance(second, (Entry, Row)):
+            if found.setdefault(first, second) != second:
+                return {}
+            continue
+        for pair in _operands(looks, known[left], known[right]):
+            if pair not in seen:
+                seen.add(pair)
+                waiting.append(pair)
+    return found
+
+
+def _operands(
+    looks: Sequence[int], first: Expression, second: Expression
+) -> Iterator[tuple[int, int]]:
+    if not first.unordered:
+        return zip(first.operands, second.operands, strict=True)
+    own, others = Counter(first.operands), Counter(second.operands)
+    left = sorted((own - others).elements(), key=lambda number: (looks[number], number))
+    right = sorted((others - own).elements(), key=lambda number: (looks[number], number))
+    return zip(left, right, strict=True)
+
+
+def _proved(program: _Program, step: Step, shared: frozenset[str]) -> bool:
+    renaming = _renaming(step)
+    return bool(renaming) and shared.isdisjoint(renaming) and program.keeps(renaming)
+
+
+def _renaming(step: Step) -> Renaming:
+    """Both directions of a step at once; nothing if it is no exchange."""
+    entries: dict[str, Entry | Reordered] = {}
+    rows: dict[Entry, tuple[set[int], set[tuple[int, int]]]] = {}
+    whole: dict[Entry, Entry] = {}
+    for before, after in step.items():
+        if isinstance(before, Row) and isinstance(after, Row) and before.entry == after.entry:
+            dims, swapped = rows.setdefault(before.entry, (set(), set()))
+            dims.add(before.dim)
+            swapped.add((before.index, after.index))
+            continue
+        one, other = _owner(before), _owner(after)
+        if whole.setdefault(one, other) != other or _index(before) != _index(after):
+            return {}
+    both = [*whole, *whole.values(), *rows]
+    if not whole or len(both) != len(set(both)):
+        return {}
+    for one, other in whole.items():
+        if (one.shape, one.dtype) != (other.shape, other.dtype):
+            return {}
+        entries[one.name], entries[other.name] = other, one
+    pairs = {pair for _, swapped in rows.values() for pair in swapped}
+    if len(pairs) > 1 or any(len(dims) > 1 for dims, _ in rows.values()):
+        return {}
+    for entry, (dims, swapped) in rows.items():
+        entries[entry.name] = Reordered(entry, min(dims), min(swapped))
+    return entries
+
+
+def _owner(leaf: Leaf) -> Entry:
+    return leaf if isinstance(leaf, Entry) else leaf.entry
+
+
+def _index(leaf: Leaf) -> int | None:
+    return None if isinstance(leaf, Entry) else leaf.index
+
+
+def _branches(steps: Sequence[Step], places: Mapping[str, int]) -> Branches | None:
+    """Branches by the steps between them; None if they have entries in common."""
+    lists = [sorted(steps[0], key=lambda leaf: (places[_owner(leaf).name], _index(leaf) or 0))]
+    for step in steps:
+        lists.append([step[leaf] for leaf in lists[-1]])
+    numbered, moved = set(), []
+    for place in range(len(lists[0])):
+        column = [leaves[place] for leaves in lists]
+        owners = [_owner(leaf) for leaf in column]
+        if len(set(owners)) == len(owners):
+            moved.append(tuple(owner.name for owner in owners))
+        elif len(set(owners)) == 1 and isinstance(row := column[0], Row):
+            indices = tuple(leaf.index for leaf in column if isinstance(leaf, Row))
+            numbered.add((owners[0].name, row.dim, owners[0].shape[row.dim], indices))
+        else:
+            return None
+    moved = list(dict.fromkeys(moved))
+    names = [name for column in moved for name in column]
+    if not moved or len(names) != len(set(names)):
+        return None
+    branches = [*zip(*moved, strict=True)]
+    order = {indices for _, _, _, indices in numbered} or {tuple(range(len(branches)))}
+    sizes = {size for _, _, size, _ in numbered} or {len(branches)}
+    if len(order) > 1 or sizes != {len(branches)}:
+        return None
+    by_index = dict(zip(order.pop(), branches, strict=True))
+    return Branches(
+        tuple(by_index[index] for index in sorted(by_index)),
+        tuple(sorted((name, dim) for name, dim, _, _ in numbered)),
+    )
+
+
+def _add(found: list[Branches], branches: Branches) -> None:
+    """Enters branches, as one with those that trade places with one of them already."""
+    for place, other in enumerate(found):
+        alike = not {*other.entries}.isdisjoint(branches.entries)
+        if alike and not other.numbered and not branches.numbered:
+            found[place] = Branches((*dict.fromkeys([*other.entries, *branches.entries]),))
+            return
+    found.append(branches)
+
+
+def _covers(one: Branches, other: Branches) -> bool:
+    """Whether one says all that the other says."""
+    known = {frozenset(branch) for branch in one.entries}
+    return one.numbered == other.numbered and known.issuperset(map(frozenset, other.entries))
