@@ -81,12 +81,7 @@ def changes(graph: ParameterGraph, dtype: torch.dtype | None = None) -> dict[str
         graph: the networks.
         dtype: type to compute in; None for the values' own.
     """
-    ledger = _Ledger(graph, dtype)
-    inside = [t for t in graph.spec.translations if _stays_inside(graph.spec, t)]
-    for translation, pivots in _in_turn(graph.spec, inside):
-        _centre(translation, pivots, ledger)
-    for dims, names in _groups(inside):
-        _level(names, dims, ledger)
+    ledger = _without_translations(graph, dtype)
     for scaling in graph.spec.scalings:
         if scaling.domain == "phase":
             _rewind(scaling, ledger)
@@ -106,10 +101,16 @@ def passing(graph: ParameterGraph) -> Passing:
     terms = (term for translation in graph.spec.translations for term in translation.terms)
     if all(term.through is None for term in terms):
         return {}
-    ledger = _Ledger(graph, None)
-    for translation, pivot in _in_turn(graph.spec.translations):
-        _centre(translation, pivot, ledger)
-    return ledger.passing
+    return _without_translations(graph, None).passing
+
+
+def _without_translations(graph: ParameterGraph, dtype: torch.dtype | None) -> _Ledger:
+    ledger, inside = _Ledger(graph, dtype), _kept_inside(graph.spec)
+    for translation, pivots in _in_turn(graph.spec, inside):
+        _centre(translation, pivots, ledger)
+    for dims, names in _groups(inside):
+        _level(names, dims, ledger)
+    return ledger
 
 
 def following(
@@ -232,6 +233,23 @@ def _in_turn(
 
 def _plain(translation: Translation) -> list[TranslationTerm]:
     return [term for term in translation.terms if term.through is None]
+
+
+def _kept_inside(spec: GraphSpec) -> list[Translation]:
+    """Those between branches that are levelled; others first collect what a weight carries on."""
+    inside = [t for t in spec.translations if _stays_inside(spec, t)]
+    emptied = {
+        (plain[0].edge_set, plain[0].dims)
+        for plain in map(_plain, spec.translations)
+        if len(plain) == 1
+    }
+    moving_on = [
+        name
+        for dims, names in _groups(inside)
+        if any((name, dims) in emptied for name in names)
+        for name in names
+    ]
+    return [t for t in inside if t.terms[0].edge_set not in moving_on]
 
 
 def _stays_inside(spec: GraphSpec, translation: Translation) -> bool:

@@ -7,6 +7,7 @@ deviation of a batch norm, or 1 where neurons share their values (keys read by s
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,7 +18,7 @@ from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph
 from gmn.nn.scale_blocks import Kind
 from gmn.nn.slots import Gain, Port, Share, Slots, slots_of
-from gmn.spec import EdgeSet, GraphSpec
+from gmn.spec import EdgeSet, GraphSpec, Translation
 from gmn.topology import memberships, pair_index, topology
 
 
@@ -112,6 +113,14 @@ class _Builder:
         self._check()
         for name in slots.alone:
             raise _refuse(spec.edge_set(name).target, "knows")
+        for translation in spec.translations:
+            if name := _joint_pivot(spec, translation):
+                raise UnsupportedArchitecture(
+                    f"{name}: {translation.name} moves the mean of the biases of branches to "
+                    "another layer. What is left of them sums to zero up to rounding, which "
+                    "ScaleGMN, for which all sizes are alike, takes for a number. DualGMN reads "
+                    "this architecture with all its symmetries"
+                )
         used = {port for _, *ends in self._maps for port in ends}
         used |= {port for step in self._steps for port in (step.source, step.target)}
         used |= {port for _, port in self._entries}
@@ -256,6 +265,14 @@ def _inside(spec: GraphSpec, narrow: str, wide: str) -> Tensor:
     for axis, size in zip(nodes.axes, nodes.shape, strict=True):
         number = number * size + place.get(axis, torch.tensor(0))
     return number.flatten()
+
+
+def _joint_pivot(spec: GraphSpec, translation: Translation) -> str:
+    """The first of several edge sets that trade places and lose their mean together, if any."""
+    plain = [term.edge_set for term in translation.terms if term.through is None]
+    counts = Counter(spec.places.get(name, name) for name in plain)
+    alike = next((name for name in plain if counts[spec.places.get(name, name)] > 1), "")
+    return alike if len(plain) < len(translation.terms) else ""
 
 
 def _refuse(nodes: str, missing: str) -> UnsupportedArchitecture:
