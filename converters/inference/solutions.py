@@ -46,7 +46,10 @@ def generators(system: System, modulus: int | None = None) -> list[Generator]:
     covered = _covered(found, modulus)
     largest = [generator for generator in found if generator.free not in covered]
     parts = [generator for generator in found if generator.free in covered]
-    return _step_by_step(_sparse(largest, parts, modulus), parts, system.maps)
+    if not any(following.mixed for generator in found for following in generator.terms):
+        return _sparse(largest, parts, modulus)
+    largest.sort(key=lambda generator: system.place(generator.free))
+    return _step_by_step(_less_later(largest), parts, system.maps)
 
 
 def _sparse(
@@ -69,6 +72,26 @@ def _sparse(
             found_shorter = next((short for short in shorter if short is not None), None)
             changed = found_shorter is not None
             one = found_shorter or one
+        result.append(one)
+    return result
+
+
+def _less_later(found: Sequence[Generator]) -> list[Generator]:
+    """The same group by generators less multiples of later ones, as long as they become shorter.
+
+    Along a residual stream, what is added to the bias of one block is taken back by the next one,
+    not by all that follow. Only later ones are subtracted, so none is lost.
+    """
+    result = []
+    for number, generator in enumerate(found):
+        one, later = generator, found[number + 1 :]
+        while True:
+            shorter = (_shorter(one, other, None) for other in later)
+            known = (generator for generator in shorter if generator is not None)
+            best = min(known, key=lambda generator: len(generator.terms), default=None)
+            if best is None:
+                break
+            one = best
         result.append(one)
     return result
 
