@@ -9,14 +9,14 @@ from itertools import groupby
 Row = tuple[str, ...]
 
 _NUMBER = re.compile(r"\d+(…\d+)?")
-_HOLE = "\0"
+_HOLE, _NEXT = "\0", "\1"
 
 
 def fold(rows: Sequence[Row]) -> list[Row]:
     """Replaces runs of layers that look alike by one: ``layers.0…15.mlp`` stands for sixteen.
 
     A layer is a block of neighbouring rows whose first cells share a dotted path up to a number,
-    such as ``layers.3``. Layers are alike if all their cells are, that number aside.
+    such as ``layers.3``. Layers are alike if all their cells are, but for that number and the next.
 
     Example:
         >>> fold([("h.0.mlp", "8×4"), ("h.1.mlp", "8×4"), ("h.2.mlp", "8×4"), ("h.3.mlp", "8×2")])
@@ -42,13 +42,13 @@ def _numbers(name: str) -> list[int]:
 def _fold_at(rows: Sequence[Row], depth: int) -> list[Row]:
     runs: list[tuple[str, int, int, list[Row]]] = []  # path, first and last layer, rows with holes
     for (path, number), block in groupby(rows, lambda row: _layer(row[0], depth)):
-        shape = [tuple(_punch(cell, f"{path}.{number}") for cell in row) for row in block]
+        shape = [tuple(_punched(cell, path, number) for cell in row) for row in block]
         if runs and number > 0 and runs[-1][0] == path and runs[-1][2:] == (number - 1, shape):
             runs[-1] = (path, runs[-1][1], number, shape)
         else:
             runs.append((path, number, number, shape))
     return [
-        tuple(cell.replace(_HOLE, f"{path}.{_span(first, last)}") for cell in row)
+        tuple(_filled(cell, path, first, last) for cell in row)
         for path, first, last, shape in runs
         for row in shape
     ]
@@ -62,8 +62,18 @@ def _layer(name: str, depth: int) -> tuple[str, int]:
     return ".".join(parts[: numbers[depth]]), int(parts[numbers[depth]])
 
 
-def _punch(cell: str, layer: str) -> str:
-    return re.sub(rf"(?<![\w.]){re.escape(layer)}(?![\w…])", _HOLE, cell)
+def _punched(cell: str, path: str, number: int) -> str:
+    """A cell with holes where it names its layer, or the next one."""
+    return _punch(_punch(cell, f"{path}.{number}", _HOLE), f"{path}.{number + 1}", _NEXT)
+
+
+def _filled(cell: str, path: str, first: int, last: int) -> str:
+    cell = cell.replace(_HOLE, f"{path}.{_span(first, last)}")
+    return cell.replace(_NEXT, f"{path}.{_span(first + 1, last + 1)}")
+
+
+def _punch(cell: str, layer: str, hole: str) -> str:
+    return re.sub(rf"(?<![\w.]){re.escape(layer)}(?![\w…])", hole, cell)
 
 
 def _span(first: int, last: int) -> str:

@@ -350,6 +350,10 @@ class System:
         """Whether no equation says what an unknown is."""
         return unknown not in self._solved
 
+    def place(self, unknown: Unknown) -> int:
+        """How many unknowns were entered before."""
+        return self._order[unknown]
+
     def solutions(self) -> dict[Unknown, list[tuple[Following, Fraction | int]]]:
         """What follows each unknown that is free.
 

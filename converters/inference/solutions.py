@@ -46,30 +46,56 @@ def generators(system: System, modulus: int | None = None) -> list[Generator]:
     covered = _covered(found, modulus)
     largest = [generator for generator in found if generator.free not in covered]
     parts = [generator for generator in found if generator.free in covered]
-    return _step_by_step(_sparse(largest, parts, modulus), parts, system.maps)
+    if not any(following.mixed for generator in found for following in generator.terms):
+        return _sparse(largest, parts, modulus)
+    largest.sort(key=lambda generator: system.place(generator.free))
+    return _step_by_step(_less_later(largest), parts, system.maps)
 
 
 def _sparse(
     found: list[Generator], parts: Sequence[Generator], modulus: int | None
 ) -> list[Generator]:
     """The same group by generators that move as little as possible: neighbours are subtracted."""
-    holders: dict[tuple[Unknown, int], list[Generator]] = {}
+    holders: Holders = {}
     for generator in (*found, *parts):
-        for unknown, _, mixed in generator.terms:
-            holders.setdefault((unknown, mixed), []).append(generator)
+        _hold(holders, generator)
     result = []
     for generator in found:
-        short: Generator | None = generator
-        while short is not None:
-            one, short = short, _shortened(short, holders, modulus)
+        one = generator
+        while (short := next(_shortened(one, holders, modulus), None)) is not None:
+            one = short
         result.append(one)
     return result
 
 
-def _shortened(
-    one: Generator, holders: dict[tuple[Unknown, int], list[Generator]], modulus: int | None
-) -> Generator | None:
-    """One generator less a multiple of a neighbour, if that moves fewer edges."""
+def _less_later(found: Sequence[Generator]) -> list[Generator]:
+    """The same group by generators less multiples of later ones, as long as they become shorter.
+
+    Along a residual stream, what is added to the bias of one block is taken back by the next one,
+    not by all that follow. Only later ones are subtracted, so none is lost.
+    """
+    later: Holders = {}
+    result = []
+    for generator in reversed(found):
+        one = generator
+        while short := min(_shortened(one, later), key=lambda g: len(g.terms), default=None):
+            one = short
+        result.append(one)
+        _hold(later, generator)
+    return result[::-1]
+
+
+# By follower and the map that takes the free unknown to it, the generators that move it.
+Holders = dict[tuple[Unknown, int], list[Generator]]
+
+
+def _hold(holders: Holders, generator: Generator) -> None:
+    for unknown, _, mixed in generator.terms:
+        holders.setdefault((unknown, mixed), []).append(generator)
+
+
+def _shortened(one: Generator, holders: Holders, modulus: int | None = None) -> Iterator[Generator]:
+    """One generator less multiples of neighbours that make it move fewer edges."""
     shared: dict[tuple[Unknown, int], list[Following]] = {}
     for mine in one.terms:
         shared.setdefault((mine.unknown, mine.mixed), []).append(mine)
@@ -80,8 +106,7 @@ def _shortened(
         if len(one.free.slots) == len(other.free.slots) and 2 * common > len(other.terms):
             short = _shorter(one, other, shared, modulus)
             if short is not None:
-                return short
-    return None
+                yield short
 
 
 def _shorter(

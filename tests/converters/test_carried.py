@@ -408,3 +408,25 @@ def test_the_bias_of_values_counts() -> None:
     given = as_given(case.example(), None)
     found = measure(case.model(), given, spec_of(case.name), torch.Generator().manual_seed(0))
     assert found.missed == 0
+
+
+def test_along_a_stream_each_bias_is_taken_back_by_the_next_block() -> None:
+    class Stream(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(2, 3), nn.Linear(3, 2)
+            self.up, self.down = (
+                nn.ModuleList(nn.Linear(3, 3) for _ in range(4)) for _ in range(2)
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            for up, down in zip(self.up, self.down, strict=True):
+                x = x + down(torch.tanh(up(x)))
+            return self.last(x)
+
+    spec = _proved(Stream(), torch.randn(5, 2))
+    assert len(spec.translations) == 5
+    assert max(len(translation.terms) for translation in spec.translations) == 3
+    moved = [frozenset(term.edge_set for term in t.terms) for t in spec.translations]
+    assert len(set(moved)) == 5

@@ -61,9 +61,10 @@ class Residual(nn.Module):
 
 
 def test_deep_networks_print_as_many_lines_as_shallow_ones() -> None:
-    printed = [str(converters.trace(Residual(depth), (torch.zeros(1, 3),))) for depth in (2, 12)]
+    printed = [str(converters.trace(Residual(depth), (torch.zeros(1, 3),))) for depth in (4, 12)]
     assert printed[0].count("\n") == printed[1].count("\n")
-    assert "layers.0…1.0.weight" in printed[0]
+    assert "layers.0…3.0.weight" in printed[0]
+    assert "layers.0…9.2.bias.carry" in printed[1]  # each makes up for the one before
     assert "layers.0…11.0.weight" in printed[1]
     assert "enter → layers.0…11.0" in printed[1]
 
