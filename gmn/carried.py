@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gmn import pieces
 from gmn.spec import Through
 
 
@@ -13,16 +14,29 @@ def carried(weight: Tensor, through: Through, numbers: Tensor) -> Tensor:
 
     Args:
         weight: the block of the weight's edge set (B, *shape); where it does not vary, dimensions
-            may be expanded.
+            may be expanded. It is read in pieces, never converted as a whole.
         through: how its dimensions run with those of the numbers and of the result.
         numbers: of the translation, (B or 1, *its shape).
 
     Returns:
-        (B, *sizes of the target's dimensions), in the weight's type.
+        (B, *sizes of the target's dimensions), in the type of the numbers or of the weight, the
+        more precise of both.
     """
-    places = [1 + place for place in range(weight.dim() - 1)]
-    source = [0, *(1 + place for place in through.source)]
-    target = [0, *(1 + place for place in through.target)]
-    spread = numbers.to(weight).expand(len(weight), *numbers.shape[1:])
-    result: Tensor = torch.einsum(weight, [0, *places], spread, source, target)
-    return result
+    dtype = torch.promote_types(weight.dtype, numbers.dtype)
+    places = [*range(weight.dim())]
+    source, target = (
+        [0, *(1 + place for place in ends)] for ends in (through.source, through.target)
+    )
+    spread = numbers.to(dtype).expand(len(weight), *numbers.shape[1:])
+
+    def image(at: tuple[slice, ...]) -> Tensor:
+        parts = weight[at].to(dtype), spread[tuple(at[place] for place in source)]
+        result: Tensor = torch.einsum(parts[0], places, parts[1], source, target)
+        return result
+
+    if weight.numel() <= pieces.PIECE:
+        return image((slice(None),) * weight.dim())
+    total = spread.new_zeros([weight.shape[place] for place in target])
+    for at in pieces.cut(weight, pieces.PIECE):
+        total[tuple(at[place] for place in target)] += image(at)
+    return total

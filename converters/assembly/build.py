@@ -18,7 +18,7 @@ from .names import Names
 from .program import program_of
 from .routes import with_routes
 from .scalings import scalings
-from .translations import translations
+from .translations import stays_one, translations
 
 
 def build_spec(
@@ -54,7 +54,8 @@ def build_spec(
     held = [(edges, block) for edges, block in pairs if edges.tied_to is None]
     targets = {edges.name: edges.target for edges, _ in held}
     scales, gauges = with_gauges(actions, tuple(scalings(actions, held, names)), names, targets)
-    shifts = tuple(translations(actions, held, names))
+    found = translations(actions, held, names)
+    shifts = tuple(shift for shift in found if stays_one(shift, (*scales, *gauges)))
     taken = {axis.name for axis in names.axes()} | {s.name for s in scales}
     taken |= {gauge.name for gauge in gauges} | {shift.name for shift in shifts}
     pairs, exchanges = with_exchanges(trace, pairs, exported, entries, taken)

@@ -7,10 +7,10 @@ one may give to the other, and of two with a weight between them, too: the weigh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
-from gmn.spec import EdgeSet, Through, Translation, TranslationTerm
+from gmn.spec import EdgeSet, Gauge, Scaling, Through, Translation, TranslationTerm
 
 from ..inference.actions import Actions, Field
 from ..inference.equations import Carrier, Following
@@ -38,6 +38,22 @@ def translations(actions: Actions, held: Held, names: Names) -> Iterator[Transla
     for _, suffix, axes, shape, terms in sorted(found, key=lambda item: item[0]):
         name = unique(f"{terms[0].edge_set}.{suffix}", taken)
         yield Translation(name, axes, shape, terms)
+
+
+def stays_one(translation: Translation, acting: Sequence[Scaling | Gauge]) -> bool:
+    """Whether scales and changes of basis leave a translation that a weight carries on as it is.
+
+    They turn a number that is alike along a dimension into one that is not if they run over it.
+    """
+    if all(term.through is None for term in translation.terms):
+        return True
+    covered = {term.edge_set: {*term.dims} for term in translation.terms if term.through is None}
+    return all(
+        covered[term.edge_set].issuperset(term.dims)
+        for symmetry in acting
+        for term in symmetry.terms
+        if term.edge_set in covered and symmetry.shape
+    )
 
 
 def _is_split(actions: Actions, generator: Generator) -> bool:

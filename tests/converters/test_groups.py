@@ -150,7 +150,7 @@ def test_only_moves_one_thing() -> None:
     element = symmetry.only(spec, "2", torch.Generator().manual_seed(0))
     assert list(element.permutations) == ["2"]
     assert not element.scales
-    with pytest.raises(KeyError, match="no axis, scaling, gauge or translation"):
+    with pytest.raises(KeyError, match="no axis, scaling, gauge, translation or exchange"):
         symmetry.only(spec, "nothing")
 
 
