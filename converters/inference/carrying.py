@@ -75,13 +75,23 @@ def _note(frame: Frame, weight: int, term: Term, origins: Any) -> None:
         maps.carry(term.mixed, Carrier(origin.entry, origin.key, source, target))
 
 
-def by_part(frame: Frame, weight: int, shift: Field) -> Field:
-    """Shifts of a factor, for every part of the other one by itself if that is an entry."""
-    member = frame.members[weight]
-    if not _is_entry(frame, member.value):
-        return shift
+def by_part(frame: Frame, other: int, shift: Field, over: Collection[Label] = ()) -> Field:
+    """Shifts of a factor, for every part of the other one by itself: each has its own values.
+
+    Args:
+        frame: the operation's index space.
+        other: number of the operand.
+        shift: by label.
+        over: labels along which parts stay together.
+    """
+    member = frame.members[other]
     cells = frame.actions.cells(member.axes)
-    parts = {frame.key(member.labels, cell.key) for cell in cells}
+    keys = (frame.key(member.labels, cell.key) for cell in cells)
+    return in_parts(shift, {tuple(pair for pair in key if pair[0] not in over) for key in keys})
+
+
+def in_parts(shift: Field, parts: Collection[Key]) -> Field:
+    """Shifts for every part by itself that they are shifts of."""
     return {
         tuple(sorted({*key, *part})): terms
         for key, terms in shift.items()
@@ -146,6 +156,8 @@ def weighted(
         weights: numbers of the operands that weights are made of.
     """
     actions, result = frame.actions, {}
+    for number in weights:
+        shift = by_part(frame, number, shift, over)
     for key, terms in shift.items():
         terms = actions.shifts.reduce(terms)
         apart = {t: c for t, c in terms.items() if any(label in over for label, _ in t.at)}

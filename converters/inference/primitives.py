@@ -151,27 +151,21 @@ def _mixed_shifts(frame: Frame, *factors: tuple[int, Field]) -> Field:
     ]
     if all(any(channel.values()) for channel in reduced):
         actions.conflicts.append((reduced[0], reduced[1]))
-    mixed = [
-        {
-            key: _times_values(frame, factors[1 - n][0], key, terms)
-            for key, terms in by_part(frame, factors[1 - n][0], channel).items()
-        }
-        for n, channel in enumerate(reduced)
-    ]
+    mixed = [times_values(frame, factors[1 - n][0], channel) for n, channel in enumerate(reduced)]
     if not any(terms for channel in mixed for terms in channel.values()):
         return {}
     return join(mixed[0], mixed[1], lambda a, b: add(a, b))
 
 
-def _times_values(frame: Frame, other: int, key: Key, terms: Terms) -> Terms:
-    """Shifts times the values of another operand, in every part of it the same if it has no key."""
-    if not terms:
-        return terms
-    member = frame.members[other]
+def times_values(frame: Frame, other: int, shift: Field) -> Field:
+    """Shifts times the values of another operand, which are others in each of its parts."""
+    member, maps = frame.members[other], frame.actions.maps
     own = {label for label in member.labels if label is not None}
-    chosen = tuple(pair for pair in key if pair[0] in own)
-    how = frame, other, chosen
-    return frame.actions.maps.mix(terms, how, frame.places(other, key))
+    found = {}
+    for key, terms in by_part(frame, other, shift).items():
+        chosen = tuple(pair for pair in key if pair[0] in own)
+        found[key] = maps.mix(terms, (frame, other, chosen), frame.places(other, key))
+    return found
 
 
 def summed(frame: Frame, action: Action, labels: Collection[Label], counts: bool = True) -> Action:

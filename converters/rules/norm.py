@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from ..inference.actions import Action, Actions, Field, Label, merge_origins
+from ..inference.actions import Action, Actions, Label, merge_origins
 from ..inference.axes import Axis, atoms, regroup, size_of, unify
 from ..inference.equations import add
 from ..inference.frames import Frame, Member, join
@@ -20,6 +20,7 @@ from ..inference.primitives import (
     reshaped,
     summed,
     times,
+    times_values,
     total,
 )
 from ..inference.tracing import Rule, Tracing, Value, arguments, name_of, place_of
@@ -126,7 +127,7 @@ def affine(frame: Frame, value: Action, gain: int | None, shift: int | None) -> 
     if gain is not None:
         factor = frame.take(gain)
         find_diagonal(frame, gain, "gain", factor)
-        mixed = _times_values(frame, factor)
+        mixed = times_values(frame, 0, factor.shift)
         value = Action(
             join(value.magnitude, factor.magnitude, lambda a, b: add(a, b)),
             join(value.sign, factor.sign, lambda a, b: add(a, b)),
@@ -136,17 +137,6 @@ def affine(frame: Frame, value: Action, gain: int | None, shift: int | None) -> 
     if shift is not None:
         value = added(actions, value, total(frame, [shift], [1], "shift"))
     return value
-
-
-def _times_values(frame: Frame, factor: Action) -> Field:
-    """Shifts of a gain, times the values that it multiplies."""
-    actions = frame.actions
-    return {
-        key: actions.maps.mix(
-            actions.shifts.reduce(terms), (frame, "gain", key), frame.places(0, key)
-        )
-        for key, terms in factor.shift.items()
-    }
 
 
 def _batch_norm(actions: Actions, node: Node) -> Any:
@@ -231,7 +221,7 @@ def _weight_norm(actions: Actions, node: Node) -> Action:
     actions.zero(actions.shifts, value.shift)
     kept = summed(frame, Action(value.magnitude, {}, {}, {}), gone)
     magnitude = join(value.magnitude, kept.magnitude, lambda a, b: add(a, b, -1))
-    mixed = _times_values(frame, factor)
+    mixed = times_values(frame, 0, factor.shift)
     return frame.give(
         Action(
             join(magnitude, factor.magnitude, lambda a, b: add(a, b)),

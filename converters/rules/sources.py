@@ -11,6 +11,7 @@ from gmn.spec import Port
 
 from ..inference.actions import NOTHING, Action, Actions, merge_origins
 from ..inference.axes import Atom, fix, fixed, size_of, unify
+from ..inference.carrying import by_part
 from ..inference.equations import Term, Terms, add
 from ..inference.frames import Frame
 from ..inference.primitives import (
@@ -89,11 +90,10 @@ def _embedding(actions: Actions, node: Node) -> Action:
     roles: dict[Any, Port] = {"v": "source", "d": "target"}
     use = direct_use(frame, 0, "weight", roles)
     actions.find(weight, node, "weight", frame.origins(0), roles, use)
-    places = frame.places(1, ())
     parts = {pair for key in taken.shift for pair in key if pair[0] == "v"}
     shift = {
-        key: _picked(actions, (node, key), terms, places, whole=len(parts) < 2)
-        for key, terms in taken.shift.items()
+        key: _picked(actions, (node, key), terms, frame.places(1, key), whole=len(parts) < 2)
+        for key, terms in by_part(frame, 1, taken.shift).items()
     }
     whole = summed(frame, Action(taken.magnitude, taken.sign, {}, taken.origins), {"v"})
     actions.linear[node] = frame.atoms_at({"d"}) - frame.atoms_at({"v", *batch})

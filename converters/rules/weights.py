@@ -12,6 +12,7 @@ from gmn.spec import Port
 
 from ..inference.actions import Action, Actions, Use, merge_origins
 from ..inference.axes import Axis, fix, fixed, mark_position, regroup, size_of, unify
+from ..inference.carrying import in_parts
 from ..inference.equations import Place, add
 from ..inference.frames import Frame, Member, join
 from ..inference.primitives import (
@@ -375,11 +376,12 @@ def _everywhere(frame: Frame, action: Action, places: list[str], kept: Sequence[
     shown = {label for label in frame.result if label in places}
     where = [(label, k) for label in shown for k in range(_most(frame, label))]
     shift = {}
-    for key, terms in action.shift.items():
+    parts = {frame.key(frame.result, c.key) for c in frame.actions.cells(frame.result_axes)}
+    for key, terms in in_parts(action.shift, parts).items():
         carried = {t: c for t, c in terms.items() if maps.carriers(t.mixed) is not None}
         alike = carried if whole or all(kept) else {}
         rest = {t: c for t, c in terms.items() if t not in alike}
-        shift[key] = add(alike, maps.mix(rest, (frame, "places"), where))  # type: ignore[arg-type]
+        shift[key] = add(alike, maps.mix(rest, (frame, "places", key), where))  # type: ignore[arg-type]
     return replace(action, shift=shift)
 
 

@@ -205,4 +205,35 @@ KEPT = {
         "v0.narrow(3, 2, 2).sub_(p0, alpha=-1)",
         "return v0",
     ),
+    "parts of a batch have values of their own: centred": program(
+        {"x0": "2 2 -> 3 2", "b0": "2 3", "p0": ""},
+        "v0 = x0 @ b0",
+        "v1 = v0 - v0.mean(-2, keepdim=True)",
+        "v1.chunk(2, -2)[0][0][...] = p0",
+        "return v1",
+    ),
+    "parts of a batch have values of their own: a gain": program(
+        {"x0": "2 3 -> 3 3", "p0": "3 3", "b0": "3"},
+        "v0 = F.linear(x0, p0)",
+        "v1 = torch.cat([v0.narrow(-2, 0, 1).tanh(), v0.narrow(-2, 1, 1)], -2)",
+        "v2 = F.rms_norm(v1, (3,), b0).softmax(0) + (v1 * b0).softmax(0)",
+        "return v2",
+    ),
+    "parts of a sequence have values of their own: tokens": program(
+        {"x0": "2 2 3 -> 3 2 3", "p0": "3 3", "p1": "7 3"},
+        "v0 = (x0 @ p0).softmax(1).chunk(2, 1)[0]",
+        "v1 = F.embedding((x0[:, :, 0] > 0).long(), p1).softmax(1).chunk(2, 1)[0]",
+        "return v0 + v1",
+    ),
+    "parts of a sequence have values of their own: a padded convolution": program(
+        {"x0": "2 3 4 -> 3 3 4", "p0": "3", "p1": "2 3 3"},
+        "v0 = F.conv1d(x0 + p0[:, None], p1, padding=1).softmax(2).chunk(4, 2)",
+        "return v0[0] + v0[1]",
+    ),
+    "parts of a sequence have values of their own: queries": program(
+        {"x0": "2 3 3 -> 3 3 3", "p0": "3", "p1": "3 3"},
+        "v0 = (x0 @ p1 @ x0.mT).softmax(-1).chunk(3, 1)",
+        "v1 = torch.cat([v0[0] @ (x0 + p0), v0[1] @ x0], 1)",
+        "return v1",
+    ),
 }
