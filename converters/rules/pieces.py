@@ -8,7 +8,7 @@ from typing import Any
 from torch.fx import Node
 
 from ..inference.actions import NOTHING, Action, Actions, Field, merge_origins
-from ..inference.axes import Atom, Axis, Sum, cut, fix, fixed, size_of, unify
+from ..inference.axes import Atom, Axis, Sum, atoms, cut, fix, fixed, size_of, unify
 from ..inference.cells import Cell
 from ..inference.equations import System, add
 from ..inference.primitives import choices, linear_moved, matched, renumbered, transfer
@@ -126,8 +126,17 @@ def _cut_axes(trace: Tracing, node: Node) -> list[Value]:
 
 
 def _parts(axis: Axis, sizes: list[int], reason: str) -> list[Axis]:
+    if len(sizes) > 1 and _is_dealt_out(axis):
+        fix(axis, f"{reason}: of inputs of other sizes, it cuts elsewhere")
+        return [fixed(size, reason) for size in sizes]
     found = cut(axis, sizes, reason) if len(sizes) > 1 else [axis]
     return found if found is not None else [fixed(size, reason) for size in sizes]
+
+
+def _is_dealt_out(axis: Axis) -> bool:
+    """Whether the dimension numbers indices of an input together with others, as after flatten."""
+    factors = [factor for factor in axis if factor.size > 1]
+    return len(factors) > 1 and any("input" in atom.roles for atom in atoms(axis))
 
 
 def cut_evenly(axis: Axis, count: int, reason: str) -> list[Axis]:

@@ -236,4 +236,9 @@ KEPT = {
         "v1 = torch.cat([v0[0] @ (x0 + p0), v0[1] @ x0], 1)",
         "return v1",
     ),
+    "cut where the size of the batch says": program(
+        {"x0": "2 3 5 -> 3 3 5", "p0": "5 3"},
+        "v0 = (x0 @ p0).flatten().chunk(2, -1)[0]",
+        "return v0.sum(0, keepdim=True)",
+    ),
 }

@@ -13,7 +13,13 @@ from tests.families import FAMILIES, build
 pytest.importorskip("transformers")
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+OFTEN = ("bert", "convnext", "gpt2", "llama", "mamba", "mixtral", "opt", "swin", "t5", "vit")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
+)
 @pytest.mark.filterwarnings("ignore")
 def test_family(name: str) -> None:
     model, inputs = build(name)
