@@ -25,6 +25,8 @@ from torch import Tensor
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
+from ..inference.tracing import every_argument
+
 # Rounds, so steps that a digest looks far; changes of shape are no steps. From the queries of
 # hand-written attention it is four to its mask (product, scale, mask, what is masked with), and
 # fewer from a layer to the norm, activation, residual connection or position around it. More would
@@ -311,18 +313,9 @@ def _arguments(node: Node) -> _Arguments:
 
 def _named(node: Node) -> dict[str, Any]:
     """All arguments by name, defaults included."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
+    if getattr(node.target, "_schema", None) is None:
         return {**{str(n): value for n, value in enumerate(node.args)}, **node.kwargs}
-    result = {}
-    for number, argument in enumerate(schema.arguments):
-        if number < len(node.args):
-            result[argument.name] = node.args[number]
-        elif argument.name in node.kwargs:
-            result[argument.name] = node.kwargs[argument.name]
-        elif argument.has_default_value():
-            result[argument.name] = argument.default_value
-    return result
+    return every_argument(node)
 
 
 def _name(node: Node) -> str:

@@ -243,7 +243,7 @@ class Arguments(Mapping[str, Any]):
     """Arguments of an operation by name; which of them were looked at is noted in the node."""
 
     def __init__(self, node: Node) -> None:
-        self._values = _arguments(node)
+        self._values = every_argument(node)
         self._read: set[str] = node.meta.setdefault("read", set())
 
     def __getitem__(self, name: str) -> Any:
@@ -263,7 +263,8 @@ def arguments(node: Node) -> Arguments:
     return Arguments(node)
 
 
-def _arguments(node: Node) -> dict[str, Any]:
+def every_argument(node: Node) -> dict[str, Any]:
+    """All arguments of an operation by name, defaults included; no rule has looked at them."""
     schema = node.target._schema  # type: ignore[union-attr]
     result = {}
     for position, argument in enumerate(schema.arguments):
@@ -288,7 +289,7 @@ def overlooked(node: Node, rule: Rule) -> list[str]:
     known = {*node.meta.get("read", ()), *rule.whatever, *_SILENT, *_SHOWN}
     return [
         name
-        for name, value in _arguments(node).items()
+        for name, value in every_argument(node).items()
         if name not in known
         and not _holds_tensors(value)
         and value is not None
@@ -310,7 +311,7 @@ def _is_floating(node: Node) -> bool:
 def operation_of(node: Node) -> Operation:
     """The operation as data: its name and the numbers among its arguments."""
     name, found = name_of(node), []
-    for key, value in _arguments(node).items():
+    for key, value in every_argument(node).items():
         if key in _SILENT:
             continue
         numbers = value if isinstance(value, (list, tuple)) else [value]
