@@ -6,7 +6,7 @@ SIZE ?= 1200
 SEEDS ?= 3
 MODELS ?= dual-gmn gmn nfn-hnp flat-mlp layer-statistics
 
-.PHONY: demo test lint slow checkpoints clean
+.PHONY: demo test lint coverage slow checkpoints clean
 
 demo: .venv/installed  ## Build a population of CNNs and compare metanetworks on it.
 	$(BIN)/gmn inspect cnn-relu
@@ -14,15 +14,18 @@ demo: .venv/installed  ## Build a population of CNNs and compare metanetworks on
 	$(BIN)/gmn zoo build cnn-mnist --size $(SIZE) --seed 0 --out $(OUT)/cnn-mnist
 	$(BIN)/gmn compare $(OUT)/cnn-mnist $(addprefix -m ,$(MODELS)) --seeds $(SEEDS) --out $(OUT)/compare
 
-test: .venv/installed lint  ## Lint, types, layers, tests with coverage, README and notebooks.
-	rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered --cov-fail-under=90
+test: .venv/installed lint  ## Lint, types, layers, tests, README and notebooks.
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+coverage: .venv/installed  ## The default tests once more, counting lines: nearly twice the time.
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 slow: .venv/installed  ## The tests that take longer.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
