@@ -325,14 +325,22 @@ def _random_numbers(seed: int, devices: list[int]) -> Iterator[Any]:
     python, numpy = random.getstate(), arrays.random.get_state() if arrays else None
 
     def states() -> list[Any]:
-        of_arrays = arrays.random.get_state()[1:] if arrays else ()
-        on_devices = [torch.cuda.get_rng_state(device).tolist() for device in devices]
-        own = [torch.get_rng_state().tolist(), random.getstate()]
-        return [*own, *(v.tolist() if hasattr(v, "tolist") else v for v in of_arrays), *on_devices]
+        of_torch = [torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in devices)]
+        of_arrays = arrays.random.get_state(legacy=False)["state"] if arrays else {}
+        return [
+            random.getstate(),
+            *(state.numpy().tobytes() for state in of_torch),
+            *(v.tobytes() if hasattr(v, "tobytes") else v for v in of_arrays.values()),
+        ]
 
     with torch.random.fork_rng(devices=devices):
         try:
-            torch.manual_seed(seed)
+            # torch.manual_seed would queue a call, with a traceback, for devices that nobody uses
+            for source in (
+                torch.default_generator,
+                *(torch.cuda.default_generators[d] for d in devices),
+            ):
+                source.manual_seed(seed)
             random.seed(seed)
             if arrays:
                 arrays.random.seed(seed)
