@@ -195,6 +195,19 @@ def _cat(node: Node) -> None:
         node.args = (filled, *node.args[1:])
 
 
+def _broadcast(node: Node) -> None:
+    """``broadcast_tensors`` as one ``expand`` for each operand."""
+    shape = list(node.meta["val"][0].shape)
+    if not all(isinstance(size, int) for size in shape):
+        return
+    for user in list(node.users):
+        operand: Any = node.args[0][user.args[1]]  # type: ignore[index]
+        _replace(user, aten.expand.default, operand, shape)
+        if _alike(user, operand):
+            user.replace_all_uses_with(operand)
+            node.graph.erase_node(user)
+
+
 def _to(node: Node) -> None:
     """``_to_copy`` to another type as ``to``."""
     if (dtype := node.kwargs.get("dtype")) is not None:
@@ -245,6 +258,7 @@ _REWRITES: Mapping[str, Callable[[Node], None]] = {
     "narrow": _narrow,
     "chunk": _chunk,
     "cat": _cat,
+    "broadcast_tensors": _broadcast,
     "_to_copy": _to,
     "_native_batch_norm_legit": _batch_norm,
     "_native_batch_norm_legit_functional": _batch_norm,

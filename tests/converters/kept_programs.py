@@ -99,6 +99,11 @@ KEPT = {
         "v2 = F.conv2d(v1, p1, padding=1)",
         "return v2",
     ),
+    "weights that are broadcast to one another": program(
+        {"x0": "2 4 -> 3 4", "p0": "4", "p1": "5 1", "p2": "1 4"},
+        "v0, v1, v2 = torch.broadcast_tensors(p0, p1, p2)",
+        "return F.relu(F.linear(x0, v0 * v1)) @ v2",
+    ),
     "a weight before a norm that is an output": program(
         {"x0": "2 3 -> 3 3", "b0": "2 3", "p0": "2 4", "p1": "4"},
         "v0 = F.linear(x0, b0) @ p0",

@@ -216,6 +216,11 @@ def test_writes_and_regions_are_gone(name: str) -> None:
         (lambda: Net(lambda s, x: x.view(-1).view(3, 4)), (2, 6), ["reshape", "reshape"]),
         (lambda: Net(lambda s, x: x.narrow(1, -4, 2) + 1), (2, 6), ["slice", "add"]),
         (lambda: Net(lambda s, x: torch.add(*x.chunk(2, 1))), (2, 6), ["split", "add"]),
+        (
+            lambda: Net(lambda s, x: torch.mul(*torch.broadcast_tensors(x, x[:1]))),
+            (2, 6),
+            ["slice", "expand", "mul"],
+        ),
         (lambda: Net(lambda s, x: x.float().to(torch.float32) * 2), (2, 6), ["to", "mul"]),
         (lambda: Net(lambda s, x: torch.cat([x.new_empty(0), x]) * 2), (2, 6), ["mul"]),
     ],
