@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -123,11 +126,11 @@ def test_edits_start_at_a_hundredth_and_come_in_copies() -> None:
         assert relative_error(first, second) > 1e-3
 
 
-OPTIONS = {
-    "published": {"published": True},
-    "sinusoidal": {"positions": Sinusoidal(3)},
-    "fourier": {"fourier": FourierFeatures(4, scale=0.3)},
-    "all": {
+OPTIONS: dict[str, Callable[[], dict[str, Any]]] = {
+    "published": lambda: {"published": True},
+    "sinusoidal": lambda: {"positions": Sinusoidal(3)},
+    "fourier": lambda: {"fourier": FourierFeatures(4, scale=0.3)},
+    "all": lambda: {
         "published": True,
         "positions": Sinusoidal(3),
         "fourier": FourierFeatures(4, scale=0.3),
@@ -141,9 +144,9 @@ OPTIONS = {
 def test_laws_hold_with_options(name: str, variant: Variant, options: str) -> None:
     graph = graph_of(BY_NAME[name])
     torch.manual_seed(0)
-    net = NFN(graph.spec, (4, 3), variant, **OPTIONS[options]).double()  # type: ignore[arg-type]
+    net = NFN(graph.spec, (4, 3), variant, **OPTIONS[options]()).double()
     assert_invariant(net, graph, tolerance=1e-10)
-    assert_equivariant(editor(graph.spec, variant, **OPTIONS[options]), graph, tolerance=1e-10)
+    assert_equivariant(editor(graph.spec, variant, **OPTIONS[options]()), graph, tolerance=1e-10)
     last = adapter.chain(graph.spec)[-1].weight.parameter
     changed = graph.replace({last: graph.values[last].flip(1)})  # outputs may not move
     assert relative_error(net(changed), net(graph)) > 1e-7
