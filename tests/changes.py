@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import converters
 import gmn
+from gmn.testing import relative_error
 from tests.cases import Attention
 from tests.traced import BY_NAME, graph_of
 
@@ -110,6 +111,15 @@ def duplicate(value: Tensor) -> Tensor:
     result = value.clone()
     result[:, 1] = result[:, 0]
     return result
+
+
+def differences(
+    net: nn.Module, graph: gmn.ParameterGraph, others: Mapping[str, gmn.ParameterGraph]
+) -> list[tuple[str, float]]:
+    """How far the answer to each of the others is from the one to the graph, all in one batch."""
+    with torch.no_grad():
+        own, *answers = net(gmn.ParameterGraph.cat([graph, *others.values()])).split(len(graph))
+    return [(k, relative_error(a, own)) for k, a in zip(others, answers, strict=True)]
 
 
 every_damage = pytest.mark.parametrize("damage", [zeros, tiny, one_tiny, large, dead, duplicate])

@@ -6,8 +6,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import matplotlib.pyplot as plt
 import pytest
+import torch
 
 import baselines
 import converters
@@ -68,32 +71,39 @@ def test_notebooks_are_in_step_with_their_text(source: Path) -> None:
     )
 
 
-def execute(source: Path, folder: Path, networks: int = 1000, epochs: int = 1000) -> None:
-    """Executes a notebook, with so many networks in a zoo and epochs of a training at most."""
-    import jupytext
-    from nbclient import NotebookClient
-
-    notebook = jupytext.read(source)
-    for name, most in (("size", networks), ("epochs", epochs)):
-        for cell in notebook.cells:
-            cell.source = re.sub(
-                rf"\b{name}=(\d+)",
-                lambda found, name=name, most=most: f"{name}={min(int(found[1]), most)}",
-                cell.source,
-            )
-    NotebookClient(notebook, timeout=300, kernel_name="python3",
-                   resources={"metadata": {"path": str(folder)}}).execute()  # fmt: skip
+SHORT = {"size": 40, "epochs": 2}  # networks in a zoo, epochs of a training, at most
 
 
+def shortened(text: str) -> str:
+    return re.sub(
+        rf"\b({'|'.join(SHORT)})=(\d+)",
+        lambda found: f"{found[1]}={min(int(found[2]), SHORT[found[1]])}",
+        text,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of tensors
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_run_in_short(source: Path, tmp_path: Path) -> None:
-    execute(source, tmp_path, networks=40, epochs=2)
+def test_notebooks_run_in_short(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As programs, which saves a kernel and all imports."""
+    monkeypatch.chdir(tmp_path)
+    program = ModuleType("__main__")
+    with torch.random.fork_rng():
+        exec(compile(shortened(source.read_text()), source, "exec"), vars(program))
+    plt.close("all")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(source: Path, tmp_path: Path) -> None:
-    execute(source, tmp_path)
+    """As a kernel executes them."""
+    import jupytext
+    from nbclient import NotebookClient
+
+    NotebookClient(jupytext.read(source), timeout=300, kernel_name="python3",
+                   resources={"metadata": {"path": str(tmp_path)}}).execute()  # fmt: skip
 
 
 def test_the_page_of_rules_is_that_of_the_table() -> None:

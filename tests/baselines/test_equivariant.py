@@ -213,7 +213,7 @@ def test_transposes_and_diagonals_are_told_apart() -> None:
         assert (layer(values)[1] - layer(changed)[1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["chain", "heads"])
+@pytest.mark.parametrize("name", ["chain", pytest.param("heads", marks=pytest.mark.slow)])
 def test_compiles_in_one_piece(name: str) -> None:
     layer = EquivariantLinear(FORMS[name], FORMS[name]).double()
     values = random_values(layer.inputs, SIZES, 2)

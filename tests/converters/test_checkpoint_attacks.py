@@ -243,6 +243,7 @@ def test_bombs_of_references(content: bytes, key: str | None, tmp_path: Path) ->
         load_checkpoint(tmp_path / "a", key=key)
 
 
+@pytest.mark.slow
 def test_modules_that_hold_one_another(tmp_path: Path) -> None:
     """2^40 submodules of forty: a whole module's names are limited, too."""
     module: nn.Module = nn.Linear(2, 2)

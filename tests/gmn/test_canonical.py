@@ -248,9 +248,10 @@ def test_neurons_without_input_lose_their_output() -> None:
     assert not form["2.weight"][:, 3].any()
 
 
-def test_deep_networks() -> None:
+@pytest.mark.parametrize("depth", [8, pytest.param(30, marks=pytest.mark.slow)])
+def test_deep_networks(depth: int) -> None:
     torch.manual_seed(0)
-    model, inputs = _deep(30).double(), (torch.randn(5, 3).double(),)
+    model, inputs = _deep(depth).double(), (torch.randn(5, 3).double(),)
     spec = converters.trace(model, inputs)
     graph = gmn.ParameterGraph.from_state_dicts(spec, [model.state_dict()])
     element = symmetry.sample(spec, torch.Generator().manual_seed(1), symmetries=CONTINUOUS)

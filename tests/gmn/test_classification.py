@@ -117,6 +117,7 @@ def comparison(folder: Path) -> Comparison:
     return gmn.compare(make, MODELS, seeds=2, recipe=recipe, workers=1, progress=False)
 
 
+@pytest.mark.slow
 def test_every_installed_model_takes_classes(comparison: Comparison) -> None:
     assert {row.model for row in comparison.rows} == set(MODELS)
     accuracies = [row.mean("accuracy") for row in comparison.rows]
@@ -128,6 +129,7 @@ def test_every_installed_model_takes_classes(comparison: Comparison) -> None:
         assert 0 <= comparison.p_value(row) <= 1
 
 
+@pytest.mark.slow
 def test_everything_is_redrawn_from_json(comparison: Comparison, tmp_path: Path) -> None:
     save(comparison, tmp_path)
     again = Comparison.from_json((tmp_path / "comparison.json").read_text())

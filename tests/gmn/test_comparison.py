@@ -126,6 +126,9 @@ def test_metrics(task: AccuracyPrediction) -> None:
 MODELS = ["gmn", "nfn-hnp", "nfn-np", "flat-mlp", "layer-statistics"]
 
 
+compared = pytest.mark.xdist_group("comparison")  # one comparison for all
+
+
 @pytest.fixture(scope="module")
 def comparison(folder: Path) -> Comparison:
     return gmn.compare(
@@ -138,6 +141,7 @@ def comparison(folder: Path) -> Comparison:
     )
 
 
+@compared
 def test_comparison_has_every_model_and_seed(comparison: Comparison) -> None:
     assert {row.model for row in comparison.rows} == set(MODELS) <= set(registry.names())
     taus = [row.mean("tau") for row in comparison.rows]
@@ -151,6 +155,7 @@ def test_comparison_has_every_model_and_seed(comparison: Comparison) -> None:
     assert comparison.protocol["networks"] == {"train": 48, "val": 16, "test": 16}
 
 
+@compared
 def test_everything_is_redrawn_from_json(comparison: Comparison, tmp_path: Path) -> None:
     save(comparison, tmp_path)
     again = Comparison.from_json((tmp_path / "comparison.json").read_text())
@@ -161,6 +166,7 @@ def test_everything_is_redrawn_from_json(comparison: Comparison, tmp_path: Path)
         Comparison.from_json("{}")
 
 
+@compared
 def test_table_names_the_protocol(comparison: Comparison) -> None:
     text = str(comparison)
     for word in ("Kendall τ", "p vs best", "nfn-hnp", "48/16/16 networks", "2 seeds", "probes"):
@@ -175,6 +181,7 @@ def test_table_names_the_protocol(comparison: Comparison) -> None:
     assert len(report.scatter_plot(comparison).axes) >= 5
 
 
+@compared
 def test_one_seed_has_no_interval(comparison: Comparison) -> None:
     row = comparison.rows[0]
     single = type(row)(row.model, {"tau": [0.5]}, row.predictions[:1], row.cost, [1.0], 0.0)

@@ -14,6 +14,7 @@ from gmn.nn import DualGMN, InvariantHead
 from gmn.testing import assert_invariant, relative_error
 from tests.cases import Case
 from tests.changes import (
+    differences,
     every_damage,
     every_exchange,
     every_operation,
@@ -54,33 +55,35 @@ def test_rounds_are_invariant_too(name: str) -> None:
 @every_case
 def test_every_symmetry_alone(case: Case) -> None:
     graph, generator = graph_of(case), torch.Generator().manual_seed(0)
-    for name in graph.spec.symmetries.names:
-        moved = symmetry.only(graph.spec, name, generator).act_on_graph(graph)
-        assert difference(net(), moved, graph) <= 1e-9, name
+    moved = {
+        name: symmetry.only(graph.spec, name, generator).act_on_graph(graph)
+        for name in graph.spec.symmetries.names
+    }
+    for name, difference in differences(net(), graph, moved):
+        assert difference <= 1e-9, name
 
 
 @every_case
 def test_every_parameter_matters(case: Case) -> None:
     graph, generator = graph_of(case), torch.Generator().manual_seed(0)
     free = {t.terms[0].edge_set for t in graph.spec.translations if not _constant(graph.spec, t)}
+    changed = {}
     for edges in graph.spec.edge_sets:
         values = graph.block(edges)
         known = edges.name in free
         if edges.tied_to or known or edges.operation.name == "unused" or not values.numel():
             continue
         noise = torch.rand(values.shape, generator=generator, dtype=torch.float64) + 0.5
-        changed = graph.replace_pairs({edges.name: graph.pairs(edges) * _like(noise, graph, edges)})
-        assert difference(net(), changed, graph) > 1e-8, edges.name
+        pairs = graph.pairs(edges) * noise.reshape(graph.pairs(edges).shape)
+        changed[edges.name] = graph.replace_pairs({edges.name: pairs})
+    for name, difference in differences(net(), graph, changed):
+        assert difference > 1e-8, name
 
 
 def _constant(spec: gmn.GraphSpec, translation: gmn.spec.Translation) -> bool:
     """Whether it shifts several numbers alike, or those of several edge sets."""
     term = translation.terms[0]
     return len(translation.terms) > 1 or len(term.dims) < len(spec.edge_set(term.edge_set).dims)
-
-
-def _like(noise: Tensor, graph: gmn.ParameterGraph, edges: gmn.spec.EdgeSet) -> Tensor:
-    return noise.reshape(graph.pairs(edges).shape)
 
 
 @every_exchange

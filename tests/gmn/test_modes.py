@@ -11,7 +11,7 @@ from gmn.nn import GMN, InvariantHead
 from gmn.testing import relative_error
 from tests.traced import graph_of, read_by
 
-AT_ONCE = ("gmn", "dual-gmn", "flat-mlp", "nfn-hnp")  # others take 10 seconds each
+AT_ONCE = ("gmn", "dual-gmn", "flat-mlp")  # others take 10 seconds each
 
 
 def modules(name: str) -> nn.Module | None:

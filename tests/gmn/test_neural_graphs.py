@@ -16,6 +16,7 @@ from gmn.nn.neural_graph import neural_graph
 from gmn.testing import assert_invariant, relative_error
 from tests.cases import Case
 from tests.changes import (
+    differences,
     every_exchange,
     every_operation,
     exchanged,
@@ -64,13 +65,12 @@ def test_invariant_to_permutations(case: Case, build: Callable[[], nn.Module]) -
 @all_three
 @every_case
 def test_every_parameter_matters(case: Case, build: Callable[[], nn.Module]) -> None:
-    graph, net = graph_of(case), build()
-    for edges in graph.spec.edge_sets:
-        if not graph.values[edges.parameter].is_floating_point():
-            continue
-        changed = graph.replace({edges.parameter: graph.values[edges.parameter] + 0.3})
-        if graph.values[edges.parameter].numel():
-            assert difference(net, changed, graph) > 1e-8, edges.name
+    graph = graph_of(case)
+    read = {edges.parameter: graph.values[edges.parameter] for edges in graph.spec.edge_sets}
+    read = {name: v for name, v in read.items() if v.is_floating_point() and v.numel()}
+    changed = {name: graph.replace({name: v + 0.3}) for name, v in read.items()}
+    for name, difference in differences(build(), graph, changed):
+        assert difference > 1e-8, name
 
 
 @all_three

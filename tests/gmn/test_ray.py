@@ -55,6 +55,7 @@ def cluster() -> Iterator[Ray]:
 # --- the engine ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_jobs_are_done_and_results_are_stored_here(cluster: Ray) -> None:
     stored: list[Tensor] = []
     done = list(cluster.run_all(square, range(50), stored.append))
@@ -62,12 +63,14 @@ def test_all_jobs_are_done_and_results_are_stored_here(cluster: Ray) -> None:
     assert sorted(float(value) for value in stored) == [float(n * n) for n in range(50)]
 
 
+@pytest.mark.slow
 def test_an_error_is_the_jobs_own(cluster: Ray) -> None:
     for engine in (cluster, Processes(1)):
         with pytest.raises(zoo.ZooError, match=r"^job 3 is bad$"):
             list(engine.run_all(failing, range(5)))
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_its_worker_again_and_again_is_an_error(
     cluster: Ray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +157,7 @@ def test_an_import_is_the_same_though_a_worker_was_killed(
     assert files(there.folder) == files(here.folder)
 
 
+@pytest.mark.slow
 def test_files_that_a_worker_does_not_see_are_an_error(
     cluster: Ray, published: Path, tmp_path: Path
 ) -> None:
