@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
 import sys
 import time
@@ -103,7 +102,10 @@ def _timed(step, device: torch.device) -> float:  # type: ignore[no-untyped-def]
 
 
 def high_water(device: torch.device) -> int:
-    """Most bytes in use so far: of the allocator on CUDA, of the process elsewhere."""
+    """Most bytes in use so far: of the allocator on CUDA, of the process elsewhere.
+
+    0 on Windows, which does not say.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
@@ -111,5 +113,9 @@ def high_water(device: torch.device) -> int:
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -41,19 +42,19 @@ def _heading(comparison: Comparison, metric: str) -> str:
 
 
 def number(metric: str, value: float) -> str:
-    """A value of a metric with as many decimals as it needs.
+    """A value of a metric with as many decimals as it needs; a dash where it is undefined.
 
-    >>> number("tau", 0.51234), number("mse", 0.0123)
-    ('0.512', '0.01230')
+    >>> number("tau", 0.51234), number("mse", 0.0123), number("tau", float("nan"))
+    ('0.512', '0.01230', '–')
     """
-    return format(value, FORMATS.get(metric, ".3f"))
+    return "–" if math.isnan(value) else format(value, FORMATS.get(metric, ".3f"))
 
 
 def cells(comparison: Comparison, row: Row) -> list[str]:
     """One row of the table."""
-    several = len(row.seconds) > 1
     metrics = [
-        number(m, row.mean(m)) + (f" ± {number(m, row.interval(m))}" if several else "")
+        number(m, row.mean(m))
+        + ("" if math.isnan(row.interval(m)) else f" ± {number(m, row.interval(m))}")
         for m in row.metrics
     ]
     price = row.cost

@@ -55,7 +55,7 @@ class Run:
 
 
 def measure(job: Job) -> Cost | str:
-    """The cost of a step, or why the model cannot do the task."""
+    """The cost of a step, or why the model cannot do the task, or which package it lacks."""
     task = job.task()
     try:
         model = _model(job, task)
@@ -64,7 +64,7 @@ def measure(job: Job) -> Cost | str:
                 for part in task.split("train"):
                     model(part.graph[:1])
         return cost.measure(model, task, job.recipe.batch_size)
-    except UnsupportedArchitecture as error:
+    except (UnsupportedArchitecture, ImportError) as error:
         return str(error)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -42,13 +43,16 @@ class Row:
     shown: list[Any] = field(default_factory=list)
 
     def mean(self, metric: str) -> float:
-        """Mean over seeds."""
+        """Mean over seeds; NaN if undefined for one, as Kendall's τ is for constant answers."""
         return statistics.fmean(self.metrics[metric])
 
     def interval(self, metric: str) -> float:
-        """Half-width of the mean's 95 % confidence interval (Student's t); NaN for one seed."""
+        """Half-width of the mean's 95 % confidence interval (Student's t).
+
+        NaN for one seed, or where the mean is.
+        """
         values = self.metrics[metric]
-        if len(values) < 2:
+        if len(values) < 2 or any(map(math.isnan, values)):
             return float("nan")
         spread = statistics.stdev(values) / len(values) ** 0.5
         return float(stats.t.ppf(0.975, len(values) - 1)) * spread

@@ -22,13 +22,14 @@ from gmn.comparison.result import Comparison, Row
 from gmn.cost import Cost
 from gmn.engines import Engine, Processes
 from gmn.errors import UnsupportedArchitecture
-from gmn.tasks import Task
+from gmn.tasks import Task, task_of
 from gmn.tasks.answers import ANSWERS
 from gmn.train import Recipe
+from gmn.zoo import Zoo
 
 
 def compare(
-    task: TaskFactory,
+    task: str | Path | Zoo | Task | TaskFactory,
     models: Sequence[str] | Mapping[str, registry.Factory],
     *,
     seeds: int = 3,
@@ -42,11 +43,13 @@ def compare(
 
     Minibatches are the same for all models of a seed. Costs are measured first, one model at a
     time; then models train in ``workers`` processes of one thread each. A model that cannot read
-    these networks, or not answer the task, is left out, and the table says why.
+    these networks, or not answer the task, or needs a package that is missing, is left out, and
+    the table says why.
 
     Args:
-        task: makes the task, such as ``functools.partial(gmn.tasks.task_of, folder)``;
-            with several workers it has to be picklable.
+        task: a zoo or its folder, for the task that its labels are for; a task; or what makes
+            one, such as ``functools.partial(gmn.tasks.task_of, folder, "inr-dilation")``. With
+            several workers it has to be picklable.
         models: names of installed models (see ``gmn models``), or factories by name.
         seeds: number of seeds.
         recipe: optimisation settings; the defaults if None.
@@ -62,7 +65,8 @@ def compare(
     Raises:
         KeyError: if there is no model of a name.
         ValueError: if there are no models, or the folder holds runs of another protocol.
-        UnsupportedArchitecture: if none of the models can read these networks.
+        UnsupportedArchitecture: if none of the models can read these networks, or all need packages
+            that are missing.
         EngineError: if a worker process died, or there is no Ray cluster.
     """
     recipe = Recipe() if recipe is None else recipe
@@ -70,15 +74,16 @@ def compare(
     factories = dict(found)
     if not factories:
         raise ValueError(f"no models to compare; installed: {', '.join(registry.names())}")
-    engine, example = engine or Processes(workers), task()
+    make = _maker(task)
+    engine, example = engine or Processes(workers), make()
     truth = torch.cat([part.target for part in example.split("test")])
     protocol = _protocol(example, recipe, engine.threads)
     journal = Journal(folder, {**protocol, "truth": _fingerprint(truth)}) if folder else None
-    first = [Job(task, name, factory, 0, recipe) for name, factory in factories.items()]
+    first = [Job(make, name, factory, 0, recipe) for name, factory in factories.items()]
     costs, refused = _costs(engine, first, progress)
     if not costs:
         raise UnsupportedArchitecture("; ".join(f"{n}: {why}" for n, why in refused.items()))
-    jobs = [Job(task, n, factories[n], s, recipe) for s in range(seeds) for n in costs]
+    jobs = [Job(make, n, factories[n], s, recipe) for s in range(seeds) for n in costs]
     runs = _run_all(engine, jobs, journal, progress)
     rows = [_row(costs[name], [run for run in runs if run.model == name]) for name in costs]
     rows.sort(key=lambda row: _rank(row.mean(example.metric), example.larger_is_better))
@@ -91,6 +96,15 @@ def compare(
         baselines={name: example.test_metrics(found, truth) for name, found in baselines.items()},
         shown=_all_shown({**baselines, "target": truth}, kind.shown),
     )
+
+
+def _maker(task: str | Path | Zoo | Task | TaskFactory) -> TaskFactory:
+    """What makes the task, in other processes, too."""
+    if isinstance(task, Task):
+        return partial(type(task), task.zoo, **task.settings())
+    if isinstance(task, Zoo):
+        return partial(task_of, task.folder)
+    return partial(task_of, task) if isinstance(task, str | Path) else task
 
 
 def _rank(value: float, larger_is_better: bool) -> float:

@@ -266,6 +266,46 @@ def test_models_that_cannot_read_the_networks_are_left_out(folder: Path) -> None
         gmn.compare(make, {"only": only_relu}, recipe=recipe, workers=1)
 
 
+def lacking(spec: gmn.GraphSpec, outputs: int) -> nn.Module:
+    raise ImportError("this model needs a package: pip install package")
+
+
+def test_a_model_that_lacks_a_package_is_left_out(folder: Path) -> None:
+    make, recipe = partial(AccuracyPrediction.open, folder), Recipe(epochs=1)
+    models = {"flat-mlp": registry.find("flat-mlp"), "lacking": lacking}
+    found = gmn.compare(make, models, seeds=1, recipe=recipe, workers=1, progress=False)
+    assert [row.model for row in found.rows] == ["flat-mlp"]
+    assert "lacking is left out: this model needs a package: pip install package" in str(found)
+
+
+@compared
+def test_undefined_metrics_are_dashes(comparison: Comparison, tmp_path: Path) -> None:
+    """Kendall's τ of constant answers; for one seed of several, or for all."""
+    best, *others = comparison.rows
+    for metrics in ([0.5] * (len(best.seconds) - 1) + [math.nan], [math.nan] * len(best.seconds)):
+        constant = replace(best, model="constant", metrics={**best.metrics, "tau": metrics})
+        found = replace(comparison, rows=(*others, constant))
+        (line,) = (line for line in str(found).splitlines() if "constant" in line)
+        assert line.split()[1] == "–"
+        assert "nan" not in str(found) + found._repr_html_()
+        save(found, tmp_path)
+        assert (tmp_path / "comparison.png").stat().st_size
+        again = Comparison.from_json((tmp_path / "comparison.json").read_text())
+        assert math.isnan(again.rows[-1].mean("tau"))
+        report.bar_plot(found)
+
+
+def test_a_zoo_its_folder_and_a_task_on_it_are_compared_alike(folder: Path) -> None:
+    tasks = (str(folder), folder, gmn.zoo.open(folder), AccuracyPrediction.open(folder))
+    found = [
+        gmn.compare(
+            task, ["flat-mlp"], seeds=1, recipe=Recipe(epochs=1), workers=1, progress=False
+        ).rows[0]
+        for task in tasks
+    ]
+    assert len({row.metrics["tau"][0] for row in found}) == 1
+
+
 def test_unknown_models_are_refused(folder: Path) -> None:
     make = partial(AccuracyPrediction.open, folder)
     with pytest.raises(KeyError, match="no model is called 'oracle'; installed: dual-gmn"):
