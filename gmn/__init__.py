@@ -21,13 +21,21 @@ __all__ = [
 ]
 __version__ = version("graph-metanetworks")
 
-_ON_DEMAND = {"features", "nn", "tasks", "testing", "train", "zoo"}
+_MODULES = (
+    *("augment", "canonical", "comparison", "draw", "engines", "errors", "explain", "features"),
+    *("graph", "heat", "nn", "registry", "spec", "symmetry", "tasks", "testing", "train"),
+    *("transport", "zoo"),
+)
 
 
 def __getattr__(name: str) -> object:
     # `import gmn` stays fast and imports neither converters nor PyG.
     if name == "compare":
         return import_module("gmn.comparison").compare
-    if name in _ON_DEMAND:
+    if name in _MODULES:
         return import_module(f"gmn.{name}")
     raise AttributeError(f"module 'gmn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_MODULES, "__version__"})

@@ -185,20 +185,28 @@ class ParameterGraph:
         values = as_floating(self.values[name], self.dtype)
         return without_blocks(values) if name in self.spec.constants else values
 
-    def block(self, edges: EdgeSet) -> Tensor:
-        """The numbers of an edge set: shape (B, *edges.shape).
+    def block(self, edges: EdgeSet | str) -> Tensor:
+        """The numbers of an edge set, by itself or by its name: shape (B, *edges.shape).
 
         A view of the values where these are floating-point numbers. Integers and truth values are
         converted, masks of minus infinity are 1 where they block and 0 elsewhere, and complex
         numbers are pairs.
+
+        Raises:
+            KeyError: if there is no edge set of this name.
         """
+        edges = self.spec.edge_set(edges) if isinstance(edges, str) else edges
         return view_block(self.numbers(edges.parameter), edges)
 
-    def pairs(self, edges: EdgeSet) -> Tensor:
-        """The values of an edge set by neuron pair: shape (B, pairs, taps).
+    def pairs(self, edges: EdgeSet | str) -> Tensor:
+        """The values of an edge set, by itself or by its name: shape (B, pairs, taps).
 
         Pairs are in the order of :func:`gmn.topology.pair_index`.
+
+        Raises:
+            KeyError: if there is no edge set of this name.
         """
+        edges = self.spec.edge_set(edges) if isinstance(edges, str) else edges
         order = [0, *(1 + position for position in tap_order(edges))]
         return self.block(edges).permute(order).reshape(len(self), edges.num_pairs, edges.num_taps)
 

@@ -18,13 +18,15 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 from gmn._json import decode, encode
 from gmn.program import Program
 
 FORMAT_VERSION = 1
+T = TypeVar("T")
 
 Role = Literal["input", "hidden", "output", "ordered"]
 Port = Literal["target", "source", "both", "tap"]
@@ -374,6 +376,14 @@ class Symmetries:
         return tuple(part.name for part in parts)
 
 
+def _named(parts: Mapping[str, T], name: str, kind: str) -> T:
+    try:
+        return parts[name]
+    except KeyError:
+        near = get_close_matches(name, parts) or list(parts)[:5]
+        raise KeyError(f"no {kind} is called {name!r}; others: {', '.join(near)}") from None
+
+
 @dataclass(frozen=True, repr=False)
 class GraphSpec:
     """Structure and symmetry of one architecture. Frozen, hashable, JSON both ways.
@@ -532,19 +542,19 @@ class GraphSpec:
 
     def axis(self, name: str) -> Axis:
         """The axis of this name. Raises KeyError if there is none."""
-        return self._axes[name]
+        return _named(self._axes, name, "axis")
 
     def node_set(self, name: str) -> NodeSet:
         """The node set of this name. Raises KeyError if there is none."""
-        return self._node_sets[name]
+        return _named(self._node_sets, name, "node set")
 
     def edge_set(self, name: str) -> EdgeSet:
         """The edge set of this name. Raises KeyError if there is none."""
-        return self._edge_sets[name]
+        return _named(self._edge_sets, name, "edge set")
 
     def entry(self, name: str) -> StateEntry:
         """The state-dict entry of this name. Raises KeyError if there is none."""
-        return self._entries[name]
+        return _named(self._entries, name, "entry")
 
     def is_parameter(self, edges: EdgeSet) -> bool:
         """Whether the edge set holds learnable parameters; False for statistics and constants."""

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 KINDS = ("permutations", "exchanges", "scalings", "gauges", "translations")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Element:
     """One transformation of the parameters that leaves the function unchanged.
 
@@ -80,6 +80,17 @@ class Element:
         if graph.spec != self.spec:
             raise ValueError("this element belongs to the group of another spec")
         return graph.replace(self._act(graph.values))
+
+    def __repr__(self) -> str:
+        parts = {
+            "permutations": self.permutations,
+            "exchanges": self.exchanges,
+            "scales": self.scales,
+            "bases": self.bases,
+            "shifts": self.shifts,
+        }
+        told = ", ".join(f"{len(found)} {kind}" for kind, found in parts.items() if found)
+        return f"Element({told or 'identity'}{', after another' if self.first else ''})"
 
     def inverse(self) -> Element:
         """The element that undoes this one."""

@@ -59,6 +59,10 @@ class Task(ABC):
         """The task on the zoo in a folder; ``partial(Name.open, folder)`` pickles."""
         return cls(zoo.open(folder))
 
+    def __repr__(self) -> str:
+        sizes = [f"{name} {sum(map(len, parts))}" for name, parts in self._splits.items()]
+        return f"{type(self).__name__}({', '.join(sizes) or 'without networks'})"
+
     @property
     def zoo(self) -> Zoo:
         """The population.

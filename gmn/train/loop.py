@@ -24,7 +24,7 @@ from gmn.train.recipe import Recipe, peak_rate
 from gmn.train.run import Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """A trained model on the test split.
 
@@ -41,6 +41,10 @@ class Result:
     target: Tensor
     epoch: int
     learning_rate: float
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        return f"Result({found}; {len(self.prediction)} networks, best epoch {self.epoch})"
 
 
 Report = Callable[[float, float], None]

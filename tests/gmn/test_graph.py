@@ -209,6 +209,15 @@ def test_topology_numbers_all_neurons() -> None:
     assert topology(spec) is parts
 
 
+def test_edge_sets_go_by_name() -> None:
+    graph = graph_of(BY_NAME["mlp-relu"])
+    edges = graph.spec.edge_set("0.weight")
+    assert torch.equal(graph.block("0.weight"), graph.block(edges))
+    assert torch.equal(graph.pairs("0.weight"), graph.pairs(edges))
+    with pytest.raises(KeyError, match=r"no edge set is called '0\.weigth'; others: 0\.weight"):
+        graph.block("0.weigth")
+
+
 def test_blocks_of_strided_tensors_are_views() -> None:
     graph = graph_of(BY_NAME["cnn"])
     strided = graph.replace({"0.weight": graph.values["0.weight"].transpose(1, 2).contiguous()
