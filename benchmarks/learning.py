@@ -37,8 +37,8 @@ import gmn
 from baselines import ProbeNet
 from gmn import comparison, registry, tasks
 from gmn.augment import MovedCoordinates, Rescaled
+from gmn.comparison.report import NAMES
 from gmn.nn import DualGMN, EditHead, InvariantHead, Probes, ScaleGMN
-from gmn.report import NAMES
 from gmn.spec import GraphSpec
 from gmn.tasks.batches import Batch
 from gmn.train import Recipe, predict, train

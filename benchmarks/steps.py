@@ -26,7 +26,7 @@ import converters
 import gmn
 from benchmarks.gathered_gmn import GatheredGMN
 from gmn import registry
-from gmn.cost import MIB, high_water
+from gmn.comparison.cost import MIB, high_water
 from gmn.memory import saved_bytes
 from gmn.nn import GMN, InvariantHead
 from gmn.zoo.networks import network

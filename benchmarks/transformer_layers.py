@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from baselines.head_forms import State
 from baselines.head_layers import EquivariantLayer, InvariantLayer
-from gmn.cost import MIB
+from gmn.comparison.cost import MIB
 from gmn.memory import saved_bytes
 from tests.baselines.published_transformer_nfn import Published, Sizes, compact, values
 

@@ -23,8 +23,8 @@ __version__ = version("graph-metanetworks")
 
 _MODULES = (
     *("augment", "canonical", "comparison", "draw", "engines", "errors", "explain", "features"),
-    *("graph", "heat", "nn", "registry", "spec", "symmetry", "tasks", "testing", "train"),
-    *("transport", "zoo"),
+    *("graph", "nn", "registry", "spec", "symmetry", "tasks", "testing", "train", "transport"),
+    "zoo",
 )
 
 

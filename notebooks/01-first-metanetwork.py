@@ -120,6 +120,6 @@ comparison = gmn.compare(
 comparison
 
 # %%
-from gmn.report import scatter_plot
+from gmn.comparison.report import scatter_plot
 
 scatter_plot(comparison)

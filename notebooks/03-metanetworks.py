@@ -32,8 +32,7 @@ import torch
 
 import gmn
 from gmn import explain, registry, tasks, zoo
-from gmn.draw import draw
-from gmn.heat import heat_map
+from gmn.draw import draw, heat_map
 from gmn.nn import DualGMN, EditHead, InvariantHead, Probes
 from gmn.train import Recipe, train
 from gmn.zoo.fitting import pixel_grid

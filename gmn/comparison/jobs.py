@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from gmn import cost, registry
-from gmn.cost import Cost
+from gmn import registry
+from gmn.comparison import cost
+from gmn.comparison.cost import Cost
 from gmn.errors import UnsupportedArchitecture
 from gmn.tasks import Task
 from gmn.tasks.answers import ANSWERS

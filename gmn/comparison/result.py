@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from scipy import stats
 
-from gmn import report
-from gmn.cost import Cost
+from gmn.comparison import report
+from gmn.comparison.cost import Cost
 from gmn.tasks.answers import ANSWERS
 
 

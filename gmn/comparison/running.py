@@ -16,10 +16,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from gmn import registry
+from gmn.comparison.cost import Cost
 from gmn.comparison.jobs import Job, Run, TaskFactory, first_of, measure, train_and_test
 from gmn.comparison.journal import Journal
 from gmn.comparison.result import Comparison, Row
-from gmn.cost import Cost
 from gmn.engines import Engine, Processes
 from gmn.errors import UnsupportedArchitecture
 from gmn.tasks import Task, task_of

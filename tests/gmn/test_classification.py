@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import gmn
-from gmn import report, zoo
-from gmn.comparison import Comparison, Row, save
-from gmn.cost import Cost
+from gmn import zoo
+from gmn.comparison import Comparison, Row, report, save
+from gmn.comparison.cost import Cost
 from gmn.graph import ParameterGraph
 from gmn.tasks import AccuracyPrediction, InrClassification, task_of
 from gmn.train import Recipe, train

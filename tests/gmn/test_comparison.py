@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import gmn
-from gmn import cost, registry, report
-from gmn.comparison import Comparison, save
+from gmn import registry
+from gmn.comparison import Comparison, cost, report, save
 from gmn.tasks import AccuracyPrediction, minibatches
 from gmn.train import Recipe, predict, train
 

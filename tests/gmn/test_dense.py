@@ -9,7 +9,7 @@ from torch import Tensor
 import converters
 import gmn
 from benchmarks.gathered_gmn import GatheredGMN
-from gmn.cost import saved_bytes
+from gmn.memory import saved_bytes
 from gmn.nn import GMN, InvariantHead, dense
 from gmn.testing import relative_error
 from gmn.zoo.networks import network

@@ -8,8 +8,9 @@ from itertools import combinations
 import pytest
 from matplotlib.patches import FancyBboxPatch
 
-from gmn._layout import arrange
-from gmn.draw import MANY, draw, shorten
+from gmn.draw import draw
+from gmn.draw.layout import arrange
+from gmn.draw.network import MANY, shorten
 from tests.traced import every_case, spec_of
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import gmn
 from gmn import symmetry
+from gmn.draw.heat import heat_map, matrix
 from gmn.explain import gradient, integrated_gradients, saliency, shares
-from gmn.heat import heat_map, matrix
 from gmn.nn import DualGMN
 from gmn.nn.gmn import GMN
 from gmn.nn.heads import InvariantHead

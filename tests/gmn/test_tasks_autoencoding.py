@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import gmn
-from gmn import report, symmetry, zoo
+from gmn import symmetry, zoo
+from gmn.comparison import report
 from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph
 from gmn.stack import stack

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import gmn
-from gmn import report, zoo
-from gmn.comparison import Comparison, save
+from gmn import zoo
+from gmn.comparison import Comparison, report, save
 from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph
 from gmn.nn import EditHead

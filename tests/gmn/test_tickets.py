@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gmn import report, symmetry, zoo
-from gmn.comparison import compare
+from gmn import symmetry, zoo
+from gmn.comparison import compare, report
 from gmn.graph import ParameterGraph
 from gmn.nn import DualGMN, EditHead
 from gmn.tasks import LabelError, WinningTickets, task_of

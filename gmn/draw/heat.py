@@ -57,7 +57,7 @@ def heat_map(graph: ParameterGraph, edge_set: str, network: int = 0) -> Figure:
     Raises:
         KeyError: if the spec has no such edge set.
     """
-    from gmn._picture import Picture
+    from gmn.draw.picture import Picture
 
     values, height, width = matrix(graph, edge_set, network)
     values = values.detach().to("cpu", torch.float64)

@@ -214,7 +214,7 @@ def image_plot(comparison: Comparison) -> Figure:
 
     Every column is a network; answers are those of the first seed.
     """
-    from gmn._picture import Picture
+    from gmn.draw.picture import Picture
 
     metric = comparison.metric
     lines = {name: shown for name, shown in comparison.shown.items() if name != "target"}
@@ -252,7 +252,7 @@ def output_plot(comparison: Comparison) -> Figure:
 
 def bar_plot(comparison: Comparison) -> Figure:
     """The metrics of the models and, in grey, of what needs no model, one panel per metric."""
-    from gmn._picture import Picture
+    from gmn.draw.picture import Picture
 
     metrics = list(comparison.rows[0].metrics)
     lines: list[Row | str] = [*comparison.rows, *comparison.baselines]
@@ -295,7 +295,7 @@ def _whole_numbers() -> Locator:
 
 def _panels(comparison: Comparison) -> tuple[Figure, list[tuple[Axes, Row]]]:
     """A figure with a titled panel for each model."""
-    from gmn._picture import Picture
+    from gmn.draw.picture import Picture
 
     count = len(comparison.rows)
     across = min(count, 3)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from gmn._emphasis import Emphasis
-from gmn._layout import Place, arrange
 from gmn._print import group_name
+from gmn.draw.emphasis import Emphasis
+from gmn.draw.layout import Place, arrange
 from gmn.spec import EdgeSet, GraphSpec, NodeSet
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def draw(spec: GraphSpec, weights: Mapping[str, float] | None = None) -> Figure:
     Raises:
         ValueError: if a weight is negative, or belongs to no edge set of the spec.
     """
-    from gmn._picture import Picture
+    from gmn.draw.picture import Picture
 
     places = arrange(spec)
     left, right = -BESIDE, max(place.right for place in places.values()) * ACROSS + BESIDE
