@@ -274,16 +274,27 @@ def _agree(one: tuple[list[Cell], Labels], other: tuple[list[Cell], Labels], lab
     dim, place = list(labels).index(label), list(others).index(label)
     if _numbers(first, dim) != _numbers(second, place):
         return False
-    for a in first:
-        for b in second:
-            named = [
-                {given[d]: n for d, n in cell.key if given[d] is not None}
-                for cell, given in ((a, labels), (b, others))
-            ]
-            shared = named[0].keys() & named[1].keys()
-            if all(named[0][s] == named[1][s] for s in shared) and a.atoms[dim] != b.atoms[place]:
-                return False
-    return True
+    if not first or not second:
+        return True
+    shared = _chosen(first[0], labels).keys() & _chosen(second[0], others).keys()
+    here, there = _runs(first, labels, dim, shared), _runs(second, others, place, shared)
+    return all(len(here[key] | there[key]) == 1 for key in here.keys() & there.keys())
+
+
+def _chosen(cell: Cell, labels: Labels) -> dict[Label, int]:
+    """The terms that a part has, by label."""
+    return {labels[d]: n for d, n in cell.key if labels[d] is not None}
+
+
+def _runs(
+    parts: Sequence[Cell], labels: Labels, dim: int, shared: set[Label]
+) -> dict[tuple[int, ...], set[Any]]:
+    """What runs along a dimension, by the terms of the labels that another value has, too."""
+    found: dict[tuple[int, ...], set[Any]] = {}
+    for cell in parts:
+        chosen = _chosen(cell, labels)
+        found.setdefault(tuple(chosen[s] for s in shared), set()).add(cell.atoms[dim])
+    return found
 
 
 def _numbers(parts: Sequence[Cell], dim: int) -> set[int]:

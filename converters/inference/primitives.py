@@ -8,7 +8,7 @@ by part.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Literal
@@ -612,16 +612,32 @@ def matched(
     number: Any,
 ) -> list[tuple[Cell, Cell]]:
     """Parts of a value with the parts that they become; the choice along ``dim`` is renumbered."""
-    by_key = {cell.key: cell for cell in actions.cells(after)}
-    several = any(d == dims[dim] for key in by_key for d, _ in key)
+    parts = actions.cells(after)
+    several, having = any(d == dims[dim] for cell in parts for d, _ in cell.key), by_choices(parts)
     pairs = []
     for cell in actions.cells(before):
         chosen = number(dict(cell.key).get(dim, 0))
         if chosen is None:
             continue
         key = renumbered(cell, dims, dim, chosen if several else None)
-        pairs += [(cell, new) for k, new in by_key.items() if set(key) <= set(k)]
+        pairs += [(cell, new) for new in having(key)]
     return pairs
+
+
+def by_choices(parts: Iterable[Cell]) -> Callable[[Key], Sequence[Cell]]:
+    """What finds the parts that have the choices of a key, and maybe others besides."""
+    tables: dict[frozenset[int], dict[Key, list[Cell]]] = {}
+
+    def having(key: Key) -> Sequence[Cell]:
+        dims = frozenset(dim for dim, _ in key)
+        if dims not in tables:
+            tables[dims] = {}
+            for cell in parts:
+                chosen = tuple(pair for pair in cell.key if pair[0] in dims)
+                tables[dims].setdefault(chosen, []).append(cell)
+        return tables[dims].get(key, ())
+
+    return having
 
 
 # --- where a change of basis passes -------------------------------------------------------------

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch.fx import Node
 
 from ..inference.actions import NOTHING, Action, Actions, Field, merge_origins
-from ..inference.axes import Atom, Axis, Sum, atoms, cut, fix, fixed, size_of, unify
+from ..inference.axes import Atom, Axis, Sum, atoms, cut, fix, fixed, size_of, terms, unify
 from ..inference.cells import Cell
 from ..inference.equations import System, add
-from ..inference.primitives import choices, linear_moved, matched, renumbered, transfer
+from ..inference.primitives import by_choices, choices, linear_moved, matched, renumbered, transfer
 from ..inference.tracing import Rule, Tracing, Value, arguments, place_of, shape_of
 from ..inference.unstack import unstack
 from .pointwise import is_zero, moved
+
+MOST = 16  # parts of a dimension that slices make
 
 # --- joining ------------------------------------------------------------------------------------
 
@@ -129,8 +132,18 @@ def _parts(axis: Axis, sizes: list[int], reason: str) -> list[Axis]:
     if len(sizes) > 1 and _is_dealt_out(axis):
         fix(axis, f"{reason}: of inputs of other sizes, it cuts elsewhere")
         return [fixed(size, reason) for size in sizes]
+    if _are_too_many(axis, sizes):
+        fix(axis, f"{reason}: into more than {MOST} parts")
+        return [fixed(size, reason) for size in sizes]
     found = cut(axis, sizes, reason) if len(sizes) > 1 else [axis]
     return found if found is not None else [fixed(size, reason) for size in sizes]
+
+
+def _are_too_many(axis: Axis, sizes: list[int]) -> bool:
+    """Whether the dimension would have more parts than are told apart: work is by pairs of them."""
+    ends = set(itertools.accumulate(size_of(term) for term in terms(axis)))
+    new = set(itertools.accumulate(sizes)) - ends
+    return bool(new) and len(ends | new) > MOST
 
 
 def _is_dealt_out(axis: Axis) -> bool:
@@ -229,12 +242,12 @@ def taken(actions: Actions, operand: object, after: Value, dim: int, index: int)
     number = next(n for n, (at, length) in enumerate(found) if at <= index < at + length)
     rank = len(before)
     dims: list[int | None] = [p if p < dim else None if p == dim else p - 1 for p in range(rank)]
-    by_key = {cell.key: cell for cell in actions.cells(after)}
+    having = by_choices(actions.cells(after))
     pairs = []
     for cell in actions.cells(before):
         if dict(cell.key).get(dim, 0) == number:
             key = renumbered(cell, dims, dim, None)
-            pairs += [(cell, new) for k, new in by_key.items() if set(key) <= set(k)]
+            pairs += [(cell, new) for new in having(key)]
     return transfer(actions, actions.of(operand), pairs, dims, removed=[dim])
 
 

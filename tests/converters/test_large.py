@@ -159,6 +159,31 @@ def test_time_is_proportional_to_operations() -> None:
     assert lines[1] <= 2.1 * lines[0]
 
 
+class Rows(nn.Module):
+    """Row after row is written with what the rows before it hold, as in a scan that is unrolled."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size, self.first = size, nn.Linear(3, size * size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).view(-1, self.size, self.size)
+        for i in range(1, self.size):
+            x[:, i, :i] = x[:, i, :i] + x[:, :i, :i].sum(1)
+        return x
+
+
+@pytest.mark.slow
+def test_slices_of_many_sizes_are_no_more_than_so_many_parts() -> None:
+    """Work is by pairs of parts, and a dimension has as many as slices begin or end in it."""
+    lines = []
+    for size in (24, 48):
+        with counted_lines() as count:
+            converters.trace(Rows(size), (torch.zeros(2, 3),), experiment=False)
+        lines.append(count[0])
+    assert lines[1] <= 2.5 * lines[0]
+
+
 @pytest.mark.slow
 def test_gpt2_traces_in_time_proportional_to_layers() -> None:
     lines = []
