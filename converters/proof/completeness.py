@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -88,7 +89,8 @@ def measure(
         The counts at those of a few random weights where the fewest symmetries are missed.
 
     Raises:
-        ValueError: if the network has too many parameters, or no output depends on any.
+        ValueError: if the network has too many parameters, or outputs have no derivative with
+            respect to any.
     """
     function = _Function(model, spec)
     if len(function) > LARGEST:
@@ -274,8 +276,19 @@ def _jacobian(
         outputs = function.outputs(vector, state, inputs, run)
         if not len(outputs) or not outputs.requires_grad:
             raise ValueError("no output depends on a parameter by a derivative")
-        picked = outputs[torch.randperm(len(outputs), generator=generator)[:ROWS_OF_ONE]]
-        rows.append(_gradients(picked, vector))
+        picked = torch.randperm(len(outputs), generator=generator)[:ROWS_OF_ONE]
+        try:
+            rows.append(_gradients(outputs[picked], vector))
+        except (
+            RuntimeError
+        ):  # written in place after it was read: only forward mode knows the value
+
+            def again(
+                v: Tensor, x: Given = inputs, seed: int = run, rows: Tensor = picked
+            ) -> Tensor:
+                return function.outputs(v, state, x, seed)[rows]
+
+            rows.append(_forward_gradients(again, vector.detach()))
         run += 1
     jacobian = torch.cat(rows)
     lengths = jacobian.norm(dim=1, keepdim=True)
@@ -293,6 +306,20 @@ def _gradients(outputs: Tensor, vector: Tensor) -> Tensor:
     except RuntimeError:  # an operation whose derivative takes no batches
         rows = [torch.autograd.grad(outputs, vector, d, retain_graph=True)[0] for d in directions]
         return torch.stack(rows)
+
+
+def _forward_gradients(function: Callable[[Tensor], Tensor], vector: Tensor) -> Tensor:
+    """One row per output, column by column."""
+    columns = []
+    try:
+        with quiet(), forward_ad.dual_level():
+            for direction in torch.eye(len(vector), dtype=vector.dtype):
+                answer = forward_ad.unpack_dual(function(forward_ad.make_dual(vector, direction)))
+                missing = torch.zeros_like(answer.primal)
+                columns.append(missing if answer.tangent is None else answer.tangent)
+    except (RuntimeError, NotImplementedError) as error:
+        raise ValueError(f"the outputs cannot be differentiated: {error}") from error
+    return torch.stack(columns, dim=1)
 
 
 def _inputs(

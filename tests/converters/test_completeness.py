@@ -14,6 +14,7 @@ from converters.proof.generators import without
 from converters.proof.situations import as_given
 from gmn.spec import GraphSpec
 from tests.cases import mlp
+from tests.modules import Overwritten
 from tests.traced import BY_NAME
 
 POINTS = (torch.zeros(4, 3),)
@@ -137,3 +138,11 @@ def test_a_network_without_derivatives_is_refused() -> None:
 
     with pytest.raises(ValueError, match="no output depends on a parameter by a derivative"):
         counted(Best(), POINTS, converters.trace(Best(), POINTS))
+
+
+def test_what_is_written_over_an_activation_is_counted() -> None:
+    """Backward passes refuse it; units that are overwritten have no scale, and are not read."""
+    spec = converters.trace(Overwritten(), POINTS)
+    found = counted(Overwritten(), POINTS, spec)
+    assert (found.nullity, found.claimed, found.missed) == (5, 5, 0)
+    assert found.unread == 2 * (3 + 1 + 2)
