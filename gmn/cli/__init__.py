@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 import converters
+import gmn
 from gmn import zoo
 from gmn.cli import learning, networks, populations
 from gmn.cli.sources import UserError
@@ -14,14 +17,27 @@ from gmn.engines import EngineError
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Neural networks that read neural networks.",
 )
 app.add_typer(networks.app)
 app.add_typer(populations.app, name="zoo")
 app.add_typer(learning.app)
+
+
+def _tell(version: bool) -> None:
+    if version:
+        print(f"graph-metanetworks {gmn.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell, help="Print the version.")
+    ] = False,
+) -> None:
+    """Neural networks that read neural networks."""
 
 
 def main() -> None:

@@ -14,6 +14,11 @@ from tests.gmn.commands import run
 from tests.gmn.population import small_zoo
 
 
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"graph-metanetworks {gmn.__version__}\n"
+
+
 def test_inspect(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "inspect", "resnet") == 0
     printed = capsys.readouterr().out
