@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 import matplotlib.pyplot as plt
 import pytest
@@ -24,19 +26,22 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/writing-a-rule.md"])
-def test_pages_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def own_rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is registered meanwhile is forgotten."""
     monkeypatch.setattr(leaves, "CLASSES", dict(leaves.CLASSES))
+    with patch.dict(RULES):
+        yield
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/writing-a-rule.md"])
+@pytest.mark.usefixtures("own_rules")
+def test_pages_run(page: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert len(blocks) >= 3
     names: dict[str, object] = {"__name__": "page"}
-    before = dict(RULES)
-    try:
-        for block in blocks:
-            exec(block, names)
-    finally:
-        RULES.clear()
-        RULES.update(before)
+    for block in blocks:
+        exec(block, names)
 
 
 def test_the_readmes_first_screen_shows_both_commands() -> None:
@@ -71,7 +76,7 @@ def test_notebooks_are_in_step_with_their_text(source: Path) -> None:
     )
 
 
-SHORT = {"size": 40, "epochs": 2}  # networks in a zoo, epochs of a training, at most
+SHORT = {"size": 30, "epochs": 2}  # networks in a zoo, epochs of a training, at most
 
 
 def shortened(text: str) -> str:
@@ -82,6 +87,7 @@ def shortened(text: str) -> str:
     )
 
 
+@pytest.mark.usefixtures("own_rules")
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of tensors
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run_in_short(

@@ -14,7 +14,7 @@ from converters import CheckpointError
 from tests.families import FAMILIES, build
 
 # Those that transformers stores under other names, and one of each kind of input.
-TYPICAL = ["vit", "swin", "gpt-neox", "mixtral", "bert-classifier", "clip", "whisper", "t5"]
+TYPICAL = ["vit", "gpt-neox", "mixtral", "whisper"]
 REST = [pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name not in TYPICAL]
 
 

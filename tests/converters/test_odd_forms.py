@@ -179,7 +179,9 @@ FORMS: dict[str, Odd] = {
 }
 
 
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
+@pytest.mark.parametrize(
+    "bias", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["bias", "no-bias"]
+)
 @pytest.mark.parametrize("name", FORMS)
 def test_nothing_false_is_claimed(name: str, bias: bool) -> None:
     torch.manual_seed(0)

@@ -24,6 +24,7 @@ def test_a_file_of_options_and_arguments(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert gmn.zoo.open(tmp_path / "a").manifest["seed"] == 5
 
 
+@pytest.mark.slow
 def test_the_command_line_goes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = settings(tmp_path, f"size: 4\nworkers: 1\nout: {tmp_path / 'a'}\n")
     assert run(monkeypatch, "zoo", "build", "cnn-digits", "--config", file, "--size", "2") == 0

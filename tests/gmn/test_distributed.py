@@ -51,6 +51,7 @@ def log_of(path: Path) -> list[list[float]]:
     return [[float(value) for value in row.values()] for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_losses_and_predictions_are_those_of_one_process(
     name: str, folder: Path, together: Path, found: list[dict[str, Any]], tmp_path: Path
@@ -71,6 +72,7 @@ def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_processes_hold_the_same_bits_and_one_of_them_writes(
     together: Path, found: list[dict[str, Any]]
 ) -> None:
@@ -81,6 +83,7 @@ def test_processes_hold_the_same_bits_and_one_of_them_writes(
         assert files == ["log.csv", "run.pt"]
 
 
+@pytest.mark.slow
 def test_dropout_differs_between_processes_and_goes_on_after_a_stop(
     together: Path, found: list[dict[str, Any]]
 ) -> None:
@@ -91,6 +94,7 @@ def test_dropout_differs_between_processes_and_goes_on_after_a_stop(
     assert not torch.equal(found[0]["chance"], found[1]["chance"])
 
 
+@pytest.mark.slow
 def test_what_cannot_be_split_is_refused_and_every_process_stops(
     found: list[dict[str, Any]],
 ) -> None:

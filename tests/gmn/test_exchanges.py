@@ -31,7 +31,10 @@ NETS = {
 }
 WHOLE = (DualGMN,)  # invariant to all continuous symmetries
 alike = pytest.mark.parametrize("case", branches.ALIKE, ids=lambda case: case.name)
-every_net = pytest.mark.parametrize("name", NETS)
+OFTEN = ("GMN", "DualGMN")  # others among the slow tests
+every_net = pytest.mark.parametrize(
+    "name", [n if n in OFTEN else pytest.param(n, marks=pytest.mark.slow) for n in NETS]
+)
 
 
 @cache

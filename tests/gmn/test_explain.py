@@ -147,6 +147,7 @@ def test_all_saliency_is_on_what_was_read() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_training_moves_saliency_to_what_matters() -> None:
     """A GMN learns the mean of the first layer's biases, which says nothing of other weights."""
     torch.manual_seed(0)
