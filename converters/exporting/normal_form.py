@@ -108,7 +108,8 @@ def _same_as(node: Node) -> Node | None:
 
 
 def _filled(parts: Any) -> list[Node]:
-    return [part for part in parts if 0 not in part.meta["val"].shape]
+    # A size that depends on values is no number, and may not be compared with one.
+    return [p for p in parts if all(not isinstance(n, int) or n for n in p.meta["val"].shape)]
 
 
 def _is_on(args: tuple[Any, ...]) -> bool:

@@ -46,7 +46,20 @@ RULES: dict[str, Rule] = {
 
 def rule_of(node: Node) -> Rule | None:
     """The rule of an operation; None if it has none."""
-    return RULES.get(name_of(node))
+    return _OF_NUMBERS if _is_of_numbers(node) else RULES.get(name_of(node))
+
+
+_OF_NUMBERS = Rule(
+    pointwise.no_axes, pointwise.nothing, "everything; what made the numbers of tensors is pinned"
+)
+
+
+def _is_of_numbers(node: Node) -> bool:
+    """Whether it is a function of Python that computes a number, such as a size, from numbers."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return False
+    numbers = (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
+    return all(isinstance(n.meta.get("val"), numbers) for n in (node, *node.all_input_nodes))
 
 
 def register(operation: Any, rule: Rule) -> None:

@@ -567,7 +567,7 @@ RULES = {
     ),
     **dict.fromkeys(
         ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_size"),
-        Rule(no_axes, nothing, "everything; it only checks"),
+        Rule(no_axes, nothing, "everything; it only checks", whatever=("dim",)),
     ),
     **dict.fromkeys(
         ("softmax", "log_softmax", "_softmax", "_log_softmax"),
