@@ -21,7 +21,7 @@ from ..inference.tracing import (
     place_of,
     shape_of,
 )
-from .pointwise import fixed_all, is_zero, pinned_all
+from .pointwise import aligned, fixed_all, is_zero, pinned_all
 
 _REASON = "picking entries by number tells positions apart"
 
@@ -38,8 +38,10 @@ def _index_axes(trace: Tracing, node: Node) -> Value:
     new = len(shape_of(node)) - len(kept)
     together = picked == list(range(picked[0], picked[-1] + 1))
     start = picked[0] if together else 0
-    sizes = shape_of(node)[start : start + new]
-    return [*kept[:start], *(fixed(size, _REASON) for size in sizes), *kept[start:]]
+    found = aligned(
+        [trace.axes(indices[p]) for p in picked], shape_of(node)[start : start + new], _REASON
+    )
+    return [*kept[:start], *found, *kept[start:]]
 
 
 def _dim(node: Node) -> int:

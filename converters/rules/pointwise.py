@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -59,8 +59,12 @@ def broadcast_axes(trace: Tracing, node: Node) -> Value:
     A dimension of one index that comes from an input is stretched along an axis only because the
     example is so small; other inputs would number that axis, so it keeps its order.
     """
-    shape, reason = shape_of(node), place_of(node)
     operands = [trace.axes(operand) for operand in node.all_input_nodes]
+    return aligned(operands, shape_of(node), place_of(node))
+
+
+def aligned(operands: Sequence[Value], shape: Sequence[int], reason: str) -> Value:
+    """The dimensions of a shape, each of all operands that have it, aligned from the right."""
     result: Value = []
     for position in range(len(shape)):
         from_right = len(shape) - position
