@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import torch
 from torch.fx import Node
 
 from ..inference.actions import NOTHING, Action, Actions, Labels
@@ -38,9 +39,12 @@ def _index_axes(trace: Tracing, node: Node) -> Value:
     new = len(shape_of(node)) - len(kept)
     together = picked == list(range(picked[0], picked[-1] + 1))
     start = picked[0] if together else 0
-    found = aligned(
-        [trace.axes(indices[p]) for p in picked], shape_of(node)[start : start + new], _REASON
-    )
+    sizes = shape_of(node)[start : start + new]
+    masks = (torch.bool, torch.uint8)
+    if any(indices[place].meta["val"].dtype in masks for place in picked):  # as many as hold
+        found = [fixed(size, _REASON) for size in sizes]
+    else:
+        found = aligned([trace.axes(indices[place]) for place in picked], sizes, _REASON)
     return [*kept[:start], *found, *kept[start:]]
 
 

@@ -69,7 +69,8 @@ def aligned(operands: Sequence[Value], shape: Sequence[int], reason: str) -> Val
     for position in range(len(shape)):
         from_right = len(shape) - position
         axes = [axes[-from_right] for axes in operands if len(axes) >= from_right]
-        joined = _join([a for a in axes if size_of(a) == shape[position]], reason)
+        same = [axis for axis in axes if size_of(axis) == shape[position]]
+        joined = _join(same, reason) if same else fixed(shape[position], reason)
         if shape[position] > 1 and any(_is_of_input(a) for a in axes if size_of(a) == 1):
             fix(joined, "the example has one index where other inputs may have several")
         result.append(joined)
@@ -81,8 +82,6 @@ def _is_of_input(axis: Axis) -> bool:
 
 
 def _join(axes: list[Axis], reason: str) -> Axis:
-    if not axes:
-        return fixed(1, reason)
     for axis in axes[1:]:
         unify(axes[0], axis, reason)
     return axes[0]

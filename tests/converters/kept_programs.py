@@ -99,6 +99,17 @@ KEPT = {
         "v2 = F.conv2d(v1, p1, padding=1)",
         "return v2",
     ),
+    "rows picked for the one token of an example": program(
+        {"x0": "2 1 5 -> 3 5 5", "p0": "2 3", "p1": "4 3", "p2": "4 4"},
+        "v0 = F.linear(p0[(x0.select(-1, 0) > 0).long()], p1)",
+        "return F.scaled_dot_product_attention(v0 @ p2, v0, v0, is_causal=True)",
+    ),
+    "entries picked by two numbers for the one token of an example": program(
+        {"x0": "2 1 5 -> 3 5 5", "p0": "2 2 4", "p1": "4 4"},
+        "v0 = (x0.select(-1, 0) > 0).long()",
+        "v1 = p0[v0, v0.flip(0)]",
+        "return torch.softmax(v1 @ p1, 1) * v1",
+    ),
     "weights that are broadcast to one another": program(
         {"x0": "2 4 -> 3 4", "p0": "4", "p1": "5 1", "p2": "1 4"},
         "v0, v1, v2 = torch.broadcast_tensors(p0, p1, p2)",
