@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import converters
-import gmn
-from gmn import zoo
+from gmn import __version__, zoo
 from gmn.cli import learning, networks, populations
 from gmn.cli.sources import UserError
 from gmn.engines import EngineError
@@ -27,7 +26,7 @@ app.add_typer(learning.app)
 
 def _tell(version: bool) -> None:
     if version:
-        print(f"graph-metanetworks {gmn.__version__}")
+        print(f"graph-metanetworks {__version__}")
         raise typer.Exit
 
 
