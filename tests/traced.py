@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from functools import cache
 
 import pytest
+from _pytest.mark import ParameterSet
 
 import converters
 import gmn
@@ -29,12 +31,28 @@ def read_by(model: str) -> Case:
     return BY_NAME["transformer" if model.startswith("transformer-nfn") else "cnn"]
 
 
-LONG = "recurrent-bidirectional"  # takes several times as long as any other
-every_case = pytest.mark.parametrize(
-    "case",
-    [pytest.param(c, marks=pytest.mark.slow) if c.name == LONG else c for c in CASES],
-    ids=lambda case: case.name,
-)
+# Every operation, kind of edge and kind of symmetry at least once (test_laws says so).
+# fmt: off
+COVERING = frozenset({
+    "mlp-relu", "mlp-sine", "single-layer", "scalar-hidden", "cnn-flatten", "cnn-unequal-kernels",
+    "cnn-1d", "cnn-regrouped", "cnn-depthwise", "resnet", "tied-transpose", "decoder", "unused",
+    "attention-packed", "transformer", "transformer-rms", "packed-gate", "group-norm", "prelu",
+    "recurrent-lstm", "recurrent-gru", "recurrent-tanh", "stepped-gru", "stepped-relu", "bilinear",
+    "u-net", "places", "picked", "fused", "read-twice",
+})
+# fmt: on
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 chains = pytest.mark.parametrize(
     "case", [case for case in CASES if case.chain], ids=lambda case: case.name
 )
+
+
+def slow_beyond(cases: Iterable[Case], default: Container[str] = COVERING) -> list[ParameterSet]:
+    """All cases as parameters of a test, those outside `default` among the slow ones."""
+    return [
+        pytest.param(case, marks=() if case.name in default else pytest.mark.slow, id=case.name)
+        for case in cases
+    ]
+
+
+covering_cases = pytest.mark.parametrize("case", slow_beyond(CASES))

@@ -19,14 +19,14 @@ from gmn.testing import assert_equivariant, assert_invariant, relative_error
 from tests.baselines.orbits import orbits_of_pairs
 from tests.baselines.ranks import rank_of
 from tests.cases import CASES, Attention, Case, PreActivation, TiedHidden
-from tests.traced import BY_NAME, graph_of, spec_of
+from tests.traced import BY_NAME, graph_of, slow_beyond, spec_of
 
 # Activations do not matter to permutations: one MLP stands for all.
 ACTIVATIONS = {c.name for c in CASES if c.name.startswith("mlp-")} - {"mlp-relu", "mlp-no-bias"}
 DIFFERENT = [case for case in CASES if case.name not in ACTIVATIONS]
 MOVING = [case for case in DIFFERENT if spec_of(case.name).symmetries.permutations]
 BIGGEST_COUNTED = 700
-different = pytest.mark.parametrize("case", MOVING, ids=lambda case: case.name)
+different = pytest.mark.parametrize("case", slow_beyond(MOVING))
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import gmn
 from gmn import symmetry
 from gmn.testing import assert_covers, assert_same_function
 from tests.cases import Case
-from tests.traced import every_case, graph_of, spec_of
+from tests.traced import BY_NAME, COVERING, every_case, graph_of, spec_of
 
 
 @every_case
@@ -79,3 +79,19 @@ def test_acting_on_a_graph_is_acting_on_its_states(case: Case) -> None:
     for number in range(len(graph)):
         for name, value in element.act(graph.to_state_dict(number)).items():
             torch.testing.assert_close(moved.values[name][number], value, rtol=1e-13, atol=1e-13)
+
+
+def _kinds(spec: gmn.GraphSpec) -> set[str]:
+    """What laws of metanetworks may depend on."""
+    names = {kind for e in spec.edge_sets for kind in (e.kind, e.operation.name)}
+    names |= {scaling.domain for scaling in spec.scalings}
+    forms = {f"{e.diagonal} {e.tied_to is None} {len(e.dims)}" for e in spec.edge_sets}
+    groups = {n for n in ("gauges", "translations", "exchanges") if getattr(spec, n)}
+    return names | forms | groups
+
+
+def test_covering_cases_hold_every_kind() -> None:
+    """But for cells in steps, which take several times as long as any other."""
+    kinds = {name: _kinds(spec_of(name)) for name in BY_NAME}
+    covered = set().union(*(kinds[name] for name in COVERING))
+    assert set().union(*kinds.values()) - covered == {"lstm_cell"}

@@ -15,7 +15,7 @@ from gmn.canonical import balanced, canonical, with_positive_signs, without_shif
 from gmn.spec import GraphSpec
 from gmn.testing import assert_same_function
 from tests.cases import CASES, Case
-from tests.traced import BY_NAME, graph_of, spec_of
+from tests.traced import BY_NAME, graph_of, slow_beyond, spec_of
 
 
 def _additive(spec: GraphSpec) -> list[str]:
@@ -31,13 +31,13 @@ def _distance(one: gmn.ParameterGraph, other: gmn.ParameterGraph) -> float:
 SHIFTED = [case for case in CASES if _additive(spec_of(case.name))]
 CONTINUOUS = ("scalings", "gauges", "translations")
 MOVED = [case for case in CASES if spec_of(case.name).symmetries.followed]
-by_name = pytest.mark.parametrize("case", MOVED, ids=lambda case: case.name)
+by_name = pytest.mark.parametrize("case", slow_beyond(MOVED))
 
 
 # --- what may be added --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", SHIFTED, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", slow_beyond(SHIFTED))
 def test_shifted_networks_have_one_form(case: Case) -> None:
     graph = graph_of(case)
     expected = without_shifts(graph)
@@ -48,7 +48,7 @@ def test_shifted_networks_have_one_form(case: Case) -> None:
         assert _distance(without_shifts(moved), expected) < 1e-12, name
 
 
-@pytest.mark.parametrize("case", SHIFTED, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", slow_beyond(SHIFTED))
 def test_taking_out_shifts_keeps_the_function(case: Case) -> None:
     graph = graph_of(case)
     before, after = graph.to_state_dict(1), without_shifts(graph).to_state_dict(1)

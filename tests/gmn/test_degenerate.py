@@ -12,7 +12,7 @@ from gmn.nn import GMN, InvariantHead, NeuralGraphGNN, NeuralGraphTransformer
 from gmn.testing import assert_invariant
 from tests.cases import Case
 from tests.changes import every_damage
-from tests.traced import BY_NAME, every_case, graph_of
+from tests.traced import BY_NAME, covering_cases, graph_of
 
 
 def graph_metanetwork() -> nn.Module:
@@ -33,7 +33,7 @@ every_net = pytest.mark.parametrize(
 
 
 @every_net
-@every_case
+@covering_cases
 def test_single_precision(case: Case, build: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     graph = graph_of(case).to(dtype=torch.float32)

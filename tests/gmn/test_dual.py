@@ -23,7 +23,7 @@ from tests.changes import (
     with_heads,
     with_operation,
 )
-from tests.traced import BY_NAME, every_case, graph_of
+from tests.traced import BY_NAME, covering_cases, graph_of
 
 
 def net(hidden: int = 16, depth: int = 2, recompute: bool = False) -> DualGMN:
@@ -36,7 +36,7 @@ def difference(net: nn.Module, one: gmn.ParameterGraph, other: gmn.ParameterGrap
         return relative_error(net(one), net(other))
 
 
-@every_case
+@covering_cases
 def test_invariant_to_the_whole_group(case: Case) -> None:
     assert_invariant(net(), graph_of(case), scalings=True)
 
@@ -52,7 +52,7 @@ def test_rounds_are_invariant_too(name: str) -> None:
         )
 
 
-@every_case
+@covering_cases
 def test_every_symmetry_alone(case: Case) -> None:
     graph, generator = graph_of(case), torch.Generator().manual_seed(0)
     moved = {
@@ -63,7 +63,7 @@ def test_every_symmetry_alone(case: Case) -> None:
         assert difference <= 1e-9, name
 
 
-@every_case
+@covering_cases
 def test_every_parameter_matters(case: Case) -> None:
     graph, generator = graph_of(case), torch.Generator().manual_seed(0)
     free = {t.terms[0].edge_set for t in graph.spec.translations if not _constant(graph.spec, t)}

@@ -19,7 +19,7 @@ from gmn.stack import StackedGraph, stack
 from gmn.testing import assert_invariant
 from gmn.topology import tap_positions
 from tests.cases import Case
-from tests.traced import BY_NAME, every_case, graph_of
+from tests.traced import BY_NAME, covering_cases, graph_of
 
 FORMS = [Raw(), FanIn(), SignLog()]
 by_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: type(form).__name__)
@@ -33,7 +33,7 @@ def _net(values: features.ValueFeatures | None = None) -> GMN:
 # --- values -------------------------------------------------------------------------------------
 
 
-@every_case
+@covering_cases
 def test_every_edge_set_has_finite_values(case: Case) -> None:
     graph = graph_of(case)
     for edges in graph.spec.edge_sets:

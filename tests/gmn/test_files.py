@@ -11,10 +11,10 @@ from torch import nn
 
 import converters
 import gmn
-from tests.traced import every_case, spec_of
+from tests.traced import covering_cases, spec_of
 
 
-@every_case
+@covering_cases
 def test_round_trip(case, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     spec = spec_of(case.name)
     states = [case.model(seed).state_dict() for seed in range(2)]

@@ -14,7 +14,7 @@ import converters
 import gmn
 from gmn.topology import pair_index, tap_positions, topology
 from tests.memory import allocated
-from tests.traced import BY_NAME, every_case, graph_of, spec_of
+from tests.traced import BY_NAME, covering_cases, graph_of, spec_of
 
 
 def state_of(name: str = "cnn") -> dict[str, torch.Tensor]:
@@ -166,7 +166,7 @@ def test_refuses_tied_entries_that_differ() -> None:
         graph_from(state, name="tied-hidden")
 
 
-@every_case
+@covering_cases
 def test_pairs_and_their_inverse(case) -> None:  # type: ignore[no-untyped-def]
     graph = graph_of(case)
     own = [edges for edges in graph.spec.edge_sets if edges.tied_to is None]

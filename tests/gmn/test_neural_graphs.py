@@ -24,7 +24,7 @@ from tests.changes import (
     with_heads,
     with_operation,
 )
-from tests.traced import BY_NAME, every_case, graph_of
+from tests.traced import BY_NAME, covering_cases, graph_of
 
 
 def gnn(reverse: bool = True, recompute: bool = False) -> nn.Module:
@@ -57,13 +57,13 @@ def difference(net: nn.Module, one: gmn.ParameterGraph, other: gmn.ParameterGrap
 
 
 @all_three
-@every_case
+@covering_cases
 def test_invariant_to_permutations(case: Case, build: Callable[[], nn.Module]) -> None:
     assert_invariant(build(), graph_of(case), symmetries={"permutations"})
 
 
 @all_three
-@every_case
+@covering_cases
 def test_every_parameter_matters(case: Case, build: Callable[[], nn.Module]) -> None:
     graph = graph_of(case)
     read = {edges.parameter: graph.values[edges.parameter] for edges in graph.spec.edge_sets}

@@ -23,7 +23,7 @@ from tests.changes import (
     with_heads,
     with_operation,
 )
-from tests.traced import BY_NAME, every_case, graph_of, spec_of
+from tests.traced import BY_NAME, covering_cases, graph_of, spec_of
 
 
 def gmn_net(outputs: int = 3) -> GMN:
@@ -31,12 +31,12 @@ def gmn_net(outputs: int = 3) -> GMN:
     return GMN(hidden=12, depth=2, head=InvariantHead(outputs)).double()
 
 
-@every_case
+@covering_cases
 def test_invariant_on_every_architecture(case: Case) -> None:
     assert_invariant(gmn_net(), graph_of(case))
 
 
-@every_case
+@covering_cases
 def test_every_parameter_matters(case: Case) -> None:
     """Each entry of the state dict that is an edge set moves the answer."""
     graph = graph_of(case)

@@ -16,7 +16,7 @@ from gmn.nn.scale_blocks import EdgeUpdate, Kind, ReScaleEq, ScaleEq, ScaleInv, 
 from gmn.testing import assert_invariant, relative_error
 from tests.cases import CASES, Case
 from tests.changes import differences, every_damage, every_operation, one_tiny, with_operation
-from tests.traced import BY_NAME, graph_of
+from tests.traced import BY_NAME, graph_of, slow_beyond
 
 CLAIMED = {"permutations", "scalings", "translations"}
 REFUSED = {  # a node set whose scale no weight undoes
@@ -28,7 +28,7 @@ REFUSED = {  # a node set whose scale no weight undoes
     **{"scalar-hidden": "conv", "reparametrised": "first.parametrizations.weight"},
 }
 supported = pytest.mark.parametrize(
-    "case", [case for case in CASES if case.name not in REFUSED], ids=lambda case: case.name
+    "case", slow_beyond(case for case in CASES if case.name not in REFUSED)
 )
 refused = pytest.mark.parametrize(("name", "nodes"), REFUSED.items(), ids=lambda text: text)
 both = pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])

@@ -25,15 +25,10 @@ from gmn.transport.trees import tree_sliced_pairs
 from gmn.zoo.networks import network
 from gmn.zoo.widen import widen
 from tests.cases import CASES, Case
-from tests.traced import BY_NAME, graph_of
+from tests.traced import BY_NAME, graph_of, slow_beyond
 
 FEW = ["mlp-relu", "mlp-sine", "cnn"]
-FAST = [case for case in CASES if case.name in FEW]
-cases = pytest.mark.parametrize(
-    "case",
-    [*FAST, *(pytest.param(c, marks=pytest.mark.slow) for c in CASES if c not in FAST)],
-    ids=lambda case: case.name,
-)
+cases = pytest.mark.parametrize("case", slow_beyond(CASES, default=FEW))
 kinds = pytest.mark.parametrize("kind", ["sliced", "tree", "sobolev", "assignment"])
 
 
