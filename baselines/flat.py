@@ -14,10 +14,11 @@ from gmn.features import fan_in
 from gmn.graph import ParameterGraph
 from gmn.nn import EditHead
 from gmn.nn.edge_edits import Edits, editable
+from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import EdgeSet, GraphSpec
 
 
-class FlatMLP(nn.Module):
+class FlatMLP(Metanetwork):
     """Flattens every edge set, in the spec's order, into one vector for an MLP.
 
     It has no symmetry: permuting hidden neurons changes its answer. Edits are as many numbers in a
@@ -29,10 +30,12 @@ class FlatMLP(nn.Module):
         head: length of the answer, or an ``EditHead``.
     """
 
+    symmetries = ()
+
     def __init__(
         self, spec: GraphSpec, hidden: Sequence[int] = (256, 256), head: int | EditHead = 1
     ) -> None:
-        super().__init__()
+        super().__init__(head)
         self.edits = Edits(head.copies) if isinstance(head, EditHead) else None
         changed = sum(edges.size for edges in editable(spec))
         outputs = head.copies * changed if isinstance(head, EditHead) else head

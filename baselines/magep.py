@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead
+from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import GraphSpec
 
 from .scaled import Editor, Form, ScaledChain, ScaledLinear, activate, by_power, mlp_head
 
 
-class MAGEP(nn.Module):
+class MAGEP(Metanetwork):
     """Polynomial layers that commute with permutations and scales of hidden neurons, and an MLP.
 
     A first linear layer turns kernels into channels, as published: polynomials see learned mixtures
@@ -52,6 +53,7 @@ class MAGEP(nn.Module):
         UnsupportedArchitecture: if the networks are not chains, or hidden neurons have no scales.
     """
 
+    symmetries = ("permutations", "scalings")
     learning_rate = 1e-3
 
     def __init__(
@@ -62,7 +64,7 @@ class MAGEP(nn.Module):
         invariants: int = 20,
         odd: Callable[[Tensor], Tensor] = torch.tanh,
     ) -> None:
-        super().__init__()
+        super().__init__(head)
         self.chain = chain = ScaledChain.of(spec, type(self).__name__)
         self.odd = odd
         kernels, features = chain.forms(1, chain.taps), chain.forms(channels[0], [1] * chain.depth)

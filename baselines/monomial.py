@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead
+from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import GraphSpec
 
 from .scaled import (
@@ -28,7 +29,7 @@ from .scaled import (
 )
 
 
-class MonomialNFN(nn.Module):
+class MonomialNFN(Metanetwork):
     """Linear layers that commute with permutations and scales of hidden neurons, and an MLP.
 
     The scale of every hidden neuron is positive or a sign, as the spec of the networks says, node
@@ -68,6 +69,7 @@ class MonomialNFN(nn.Module):
         UnsupportedArchitecture: if the networks are not chains, or hidden neurons have no scales.
     """
 
+    symmetries = ("permutations", "scalings")
     learning_rate = 1e-3
 
     def __init__(
@@ -78,7 +80,7 @@ class MonomialNFN(nn.Module):
         odd: Callable[[Tensor], Tensor] = torch.tanh,
         published: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(head)
         self.chain = ScaledChain.of(spec, type(self).__name__)
         self.odd = odd
         stages = [self.chain.forms(count, self.chain.taps) for count in (1, *channels)]

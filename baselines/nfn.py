@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead
+from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import GraphSpec
 
 from . import adapter
@@ -22,7 +23,7 @@ from .equivariant import EquivariantLinear, Feature, Restriction
 Variant = Literal["NP", "HNP", "DWS"]
 
 
-class NFN(nn.Module):
+class NFN(Metanetwork):
     """Equivariant linear layers on weights and biases, and an invariant or an equivariant head.
 
     ``HNP`` commutes with permutations of hidden neurons: the input axis of the first weight, the
@@ -62,6 +63,7 @@ class NFN(nn.Module):
     """
 
     scales: Tensor
+    symmetries = ("permutations",)
     learning_rate = 1e-3
 
     def __init__(
@@ -74,7 +76,7 @@ class NFN(nn.Module):
         positions: Positions | None = None,
         fourier: FourierFeatures | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(head)
         self.shapes = adapter.shapes(spec)
         self.variant = variant
         self.fourier = fourier

@@ -11,6 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead
+from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import GraphSpec
 
 from . import adapter
@@ -130,7 +131,7 @@ class _Block(nn.Module):
         return [a + b for a, b in zip(values, changes, strict=True)]
 
 
-class NFT(nn.Module):
+class NFT(Metanetwork):
     """Blocks of attention between weights, and an invariant or an equivariant head.
 
     Commutes with permutations of the neurons of all layers; learned positions of input and output
@@ -160,6 +161,7 @@ class NFT(nn.Module):
     """
 
     scales: Tensor
+    symmetries = ("permutations",)
     learning_rate = 1e-3
 
     def __init__(
@@ -171,7 +173,7 @@ class NFT(nn.Module):
         head: int | nn.Module | EditHead = 1,
         fourier: FourierFeatures | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(head)
         self.shapes = adapter.shapes(spec)
         self.fourier = fourier
         width, layers = 1 if fourier is None else fourier.channels, len(self.shapes)

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
+from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.probes import Probes
+from gmn.symmetry import KINDS
 
 
-class ProbeNet(nn.Module):
+class ProbeNet(Metanetwork):
     """An MLP on the outputs of networks for learned inputs.
 
     A sober reference for metanetworks that read weights: the answers alone, whatever computed them,
@@ -25,6 +27,7 @@ class ProbeNet(nn.Module):
     Source: probing with learned inputs as in Herrmann et al. (2024) and Kahana et al. (2025).
     """
 
+    symmetries = KINDS
     learning_rate = 3e-3
 
     def __init__(self, probes: Probes, answers: int, outputs: int = 1, hidden: int = 256) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gmn.features import fan_in
 from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead
+from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import Axis, Dim, EdgeSet, GraphSpec
 from gmn.topology import view_block
 
@@ -138,7 +139,7 @@ def _parents(
     return tuple(found)
 
 
-class UNF(nn.Module):
+class UNF(Metanetwork):
     """The maximal equivariant linear layers of the permutation group of any architecture.
 
     Every parameter tensor is a feature over the movable axes that index it: residual streams,
@@ -168,6 +169,7 @@ class UNF(nn.Module):
         learning_rate: a good peak for :func:`gmn.train.train`.
     """
 
+    symmetries = ("permutations",)
     learning_rate = 1e-3
 
     def __init__(
@@ -177,7 +179,7 @@ class UNF(nn.Module):
         head: int | nn.Module | EditHead = 1,
         fold: int = 64,
     ) -> None:
-        super().__init__()
+        super().__init__(head)
         self.fold = fold
         blocks = blocks_of(spec, fold)
         self.form = _form(blocks)

@@ -4,6 +4,7 @@ from gmn.nn.dual import DualGMN
 from gmn.nn.editing import EditHead
 from gmn.nn.gmn import GMN
 from gmn.nn.heads import InvariantHead
+from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.mixed import read_all
 from gmn.nn.neural_graph_gnn import NeuralGraphGNN
 from gmn.nn.neural_graph_transformer import NeuralGraphTransformer
@@ -15,6 +16,7 @@ __all__ = [
     "DualGMN",
     "EditHead",
     "InvariantHead",
+    "Metanetwork",
     "NeuralGraphGNN",
     "NeuralGraphTransformer",
     "Probes",

@@ -12,6 +12,7 @@ from gmn.canonical import without_shifts
 from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead, Editor
 from gmn.nn.heads import InvariantHead, NodeReadout
+from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.pairing import Pairing, pairs_of
 from gmn.nn.plan import RANKS, Codes, Plan, Raised, Step, plan_of
 from gmn.nn.probes import Listening, Probes
@@ -19,9 +20,10 @@ from gmn.nn.recompute import run
 from gmn.nn.slots import Port
 from gmn.nn.stream import Blocks, blocks_of
 from gmn.spec import EdgeSet
+from gmn.symmetry import KINDS
 
 
-class DualGMN(nn.Module):
+class DualGMN(Metanetwork):
     """A metanetwork invariant to every symmetry of its spec, at the cost of matrix products.
 
     Every node set carries, for each unit of its neurons, channels ``x`` that transform like the
@@ -53,6 +55,7 @@ class DualGMN(nn.Module):
         recompute: whether layers are computed again in the backward pass instead of kept.
     """
 
+    symmetries = KINDS
     learning_rate = 3e-3
 
     def __init__(
@@ -64,7 +67,7 @@ class DualGMN(nn.Module):
         sweeps: bool = True,
         recompute: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(head)
         self.recompute = recompute
         self.probes = probes
         self.listening = None if probes is None else Listening(hidden, probes.count)

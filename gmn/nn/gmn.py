@@ -15,13 +15,14 @@ from gmn.nn.edge_edits import EdgeReadout, Edits, editable
 from gmn.nn.editing import EditHead
 from gmn.nn.groups import Groups, groups_of
 from gmn.nn.heads import InvariantHead
+from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.recompute import run
 from gmn.nn.sparse import SparseExecutor, sparse_executor
 
 Executor = Literal["dense", "sparse"]
 
 
-class GMN(nn.Module):
+class GMN(Metanetwork):
     """Message passing on parameter graphs with node, edge and global states.
 
     Every layer computes, with MLPs φ (section 2.2 of the paper)::
@@ -57,6 +58,7 @@ class GMN(nn.Module):
         learning_rate: a good peak for :func:`gmn.train.train`.
     """
 
+    symmetries = ("permutations", "exchanges")
     learning_rate = 5e-3
 
     def __init__(
@@ -68,7 +70,7 @@ class GMN(nn.Module):
         features: ValueFeatures | None = None,
         recompute: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(head)
         self.executor = executor
         self.recompute = recompute
         self.encoder = Encoder(hidden, FanIn() if features is None else features)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead
 from gmn.nn.heads import InvariantHead, RoleReadout
+from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.neural_graph import (
     NeuralGraph,
     NeuralGraphEditor,
@@ -26,7 +27,7 @@ AGGREGATORS = 4
 USUAL_LOG_DEGREE = math.log(17)
 
 
-class NeuralGraphGNN(nn.Module):
+class NeuralGraphGNN(Metanetwork):
     """Principal neighbourhood aggregation with messages that edges modulate (FiLM).
 
     One layer, with edge states e and node states x, for an edge from j to i::
@@ -57,6 +58,7 @@ class NeuralGraphGNN(nn.Module):
         learning_rate: that of the paper.
     """
 
+    symmetries = ("permutations", "exchanges")
     learning_rate = 1e-3
 
     def __init__(
@@ -68,7 +70,7 @@ class NeuralGraphGNN(nn.Module):
         reverse: bool = True,
         recompute: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(head)
         self.reverse, self.recompute = reverse, recompute
         head = InvariantHead() if head is None else head
         self.encoder = NeuralGraphEncoder(hidden, edge_hidden)

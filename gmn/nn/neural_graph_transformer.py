@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead
 from gmn.nn.heads import InvariantHead, RoleReadout
+from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.neural_graph import (
     NeuralGraph,
     NeuralGraphEditor,
@@ -21,7 +22,7 @@ from gmn.nn.neural_graph import (
 from gmn.nn.recompute import run
 
 
-class NeuralGraphTransformer(nn.Module):
+class NeuralGraphTransformer(Metanetwork):
     """Attention whose queries, keys and values read edges, along real edges only.
 
     One layer, with edge states e and node states x, for an edge from j to i::
@@ -54,6 +55,7 @@ class NeuralGraphTransformer(nn.Module):
         ValueError: if the heads do not divide the attention's channels.
     """
 
+    symmetries = ("permutations", "exchanges")
     learning_rate = 1e-3
 
     def __init__(
@@ -66,7 +68,7 @@ class NeuralGraphTransformer(nn.Module):
         heads: int = 8,
         recompute: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(head)
         if attention % heads:
             raise ValueError(f"{heads} heads do not divide {attention} channels of attention")
         self.recompute = recompute

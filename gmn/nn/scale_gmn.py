@@ -12,6 +12,7 @@ from gmn.canonical import without_shifts
 from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead
 from gmn.nn.heads import InvariantHead, RoleReadout
+from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.neural_graph import DEPTH_FEATURES, depth_codes, group_means, mlp
 from gmn.nn.recompute import run
 from gmn.nn.scale_blocks import (
@@ -29,7 +30,7 @@ from gmn.nn.scaled_graph import ScaledGraph, Values, scaled_graph
 State = tuple[Tensor, Tensor | None, Tensor]  # x, y and edges
 
 
-class ScaleGMN(nn.Module):
+class ScaleGMN(Metanetwork):
     """Message passing that commutes with the scales and signs of neurons.
 
     Features ``x`` of a neuron scale as it does (``q``), those of an edge from i to j as its weight
@@ -75,6 +76,7 @@ class ScaleGMN(nn.Module):
         learning_rate: that of the paper.
     """
 
+    symmetries = ("permutations", "exchanges", "scalings", "translations")
     learning_rate = 1e-3
 
     def __init__(
@@ -85,7 +87,7 @@ class ScaleGMN(nn.Module):
         bidirectional: bool = False,
         recompute: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(head)
         self.recompute = recompute
         self.encoder = _Encoder(hidden, bidirectional)
         self.layers = nn.ModuleList(

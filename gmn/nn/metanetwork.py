@@ -1,0 +1,42 @@
+"""What all metanetworks share: they say what they are invariant to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from torch import nn
+
+from gmn.nn.editing import EditHead
+from gmn.symmetry import KINDS
+
+
+class Metanetwork(nn.Module):
+    """A network from parameter graphs to answers.
+
+    Answers of shape (B, outputs) do not change when symmetries of the networks act on their
+    parameters; edited networks move along. :class:`gmn.testing.MetanetworkLaws` holds a model
+    against what it declares here.
+
+    Args:
+        head: what it answers with; an :class:`gmn.nn.EditHead` makes it equivariant.
+
+    Attributes:
+        symmetries: the parts of a spec's group that it respects, of :data:`gmn.symmetry.KINDS`.
+        learning_rate: a good peak for :func:`gmn.train.train`.
+        equivariant: whether it answers with edited networks.
+    """
+
+    symmetries: Collection[str] = ()
+    learning_rate = 1e-3
+
+    def __init__(self, head: object = None) -> None:
+        super().__init__()
+        self.equivariant = isinstance(head, EditHead)
+
+    def __repr__(self) -> str:
+        """One line; ``print(*model.named_modules())`` for the parts."""
+        numbers = sum(parameter.numel() for parameter in self.parameters())
+        kinds = [kind for kind in KINDS if kind in self.symmetries]
+        listed = " and ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
+        verb = "equivariant" if self.equivariant else "invariant"
+        return f"{type(self).__name__}: {numbers:,} parameters, {verb} to {listed or 'nothing'}"
