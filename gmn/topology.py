@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from gmn.spec import EdgeSet, Exchange, GraphSpec
+from gmn.spec import Axis, EdgeSet, Exchange, GraphSpec
 from gmn.values import as_real
 
 MAX_TAP_DIMS = 3
@@ -101,20 +102,17 @@ def pair_index(spec: GraphSpec, edges: EdgeSet) -> Tensor:
 def memberships(spec: GraphSpec) -> Tensor:
     """Which neurons belong together although no edge says so: those of one head, of one group.
 
-    An axis that others are nested in (heads of units) numbers groups of neurons, in every node set
-    that has it. After those come branches that may trade places, each with the neurons of its own:
-    an expert with its output of the router.
+    An axis of :func:`grouping_axes` numbers groups of neurons, in every node set that has it. After
+    those come branches that may trade places, each with the neurons of its own: an expert with its
+    output of the router.
 
     Returns:
         Long tensor of shape (2, M): neuron, and group that it belongs to; cached, so treat it as
         read-only.
     """
-    outer = {name for axis in spec.axes for name in axis.within}
     first, groups = {}, 0
-    for axis in spec.axes:
-        if axis.name in outer:
-            parents = math.prod(spec.axis(name).size for name in axis.within)
-            first[axis.name], groups = groups, groups + parents * axis.size
+    for axis, count in grouping_axes(spec):
+        first[axis.name], groups = groups, groups + count
     found, start = [torch.zeros(2, 0, dtype=torch.long)], 0
     for nodes in spec.node_sets:
         grids = torch.meshgrid(*map(torch.arange, nodes.shape), indexing="ij")
@@ -135,6 +133,21 @@ def memberships(spec: GraphSpec) -> Tensor:
             found.append(torch.stack([members, torch.full_like(members, group)]))
         groups += len(exchange.branches)
     return torch.cat(found, dim=1)
+
+
+def grouping_axes(spec: GraphSpec) -> list[tuple[Axis, int]]:
+    """Axes whose indices stand for groups of neurons, and how many groups each makes.
+
+    They are those that others are nested in (heads of units), and those that several node sets
+    have (the factors of a bilinear layer, and its pairs of them), unless their order is fixed.
+    """
+    outer = {name for axis in spec.axes for name in axis.within}
+    owners = Counter(name for nodes in spec.node_sets for name in set(nodes.axes))
+    return [
+        (axis, axis.size * math.prod(spec.axis(name).size for name in axis.within))
+        for axis in spec.axes
+        if axis.name in outer or (axis.movable and owners[axis.name] > 1)
+    ]
 
 
 def own_node_sets(spec: GraphSpec, exchange: Exchange) -> list[list[int]]:

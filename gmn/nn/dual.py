@@ -72,9 +72,13 @@ class DualGMN(Metanetwork):
         self.probes = probes
         self.listening = None if probes is None else Listening(hidden, probes.count)
         self.encoder = _Encoder(hidden, depth)
-        self.layers = nn.ModuleList(_Layer(hidden, sweeps) for _ in range(depth))
         head = InvariantHead() if head is None else head
         edits = head.copies if isinstance(head, EditHead) else 0
+        # Nobody reads the channels after the last layer, but an editor.
+        self.layers = nn.ModuleList(
+            _Layer(hidden, sweeps, last=not edits and number == depth - 1)
+            for number in range(depth)
+        )
         self.editors = nn.ModuleList(Editor(hidden) for _ in range(edits))
         self.readout = None if isinstance(head, EditHead) else NodeReadout(hidden, head.outputs)
 
@@ -143,7 +147,7 @@ class _Encoder(nn.Module):
 class _Layer(nn.Module):
     """Messages forward and backward, invariants, and the update of all channels."""
 
-    def __init__(self, hidden: int, sweeps: bool) -> None:
+    def __init__(self, hidden: int, sweeps: bool, last: bool) -> None:
         super().__init__()
         self.sweeps = sweeps
         channels = hidden // 2
@@ -161,9 +165,11 @@ class _Layer(nn.Module):
         self.own, self.group, self.whole = (nn.Linear(hidden, hidden) for _ in range(3))
         self.pairing = Pairing(hidden, channels)
         self.out = nn.Linear(hidden, hidden)
-        self.gates, self.free = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
+        self.gates = None if last else nn.Linear(hidden, hidden)
+        self.free = None if last else nn.Linear(hidden, hidden)
         self.fact = nn.Linear(channels, hidden, bias=False)
-        nn.init.constant_(self.gates.bias, 2.0)  # open at first
+        if self.gates is not None:
+            nn.init.constant_(self.gates.bias, 2.0)  # open at first
         self.summary = nn.Sequential(
             nn.LayerNorm(2 * hidden), nn.Linear(2 * hidden, hidden), nn.SiLU(),
             nn.Linear(hidden, hidden),
@@ -196,10 +202,12 @@ class _Layer(nn.Module):
         if pairs := pairs_of(plan.spec, h.device):
             update = update + self.pairing(pairs, seen)
         h = h + self.out(nn.functional.silu(update))
+        summary = summary + self.summary(torch.cat([summary, h.mean(dim=1)], dim=-1))
+        if self.gates is None or self.free is None:
+            return x, y, h, summary
         at_rows = plan.level(plan.to_rows(h))
         gate_x, gate_y = self.gates(at_rows).sigmoid().chunk(2, dim=-1)
         free_x, free_y = (self.free(at_rows) * plan.free.to(h)).chunk(2, dim=-1)
-        summary = summary + self.summary(torch.cat([summary, h.mean(dim=1)], dim=-1))
         return x * gate_x + free_x, y * gate_y + free_y, h, summary
 
     def _invariants(self, plan: Plan, x: Tensor, y: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ small differences is lost among rounding errors. Here differences count in units
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gmn.spec import GraphSpec
-from gmn.topology import memberships, own_node_sets
+from gmn.topology import grouping_axes, memberships, own_node_sets
 
 SMALLEST = 1e-6  # differences between groups below this size fade out
 
@@ -105,13 +104,8 @@ def _kinds_of_groups(spec: GraphSpec) -> Tensor:
 
     Groups are in the order of :func:`gmn.topology.memberships`.
     """
-    outer = {name for axis in spec.axes for name in axis.within}
-    sizes = [
-        axis.size * math.prod(spec.axis(name).size for name in axis.within)
-        if axis.name in outer
-        else 0
-        for axis in spec.axes
-    ]
+    counts = {axis.name: count for axis, count in grouping_axes(spec)}
+    sizes = [counts.get(axis.name, 0) for axis in spec.axes]
     sizes += [len(exchange.branches) for exchange in spec.exchanges]
     return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes, dtype=torch.long))
 

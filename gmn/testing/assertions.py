@@ -1,4 +1,4 @@
-"""The laws of this library, as assertions that work on anybody's models."""
+"""The laws of this library, one assertion each."""
 
 from __future__ import annotations
 
