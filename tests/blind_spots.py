@@ -20,6 +20,7 @@ from gmn.nn import GMN, DualGMN, InvariantHead, NeuralGraphGNN, NeuralGraphTrans
 from gmn.testing import relative_error
 
 Forward = Callable[["Net", Tensor], Tensor]
+Change = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 TOKENS, WIDTH, COUNT = 4, 8, 2  # COUNT: heads of attention
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "GMN": GMN,
@@ -61,7 +62,7 @@ class Pair:
     one: Callable[[], nn.Module]
     other: Callable[[], nn.Module]
     inputs: Callable[[], Tensor]
-    change: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
+    change: Change | None = None
 
     def models(self) -> tuple[nn.Module, nn.Module]:
         """Both in evaluation mode, float64, with random weights and statistics."""
@@ -351,7 +352,39 @@ def _other_values(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**state, **moved, "o.weight": state["o.weight"][:, order]}
 
 
-# Which queries and keys go with which values.
+def grouped() -> Net:
+    """Attention with twice as many queries as keys and values, without biases."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        q = m.q(x).unflatten(-1, (COUNT, 2, -1)).movedim(1, 3)  # (B, keys, queries of each, T, d)
+        k, v = (part(x).unflatten(-1, (COUNT, 1, -1)).movedim(1, 3) for part in (m.k, m.v))
+        mixed = (q @ k.transpose(-1, -2)).softmax(-1) @ v
+        return m.o(mixed.movedim(3, 1).flatten(2))
+
+    sizes = {"q": (WIDTH, WIDTH), "k": (WIDTH, WIDTH // 2), "v": (WIDTH, WIDTH // 2)}
+    parts = {name: nn.Linear(*size, bias=False) for name, size in sizes.items()}
+    return Net(forward, **parts, o=nn.Linear(WIDTH, WIDTH))
+
+
+def bilinear() -> Net:
+    """A bilinear layer on two hidden layers."""
+    parts = {"a": nn.Linear(5, 4), "b": nn.Linear(5, 3), "w": nn.Bilinear(4, 3, WIDTH)}
+    return Net(
+        lambda m, x: m.o(m.w(m.a(x).relu(), m.b(x).tanh()).relu()), **parts, o=nn.Linear(WIDTH, 3)
+    )
+
+
+def _turned(name: str, shape: tuple[int, ...], dim: int) -> Change:
+    """The order of one dimension of a parameter, turned round."""
+
+    def change(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        moved = state[name].reshape(shape).flip(dim).reshape(state[name].shape)
+        return {**state, name: moved}
+
+    return change
+
+
+# Neurons that no edge joins, but an axis that they share.
 HEADS = Pair(
     "queries of other values",
     attention(softmax()),
@@ -359,6 +392,17 @@ HEADS = Pair(
     tokens,
     _other_values,
 )
+SHARED = [
+    HEADS,
+    Pair(
+        "queries of a group, elsewhere in the output",
+        grouped,
+        grouped,
+        tokens,
+        _turned("q.weight", (COUNT, 2, WIDTH // 4, WIDTH), 1),
+    ),
+    Pair("factors of other pairs", bilinear, bilinear, vectors, _turned("w.weight", (8, 4, 3), 1)),
+]
 
 
 @torch.no_grad()

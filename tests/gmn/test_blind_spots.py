@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.blind_spots import BUFFERS, COMPUTED, HEADS, MODELS, Pair, changes
+from tests.blind_spots import BUFFERS, COMPUTED, HEADS, MODELS, SHARED, Pair, changes
 
 REFUSED = "ScaleGMN"  # products of neurons, norms and attention
 
@@ -27,6 +27,8 @@ def test_dual_gmn_sees_which_queries_go_with_which_values() -> None:
         assert float((one - other).abs().max() / one.abs().max()) > 1e-3
 
 
-def test_others_see_it_too() -> None:
-    found = {model: change for model, change in changes(HEADS).items() if model != REFUSED}
+@pytest.mark.parametrize("pair", SHARED, ids=lambda pair: pair.name)
+def test_neurons_of_a_shared_axis_go_together(pair: Pair) -> None:
+    assert pair.difference() > 1e-2
+    found = {model: change for model, change in changes(pair).items() if model != REFUSED}
     assert min(change or 0.0 for change in found.values()) > 1e-6
