@@ -29,14 +29,16 @@ class MetanetworkLaws:
                 return Mine(hidden=16, head=head)
 
     where ``Mine`` has an attribute ``symmetries`` (or else the test class has). Laws that a model
-    does not claim are declared, not deleted: ``notices = ()`` for one that reads weights alone.
+    does not claim are declared, not deleted: ``notices = ("parameters", "neurons")`` for one that
+    reads weights alone.
 
     Attributes:
         names: architectures to test on; several tests run once for each.
         symmetries: what answers are invariant to, of :data:`gmn.symmetry.KINDS`; None for the
             model's own ``symmetries``.
-        notices: what besides weights the model must see: ``"operations"`` (stride, padding,
-            activation), ``"routes"`` (which weight holds queries, keys or values).
+        notices: what the model must see: every one of the ``"parameters"``; which ``"neurons"``
+            of a weight are those of the next; ``"operations"`` (stride, padding, activation);
+            ``"roles"`` (which weight holds queries, keys or values).
         edits: whether ``build`` also takes an :class:`gmn.nn.EditHead`.
         tolerance: largest relative change of an answer by what should not change it, in float64.
         smallest: least relative change of an answer by what should.
@@ -44,7 +46,7 @@ class MetanetworkLaws:
 
     names: Sequence[str] = tuple(NETWORKS)
     symmetries: Collection[str] | None = None
-    notices: Collection[str] = ("operations", "routes")
+    notices: Collection[str] = ("parameters", "neurons", "operations", "roles")
     edits = True
     tolerance = 1e-9
     smallest = 1e-10
@@ -96,7 +98,8 @@ class MetanetworkLaws:
         """In the type of its inputs, and invariant as far as that type goes."""
         graph = self.graph(name).to(dtype=torch.float32)
         net = self._net(graph.spec).float()
-        assert net(graph).dtype == torch.float32
+        found = net(graph).dtype
+        assert found == torch.float32, f"answers networks in float32 in {found}"
         assert_invariant(net, graph, symmetries=self._claims(net), tolerance=1e-4)
 
     def test_a_batch_is_its_networks(self, name: str) -> None:
@@ -105,26 +108,30 @@ class MetanetworkLaws:
         net = self._net(graph.spec)
         with torch.no_grad():
             alone = torch.cat([net(graph[number : number + 1]) for number in range(3)])
-            assert relative_error(net(graph), alone) <= self.tolerance
+            change = relative_error(net(graph), alone)
+        assert change <= self.tolerance, (
+            f"other networks of a batch change an answer by {change:.1e}"
+        )
 
     # --- what must ---
 
     def test_every_parameter_matters(self, name: str) -> None:
         """But for those that a claimed symmetry may set to anything."""
-        graph, generator = self.graph(name), torch.Generator().manual_seed(0)
-        net = self._net(graph.spec)
-        changed = {}
-        for edges in _read(graph, self._claims(net)):
-            values = graph.pairs(edges)
-            noise = torch.rand(values.shape, generator=generator, dtype=torch.float64) + 0.5
-            changed[edges.name] = graph.replace_pairs({edges.name: values * noise})
-        self._assert_noticed(net, graph, changed)
+        if "parameters" in self.notices:
+            graph, generator = self.graph(name), torch.Generator().manual_seed(0)
+            net = self._net(graph.spec)
+            changed = {}
+            for edges in _read(graph, self._claims(net)):
+                values = graph.pairs(edges)
+                noise = torch.rand(values.shape, generator=generator, dtype=torch.float64) + 0.5
+                changed[edges.name] = graph.replace_pairs({edges.name: values * noise})
+            self._assert_noticed(net, graph, changed)
 
     def test_one_sided_permutations_are_noticed(self, name: str) -> None:
         """Neurons that move in one weight, but not in those that read or write them."""
-        graph = self.graph(name)
-        net = self._net(graph.spec)
-        self._assert_noticed(net, graph, dict(_one_sided(graph)))
+        if "neurons" in self.notices:
+            graph = self.graph(name)
+            self._assert_noticed(self._net(graph.spec), graph, dict(_one_sided(graph)))
 
     def test_other_operations_are_noticed(self) -> None:
         """Equal weights, another function."""
@@ -134,7 +141,7 @@ class MetanetworkLaws:
 
     def test_exchanged_roles_are_noticed(self) -> None:
         """Weights of queries, keys and values that trade places."""
-        if "routes" in self.notices:
+        if "roles" in self.notices:
             graph, exchanged = with_roles()
             self._assert_noticed(self._net(graph.spec), graph, exchanged)
 
@@ -191,8 +198,8 @@ class MetanetworkLaws:
         with torch.no_grad():
             expected = net(graph)
             other.load_state_dict(net.state_dict())
-            assert torch.equal(other(graph), expected)
-            assert torch.equal(copy.deepcopy(net)(graph), expected)
+            assert torch.equal(other(graph), expected), "its state dict does not hold all of it"
+            assert torch.equal(copy.deepcopy(net)(graph), expected), "a copy answers otherwise"
 
     # --- how ---
 

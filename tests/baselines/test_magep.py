@@ -279,25 +279,11 @@ def test_gradients_reach_all_weights_and_parameters() -> None:
         assert bool(parameter.grad.abs().sum() > 0), name
 
 
-def test_a_batch_is_its_networks() -> None:
-    graph = graph_of("cnn", networks=3)
-    net = reader(graph.spec)
-    torch.testing.assert_close(net(graph), torch.cat([net(graph[i]) for i in range(3)]))
-
-
 def test_edits_come_one_after_the_other() -> None:
     graph = graph_of("cnn", networks=3)
     both = editor(graph.spec, copies=2)(graph)
     assert len(both) == 6
     assert relative_error(changes(both[3:], graph), changes(both[:3], graph)) > 0.1
-
-
-def test_saves_and_loads() -> None:
-    graph = graph_of("cnn")
-    net = reader(graph.spec)
-    other = MAGEP(graph.spec, channels=(4, 3, 2), invariants=5).double()
-    other.load_state_dict(net.state_dict())
-    assert torch.equal(net(graph), other(graph))
 
 
 def test_head_may_be_a_module() -> None:

@@ -244,12 +244,6 @@ def test_memory_of_the_published_configuration() -> None:
     assert sum(saved.values()) / 2**20 < 6.9
 
 
-def test_a_batch_is_its_networks() -> None:
-    graph = graph_of("cnn", networks=3)
-    net = reader(graph.spec)
-    torch.testing.assert_close(net(graph), torch.cat([net(graph[i]) for i in range(3)]))
-
-
 def test_edits_come_one_after_the_other() -> None:
     graph = graph_of("cnn", networks=3)
     net = editor(graph.spec, copies=2)
@@ -290,13 +284,6 @@ def test_networks_of_zeros_have_finite_gradients(name: str) -> None:
     net(gmn.ParameterGraph(graph.spec, values)).sum().backward()
     tensors = [*values.values(), *net.parameters()]
     assert all(bool(t.grad.isfinite().all()) for t in tensors if t.grad is not None)
-
-
-def test_saves_and_loads() -> None:
-    graph = graph_of("cnn")
-    net, other = reader(graph.spec), MonomialNFN(graph.spec, channels=(4, 3)).double()
-    other.load_state_dict(net.state_dict())
-    assert torch.equal(net(graph), other(graph))
 
 
 def test_head_may_be_a_module() -> None:

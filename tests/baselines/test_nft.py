@@ -7,13 +7,11 @@ import torch
 from torch import Tensor, nn
 
 import gmn
-from baselines import UnsupportedArchitecture, adapter
+from baselines import UnsupportedArchitecture
 from baselines.encodings import FourierFeatures
 from baselines.nft import NFT, WeightAttention
-from gmn.nn import EditHead
-from gmn.testing import assert_equivariant, assert_invariant, relative_error
-from tests.cases import Case
-from tests.traced import BY_NAME, chains, graph_of, spec_of
+from gmn.testing import assert_invariant, relative_error
+from tests.traced import BY_NAME, graph_of, spec_of
 
 WIDTHS = (2, 5, 4, 3)
 
@@ -114,40 +112,6 @@ def test_heads_divide_channels() -> None:
         WeightAttention(8, 3)
 
 
-@chains
-def test_invariant(case: Case) -> None:
-    graph = graph_of(case)
-    assert_invariant(nft(graph.spec), graph, tolerance=1e-10)
-
-
-@chains
-def test_edits_are_equivariant(case: Case) -> None:
-    graph = graph_of(case)
-    net = NFT(graph.spec, 8, 2, 2, EditHead()).double()
-    with torch.no_grad():
-        net.edits.size.fill_(1.0)
-    assert_equivariant(net, graph, tolerance=1e-10)
-    edited = net(graph)
-    assert all((edited.values[n] != v).all() for n, v in graph.values.items())
-
-
-@pytest.mark.parametrize("name", ["mlp-tanh", "cnn", "cnn-flatten", "two-layers", "single-layer"])
-def test_notices_what_changes_the_function(name: str) -> None:
-    graph = graph_of(BY_NAME[name])
-    net = nft(graph.spec)
-    links = adapter.chain(graph.spec)
-    first, last = links[0].weight.parameter, links[-1].weight.parameter
-    one_entry = graph.values[first].clone()
-    one_entry.view(len(graph), -1)[:, 0] += 1
-    changes = {
-        "one entry": graph.replace({first: one_entry}),
-        "hidden neurons on one side": graph.replace({first: graph.values[first].flip(1)}),
-        "outputs": graph.replace({last: graph.values[last].flip(1)}),
-    }
-    for what, changed in changes.items():
-        assert relative_error(net(changed), net(graph)) > 1e-7, what
-
-
 def test_constant_networks_have_finite_gradients() -> None:
     """The norm has an epsilon: entries without spread over channels do not divide by zero."""
     graph = graph_of(BY_NAME["cnn"])
@@ -169,24 +133,11 @@ def test_fourier_features_are_read() -> None:
         assert relative_error(net(graph), before) > 1e-6
 
 
-def test_a_batch_is_its_networks() -> None:
-    graph = graph_of(BY_NAME["cnn"], networks=3)
-    net = nft(graph.spec)
-    torch.testing.assert_close(net(graph), torch.cat([net(graph[i]) for i in range(3)]))
-
-
 def test_head_may_be_a_module() -> None:
     spec = spec_of("cnn")
     pooled = NFT(spec, 8, 1, 2).pooled
     net = NFT(spec, 8, 1, 2, nn.Linear(pooled, 7)).double()
     assert net(graph_of(BY_NAME["cnn"])).shape == (2, 7)
-
-
-def test_saves_and_loads() -> None:
-    graph = graph_of(BY_NAME["cnn"])
-    net, other = nft(graph.spec), nft(graph.spec)
-    other.load_state_dict(net.state_dict())
-    assert torch.equal(net(graph), other(graph))
 
 
 def test_other_layers_are_refused() -> None:
