@@ -110,7 +110,7 @@ class MetanetworkLaws:
             alone = torch.cat([net(graph[number : number + 1]) for number in range(3)])
             change = relative_error(net(graph), alone)
         assert change <= self.tolerance, (
-            f"other networks of a batch change an answer by {change:.1e}"
+            f"other networks of a batch change answers by {change:.1e}"
         )
 
     # --- what must ---

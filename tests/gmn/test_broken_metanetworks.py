@@ -60,10 +60,10 @@ class HasAnIdlePart(Broken):
 class ForgetsItsState(Broken):
     def __init__(self) -> None:
         super().__init__()
-        self.noise = torch.randn(3).double()
+        self.noise = torch.randn(3)
 
     def forward(self, graph: ParameterGraph) -> Tensor:
-        return self.sound(graph) + self.noise
+        return self.sound(graph) + self.noise.to(graph.dtype)
 
 
 class Laws(MetanetworkLaws):
