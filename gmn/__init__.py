@@ -1,12 +1,35 @@
 """Graph metanetworks: neural networks whose inputs are neural networks."""
 
 from importlib import import_module
-from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from gmn import symmetry
-from gmn.files import GraphFileError, load, save
-from gmn.graph import ParameterGraph, StateDictError
-from gmn.spec import GraphSpec, SpecError
+if TYPE_CHECKING:
+    from gmn import (  # noqa: F401 (checkers see that gmn.zoo is a module)
+        augment,
+        canonical,
+        comparison,
+        draw,
+        engines,
+        errors,
+        explain,
+        features,
+        graph,
+        nn,
+        registry,
+        spec,
+        symmetry,
+        tasks,
+        testing,
+        train,
+        transport,
+        zoo,
+    )
+    from gmn.comparison import compare
+    from gmn.files import GraphFileError, load, save
+    from gmn.graph import ParameterGraph, StateDictError
+    from gmn.spec import GraphSpec, SpecError
+
+    __version__: str
 
 __all__ = [
     "GraphFileError",
@@ -19,21 +42,32 @@ __all__ = [
     "save",
     "symmetry",
 ]
-__version__ = version("graph-metanetworks")
 
 _MODULES = (
     *("augment", "canonical", "comparison", "draw", "engines", "errors", "explain", "features"),
     *("graph", "nn", "registry", "spec", "symmetry", "tasks", "testing", "train", "transport"),
     "zoo",
 )
+_PLACES = {
+    "GraphFileError": "gmn.files",
+    "GraphSpec": "gmn.spec",
+    "ParameterGraph": "gmn.graph",
+    "SpecError": "gmn.spec",
+    "StateDictError": "gmn.graph",
+    "compare": "gmn.comparison",
+    "load": "gmn.files",
+    "save": "gmn.files",
+}
 
 
 def __getattr__(name: str) -> object:
-    # `import gmn` stays fast and imports neither converters nor PyG.
-    if name == "compare":
-        return import_module("gmn.comparison").compare
+    # Nothing is imported before it is used, so that `gmn --help` does not wait for torch.
     if name in _MODULES:
         return import_module(f"gmn.{name}")
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
+    if name == "__version__":
+        return import_module("importlib.metadata").version("graph-metanetworks")
     raise AttributeError(f"module 'gmn' has no attribute {name!r}")
 
 

@@ -1,7 +1,15 @@
-"""What metanetworks of all packages raise when they cannot read a network."""
+"""Errors of all packages that need no import of what raises them."""
 
 from __future__ import annotations
 
 
 class UnsupportedArchitecture(ValueError):
     """An architecture breaks an assumption of a method; the message names where, and which."""
+
+
+class ZooError(Exception):
+    """A zoo's files are missing, damaged, in use, or belong to another zoo."""
+
+
+class EngineError(RuntimeError):
+    """Jobs cannot be run: Ray is not installed or not there, or a worker process died."""

@@ -127,10 +127,18 @@ def test_one_checkout() -> None:
     assert len(places) == 1, f"another package shadows ours: {places}"
 
 
-def test_importing_gmn_is_light() -> None:
-    code = (
-        "import sys, gmn; print([m for m in ('converters', 'baselines', 'torch_geometric', "
-        "'matplotlib') if m in sys.modules])"
-    )
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import gmn, converters",
+        "import gmn.cli",
+        "from typer.testing import CliRunner; from gmn.cli import app; "
+        "assert CliRunner().invoke(app, ['zoo', 'build', '--help']).exit_code == 0",
+    ],
+    ids=["import", "command", "help"],
+)
+def test_nothing_heavy_is_imported_before_it_is_used(code: str) -> None:
+    heavy = "[m for m in ('torch', 'scipy', 'pyarrow', 'torch_geometric', 'matplotlib') "
+    code = f"{code}; import sys; print({heavy} if m in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert printed.stdout.strip() == "[]", printed

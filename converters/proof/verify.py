@@ -13,7 +13,7 @@ from torch import nn
 
 from gmn.spec import Axis, GraphSpec
 
-from ..trace import trace
+from ..conversion import trace
 from .completeness import Completeness, measure
 from .generators import generators, moving
 from .running import Given, in_widest

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
 
-from ..trace import trace
+from ..conversion import trace
 from .checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from .fit import fit_state
 

@@ -1,4 +1,7 @@
-"""The ``gmn`` command."""
+"""The ``gmn`` command.
+
+Its modules say what commands there are; what commands use is imported when they run.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-import converters
-from gmn import __version__, zoo
+import gmn
 from gmn.cli import learning, networks, populations
-from gmn.cli.sources import UserError
-from gmn.engines import EngineError
+from gmn.cli.errors import UserError
+from gmn.errors import EngineError, ZooError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,7 +28,7 @@ app.add_typer(learning.app)
 
 def _tell(version: bool) -> None:
     if version:
-        print(f"graph-metanetworks {__version__}")
+        print(f"graph-metanetworks {gmn.__version__}")
         raise typer.Exit
 
 
@@ -43,15 +45,7 @@ def main() -> None:
     """Runs the command; errors that a user can mend are one line."""
     try:
         app()
-    except (
-        UserError,
-        converters.TraceError,
-        zoo.ZooError,
-        KeyError,
-        ValueError,
-        FloatingPointError,
-        EngineError,
-    ) as error:
+    except (UserError, ZooError, EngineError, KeyError, ValueError, FloatingPointError) as error:
         said = error.args[0] if isinstance(error, KeyError) and error.args else error
         Console(stderr=True).print(f"[bold red]error:[/] {escape(str(said))}", highlight=False)
         raise SystemExit(2) from error

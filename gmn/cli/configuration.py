@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from gmn.cli.sources import UserError
+from gmn.cli.errors import UserError
 
 
 def _read(context: typer.Context, file: Path | None) -> Path | None:

@@ -7,22 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 import yaml
 from rich.console import Console
 
-from gmn import registry
-from gmn import tasks as questions
-from gmn import train as training
-from gmn.augment import SampledSymmetry
+import gmn
 from gmn.cli.configuration import Config
-from gmn.cli.options import Json, Key, RayAddress, Workers, engine
-from gmn.cli.sources import UserError
-from gmn.comparison import compare as run_comparison
-from gmn.comparison import save
-from gmn.tasks import task_of
-from gmn.train import Recipe
+from gmn.cli.errors import UserError
+from gmn.cli.options import Device, Json, Key, RayAddress, Workers, engine
 
 app = typer.Typer()
 console = Console(markup=False)
@@ -40,7 +32,7 @@ TaskOptions = Annotated[
 @app.command()
 def models(as_json: Json = False) -> None:
     """List the models that `gmn compare` knows."""
-    found = registry.names()
+    found = gmn.registry.names()
     print(json.dumps(found) if as_json else "\n".join(found))
 
 
@@ -50,11 +42,11 @@ def tasks(as_json: Json = False) -> None:
 
     Example: `gmn train runs/inr-mnist --task inr-dilation -O copies=4 -m dual-gmn -o runs/dilate`
     """
-    known = {name: questions.find(name) for name in questions.names()}
+    known = {name: gmn.tasks.find(name) for name in gmn.tasks.names()}
     said: dict[str, dict[str, Any]] = {
         name: {
             "about": (kind.__doc__ or kind.name).strip().splitlines()[0],
-            "options": questions.options_of(kind),
+            "options": gmn.tasks.options_of(kind),
         }
         for name, kind in known.items()
     }
@@ -95,15 +87,15 @@ def compare(
     `gmn compare runs/inr-mnist --task inr-dilation -m dual-gmn --epochs 30 --out runs/dilation`;
     with `--ray auto` on the cluster of this machine
     """
-    result = run_comparison(
-        partial(task_of, population, task, _options(option)),
-        model or registry.names(),
+    result = gmn.compare(
+        partial(gmn.tasks.task_of, population, task, _options(option)),
+        model or gmn.registry.names(),
         seeds=seeds,
-        recipe=Recipe(epochs=epochs, batch_size=batch_size, learning_rate=lr),
+        recipe=gmn.train.Recipe(epochs=epochs, batch_size=batch_size, learning_rate=lr),
         engine=engine(workers, ray),
         folder=out,
     )
-    save(result, out)
+    gmn.comparison.save(result, out)
     if as_json:
         print(result.to_json())
         return
@@ -133,7 +125,7 @@ def train(
     ] = False,
     task: TaskName = None,
     option: TaskOptions = None,
-    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1.")] = "cpu",
+    device: Device = "cpu",
     as_json: Json = False,
     config: Config = None,
 ) -> None:
@@ -145,16 +137,18 @@ def train(
     `gmn train runs/inr-mnist --task inr-dilation -O copies=4 -m dual-gmn --out runs/dilation`;
     on several processes `torchrun --nproc-per-node 2 -m gmn.cli train ...`
     """
-    recipe = Recipe(
+    from gmn.cli import sources
+
+    recipe = gmn.train.Recipe(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=lr,
-        augment=SampledSymmetry() if augment else None,
+        augment=gmn.augment.SampledSymmetry() if augment else None,
         patience=patience,
         ema=ema,
         bf16=bf16,
     )
-    trained = training.fit(
+    trained = gmn.train.fit(
         population,
         model,
         out,
@@ -162,9 +156,9 @@ def train(
         seed,
         task=task,
         options=_options(option),
-        device=_device(device),
+        device=sources.device(device),
     )
-    if not training.ranks().first:
+    if not gmn.train.ranks().first:
         return
     if as_json:
         told = ("model", "seed", "epoch", "metrics", "baselines")
@@ -191,15 +185,6 @@ def _options(given: list[str] | None) -> dict[str, Any]:
     return options
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return device
-
-
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="Folder that gmn train wrote.")],
@@ -216,6 +201,7 @@ def predict(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for edited networks.")
     ] = None,
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Apply a trained model to checkpoints; exit code 1 if one of them cannot be used.
@@ -225,8 +211,11 @@ def predict(
     Example: `gmn predict runs/model a.pt b.safetensors --csv answers.csv`,
     `gmn predict runs/dilation a.pt --out edited`
     """
-    trained = training.load(model)
-    found = training.predict_files(
+    from gmn.cli import sources
+
+    trained = gmn.train.load(model)
+    trained.model.to(sources.device(device))
+    found = gmn.train.predict_files(
         trained,
         checkpoints,
         architecture=architecture,
@@ -237,7 +226,7 @@ def predict(
     )
     if csv is not None:
         csv.parent.mkdir(parents=True, exist_ok=True)
-        csv.write_text(training.csv_text(trained, found))
-    print(training.json_text(found) if as_json else training.text_table(trained, found))
+        csv.write_text(gmn.train.csv_text(trained, found))
+    print(gmn.train.json_text(found) if as_json else gmn.train.text_table(trained, found))
     if any(answer.error is not None for answer in found):
         raise typer.Exit(1)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 from rich.console import Console
 
 import converters
-from gmn import files
+import gmn
+from gmn.cli.choices import ACTIVATIONS
+from gmn.cli.errors import UserError
 from gmn.cli.options import Complete, Input, Key, Model, Weights
-from gmn.cli.sources import ACTIVATIONS, Named, UserError, load_weights, named_module
-from gmn.cli.sources import convert as convert_checkpoints
-from gmn.draw import draw as draw_spec
-from gmn.spec import GraphSpec
+
+if TYPE_CHECKING:
+    from gmn.cli.sources import Named
 
 app = typer.Typer()
 console = Console(markup=False)
@@ -62,8 +62,7 @@ def verify(
     Example: `gmn verify mypackage.models:make -i 1x3x32x32 -c last.ckpt --trials 32`
     """
     named, spec = _load(model, input_shapes, checkpoint, key, experiment=False)
-    generator = torch.Generator().manual_seed(seed)
-    certificate = _verified(named, spec, trials, generator, complete)
+    certificate = _verified(named, spec, trials, seed, complete)
     print(certificate.to_json() if json else certificate)
     if not certificate.ok:
         raise typer.Exit(1)
@@ -99,10 +98,12 @@ def convert(
     Example: `gmn convert a.pt b.pt --model mypackage.models:make -i 1x3x32x32 --out graph`,
     `gmn convert --hf folder --out graph`, `gmn convert mlp.safetensors --out graph`
     """
-    graph, report = convert_checkpoints(
+    from gmn.cli import sources
+
+    graph, report = sources.convert(
         checkpoints or [], model, hf, timm, input_shapes, key, activation
     )
-    files.save(graph, out)
+    gmn.save(graph, out)
     print("\n".join([*report, str(graph), f"wrote {out}; gmn.load({str(out)!r}) reads it again"]))
 
 
@@ -120,7 +121,7 @@ def draw(
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"{out}: pictures are written as .png, .svg or .pdf")
     out.parent.mkdir(parents=True, exist_ok=True)
-    draw_spec(spec).savefig(out, dpi=160)
+    gmn.draw.draw(spec).savefig(out, dpi=160)
     console.print(f"wrote {out}")
 
 
@@ -130,22 +131,27 @@ def _load(
     checkpoint: Path | None = None,
     key: str | None = None,
     experiment: bool = True,
-) -> tuple[Named, GraphSpec]:
+) -> tuple[Named, gmn.GraphSpec]:
     """The module with the weights that the user means, example inputs, and its spec."""
-    named = named_module(model, shapes)
+    from gmn.cli import sources
+
+    named = sources.named_module(model, shapes)
     spec = converters.trace(named.module, named.inputs, named.keywords, experiment=experiment)
     if checkpoint is not None:
-        load_weights(named.module, spec, checkpoint, key)
+        sources.load_weights(named.module, spec, checkpoint, key)
     return named, spec
 
 
 def _verified(
     named: Named,
-    spec: GraphSpec,
+    spec: gmn.GraphSpec,
     trials: int = 8,
-    generator: torch.Generator | None = None,
+    seed: int | None = None,
     complete: bool = False,
 ) -> converters.Certificate:
+    import torch
+
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
     return converters.verify(
         named.module,
         named.inputs,

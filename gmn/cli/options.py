@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gmn.engines import Engine, Processes, Ray
+import gmn
 
 Model = Annotated[
     str,
@@ -41,6 +41,7 @@ Complete = Annotated[
         help="Count the continuous symmetries that the spec misses (up to 2,000 parameters).",
     ),
 ]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Workers = Annotated[
     int, typer.Option(min=1, help="Processes of one thread; with --ray, the cluster's processors.")
@@ -55,6 +56,6 @@ RayAddress = Annotated[
 ]
 
 
-def engine(workers: int, ray: str | None) -> Engine:
+def engine(workers: int, ray: str | None) -> gmn.engines.Engine:
     """Where the user wants the work to be done."""
-    return Processes(workers) if ray is None else Ray(ray)
+    return gmn.engines.Processes(workers) if ray is None else gmn.engines.Ray(ray)

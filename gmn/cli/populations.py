@@ -8,13 +8,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from gmn import zoo
+import gmn
 from gmn.cli import upkeep
+from gmn.cli.choices import LAYOUTS, POPULATIONS
 from gmn.cli.configuration import Config
+from gmn.cli.errors import UserError
 from gmn.cli.options import Input, Key, RayAddress, Workers, engine
-from gmn.cli.sources import UserError, named_module
-from gmn.zoo.catalogue import BUILDERS
-from gmn.zoo.importing import LAYOUTS, named_layout
 
 app = typer.Typer(no_args_is_help=True, help="Populations of trained networks.")
 app.add_typer(upkeep.app)
@@ -23,7 +22,7 @@ console = Console(markup=False)
 
 @app.command("build")
 def build_zoo(
-    name: Annotated[str, typer.Argument(help=f"Population: {', '.join(BUILDERS)}.")],
+    name: Annotated[str, typer.Argument(help=f"Population: {', '.join(POPULATIONS)}.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     size: Annotated[int, typer.Option(min=1, help="Number of networks.")] = 1200,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -46,9 +45,9 @@ def build_zoo(
     `gmn zoo build inr-mnist --size 5000 --seed 0 --ray auto --out runs/inr-mnist`,
     `gmn zoo build cnn-mnist --size 1000 --checkpoints 5 --gradients --out runs/trajectories`
     """
-    options = zoo.Options(checkpoints=checkpoints, gradients=gradients, views=views)
+    options = gmn.zoo.Options(checkpoints=checkpoints, gradients=gradients, views=views)
     on = engine(workers, ray)
-    population = zoo.build(name, size=size, seed=seed, out=out, engine=on, options=options)
+    population = gmn.zoo.build(name, size=size, seed=seed, out=out, engine=on, options=options)
     console.print(f"{population} in {out}")
     upkeep.print_card(population)
 
@@ -101,6 +100,8 @@ def import_zoo(
     `gmn zoo import dws-inrs mnist-inrs --splits mnist_splits.json --out runs/mnist-inrs`,
     `gmn zoo import folder runs --labels runs.csv --model my.models:make -i 1x3x32x32 --out runs/my`
     """
+    from gmn.cli.sources import named_module
+
     named = None if model is None else named_module(model, input_shapes)
     if named is not None and named.keywords:
         raise UserError("a zoo is imported with positional inputs only")
@@ -117,9 +118,9 @@ def import_zoo(
         "inputs": named and named.inputs,
         "key": key,
     }
-    found = named_layout(layout, source, options)
+    found = gmn.zoo.importing.named_layout(layout, source, options)
     on = None if ray is None else engine(workers, ray)
-    population = zoo.import_zoo(found, out, workers=workers, engine=on)
+    population = gmn.zoo.import_zoo(found, out, workers=workers, engine=on)
     console.print(f"{population} in {out}")
     card = dict(population.manifest["card"])
     skipped = card.pop("skipped")

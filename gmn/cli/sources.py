@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import converters
 from converters.states.chains import Sine
 from converters.states.pretrained import rename_state
+from gmn.cli.errors import UserError
 from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
 
@@ -50,8 +51,18 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-class UserError(Exception):
-    """Something the user can mend; shown without a traceback."""
+def device(name: str) -> torch.device:
+    """The device that the user means.
+
+    Raises:
+        UserError: if it is not there.
+    """
+    try:
+        found = torch.device(name)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return found
 
 
 def named_module(name: str, shapes: Sequence[str] | None) -> Named:

@@ -8,14 +8,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from torch import Tensor
 
-from gmn import zoo
+import gmn
+from gmn.cli.choices import FORMATS
+from gmn.cli.errors import UserError
 from gmn.cli.options import Json
-from gmn.cli.sources import UserError
-from gmn.zoo import provenance
-from gmn.zoo.describing import lines
-from gmn.zoo.exporting import FORMATS
 
 app = typer.Typer()
 console = Console(markup=False)
@@ -37,9 +34,9 @@ Prefix = Annotated[
 ]
 
 
-def print_card(population: zoo.Zoo) -> None:
+def print_card(population: gmn.zoo.Zoo) -> None:
     """Prints the data card of a zoo, and how long it took to build."""
-    for facts in (population.manifest["card"], provenance.duration(population.folder)):
+    for facts in (population.manifest["card"], gmn.zoo.provenance.duration(population.folder)):
         for topic, value in facts.items():
             console.print(f"  {topic}: {value}", highlight=False)
 
@@ -50,8 +47,8 @@ def show(folder: Folder, json: Json = False) -> None:
 
     Example: `gmn zoo show runs/cnn-mnist`, `gmn zoo show runs/cnn-mnist --json`
     """
-    facts = zoo.describe(zoo.open(folder))
-    print(jsonlib.dumps(facts, indent=1) if json else "\n".join(lines(facts)))
+    facts = gmn.zoo.describe(gmn.zoo.open(folder))
+    print(jsonlib.dumps(facts, indent=1) if json else "\n".join(gmn.zoo.describing.lines(facts)))
 
 
 @app.command()
@@ -70,11 +67,11 @@ def verify(
     Example: `gmn zoo verify runs/cnn-mnist`, `gmn zoo verify runs/cnn-mnist --rescue runs/rescued`
     """
     if reindex:
-        zoo.reindex(folder)
-    verdict = zoo.verify(folder, progress=not json)
+        gmn.zoo.reindex(folder)
+    verdict = gmn.zoo.verify(folder, progress=not json)
     print(verdict.to_json() if json else verdict)
     if rescue is not None:
-        rescued = zoo.rescue(folder, rescue, progress=not json)
+        rescued = gmn.zoo.rescue(folder, rescue, progress=not json)
         if not json:
             print(f"wrote {rescued} to {rescue}")
     if not verdict.ok:
@@ -93,7 +90,7 @@ def merge(
 
     Example: `gmn zoo merge runs/a runs/b --prefix a/ --prefix b/ --out runs/both`
     """
-    _tell(zoo.merge(folders, out, name, prefix, progress=not json), json)
+    _tell(gmn.zoo.merge(folders, out, name, prefix, progress=not json), json)
 
 
 @app.command()
@@ -107,7 +104,7 @@ def append(
 
     Example: `gmn zoo append runs/all runs/new --prefix new/`
     """
-    _tell(zoo.append(folder, added, prefix, progress=not json), json)
+    _tell(gmn.zoo.append(folder, added, prefix, progress=not json), json)
 
 
 @app.command("filter")
@@ -126,7 +123,7 @@ def filter_zoo(
 
     Example: `gmn zoo filter runs/cnn-mnist --where 'test_accuracy>=0.5' --split train -o good`
     """
-    population = zoo.open(folder)
+    population = gmn.zoo.open(folder)
     criteria = [
         *(where or []),
         *(f"{topic} is {value}" for topic, value in _given(split, architecture)),
@@ -134,8 +131,8 @@ def filter_zoo(
     ]
     if not criteria:
         raise UserError("give a condition: --where, --split, --architecture or --id")
-    chosen = zoo.select(population, where or (), split, architecture, id)
-    _tell(zoo.filtered(population, chosen, out, criteria, progress=not json), json)
+    chosen = gmn.zoo.select(population, where or (), split, architecture, id)
+    _tell(gmn.zoo.filtered(population, chosen, out, criteria, progress=not json), json)
 
 
 @app.command()
@@ -153,9 +150,9 @@ def export(
 
     Example: `gmn zoo export runs/cnn-mnist --split test --format pt --out runs/files`
     """
-    population = zoo.open(folder)
-    chosen: Tensor = zoo.select(population, where or (), split, architecture, id)
-    table = zoo.export(population, out, chosen, format, progress=not json)
+    population = gmn.zoo.open(folder)
+    chosen = gmn.zoo.select(population, where or (), split, architecture, id)
+    table = gmn.zoo.export(population, out, chosen, format, progress=not json)
     if json:
         print(jsonlib.dumps({"networks": len(chosen), "table": str(table)}))
     else:
@@ -167,8 +164,8 @@ def _given(split: str | None, architecture: str | None) -> list[tuple[str, str]]
     return [(topic, value) for topic, value in topics if value is not None]
 
 
-def _tell(population: zoo.Zoo, json: bool) -> None:
+def _tell(population: gmn.zoo.Zoo, json: bool) -> None:
     if json:
-        print(jsonlib.dumps(zoo.describe(population), indent=1))
+        print(jsonlib.dumps(gmn.zoo.describe(population), indent=1))
     else:
         print(f"{population} in {population.folder}")

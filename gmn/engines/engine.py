@@ -12,10 +12,6 @@ import torch
 Work = Callable[[Any], Any]
 
 
-class EngineError(RuntimeError):
-    """Jobs cannot be run: Ray is not installed or not there, or a worker process died."""
-
-
 class Engine(ABC):
     """A place to run independent jobs."""
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from gmn.engines.engine import Engine, EngineError, Work
+from gmn.engines.engine import Engine, Work
+from gmn.errors import EngineError
 
 
 class Processes(Engine):

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from gmn.engines.engine import Engine, EngineError, Work
+from gmn.engines.engine import Engine, Work
+from gmn.errors import EngineError
 
 LOCAL: dict[str, Any] = {"include_dashboard": False}
 ATTEMPTS = 4  # of a job whose process or machine dies under it

@@ -109,9 +109,7 @@ class MetanetworkLaws:
         with torch.no_grad():
             alone = torch.cat([net(graph[number : number + 1]) for number in range(3)])
             change = relative_error(net(graph), alone)
-        assert change <= self.tolerance, (
-            f"other networks of a batch change answers by {change:.1e}"
-        )
+        assert change <= self.tolerance, f"other networks of a batch change answers by {change:.1e}"
 
     # --- what must ---
 

@@ -1,5 +1,6 @@
 """Populations of trained networks: built by name, kept in checked files, opened in a moment."""
 
+from gmn.errors import ZooError
 from gmn.zoo.builders import Options
 from gmn.zoo.building import build
 from gmn.zoo.describing import describe
@@ -19,7 +20,6 @@ from gmn.zoo.merging import append, filtered, merge
 from gmn.zoo.population import Zoo
 from gmn.zoo.population import Zoo as open
 from gmn.zoo.selecting import select
-from gmn.zoo.store import ZooError
 from gmn.zoo.stream import Stream, StreamBatch
 from gmn.zoo.verifying import reindex, rescue, verify
 from gmn.zoo.writer import ZooWriter

@@ -7,7 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from gmn.zoo.store import Row, ZooError
+from gmn.errors import ZooError
+from gmn.zoo.store import Row
 
 SPLITS = ("train", "val", "test")
 PLACES = ("architecture", "spec", "shard", "row")  # columns that the library fills in itself

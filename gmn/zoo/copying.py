@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gmn.errors import ZooError
 from gmn.zoo.population import Zoo
 from gmn.zoo.shards import gather_rows, read_header, write_shard
-from gmn.zoo.store import Row, ZooError
+from gmn.zoo.store import Row
 
 SHARD_SIZE = 1000  # networks
 SHARD_BYTES = 256 << 20

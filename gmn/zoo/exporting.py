@@ -13,8 +13,9 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
+from gmn.errors import ZooError
 from gmn.zoo.population import Zoo
-from gmn.zoo.store import ZooError, cannot_write, write_file
+from gmn.zoo.store import cannot_write, write_file
 
 FORMATS = ("safetensors", "pt")
 TABLE = "index.csv"

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gmn.errors import ZooError
 from gmn.zoo.shards import Header, read_header
-from gmn.zoo.store import ZooError, shard_name
+from gmn.zoo.store import shard_name
 
 
 def shard_table(header: Header, number: int) -> pa.Table:

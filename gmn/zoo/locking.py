@@ -6,7 +6,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from gmn.zoo.store import ZooError, cannot_write
+from gmn.errors import ZooError
+from gmn.zoo.store import cannot_write
 
 LOCK = ".lock"
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
+from gmn.errors import ZooError
 from gmn.zoo import provenance
 from gmn.zoo.copying import (
     SHARD_BYTES,
@@ -24,7 +25,7 @@ from gmn.zoo.copying import (
 from gmn.zoo.index import histogram, index_of
 from gmn.zoo.locking import WriterLock
 from gmn.zoo.population import Zoo
-from gmn.zoo.store import MANIFEST, SHARDS, ZooError, file_sha256
+from gmn.zoo.store import MANIFEST, SHARDS, file_sha256
 from gmn.zoo.writer import ZooWriter, identity_of, is_finished, publish
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from gmn.errors import ZooError
 from gmn.zoo.index import read_index
-from gmn.zoo.store import MANIFEST, ZooError, read_manifest
+from gmn.zoo.store import MANIFEST, read_manifest
 
 
 def read_zoo(folder: Path) -> tuple[dict[str, Any], pa.Table]:

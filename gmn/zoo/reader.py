@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gmn.errors import ZooError
 from gmn.zoo.shards import Header, OpenShard, gather_rows, open_shard, read_header
-from gmn.zoo.store import ZooError, file_sha256
+from gmn.zoo.store import file_sha256
 
 
 class ShardReader:

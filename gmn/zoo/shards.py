@@ -18,9 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from gmn.errors import ZooError
 from gmn.spec import GraphSpec
 from gmn.zoo.columns import columns_of
-from gmn.zoo.store import FORMAT_VERSION, Row, ZooError, shard_name, write_file
+from gmn.zoo.store import FORMAT_VERSION, Row, shard_name, write_file
 
 Tensors = Mapping[str, Tensor]
 

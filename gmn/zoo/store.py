@@ -14,16 +14,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+from gmn.errors import ZooError
+
 FORMAT_VERSION = 2
 MANIFEST = "zoo.json"
 SHARDS = "shard-*.safetensors"
 PARTS = ".*.part"
 
 Row = dict[str, Any]
-
-
-class ZooError(Exception):
-    """A zoo's files are missing, damaged, in use, or belong to another zoo."""
 
 
 def shard_name(number: int) -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
+from gmn.errors import ZooError
 from gmn.zoo.index import histogram, index_of, join, read_index, shard_table, table_bytes
 from gmn.zoo.locking import WriterLock
 from gmn.zoo.population import Zoo
@@ -20,7 +21,6 @@ from gmn.zoo.shards import read_header
 from gmn.zoo.store import (
     MANIFEST,
     SHARDS,
-    ZooError,
     cannot_write,
     file_sha256,
     json_bytes,

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from gmn.errors import ZooError
 from gmn.spec import GraphSpec
 from gmn.zoo import provenance
 from gmn.zoo.index import index_of, table_bytes
@@ -21,7 +22,6 @@ from gmn.zoo.store import (
     PARTS,
     SHARDS,
     Row,
-    ZooError,
     file_sha256,
     index_name,
     json_bytes,

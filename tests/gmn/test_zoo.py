@@ -14,13 +14,13 @@ import torch
 from torch.nn import functional
 
 from gmn import zoo
+from gmn.errors import ZooError
 from gmn.zoo import catalogue, images
 from gmn.zoo.builders import plan
 from gmn.zoo.catalogue import CNN_RANGES
 from gmn.zoo.images import ImageSet
 from gmn.zoo.networks import network
 from gmn.zoo.recipe import Recipe
-from gmn.zoo.store import ZooError
 from gmn.zoo.training import draw_job, train_chunk
 from tests.gmn.alone import train_alone
 

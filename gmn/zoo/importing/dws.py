@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 import converters
+from gmn.errors import ZooError
 from gmn.zoo.importing.layout import Architecture, Entry, Listing, State
 from gmn.zoo.importing.sirens import PublishedSiren, siren_state
 from gmn.zoo.importing.splits import SplitLayout, read_splits
 from gmn.zoo.recipe import derive_seed
-from gmn.zoo.store import ZooError
 
 FOLDER = re.compile(r"(\w+_png_(training|testing)_(\d+)_(\d+))")
 WEIGHTS = Path("checkpoints") / "model_final.pth"

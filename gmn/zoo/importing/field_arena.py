@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 import converters
+from gmn.errors import ZooError
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.ray_tune import read_json
 from gmn.zoo.importing.sirens import PublishedSiren, siren_state
-from gmn.zoo.store import Row, ZooError
+from gmn.zoo.store import Row
 
 FILE = re.compile(r"(?P<set>.+?)[_-](?P<start>\d+)-(?P<stop>\d+)\.(hdf5|h5|npz)")
 ORDER = "param_config.json"

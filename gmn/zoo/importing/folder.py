@@ -10,11 +10,12 @@ from typing import Any
 from torch import nn
 
 import converters
+from gmn.errors import ZooError
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.tables import columns, read_table
 from gmn.zoo.population import SPLITS
 from gmn.zoo.recipe import split_of
-from gmn.zoo.store import Row, ZooError
+from gmn.zoo.store import Row
 
 ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz", ".h5", ".hdf5")
 LABELS = ("test_accuracy", "label")  # what tasks predict: a number in every row, or no task works

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 import converters
+from gmn.errors import ZooError
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.sirens import PublishedSiren, siren_state
-from gmn.zoo.store import ZooError
 
 BOUNDS = ((45_000, "train"), (50_000, "val"))  # by number of the image; the rest are for testing
 FOLDER = re.compile(r"(?P<prefix>.+?)(?:_aug(?P<copy>\d+))?_(?P<label>\d+)s")

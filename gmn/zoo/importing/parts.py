@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 import converters
+from gmn.errors import ZooError
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.spec import GraphSpec
 from gmn.zoo.importing.layout import Entry, Layout, State
 from gmn.zoo.shards import write_shard
-from gmn.zoo.store import Row, ZooError
+from gmn.zoo.store import Row
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from gmn.zoo.store import ZooError
+from gmn.errors import ZooError
 
 CHECKPOINT = re.compile(r"checkpoint_0*(\d+)")
 

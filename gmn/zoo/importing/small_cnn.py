@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gmn.errors import ZooError
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.tables import columns, read_table
 from gmn.zoo.networks import ACTIVATIONS, SmallCNN
 from gmn.zoo.recipe import split_of
-from gmn.zoo.store import ZooError
 
 LAYERS = ("conv1", "conv2", "conv3", "head")
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gmn.errors import ZooError
 from gmn.zoo.importing.layout import Layout
 from gmn.zoo.population import SPLITS
-from gmn.zoo.store import ZooError
 
 
 class SplitLayout(Layout):

@@ -9,7 +9,8 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from gmn.zoo.store import Row, ZooError
+from gmn.errors import ZooError
+from gmn.zoo.store import Row
 
 RESERVED = {"id", "architecture", "spec", "shard", "row", "split"}
 

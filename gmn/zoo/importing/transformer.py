@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 import converters
+from gmn.errors import ZooError
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.sirens import by_numbers
 from gmn.zoo.importing.tables import columns, read_table
 from gmn.zoo.recipe import split_of
-from gmn.zoo.store import Row, ZooError
+from gmn.zoo.store import Row
 from gmn.zoo.transformers import WIDTH, SmallTransformer
 
 FILE = re.compile(r"(?P<run>.+)_(?P<epoch>\d+)_(?P<accuracy>\d+)\.pt")

@@ -12,13 +12,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 import converters
+from gmn.errors import ZooError
 from gmn.zoo.activations import activation_name
 from gmn.zoo.importing.layout import Architecture, Entry, Listing, State
 from gmn.zoo.importing.ray_tune import read_json
 from gmn.zoo.importing.sirens import chain_weights
 from gmn.zoo.importing.splits import SplitLayout, read_splits
 from gmn.zoo.recipe import split_of
-from gmn.zoo.store import ZooError
 from gmn.zoo.wild_network import WildCNN, WildLayer
 
 ENDINGS = (".pt", ".pth")

@@ -1,0 +1,16 @@
+"""Names that help texts list; here, so that `--help` does not import what they name."""
+
+from __future__ import annotations
+
+ACTIVATIONS = ("relu", "tanh", "gelu", "silu", "elu", "leaky-relu", "sigmoid", "sine")
+POPULATIONS = (
+    *("cnn-mnist", "cnn-digits", "cnn-wild-mnist", "cnn-wild-digits"),
+    *("mlp-mnist", "mlp-digits", "inr-mnist", "transformer-mnist"),
+    *("transformer-digits", "inr-fashion", "inr-digits", "tickets-mnist"),
+    *("tickets-digits",),
+)
+LAYOUTS = (
+    *("small-cnn-zoo", "dws-inrs", "nfn-sirens", "small-transformer-zoo"),
+    *("model-zoos", "cnn-wild-park", "neural-field-arena", "folder"),
+)
+FORMATS = ("safetensors", "pt")
