@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,16 +35,16 @@ class FlatMLP(Metanetwork):
         self, spec: GraphSpec, hidden: Sequence[int] = (256, 256), head: int | EditHead = 1
     ) -> None:
         super().__init__(head)
-        self.edits = Edits(head.copies) if isinstance(head, EditHead) else None
+        self.edits = Edits(self.copies) if self.copies else None
         changed = sum(edges.size for edges in editable(spec))
-        outputs = head.copies * changed if isinstance(head, EditHead) else head
+        outputs = head if isinstance(head, int) else self.copies * changed
         self.length = sum(edges.size for edges in _held(spec))
         layers: list[nn.Module] = []
         for inputs, size in pairwise((self.length, *hidden)):
             layers += [nn.Linear(inputs, size), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], outputs))
 
-    def forward(self, graph: ParameterGraph) -> Any:
+    def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
 
         Raises:

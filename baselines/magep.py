@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead
+from gmn.nn.heads import readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import GraphSpec
 
@@ -75,13 +75,13 @@ class MAGEP(Metanetwork):
         self.pooled = invariants
         self.editor: Editor | None = None
         self.last: InvariantLayer | None = None
-        if isinstance(head, EditHead):
-            self.editor = Editor(MonomialLayer(chain, channels[-1], head.copies, chain.taps))
+        if self.copies:
+            self.editor = Editor(MonomialLayer(chain, channels[-1], self.copies, chain.taps))
         else:
             self.last = InvariantLayer(chain, channels[-1], invariants)
-            self.head = mlp_head(invariants, 500, head) if isinstance(head, int) else head
+        self.head = readout_of(head, lambda outputs: mlp_head(invariants, 500, outputs))
 
-    def forward(self, graph: ParameterGraph) -> Any:
+    def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
 
         Raises:
@@ -95,6 +95,7 @@ class MAGEP(Metanetwork):
         if self.editor is not None:
             return chain.edit(graph, self.editor(chain, values))
         assert self.last is not None
+        assert self.head is not None
         return self.head(self.last(chain, values))
 
 

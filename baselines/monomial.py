@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead
+from gmn.nn.heads import readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import GraphSpec
 
@@ -88,15 +88,13 @@ class MonomialNFN(Metanetwork):
             self._layer(before, after, published) for before, after in pairwise(stages)
         )
         self.pooled = sum(form.channels for form in stages[-1])
+        self.head = readout_of(head, lambda outputs: mlp_head(self.pooled, 200, outputs))
         self.editor: Editor | None = None
-        self.head: nn.Module | None = None
-        if isinstance(head, EditHead):
-            changes = self.chain.forms(head.copies, self.chain.taps)
+        if self.copies:
+            changes = self.chain.forms(self.copies, self.chain.taps)
             self.editor = Editor(self._layer(stages[-1], changes, published))
-        else:
-            self.head = mlp_head(self.pooled, 200, head) if isinstance(head, int) else head
 
-    def forward(self, graph: ParameterGraph) -> Any:
+    def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
 
         Raises:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead
+from gmn.nn.heads import readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import GraphSpec
 
@@ -86,20 +87,18 @@ class NFN(Metanetwork):
             positions = Learned() if positions is None else positions
             self.positions = positions.build(self.shapes, width)
             width = positions.channels(width)
-        edits = (head.copies,) if isinstance(head, EditHead) else ()
+        edits = (self.copies,) if self.copies else ()
         stages = [_features(self.shapes, c, variant) for c in (width, *channels, *edits)]
         missing = _missing(len(self.shapes), self.shapes[-1][0], variant) if published else ()
         self.layers = nn.ModuleList(
             EquivariantLinear(before, after, missing) for before, after in pairwise(stages)
         )
         self.pooled = 0 if edits else sum(feature.channels for feature in stages[-1])
-        self.edits = ChainEdits(head.copies) if isinstance(head, EditHead) else None
-        self.head = head if isinstance(head, nn.Module) else None
-        if isinstance(head, int):
-            self.head = published_head(self.pooled, head)
+        self.edits = ChainEdits(self.copies) if self.copies else None
+        self.head = readout_of(head, lambda outputs: published_head(self.pooled, outputs))
         self.register_buffer("scales", adapter.scales(spec), persistent=False)
 
-    def forward(self, graph: ParameterGraph) -> Any:
+    def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
 
         Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead
+from gmn.nn.heads import readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import GraphSpec
 
@@ -183,14 +183,13 @@ class NFT(Metanetwork):
         self.blocks = nn.ModuleList(_Block(layers, channels, heads) for _ in range(depth))
         self.last = _Norm(channels)
         self.register_buffer("scales", adapter.scales(spec), persistent=False)
-        self.pooled, self.head, self.edits = 2 * layers * channels, None, None
-        if isinstance(head, EditHead):
-            self.pooled, self.edits = 0, ChainEdits(head.copies)
-            self.unstem = nn.ModuleList(nn.Linear(channels, taps * head.copies) for taps in places)
-        else:
-            self.head = published_head(self.pooled, head) if isinstance(head, int) else head
+        self.pooled, self.edits = 2 * layers * channels, None
+        if self.copies:
+            self.pooled, self.edits = 0, ChainEdits(self.copies)
+            self.unstem = nn.ModuleList(nn.Linear(channels, taps * self.copies) for taps in places)
+        self.head = readout_of(head, lambda outputs: published_head(self.pooled, outputs))
 
-    def forward(self, graph: ParameterGraph) -> Any:
+    def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
 
         Raises:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from gmn.features import fan_in
 from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead
+from gmn.nn.heads import readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import Axis, Dim, EdgeSet, GraphSpec
 from gmn.topology import view_block
@@ -191,19 +191,20 @@ class UNF(Metanetwork):
         stages = [[_wider(block.feature, c) for block in blocks] for c in (1, *channels)]
         self.pooled = 0
         self.size = None
-        self.head = head if isinstance(head, nn.Module) else None
-        if isinstance(head, EditHead):
-            stages.append([_wider(b.feature, head.copies) for b in blocks if _edited(spec, b)])
-            self.size = nn.Parameter(torch.full((head.copies,), 0.01))
+        if self.copies:
+            stages.append([_wider(b.feature, self.copies) for b in blocks if _edited(spec, b)])
+            self.size = nn.Parameter(torch.full((self.copies,), 0.01))
         else:
             self.pooled = sum(len(readings(f)) * f.channels for f in stages[-1])
-        if isinstance(head, int):
-            self.head = nn.Sequential(nn.Linear(self.pooled, 512), nn.ReLU(), nn.Linear(512, head))
+        self.head = readout_of(head, self._published_head)
         self.layers = nn.ModuleList(
             EquivariantLinear(before, after) for before, after in pairwise(stages)
         )
 
-    def forward(self, graph: ParameterGraph) -> Any:
+    def _published_head(self, outputs: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(self.pooled, 512), nn.ReLU(), nn.Linear(512, outputs))
+
+    def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
 
         Raises:

@@ -3,7 +3,7 @@
 from gmn.nn.dual import DualGMN
 from gmn.nn.editing import EditHead
 from gmn.nn.gmn import GMN
-from gmn.nn.heads import InvariantHead
+from gmn.nn.heads import InvariantHead, States
 from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.mixed import read_all
 from gmn.nn.neural_graph_gnn import NeuralGraphGNN
@@ -21,5 +21,6 @@ __all__ = [
     "NeuralGraphTransformer",
     "Probes",
     "ScaleGMN",
+    "States",
     "read_all",
 ]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from gmn import features
 from gmn.canonical import without_shifts
 from gmn.graph import ParameterGraph
-from gmn.nn.editing import EditHead, Editor
-from gmn.nn.heads import InvariantHead, NodeReadout
+from gmn.nn.editing import Editor
+from gmn.nn.heads import Head, NodeReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.pairing import Pairing, pairs_of
 from gmn.nn.plan import RANKS, Codes, Plan, Raised, Step, plan_of
@@ -46,13 +46,16 @@ class DualGMN(Metanetwork):
     read piece by piece (:mod:`gmn.nn.stream`), so networks of a billion parameters pass.
 
     Args:
-        hidden: channels of ``h``; ``x`` and ``y`` have half as many.
+        hidden: channels of ``h``, a multiple of 8; ``x`` and ``y`` have half as many.
         depth: number of layers.
         head: what to answer with.
         probes: inputs to put to the networks; None to read weights alone.
         sweeps: whether messages of one layer cross the whole network, in its order, instead of one
             step each.
         recompute: whether layers are computed again in the backward pass instead of kept.
+
+    Raises:
+        ValueError: if ``hidden`` is no multiple of 8.
     """
 
     symmetries = KINDS
@@ -62,34 +65,34 @@ class DualGMN(Metanetwork):
         self,
         hidden: int = 64,
         depth: int = 4,
-        head: InvariantHead | EditHead | None = None,
+        head: Head | None = None,
         probes: Probes | None = None,
         sweeps: bool = True,
         recompute: bool = False,
     ) -> None:
+        if hidden < 1 or hidden % (2 * RANKS):
+            raise ValueError(f"{hidden} channels; DualGMN takes a multiple of {2 * RANKS}")
         super().__init__(head)
         self.recompute = recompute
         self.probes = probes
         self.listening = None if probes is None else Listening(hidden, probes.count)
         self.encoder = _Encoder(hidden, depth)
-        head = InvariantHead() if head is None else head
-        edits = head.copies if isinstance(head, EditHead) else 0
         # Nobody reads the channels after the last layer, but an editor.
         self.layers = nn.ModuleList(
-            _Layer(hidden, sweeps, last=not edits and number == depth - 1)
+            _Layer(hidden, sweeps, last=not self.copies and number == depth - 1)
             for number in range(depth)
         )
-        self.editors = nn.ModuleList(Editor(hidden) for _ in range(edits))
-        self.readout = None if isinstance(head, EditHead) else NodeReadout(hidden, head.outputs)
+        self.editors = nn.ModuleList(Editor(hidden) for _ in range(self.copies))
+        self.readout = readout_of(head, lambda outputs: NodeReadout(hidden, outputs))
 
     @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
-    def forward(self, graph: ParameterGraph) -> Any:
+    def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks."""
         plan = plan_of(graph.spec, graph.device)
         blocks = blocks_of(graph, self.encoder.summary.dtype)
         *channels, summary = self._states(graph, plan, blocks)
         if self.readout is not None:
-            return self.readout(graph.spec, channels[-1], summary)
+            return self.readout(States(channels[-1], summary), graph)
         edited = [editor(graph, plan, blocks, tuple(channels)) for editor in self.editors]
         return ParameterGraph.cat(edited) if len(edited) > 1 else edited[0]
 

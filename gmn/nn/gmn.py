@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,8 @@ from gmn.features import FanIn, ValueFeatures
 from gmn.graph import ParameterGraph
 from gmn.nn.dense import DenseExecutor, EdgeMaps
 from gmn.nn.edge_edits import EdgeReadout, Edits, editable
-from gmn.nn.editing import EditHead
 from gmn.nn.groups import Groups, groups_of
-from gmn.nn.heads import InvariantHead
+from gmn.nn.heads import Head, InvariantReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.recompute import run
 from gmn.nn.sparse import SparseExecutor, sparse_executor
@@ -65,7 +64,7 @@ class GMN(Metanetwork):
         self,
         hidden: int = 64,
         depth: int = 4,
-        head: InvariantHead | EditHead | None = None,
+        head: Head | None = None,
         executor: Executor = "dense",
         features: ValueFeatures | None = None,
         recompute: bool = False,
@@ -75,14 +74,13 @@ class GMN(Metanetwork):
         self.recompute = recompute
         self.encoder = Encoder(hidden, FanIn() if features is None else features)
         self.layers = nn.ModuleList(GMNLayer(hidden) for _ in range(depth))
-        head = InvariantHead() if head is None else head
-        self.head = head.build(hidden) if isinstance(head, InvariantHead) else None
+        self.head = readout_of(head, lambda outputs: InvariantReadout(hidden, outputs))
         self.changes, self.edits = None, None
-        if isinstance(head, EditHead):
-            self.changes, self.edits = EdgeReadout(hidden, head.copies), Edits(head.copies)
+        if self.copies:
+            self.changes, self.edits = EdgeReadout(hidden, self.copies), Edits(self.copies)
 
     @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
-    def forward(self, graph: ParameterGraph) -> Any:
+    def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks."""
         spec, device, dtype = graph.spec, graph.device, graph.dtype
         executor: DenseExecutor | SparseExecutor = DenseExecutor(spec)
@@ -96,7 +94,7 @@ class GMN(Metanetwork):
                 layer, self.recompute, executor, groups, nodes, states, state
             )
         if self.head is not None:
-            return self.head(spec, nodes, executor.restore(states, len(graph)), state)
+            return self.head(States(nodes, state, executor.restore(states, len(graph))), graph)
         assert self.changes is not None
         assert self.edits is not None
         found = dict(zip(spec.edge_sets, executor.divide(states, len(graph)), strict=True))

@@ -1,13 +1,47 @@
-"""Heads: what a metanetwork answers with."""
+"""Heads: what a metanetwork answers with.
+
+A head of your own is a module ``head(states, graph)`` from :class:`States` to anything, such as::
+
+    class Mean(nn.Module):
+        def __init__(self, hidden, outputs):
+            super().__init__()
+            self.linear = nn.Linear(hidden, outputs)
+
+        def forward(self, states, graph):
+            return self.linear(states.nodes.mean(dim=1))
+
+    GMN(hidden=64, head=Mean(64, 3))
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from gmn.graph import ParameterGraph
+from gmn.nn.editing import EditHead
 from gmn.spec import GraphSpec
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """What a metanetwork knows of B networks after its last layer.
+
+    Attributes:
+        nodes: states of all neurons (B, N, hidden), in the order of the spec's node sets. They
+            move with the neurons, and do not change otherwise under what the model is invariant to.
+        summary: state of each whole network (B, hidden); None if the model keeps none.
+        edges: states of all edges (B, P, hidden), in the order of the spec's edge sets and, in
+            each, of :func:`gmn.topology.pair_index`; None if the model keeps none of this form.
+    """
+
+    nodes: Tensor
+    summary: Tensor | None = None
+    edges: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -20,9 +54,23 @@ class InvariantHead:
 
     outputs: int = 1
 
-    def build(self, width: int) -> InvariantReadout:
-        """The head's module for node, edge and global states of ``width`` channels."""
-        return InvariantReadout(width, self.outputs)
+
+Head: TypeAlias = int | InvariantHead | EditHead | nn.Module
+"""A number of outputs, an equivariant head, or a module of your own."""
+
+
+def readout_of(head: Head | None, own: Callable[[int], nn.Module]) -> nn.Module | None:
+    """The module that answers with numbers; None if networks are edited.
+
+    Args:
+        head: what the user asks for; one output if None.
+        own: makes the model's own readout of so many outputs.
+    """
+    if isinstance(head, nn.Module):
+        return head
+    if isinstance(head, EditHead):
+        return None
+    return own(head.outputs if isinstance(head, InvariantHead) else 1 if head is None else head)
 
 
 ROLES = ("input", "hidden", "output")
@@ -39,19 +87,12 @@ class InvariantReadout(nn.Module):
             nn.Linear((len(ROLES) + 2) * width, 2 * width), nn.SiLU(), nn.Linear(2 * width, outputs)
         )
 
-    def forward(self, spec: GraphSpec, nodes: Tensor, edges: Tensor, state: Tensor) -> Tensor:
-        """Reads out the states of a batch.
-
-        Args:
-            spec: the architecture.
-            nodes: shape (B, N, width).
-            edges: shape (B, P, width).
-            state: shape (B, width), the global state.
-
-        Returns:
-            Tensor of shape (B, outputs).
-        """
-        pooled = _role_means(spec, nodes) @ self.nodes(nodes)  # (B, roles, width)
+    def forward(self, states: States, graph: ParameterGraph) -> Tensor:
+        """Reads out the states of B networks, of neurons, edges and whole: shape (B, outputs)."""
+        nodes, edges, state = states.nodes, states.edges, states.summary
+        assert edges is not None
+        assert state is not None
+        pooled = _role_means(graph.spec, nodes) @ self.nodes(nodes)  # (B, roles, width)
         mean_edge = self.edges(edges).sum(dim=1) / max(edges.shape[1], 1)
         return self.answer(torch.cat([pooled.flatten(1), mean_edge, state], dim=1))
 
@@ -66,10 +107,11 @@ class NodeReadout(nn.Module):
             nn.Linear((len(ROLES) + 1) * width, 2 * width), nn.SiLU(), nn.Linear(2 * width, outputs)
         )
 
-    def forward(self, spec: GraphSpec, nodes: Tensor, state: Tensor) -> Tensor:
-        """Reads out states of nodes (B, N, width) and of networks (B, width): (B, outputs)."""
-        pooled = _role_means(spec, nodes) @ self.nodes(nodes)
-        return self.answer(torch.cat([pooled.flatten(1), state], dim=1))
+    def forward(self, states: States, graph: ParameterGraph) -> Tensor:
+        """Reads out the states of neurons and of networks: shape (B, outputs)."""
+        assert states.summary is not None
+        pooled = _role_means(graph.spec, states.nodes) @ self.nodes(states.nodes)
+        return self.answer(torch.cat([pooled.flatten(1), states.summary], dim=1))
 
 
 class RoleReadout(nn.Module):
@@ -82,9 +124,10 @@ class RoleReadout(nn.Module):
             nn.Linear(len(ROLES) * width, 2 * width), nn.SiLU(), nn.Linear(2 * width, outputs)
         )
 
-    def forward(self, spec: GraphSpec, nodes: Tensor) -> Tensor:
-        """Reads out states of nodes (B, N, width): (B, outputs)."""
-        return self.answer((_role_means(spec, nodes) @ self.nodes(nodes)).flatten(1))
+    def forward(self, states: States, graph: ParameterGraph) -> Tensor:
+        """Reads out the states of neurons: shape (B, outputs)."""
+        pooled = _role_means(graph.spec, states.nodes) @ self.nodes(states.nodes)
+        return self.answer(pooled.flatten(1))
 
 
 def _role_means(spec: GraphSpec, like: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from torch import nn
+from torch import Tensor, nn
 
+from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead
 from gmn.symmetry import KINDS
 
@@ -23,7 +24,7 @@ class Metanetwork(nn.Module):
     Attributes:
         symmetries: the parts of a spec's group that it respects, of :data:`gmn.symmetry.KINDS`.
         learning_rate: a good peak for :func:`gmn.train.train`.
-        equivariant: whether it answers with edited networks.
+        copies: edits per network that it answers with; 0 if it answers with numbers.
     """
 
     symmetries: Collection[str] = ()
@@ -31,12 +32,23 @@ class Metanetwork(nn.Module):
 
     def __init__(self, head: object = None) -> None:
         super().__init__()
-        self.equivariant = isinstance(head, EditHead)
+        self.copies = head.copies if isinstance(head, EditHead) else 0
+
+    def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
+        """Reads B networks.
+
+        Returns:
+            A tensor (B, ...); or edited networks, the first edit of all B, then the second.
+
+        Raises:
+            UnsupportedArchitecture: if it cannot read networks of this architecture.
+        """
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         """One line; ``print(*model.named_modules())`` for the parts."""
         numbers = sum(parameter.numel() for parameter in self.parameters())
         kinds = [kind for kind in KINDS if kind in self.symmetries]
         listed = " and ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
-        verb = "equivariant" if self.equivariant else "invariant"
+        verb = "equivariant" if self.copies else "invariant"
         return f"{type(self).__name__}: {numbers:,} parameters, {verb} to {listed or 'nothing'}"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
-from gmn.nn.editing import EditHead
-from gmn.nn.heads import InvariantHead, RoleReadout
+from gmn.nn.heads import Head, RoleReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.neural_graph import (
     NeuralGraph,
@@ -65,36 +63,32 @@ class NeuralGraphGNN(Metanetwork):
         self,
         hidden: int = 64,
         depth: int = 4,
-        head: InvariantHead | EditHead | None = None,
+        head: Head | None = None,
         edge_hidden: int = 32,
         reverse: bool = True,
         recompute: bool = True,
     ) -> None:
         super().__init__(head)
         self.reverse, self.recompute = reverse, recompute
-        head = InvariantHead() if head is None else head
         self.encoder = NeuralGraphEncoder(hidden, edge_hidden)
         self.layers = nn.ModuleList(
-            _Layer(
-                hidden, edge_hidden, last=number == depth - 1 and isinstance(head, InvariantHead)
-            )
+            _Layer(hidden, edge_hidden, last=number == depth - 1 and not self.copies)
             for number in range(depth)
         )
-        self.readout, self.editor = None, None
-        if isinstance(head, EditHead):
-            self.editor = NeuralGraphEditor(hidden, edge_hidden, head.copies)
-        else:
-            self.readout = RoleReadout(hidden, head.outputs)
+        self.readout = readout_of(head, lambda outputs: RoleReadout(hidden, outputs))
+        self.editor = None
+        if self.copies:
+            self.editor = NeuralGraphEditor(hidden, edge_hidden, self.copies)
 
     @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
-    def forward(self, graph: ParameterGraph) -> Any:
+    def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks."""
         wiring = neural_graph(graph.spec, graph.device, self.reverse)
         nodes, edges = self.encoder(graph, wiring)
         for layer in self.layers:
             nodes, edges = run(layer, self.recompute, wiring, nodes, edges)
         if self.readout is not None:
-            return self.readout(graph.spec, nodes.transpose(0, 1))
+            return self.readout(States(nodes.transpose(0, 1)), graph)
         assert self.editor is not None
         return self.editor(graph, wiring, nodes, edges)
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
-from gmn.nn.editing import EditHead
-from gmn.nn.heads import InvariantHead, RoleReadout
+from gmn.nn.heads import Head, RoleReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.neural_graph import (
     NeuralGraph,
@@ -62,7 +59,7 @@ class NeuralGraphTransformer(Metanetwork):
         self,
         hidden: int = 64,
         depth: int = 4,
-        head: InvariantHead | EditHead | None = None,
+        head: Head | None = None,
         edge_hidden: int = 32,
         attention: int = 128,
         heads: int = 8,
@@ -72,7 +69,6 @@ class NeuralGraphTransformer(Metanetwork):
         if attention % heads:
             raise ValueError(f"{heads} heads do not divide {attention} channels of attention")
         self.recompute = recompute
-        head = InvariantHead() if head is None else head
         self.encoder = NeuralGraphEncoder(hidden, edge_hidden)
         self.layers = nn.ModuleList(
             _Layer(
@@ -80,25 +76,24 @@ class NeuralGraphTransformer(Metanetwork):
                 edge_hidden,
                 attention,
                 heads,
-                last=number == depth - 1 and isinstance(head, InvariantHead),
+                last=number == depth - 1 and not self.copies,
             )
             for number in range(depth)
         )
-        self.readout, self.editor = None, None
-        if isinstance(head, EditHead):
-            self.editor = NeuralGraphEditor(hidden, edge_hidden, head.copies)
-        else:
-            self.readout = RoleReadout(hidden, head.outputs)
+        self.readout = readout_of(head, lambda outputs: RoleReadout(hidden, outputs))
+        self.editor = None
+        if self.copies:
+            self.editor = NeuralGraphEditor(hidden, edge_hidden, self.copies)
 
     @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
-    def forward(self, graph: ParameterGraph) -> Any:
+    def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks."""
         wiring = neural_graph(graph.spec, graph.device, reverse=True)
         nodes, edges = self.encoder(graph, wiring)
         for layer in self.layers:
             nodes, edges = run(layer, self.recompute, wiring, nodes, edges)
         if self.readout is not None:
-            return self.readout(graph.spec, nodes.transpose(0, 1))
+            return self.readout(States(nodes.transpose(0, 1)), graph)
         assert self.editor is not None
         return self.editor(graph, wiring, nodes, edges)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from gmn.nn.dual import DualGMN
 from gmn.nn.editing import EditHead
 from gmn.nn.gmn import GMN
-from gmn.nn.heads import InvariantHead
 from gmn.nn.neural_graph_gnn import NeuralGraphGNN
 from gmn.nn.neural_graph_transformer import NeuralGraphTransformer
 from gmn.nn.probes import Probes
@@ -19,17 +18,17 @@ from gmn.spec import GraphSpec
 
 def gmn(spec: GraphSpec, outputs: int | EditHead) -> GMN:
     """GMN of a size that trains in minutes on a CPU; it reads any architecture."""
-    return GMN(hidden=24, depth=3, head=_head(outputs))
+    return GMN(hidden=24, depth=3, head=outputs)
 
 
 def dual_gmn(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:
     """DualGMN with 64 probes; it reads every architecture with inputs of the spec's shape."""
-    return DualGMN(64, 2, _head(outputs), Probes.like(spec, 64))
+    return DualGMN(64, 2, outputs, Probes.like(spec, 64))
 
 
 def dual_gmn_weights(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:
     """DualGMN without probes; it reads any architecture."""
-    return DualGMN(hidden=64, depth=4, head=_head(outputs))
+    return DualGMN(hidden=64, depth=4, head=outputs)
 
 
 def ng_gnn(spec: GraphSpec, outputs: int | EditHead) -> NeuralGraphGNN:
@@ -40,7 +39,7 @@ def ng_gnn(spec: GraphSpec, outputs: int | EditHead) -> NeuralGraphGNN:
     return NeuralGraphGNN(
         hidden=64,
         depth=4,
-        head=_head(outputs),
+        head=outputs,
         edge_hidden=32,
         reverse=not any(edges.num_taps > 1 for edges in spec.edge_sets),
     )
@@ -49,19 +48,15 @@ def ng_gnn(spec: GraphSpec, outputs: int | EditHead) -> NeuralGraphGNN:
 def ng_t(spec: GraphSpec, outputs: int | EditHead) -> NeuralGraphTransformer:
     """NG-T: 64 channels, 4 layers of 8 heads, edges of 32 (Kofinas et al., 2024)."""
     return NeuralGraphTransformer(
-        hidden=64, depth=4, head=_head(outputs), edge_hidden=32, attention=128, heads=8
+        hidden=64, depth=4, head=outputs, edge_hidden=32, attention=128, heads=8
     )
 
 
 def scale_gmn(spec: GraphSpec, outputs: int | EditHead) -> ScaleGMN:
     """ScaleGMN, forward: 128 channels, 4 layers (Kalogeropoulos et al., 2024)."""
-    return ScaleGMN(hidden=128, depth=4, head=_head(outputs))
+    return ScaleGMN(hidden=128, depth=4, head=outputs)
 
 
 def scale_gmn_bidirectional(spec: GraphSpec, outputs: int | EditHead) -> ScaleGMN:
     """ScaleGMN in both directions: 128 channels, 4 layers (Kalogeropoulos et al., 2024)."""
-    return ScaleGMN(hidden=128, depth=4, head=_head(outputs), bidirectional=True)
-
-
-def _head(outputs: int | EditHead) -> InvariantHead | EditHead:
-    return outputs if isinstance(outputs, EditHead) else InvariantHead(outputs)
+    return ScaleGMN(hidden=128, depth=4, head=outputs, bidirectional=True)

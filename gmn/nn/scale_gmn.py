@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from gmn import features
 from gmn.canonical import without_shifts
 from gmn.graph import ParameterGraph
-from gmn.nn.editing import EditHead
-from gmn.nn.heads import InvariantHead, RoleReadout
+from gmn.nn.heads import Head, RoleReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.neural_graph import DEPTH_FEATURES, depth_codes, group_means, mlp
 from gmn.nn.recompute import run
@@ -83,7 +80,7 @@ class ScaleGMN(Metanetwork):
         self,
         hidden: int = 128,
         depth: int = 4,
-        head: InvariantHead | EditHead | None = None,
+        head: Head | None = None,
         bidirectional: bool = False,
         recompute: bool = True,
     ) -> None:
@@ -94,15 +91,11 @@ class ScaleGMN(Metanetwork):
             _Layer(hidden, bidirectional, first=number == 0) for number in range(depth)
         )
         self.seen = _Invariants(hidden, bidirectional)
-        head = InvariantHead() if head is None else head
-        self.readout, self.editor = None, None
-        if isinstance(head, EditHead):
-            self.editor = ScaleEditor(hidden, head.copies)
-        else:
-            self.readout = RoleReadout(hidden, head.outputs)
+        self.readout = readout_of(head, lambda outputs: RoleReadout(hidden, outputs))
+        self.editor = ScaleEditor(hidden, self.copies) if self.copies else None
 
     @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
-    def forward(self, graph: ParameterGraph) -> Any:
+    def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
 
         Raises:
@@ -117,7 +110,7 @@ class ScaleGMN(Metanetwork):
         x, y, edges = state
         seen = self.seen(wiring, context, x, y)
         if self.readout is not None:
-            return self.readout(graph.spec, wiring.to_nodes(seen).transpose(0, 1))
+            return self.readout(States(wiring.to_nodes(seen).transpose(0, 1)), graph)
         assert self.editor is not None
         return self.editor(graph, plain, wiring, (x, edges, seen))
 
