@@ -40,7 +40,7 @@ from gmn.augment import MovedCoordinates, Rescaled
 from gmn.comparison.report import NAMES
 from gmn.nn import DualGMN, EditHead, InvariantHead, Probes, ScaleGMN
 from gmn.spec import GraphSpec
-from gmn.tasks.batches import Batch
+from gmn.tasks import Batch
 from gmn.train import Recipe, predict, train
 from gmn.zoo.fitting import pixel_grid
 from gmn.zoo.networks import network

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -39,17 +39,28 @@ class ParameterGraph:
 
     Attributes:
         spec: the architecture.
+        rows: what is known of each network beside its weights, such as its row of labels in a zoo:
+            B dictionaries; None if nothing is. They go along with selected and changed networks.
     """
 
-    def __init__(self, spec: GraphSpec, values: Mapping[str, Tensor]) -> None:
+    rows: Sequence[Mapping[str, Any]] | None = None
+
+    def __init__(
+        self,
+        spec: GraphSpec,
+        values: Mapping[str, Tensor],
+        rows: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
         """Wraps stacked tensors without copying them.
 
         Args:
             spec: the architecture.
             values: one tensor of shape (B, *entry shape) for every untied entry of the state dict.
+            rows: see the attribute.
 
         Raises:
             StateDictError: if entries are missing or unexpected, or shapes or types do not fit.
+            ValueError: if there are not as many rows as networks.
         """
         primary = [entry for entry in spec.entries if entry.tied_to is None]
         _check_names({e.name for e in spec.entries}, {e.name for e in primary}, values.keys(), "")
@@ -60,6 +71,9 @@ class ParameterGraph:
             _check_entry(entry, values[entry.name].shape[1:], values[entry.name].dtype, "")
         self.spec = spec
         self._values = {e.name: values[e.tied_to or e.name] for e in spec.entries}
+        self.rows = rows
+        if rows is not None and len(rows) != len(self):
+            raise ValueError(f"{len(rows)} rows for {len(self)} networks")
 
     @property
     def values(self) -> dict[str, Tensor]:
@@ -110,7 +124,9 @@ class ParameterGraph:
             raise ValueError("cat needs at least one graph, all of one spec")
         spec = graphs[0].spec
         names = [entry.name for entry in spec.entries if entry.tied_to is None]
-        return cls(spec, {n: torch.cat([graph.values[n] for graph in graphs]) for n in names})
+        known = [graph.rows for graph in graphs if graph.rows is not None]
+        rows = [row for rows in known for row in rows] if len(known) == len(graphs) else None
+        return cls(spec, {n: torch.cat([g.values[n] for g in graphs]) for n in names}, rows)
 
     def __len__(self) -> int:
         """Number of networks."""
@@ -122,7 +138,10 @@ class ParameterGraph:
             if not -len(self) <= index < len(self):
                 raise IndexError(f"network {index} of {len(self)}")
             index = slice(index, index + 1 or None)
-        return self._map(lambda value: value[index])
+        rows = self.rows
+        if rows is not None:
+            rows = [rows[number] for number in torch.arange(len(rows))[index].tolist()]
+        return self._map(lambda value: value[index], rows)
 
     def __iter__(self) -> Iterable[ParameterGraph]:
         return (self[i] for i in range(len(self)))
@@ -133,9 +152,11 @@ class ParameterGraph:
             f"{self.dtype}, {self.device})"
         )
 
-    def _map(self, function) -> ParameterGraph:  # type: ignore[no-untyped-def]
+    def _map(
+        self, function: Callable[[Tensor], Tensor], rows: Sequence[Mapping[str, Any]] | None
+    ) -> ParameterGraph:
         names = [entry.name for entry in self.spec.entries if entry.tied_to is None]
-        return ParameterGraph(self.spec, {name: function(self.values[name]) for name in names})
+        return ParameterGraph(self.spec, {n: function(self.values[n]) for n in names}, rows)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -169,7 +190,7 @@ class ParameterGraph:
                 return value.to(device=device, dtype=double)
             return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
 
-        return self._map(moved)
+        return self._map(moved, self.rows)
 
     def to_state_dict(self, network: int = 0) -> dict[str, Tensor]:
         """The state dict of one network: keys, order, types and bits as they came in."""
@@ -213,7 +234,11 @@ class ParameterGraph:
     def replace(self, values: Mapping[str, Tensor]) -> ParameterGraph:
         """A graph with some entries replaced by stacked tensors of the same shape."""
         names = [entry.name for entry in self.spec.entries if entry.tied_to is None]
-        return ParameterGraph(self.spec, {n: values.get(n, self.values[n]) for n in names})
+        fresh = {n: values.get(n, self.values[n]) for n in names}
+        rows = self.rows
+        if rows is not None and fresh and len(next(iter(fresh.values()))) != len(rows):
+            rows = None  # k edits of each network: other networks
+        return ParameterGraph(self.spec, fresh, rows)
 
     def replace_pairs(self, values: Mapping[str, Tensor]) -> ParameterGraph:
         """A graph with some edge sets replaced; the inverse of :meth:`pairs`.

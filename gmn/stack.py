@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
 from torch import Tensor
 
@@ -23,7 +23,7 @@ class StackedGraph(ParameterGraph):
     def __init__(self, graphs: Sequence[ParameterGraph]) -> None:
         first = graphs[0]
         untied = [entry.name for entry in first.spec.entries if entry.tied_to is None]
-        super().__init__(first.spec, {name: first.values[name] for name in untied})
+        super().__init__(first.spec, {n: first.values[n] for n in untied}, first.rows)
         self.graphs = tuple(graphs)
 
     @classmethod
@@ -46,8 +46,10 @@ class StackedGraph(ParameterGraph):
         """
         raise TypeError("a stack is read only: change its graphs, and stack them anew")
 
-    def _map(self, function) -> StackedGraph:  # type: ignore[no-untyped-def]
-        return StackedGraph([graph._map(function) for graph in self.graphs])
+    def _map(
+        self, function: Callable[[Tensor], Tensor], rows: Sequence[Mapping[str, Any]] | None
+    ) -> StackedGraph:
+        return StackedGraph([graph._map(function, rows) for graph in self.graphs])
 
     def __repr__(self) -> str:
         return f"StackedGraph({len(self.graphs)} × {self.graphs[0]!r})"

@@ -2,7 +2,6 @@
 
 from gmn.tasks.accuracy import AccuracyPrediction
 from gmn.tasks.autoencoding import Autoencoding
-from gmn.tasks.batches import Batch, minibatches
 from gmn.tasks.choice import find, names, options_of, task_of
 from gmn.tasks.classification import InrClassification
 from gmn.tasks.editing import InrContrast, InrDilation, InrEditing, InrErosion
@@ -10,6 +9,7 @@ from gmn.tasks.labels import LabelError
 from gmn.tasks.rendering import PixelGrid
 from gmn.tasks.task import Task
 from gmn.tasks.tickets import WinningTickets
+from gmn.zoo.loading import Batch, minibatches
 
 __all__ = [
     "AccuracyPrediction",

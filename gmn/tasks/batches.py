@@ -1,48 +1,19 @@
-"""Batches of networks with targets; one batch holds networks of one architecture."""
+"""The splits of a population with what is to be predicted of its networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from gmn.graph import ParameterGraph
-from gmn.memory import available_bytes
 from gmn.tasks.labels import LabelError
 from gmn.zoo import Zoo
+from gmn.zoo.loading import Batch
 
 SPLITS = ("train", "val", "test")
 PIECE = 1_000  # networks looked at together, of those that stay in their files
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Networks of one architecture and what is to be predicted of them.
-
-    Attributes:
-        graph: B networks.
-        target: shape (B, ...).
-        numbers: of the networks in their population, shape (B,); None if they are of none.
-    """
-
-    graph: ParameterGraph
-    target: Tensor
-    numbers: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.graph)
-
-    def __getitem__(self, chosen: slice | Tensor) -> Batch:
-        numbers = None if self.numbers is None else self.numbers[chosen]
-        return Batch(self.graph[chosen], self.target[chosen], numbers)
-
-    def to(self, device: torch.device) -> Batch:
-        """The batch on a device."""
-        if self.graph.device == self.target.device == device:
-            return self
-        return Batch(self.graph.to(device), self.target.to(device), self.numbers)
 
 
 Targets = Callable[[ParameterGraph, Tensor], Tensor]
@@ -61,7 +32,7 @@ def split_batches(population: Zoo, targets: Targets) -> dict[str, list[Batch]]:
     Raises:
         LabelError: if weights are NaN or infinite; the message names the networks.
     """
-    fits = population.num_bytes <= available_bytes(torch.device("cpu")) / 2
+    fits = population.fits_in_memory
     splits: dict[str, list[Batch]] = {}
     for split in SPLITS:
         chosen = [population.indices(split, name) for name in population.architectures]
@@ -104,29 +75,3 @@ def network_names(population: Zoo, numbers: Tensor) -> str:
     ids = [str(population.rows[number]["id"]) for number in numbers[:5].tolist()]
     more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
     return f"network{'s' if len(numbers) > 1 else ''} {', '.join(ids)}{more}"
-
-
-def minibatches(
-    parts: Sequence[Batch], size: int, generator: torch.Generator
-) -> Iterator[list[Batch]]:
-    """All networks once, in random minibatches.
-
-    A minibatch comes as one batch per architecture. It holds one architecture as far as there are
-    enough networks of it; what is left of each is mixed. So networks that all differ are trained on
-    in minibatches of the same size as networks that are all alike.
-
-    Args:
-        parts: one large batch per architecture.
-        size: networks per minibatch; the mixed one that comes last may have fewer.
-        generator: the source of chance.
-    """
-    orders = [torch.randperm(len(part), generator=generator) for part in parts]
-    full = [len(order) - len(order) % size for order in orders]
-    mixed = torch.randperm(len(parts), generator=generator).tolist()
-    runs = [(n, orders[n][: full[n]]) for n in range(len(parts))]
-    runs += [(n, orders[n][full[n] :]) for n in mixed]
-    owners = torch.cat([torch.full_like(places, n) for n, places in runs]).split(size)
-    places = torch.cat([places for _, places in runs]).split(size)
-    for number in torch.randperm(len(places), generator=generator).tolist():
-        owner, place = owners[number], places[number]
-        yield [parts[n][place[owner == n]] for n in owner.unique().tolist()]

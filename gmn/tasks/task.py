@@ -14,8 +14,9 @@ from gmn.graph import ParameterGraph
 from gmn.nn.editing import EditHead
 from gmn.registry import Estimator, Factory, Head
 from gmn.spec import GraphSpec
-from gmn.tasks.batches import Batch, split_batches
+from gmn.tasks.batches import split_batches
 from gmn.zoo import Zoo
+from gmn.zoo.loading import Batch
 
 
 class Task(ABC):

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gmn.tasks.batches import Batch
 from gmn.tasks.task import Task
 from gmn.train.evaluate import predict
+from gmn.zoo.loading import Batch
 from gmn.zoo.recipe import derive_seed
 
 if TYPE_CHECKING:

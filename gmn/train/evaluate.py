@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from gmn.augment import SampledSymmetry
 from gmn.graph import ParameterGraph
-from gmn.tasks.batches import Batch
 from gmn.tasks.task import Task
+from gmn.zoo.loading import Batch
 
 
 def predict(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from gmn.graph import ParameterGraph
 from gmn.memory import check_fits
 from gmn.registry import Estimator
-from gmn.tasks.batches import SPLITS, Batch, minibatches, network_names, not_finite
+from gmn.tasks.batches import SPLITS, network_names, not_finite
 from gmn.tasks.task import Task
 from gmn.train.distributed import ranks
 from gmn.train.evaluate import device_of
 from gmn.train.journal import Journal
 from gmn.train.recipe import Recipe, peak_rate
 from gmn.train.run import Run
+from gmn.zoo.loading import Batch, Loader
 
 
 @dataclass(frozen=True, repr=False)
@@ -147,21 +148,26 @@ def _pass_over(run: Run, task: Task) -> float:
     """Steps through the training split once; the mean loss over its networks."""
     total, parts = 0.0, task.split("train")
     run.model.train()
-    for pieces in minibatches(parts, run.recipe.batch_size, run.order):
-        total += _step(run, task, pieces)
+    loader = Loader(
+        parts,
+        run.recipe.batch_size,
+        run.order,
+        run.recipe.augment,
+        run.chance,
+        device_of(run.model),
+    )
+    for batches in loader.batches():
+        total += _step(run, task, batches)
     return total / sum(map(len, parts))
 
 
-def _step(run: Run, task: Task, pieces: list[Batch]) -> float:
+def _step(run: Run, task: Task, batches: list[Batch]) -> float:
     """One step on a minibatch; the sum of its networks' losses."""
-    recipe, size, device = run.recipe, sum(map(len, pieces)), device_of(run.model)
+    size = sum(map(len, batches))
     total, why = 0.0, "another process says why"
-    batches = [piece.to(device or piece.graph.device) for piece in pieces]
-    if recipe.augment is not None:
-        batches = [replace(b, graph=recipe.augment(b.graph, run.chance)) for b in batches]
     run.optimiser.zero_grad()
     for batch in run.ranks.parts(batches):
-        output = _output(run.model, batch.graph, recipe.bf16)
+        output = _output(run.model, batch.graph, run.recipe.bf16)
         loss = task.loss(output, batch.target) * (len(batch) / size)
         loss.backward()
         total += float(loss.detach())

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from gmn.graph import ParameterGraph
+from gmn.memory import available_bytes
 from gmn.spec import GraphSpec
 from gmn.zoo.columns import SPLITS
 from gmn.zoo.index import is_number, numeric_columns
+from gmn.zoo.loading import Batch, Loader, Transform
 from gmn.zoo.opening import read_zoo
 from gmn.zoo.reader import ShardReader
 from gmn.zoo.store import Row
@@ -24,12 +28,13 @@ from gmn.zoo.stored import StoredGraph
 from gmn.zoo.stream import Stream
 
 
-class Zoo:
-    """A population of trained networks.
+class Zoo(Dataset[ParameterGraph]):
+    """A population of trained networks, a map-style data set of PyTorch.
 
     Made by :func:`gmn.zoo.open` and :func:`gmn.zoo.build`. Networks are numbered in the order of
     their ids. Weights stay in their files until they are asked for; each shard is compared with
-    its checksum when it is first read.
+    its checksum when it is first read. ``zoo[3]`` is a graph of one network, whose ``rows`` are its
+    row of the index; ``zoo[:8]`` one of eight, or a list of graphs, one per architecture.
 
     Args:
         folder: Folder of a finished zoo.
@@ -50,11 +55,13 @@ class Zoo:
         self.manifest, self.index = read_zoo(self.folder)
         self.reader = ShardReader(self.folder, self.manifest["shards"])
         self._specs: dict[str, GraphSpec] = {}
+        self._chosen: np.ndarray[Any, Any] | None = None  # of the zoo in the folder; None for all
         self._shard: np.ndarray[Any, Any] = self.index["shard"].to_numpy()
         self._row: np.ndarray[Any, Any] = self.index["row"].to_numpy()
 
-    def __reduce__(self) -> tuple[type[Zoo], tuple[Path]]:
-        return Zoo, (self.folder,)  # opened again: mapped tensors would be sent as a whole
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Opened again: mapped tensors would be sent as a whole.
+        return _opened, (self.folder, self._chosen)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -63,6 +70,131 @@ class Zoo:
         names = self.architectures
         kinds = ", ".join(names) if len(names) <= 3 else f"{len(names)} architectures"
         return f"Zoo({self.manifest['name']!r}, {len(self)} networks of {kinds})"
+
+    @overload
+    def __getitem__(self, index: int) -> ParameterGraph: ...
+
+    @overload
+    def __getitem__(
+        self, index: slice | Sequence[int] | Tensor
+    ) -> ParameterGraph | list[ParameterGraph]: ...
+
+    def __getitem__(
+        self, index: int | slice | Sequence[int] | Tensor
+    ) -> ParameterGraph | list[ParameterGraph]:
+        """Networks with their rows of the index.
+
+        Args:
+            index: a number, negative ones counted from the end; or several: a slice, a sequence,
+                or an index tensor.
+
+        Returns:
+            A graph of the networks, in the order wanted; of several architectures a list of
+            graphs, one per architecture in the order of their first networks.
+
+        Raises:
+            IndexError: If there are not so many networks, or several were asked for and are none.
+            ZooError: If a shard that they lie in is damaged.
+        """
+        if isinstance(index, int | np.integer):
+            return self._with_rows(self.numbers([int(index)]))
+        numbers = torch.arange(len(self))[index] if isinstance(index, slice) else index
+        chosen = self.numbers(numbers)
+        if not len(chosen):
+            raise IndexError(f"no networks: {index} of {len(self)}")
+        names = np.array(
+            [self.reader.architecture(shard) for shard in self._shard[chosen].tolist()]
+        )
+        found = [self._with_rows(chosen[names == name]) for name in dict.fromkeys(names.tolist())]
+        return found if len(found) > 1 else found[0]
+
+    def __iter__(self) -> Iterator[ParameterGraph]:
+        return (self[number] for number in range(len(self)))
+
+    def _with_rows(self, numbers: np.ndarray[Any, Any]) -> ParameterGraph:
+        name, values = self._gather(torch.from_numpy(numbers), None)
+        rows = self.index.take(pa.array(numbers)).to_pylist()
+        return ParameterGraph(self.spec(name), values, rows)
+
+    def select(
+        self,
+        where: str | Sequence[str] = (),
+        split: str | None = None,
+        architecture: str | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> Zoo:
+        """The networks that meet all conditions, as a zoo of the same files.
+
+        Args:
+            where: conditions such as ``"test_accuracy>=0.5"`` or ``"activation==relu"``; a network
+                without a value in the column does not meet one.
+            split: ``"train"``, ``"val"`` or ``"test"``.
+            architecture: name of an architecture.
+            ids: the networks of these ids.
+
+        Raises:
+            ValueError: If a condition cannot be read, or a column, a split, an architecture or an
+                id is unknown.
+        """
+        from gmn.zoo.selecting import select
+
+        conditions = [where] if isinstance(where, str) else where
+        return self._part(select(self, conditions, split, architecture, ids).numpy())
+
+    def _part(self, numbers: np.ndarray[Any, Any]) -> Zoo:
+        part = copy.copy(self)
+        for name in ("rows", "architectures", "labels"):
+            vars(part).pop(name, None)
+        part.index = self.index.take(pa.array(numbers))
+        part._shard, part._row = self._shard[numbers], self._row[numbers]
+        part._chosen = numbers if self._chosen is None else self._chosen[numbers]
+        return part
+
+    def loader(
+        self,
+        split: str | None = None,
+        batch_size: int = 32,
+        *,
+        target: str | Sequence[str] = "test_accuracy",
+        shuffle: bool = False,
+        seed: int = 0,
+        transform: Transform | None = None,
+    ) -> Loader:
+        """Minibatches ready for a model: pairs of a graph and targets.
+
+        A minibatch holds one architecture as far as there are enough networks of it; what is left
+        of each is mixed, as a list of graphs for :func:`gmn.nn.read_all`. Networks that would fill
+        more than half of the free memory stay in their files until a minibatch needs them.
+
+        Args:
+            split: only networks of ``"train"``, ``"val"`` or ``"test"``; None for all.
+            batch_size: networks per minibatch.
+            target: a numeric column, for targets of shape (B,), or several, for (B, columns).
+            shuffle: another order in every pass, or that of the zoo.
+            seed: of the order and the transform.
+            transform: called with a graph and a generator, such as
+                :class:`gmn.augment.SampledSymmetry`.
+
+        Raises:
+            KeyError: If there is no column of this name.
+            ValueError: If it holds no number for a network, or the split is unknown.
+        """
+        names = [target] if isinstance(target, str) else list(target)
+        parts = []
+        for name in self.architectures:
+            if len(numbers := self.indices(split, name)):
+                columns = [self.labels(column, numbers) for column in names]
+                found = columns[0] if isinstance(target, str) else torch.stack(columns, dim=1)
+                graph = self.graph(numbers) if self.fits_in_memory else self.stored(numbers)
+                parts.append(Batch(graph, found, numbers))
+        source = torch.Generator().manual_seed(seed)
+        order = source if shuffle else None
+        return Loader(parts, batch_size, order, transform, torch.Generator().manual_seed(seed))
+
+    @property
+    def fits_in_memory(self) -> bool:
+        """Whether all shards take at most half of the memory that is free now."""
+        return self.num_bytes <= available_bytes(torch.device("cpu")) / 2
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -79,7 +211,9 @@ class Zoo:
     @cached_property
     def architectures(self) -> list[str]:
         """Names of the architectures of the population, sorted."""
-        return sorted({s["architecture"] for s in self.manifest["shards"] if s["networks"]})
+        return sorted(
+            {self.reader.architecture(shard) for shard in np.unique(self._shard).tolist()}
+        )
 
     @property
     def num_bytes(self) -> int:
@@ -91,20 +225,12 @@ class Zoo:
         """Kinds of further tensors that at least one shard holds, such as ``gradient``."""
         return sorted({kind for shard in self.manifest["shards"] for kind in shard["extras"]})
 
-    def labels(self, name: str, indices: Sequence[int] | Tensor | None = None) -> Tensor:
-        """One label of every network.
+    @cached_property
+    def labels(self) -> Labels:
+        """Labels by name, ``zoo.labels["test_accuracy"]``; called, those of some networks."""
+        return Labels(self)
 
-        Args:
-            name: A numeric column of the index, such as ``"test_accuracy"``.
-            indices: Numbers of the networks; all if None.
-
-        Returns:
-            float32 values, shape (networks,).
-
-        Raises:
-            KeyError: If the index has no such column.
-            ValueError: If it holds no numbers, or none or NaN for a network.
-        """
+    def _labels(self, name: str, indices: Sequence[int] | Tensor | None = None) -> Tensor:
         known = ", ".join(numeric_columns(self.index))
         if name not in self.columns:
             raise KeyError(f"no label is called {name!r}; known: {known}")
@@ -333,3 +459,43 @@ class Zoo:
             >>> folder.cleanup()
         """
         return Stream(self, batch_size, split, seed, open_shards)
+
+
+class Labels(Mapping[str, Tensor]):
+    """The numeric columns of a zoo's index as tensors."""
+
+    def __init__(self, zoo: Zoo) -> None:
+        self._zoo = zoo
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(numeric_columns(self._zoo.index))
+
+    def __len__(self) -> int:
+        return len(list(self))
+
+    def __repr__(self) -> str:
+        return f"labels of {len(self._zoo)} networks: {', '.join(self)}"
+
+    def __call__(self, name: str, indices: Sequence[int] | Tensor | None = None) -> Tensor:
+        """One label of every network.
+
+        Args:
+            name: A numeric column of the index, such as ``"test_accuracy"``.
+            indices: Numbers of the networks; all if None.
+
+        Returns:
+            float32 values, shape (networks,).
+
+        Raises:
+            KeyError: If the index has no such column.
+            ValueError: If it holds no numbers, or none or NaN for a network.
+        """
+        return self._zoo._labels(name, indices)
+
+
+def _opened(folder: Path, chosen: np.ndarray[Any, Any] | None) -> Zoo:
+    zoo = Zoo(folder)
+    return zoo if chosen is None else zoo._part(chosen)

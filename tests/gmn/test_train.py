@@ -164,7 +164,7 @@ def test_networks_that_fill_the_memory_stay_in_their_files(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(
-            "gmn.tasks.batches.available_bytes", lambda device: 2 * task.zoo.num_bytes - 1
+            "gmn.zoo.population.available_bytes", lambda device: 2 * task.zoo.num_bytes - 1
         )
         patch.setattr("gmn.tasks.batches.PIECE", 7)
         stored = AccuracyPrediction.open(folder)
