@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         features,
         graph,
         nn,
+        pyg,
         registry,
         spec,
         symmetry,
@@ -45,7 +46,18 @@ __all__ = [
 
 _MODULES = (
     *("augment", "canonical", "comparison", "draw", "engines", "errors", "explain", "features"),
-    *("graph", "nn", "registry", "spec", "symmetry", "tasks", "testing", "train", "transport"),
+    *(
+        "graph",
+        "nn",
+        "pyg",
+        "registry",
+        "spec",
+        "symmetry",
+        "tasks",
+        "testing",
+        "train",
+        "transport",
+    ),
     "zoo",
 )
 _PLACES = {

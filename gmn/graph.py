@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from gmn.spec import EdgeSet, GraphSpec, StateEntry
-from gmn.topology import pair_index, tap_order, tap_positions, topology, view_block
+from gmn.topology import pair_index, tap_order, tap_positions, view_block
 from gmn.values import (
     as_floating,
     is_eight_bit,
@@ -21,7 +22,7 @@ from gmn.values import (
 
 if TYPE_CHECKING:
     import networkx
-    from torch_geometric.data import Batch
+    from torch_geometric.data import Batch, Data
 
 StateDict = Mapping[str, Tensor]
 
@@ -263,32 +264,18 @@ class ParameterGraph:
         old = self.values[name]
         return like(with_blocks(numbers, old) if name in self.spec.constants else numbers, old)
 
-    def to_pyg(self) -> Batch:
-        """The networks as a PyG ``Batch`` with one edge per parameter element.
+    def to_pyg(self, target: str | None = None) -> Batch:
+        """The networks as a PyG ``Batch`` with one edge per parameter; see :func:`gmn.pyg.to_pyg`.
 
-        Each graph has ``edge_index`` (2, E), ``edge_attr`` (E, 1) the parameter, ``edge_set`` (E,)
-        and ``node_set`` (N,) the numbers in the spec, ``tap`` (E, 3) kernel or pixel coordinates.
+        Args:
+            target: a number in :attr:`rows` that becomes ``y``.
         """
-        from torch_geometric.data import Batch, Data
+        return _pyg().to_pyg(self, target)
 
-        parts = topology(self.spec)
-        taps = torch.tensor([edges.num_taps for edges in self.spec.edge_sets])
-        repeats = taps[parts.edge_set]
-        positions = [
-            tap_positions(edges).repeat(pair_index(self.spec, edges).shape[1], 1)
-            for edges in self.spec.edge_sets
-        ]
-        structure = {
-            "edge_index": parts.edge_index.repeat_interleave(repeats, dim=1).to(self.device),
-            "edge_set": parts.edge_set.repeat_interleave(repeats).to(self.device),
-            "node_set": parts.node_set.to(self.device),
-            "tap": torch.cat(positions).to(self.device),
-        }
-        values = torch.cat([self.pairs(e).flatten(1) for e in self.spec.edge_sets], dim=1)
-        nodes = self.spec.num_nodes
-        return Batch.from_data_list(
-            [Data(edge_attr=row.unsqueeze(1), num_nodes=nodes, **structure) for row in values]
-        )
+    @staticmethod
+    def from_pyg(data: Data | Batch) -> ParameterGraph | list[ParameterGraph]:
+        """The inverse of :meth:`to_pyg`; see :func:`gmn.pyg.from_pyg`."""
+        return _pyg().from_pyg(data)
 
     def to_networkx(self, network: int = 0) -> networkx.MultiDiGraph:
         """One network as a multigraph: a node per neuron, an edge per parameter element.
@@ -316,6 +303,10 @@ class ParameterGraph:
                         tap=tap,
                     )
         return result
+
+
+def _pyg() -> Any:
+    return import_module("gmn.pyg")  # which imports this module, and PyG
 
 
 def _stack(tensors: list[Tensor], name: str) -> Tensor:

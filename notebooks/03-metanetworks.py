@@ -30,6 +30,7 @@ from tempfile import mkdtemp
 import matplotlib.pyplot as plt
 import torch
 
+import converters
 import gmn
 from gmn import explain, registry, tasks, zoo
 from gmn.draw import draw, heat_map
@@ -200,3 +201,50 @@ for row, networks in enumerate((unseen, edited)):
 
 # %%
 gmn.testing.assert_equivariant(editor.double(), unseen[:4].to(dtype=torch.float64), scalings=True)
+
+# %% [markdown]
+# ## Layers of PyTorch Geometric
+#
+# `to_pyg` gives one edge per parameter, with what the spec says about each neuron in `x` and types that mean the same
+# in every architecture. So a stock network trains on a loader that mixes them: here CNNs, and perceptrons whose
+# target is made up.
+
+# %%
+from torch_geometric.loader import DataLoader
+from torch_geometric.nn.models import GIN
+from torch_geometric.nn.pool import global_mean_pool
+
+perceptron = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+other = gmn.ParameterGraph.from_state_dicts(
+    converters.trace(perceptron, (torch.zeros(1, 4),)),
+    [{k: scale * v for k, v in perceptron.state_dict().items()} for scale in (0.5, 1.0, 2.0)],
+)
+data = [graph.to_pyg("test_accuracy")[0] for graph in population.select(split="train")]
+for scale, one in zip((0.5, 1.0, 2.0), other.to_pyg().to_data_list(), strict=True):
+    one.y = torch.tensor([scale / 2])
+    data.append(one)
+stock = GIN(
+    in_channels=data[0].num_node_features,
+    hidden_channels=16,
+    num_layers=2,
+    out_channels=1,
+    aggr="mean",
+)
+optimiser = torch.optim.Adam(stock.parameters(), 1e-2)
+for epoch in range(3):
+    total = 0.0
+    for batch in DataLoader(data, batch_size=8, shuffle=True):
+        optimiser.zero_grad()
+        answer = global_mean_pool(stock(batch.x, batch.edge_index), batch.batch).squeeze(1)
+        loss = (answer - batch.y).square().mean()
+        loss.backward()
+        optimiser.step()
+        total += loss.item() * len(batch.y) / len(data)
+    print(f"epoch {epoch}: mean squared error {total:.3f}")
+
+# %% [markdown]
+# And back, to the bit, whatever the order of architectures:
+
+# %%
+for graph in gmn.ParameterGraph.from_pyg(next(iter(DataLoader(data[::-1], batch_size=len(data))))):
+    print(graph)
