@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
-from gmn.nn import GMN
+from gmn.nn import GMN, States
 from gmn.nn.gmn import GMNLayer
 from gmn.nn.groups import Groups, groups_of
 from gmn.nn.sparse import EdgeIndex, edge_index
@@ -37,7 +37,7 @@ class GatheredGMN(nn.Module):
         for layer in self.model.layers:
             assert isinstance(layer, GMNLayer)
             nodes, edges, state = round_of(layer, index, groups, nodes, edges, state)
-        return self.model.head(graph.spec, nodes, edges, state)
+        return self.model.head(States(nodes, state, edges), graph)
 
 
 def round_of(

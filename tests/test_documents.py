@@ -76,7 +76,7 @@ def test_notebooks_are_in_step_with_their_text(source: Path) -> None:
     )
 
 
-SHORT = {"size": 30, "epochs": 2}  # networks in a zoo, epochs of a training, at most
+SHORT = {"size": 30, "epochs": 1}  # networks in a zoo, epochs of a training, at most
 
 
 def shortened(text: str) -> str:

@@ -9,7 +9,7 @@ import gmn
 from gmn import symmetry
 from gmn.testing import assert_covers, assert_same_function
 from tests.cases import Case
-from tests.traced import BY_NAME, COVERING, every_case, graph_of, spec_of
+from tests.traced import BY_NAME, COVERING, covering_cases, every_case, graph_of, spec_of
 
 
 @every_case
@@ -66,7 +66,7 @@ def test_json_both_ways(case: Case) -> None:
     assert spec.node_sets[0].name in repr(spec)
 
 
-@every_case
+@covering_cases
 def test_tracing_again_gives_the_same_spec(case: Case) -> None:
     assert converters.trace(case.model(5), case.example(5)) == spec_of(case.name)
 

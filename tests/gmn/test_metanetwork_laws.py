@@ -58,7 +58,12 @@ class TestNeuralGraphTransformer(Laws):
 class TestScaleGMN(Laws):
     """Of the architectures whose scales some weight undoes; what it refuses is tested elsewhere."""
 
-    names = tuple(n for n in Laws.names if n not in (*REFUSED, ATTENTION))
+    # Those first on which every parameter of the model is read.
+    names = tuple(
+        n
+        for n in dict.fromkeys(["perceptron", "prelu", "heads", "cnn-grouped", *Laws.names])
+        if n not in (*REFUSED, ATTENTION)
+    )
     notices = ("parameters", "neurons", "operations")
 
     def build(self, spec: GraphSpec, head: Head) -> nn.Module:
