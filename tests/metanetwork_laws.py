@@ -11,7 +11,6 @@ from tests.traced import BY_NAME, graph_of
 
 WIDE = {  # laws about what is computed; by default the others hold on the shipped networks only
     "test_answers_are_invariant",
-    "test_edits_move_with_the_networks",
     "test_every_parameter_matters",
     "test_one_sided_permutations_are_noticed",
 }

@@ -27,7 +27,10 @@ class Two(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("GCN", "GAT") else pytest.param(n, marks=pytest.mark.slow) for n in LAYERS],
+)
 def test_hidden_units_permute_and_scale(name: str) -> None:
     torch.manual_seed(0)
     model, inputs = Two(LAYERS[name]).eval(), (torch.randn(5, 3), EDGES)
