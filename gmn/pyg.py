@@ -50,11 +50,6 @@ class Origin:
     types: dict[str, torch.dtype]
 
 
-def node_type(role: str) -> int:
-    """The type of neurons of a role, below :data:`NODE_TYPES`."""
-    return ROLES.index(role)
-
-
 def edge_type(edges: EdgeSet) -> int:
     """The type of an edge set, below :data:`EDGE_TYPES`: its kind and the family of operation."""
     kind = KINDS.index(edges.kind) if edges.kind in KINDS else len(KINDS)
@@ -94,11 +89,11 @@ def to_pyg(graph: ParameterGraph, target: str | None = None) -> Batch:
     shared["x"] = node_descriptions(graph.spec).to(graph.device, graph.dtype)
     sets = graph.spec.edge_sets
     values = torch.cat([graph.pairs(edges).flatten(1).to(graph.dtype) for edges in sets], dim=1)
-    found = []
+    types, found = _types(graph), []
     for number, row in enumerate(values):
         label = {} if target is None else {"y": _label(graph, number, target)}
         data = Data(edge_attr=row.unsqueeze(1), **shared, **label)
-        data.origin = _origin(graph, number)
+        data.origin = _origin(graph, number, types)
         found.append(data)
     return Batch.from_data_list(found)
 
@@ -111,7 +106,7 @@ def _structure(spec: GraphSpec) -> dict[str, Tensor]:
     places = [tap_positions(e).repeat(e.num_pairs, 1) for e in spec.edge_sets]
     edge_set = parts.edge_set.repeat_interleave(repeats)
     edge_types = torch.tensor([edge_type(edges) for edges in spec.edge_sets])
-    node_types = torch.tensor([node_type(nodes.role) for nodes in spec.node_sets])
+    node_types = torch.tensor([ROLES.index(nodes.role) for nodes in spec.node_sets])
     return {
         "edge_index": parts.edge_index.repeat_interleave(repeats, dim=1),
         "edge_set": edge_set,
@@ -131,17 +126,17 @@ def _label(graph: ParameterGraph, number: int, target: str) -> Tensor:
     return torch.tensor([value], dtype=graph.dtype, device=graph.device)
 
 
-def _origin(graph: ParameterGraph, number: int) -> Origin:
+def _types(graph: ParameterGraph) -> dict[str, torch.dtype]:
+    """Types of the entries that edges hold as they are."""
     held = {edges.parameter for edges in graph.spec.edge_sets} - graph.spec.constants
-    values, types = {}, {}
-    for entry in graph.spec.entries:
-        if entry.tied_to is None:
-            value = graph.values[entry.name]
-            if entry.name in held and value.is_floating_point():
-                types[entry.name] = value.dtype
-            else:
-                values[entry.name] = value[number]
-    return Origin(graph.spec, values, types)
+    entries = [e.name for e in graph.spec.entries if e.tied_to is None and e.name in held]
+    kinds = {name: graph.values[name].dtype for name in entries}
+    return {name: kind for name, kind in kinds.items() if kind.is_floating_point}
+
+
+def _origin(graph: ParameterGraph, number: int, types: dict[str, torch.dtype]) -> Origin:
+    others = [e.name for e in graph.spec.entries if e.tied_to is None and e.name not in types]
+    return Origin(graph.spec, {name: graph.values[name][number] for name in others}, types)
 
 
 def from_pyg(data: Data | Batch) -> ParameterGraph | list[ParameterGraph]:
@@ -220,7 +215,6 @@ __all__ = [
     "NODE_TYPES",
     "edge_type",
     "from_pyg",
-    "node_type",
     "to_hetero",
     "to_pyg",
 ]
