@@ -34,7 +34,7 @@ def own_rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/writing-a-rule.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/writing-a-rule.md", "docs/writing-a-layer.md"])
 @pytest.mark.usefixtures("own_rules")
 def test_pages_run(page: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
