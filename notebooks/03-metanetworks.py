@@ -203,6 +203,33 @@ for row, networks in enumerate((unseen, edited)):
 gmn.testing.assert_equivariant(editor.double(), unseen[:4].to(dtype=torch.float64), scalings=True)
 
 # %% [markdown]
+# ## A layer of your own
+#
+# What an edge carries and what a neuron makes of it, in a dozen lines; the rest of a metanetwork is there
+# ([more](../docs/writing-a-layer.md)). It reads every architecture, and no permutation can change its answer.
+
+
+# %%
+class Layer(gmn.nn.MessagePassing):
+    def __init__(self, hidden, edge_hidden):
+        super().__init__(hidden, reduce=("mean", "max"))
+        self.edge = torch.nn.Linear(edge_hidden, hidden)
+        self.out = torch.nn.Linear(2 * hidden, hidden)
+
+    def message(self, source, target, edge):
+        return torch.relu(source - target + self.edge(edge))
+
+    def update(self, nodes, messages):
+        return nodes + self.out(messages)
+
+
+cnns = tasks.task_of(folder / "cnns")
+own = gmn.nn.MessagePassingNetwork([Layer(16, 8) for _ in range(3)], 16, 8, head=1)
+print(gmn.train.train(own, cnns, Recipe(epochs=8, learning_rate=3e-3)))
+print(own)
+gmn.testing.assert_invariant(own.double(), cnns.split("test")[0].graph[:4].to(dtype=torch.float64))
+
+# %% [markdown]
 # ## Layers of PyTorch Geometric
 #
 # `to_pyg` gives one edge per parameter, with what the spec says about each neuron in `x` and types that mean the same

@@ -109,8 +109,8 @@ class GraphEncoder(nn.Module):
         edges = []
         for relation in wiring.relations:
             direction = like.new_tensor([-1.0 if relation.reverse else 1.0])
-            described = torch.cat([about[relation.edges], direction])
-            states = self.edges(graph, relation.edges, described)
+            own = spec.edge_set(relation.name)
+            states = self.edges(graph, own, torch.cat([about[own], direction]))
             edges.append(states.view(len(graph), *relation.shape, -1))
         return self._node_states(graph, about), edges
 
@@ -164,7 +164,7 @@ class GraphEditor(nn.Module):
         """Edits from states of nodes (B, N, hidden) and of each relation's edges."""
         spec = graph.spec
         ahead = {
-            relation.edges: states.flatten(1, -2) if relation.shape else states.unsqueeze(1)
+            relation.name: states.flatten(1, -2) if relation.shape else states.unsqueeze(1)
             for relation, states in zip(wiring.relations, edges, strict=True)
             if not relation.reverse
         }
@@ -173,7 +173,7 @@ class GraphEditor(nn.Module):
             if part.diagonal:
                 changes[part.name] = self.own(spec, part, nodes[:, own_nodes(spec, part)])
             else:
-                changes[part.name] = self.edges(spec, part, ahead[part])
+                changes[part.name] = self.edges(spec, part, ahead[part.name])
         return self.edits(graph, changes)
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial as bind
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gmn.nn.reductions import NAMES, Partial, Reduction, merge, partial
-from gmn.nn.relations import Piece, Relation, Wiring, pieces
+from gmn.nn.relations import Relation, Wiring, pieces
 
 # Numbers of one message tensor that exist at once: what stays in a core's caches, and what fills
 # an accelerator.
 MOST = {"cpu": 2**20}
 MOST_ELSEWHERE = 2**26
+
+
+Message = Callable[[Relation, Tensor, Tensor, Tensor], Any]
+"""From a relation, what its ends tell and states of its edges to messages."""
 
 
 class MessagePassing(nn.Module):
@@ -133,34 +138,14 @@ class MessagePassing(nn.Module):
         Returns:
             Tensor of shape (B, N, len(reduce) * channels).
         """
-        into: dict[str, list[Partial]] = {}
-        for relation, edge in zip(wiring.relations, edges, strict=True):
-            if not relation.pairs:
-                continue
-            ends = relation.source.spread(source), relation.target.spread(target)
-            parts = self._by_piece(relation, self._reduced, *ends, edge)
-            whole = {
-                name: torch.cat([torch.cat([p[name] for p in row], dim=1) for row in parts])
-                if len(parts) > 1 or len(parts[0]) > 1
-                else parts[0][0][name]
-                for name in parts[0][0]
-            }
-            into.setdefault(relation.target.nodes, []).append(Partial(relation.degree, whole))
-        width = len(self.reduce) * self.channels
-        results = []
-        for node_set in wiring.spec.node_sets:
-            if node_set.name in into:
-                results.append(merge(into[node_set.name], self.reduce))
-            else:
-                results.append(source.new_zeros(len(source), node_set.size, width))
-        return torch.cat(results, dim=1)
+
+        def message(relation: Relation, *tensors: Tensor) -> Any:
+            return self.message(*tensors)
+
+        return propagate(wiring, message, source, target, edges, self.reduce, self.channels)
 
     def edge_updater(
-        self,
-        wiring: Wiring,
-        source: Tensor,
-        target: Tensor,
-        *edges: Sequence[Tensor],
+        self, wiring: Wiring, source: Tensor, target: Tensor, *edges: Sequence[Tensor]
     ) -> list[Tensor]:
         """New states of all edges, by :meth:`edge_update`.
 
@@ -170,50 +155,108 @@ class MessagePassing(nn.Module):
             target: (B, N, ...) what they tell those that enter.
             edges: for each relation (B, *block, ...); several, if ``edge_update`` takes several.
         """
-        results = []
-        for relation, *own in zip(wiring.relations, *edges, strict=True):
-            ends = relation.source.spread(source), relation.target.spread(target)
-            parts = self._by_piece(relation, self._updated, *ends, *own)
-            if len(parts) == len(parts[0]) == 1:
-                results.append(parts[0][0])
-            else:
-                dim = relation.target.dims[0] if relation.target.dims else 0
-                rows = [torch.cat(row, dim=1 + dim) if len(row) > 1 else row[0] for row in parts]
-                results.append(torch.cat(rows))
-        return results
+        return update_edges(wiring, self.edge_update, source, target, *edges)
 
-    def _by_piece(
-        self, relation: Relation, function: Callable[..., Any], *tensors: Tensor
-    ) -> list[list[Any]]:
-        """Applies a function of the relation and tensors to every piece."""
-        like = tensors[-1]
-        widest = max(self.channels, *(tensor.shape[-1] for tensor in tensors))
-        most = MOST.get(like.device.type, MOST_ELSEWHERE) // max(widest, 1)
 
-        def at(piece: Piece) -> Any:
-            own = (piece.of(tensor) for tensor in tensors)
-            return function(relation, *own)
+def propagate(
+    wiring: Wiring,
+    message: Message,
+    source: Tensor,
+    target: Tensor,
+    edges: Sequence[Tensor],
+    reduce: Sequence[Reduction],
+    channels: int,
+) -> Tensor:
+    """Messages of all relations, reduced at their targets: :meth:`MessagePassing.propagate`.
 
-        return [[at(piece) for piece in row] for row in pieces(relation, len(like), most)]
+    Args:
+        wiring: who tells whom.
+        message: what the edges of a relation carry.
+        source: (B, N, ...) what nodes tell the edges that leave them.
+        target: (B, N, ...) what they tell those that enter.
+        edges: for each relation (B, *block, ...).
+        reduce: the reductions.
+        channels: those of a message.
 
-    def _reduced(self, relation: Relation, *tensors: Tensor) -> dict[str, Tensor]:
-        block, messages = tensors[-1].shape[:-1], self.message(*tensors)
-        if self.reduce == ("softmax",):
-            scores, values = messages
-            messages = scores.expand(*block, -1), self._expanded(values, block, relation)
+    Returns:
+        Tensor of shape (B, N, len(reduce) * channels); 0 for nodes without edges.
+    """
+
+    def reduced(relation: Relation, *tensors: Tensor) -> dict[str, Tensor]:
+        block, found = tensors[-1].shape[:-1], message(relation, *tensors)
+        if reduce == ("softmax",):
+            scores, values = found
+            found = scores.expand(*block, -1), _expanded(values, (*block, channels), relation)
         else:
-            messages = self._expanded(messages, block, relation)
-        return partial(messages, relation.target, relation.degree, self.reduce).parts
+            found = _expanded(found, (*block, channels), relation)
+        return partial(found, relation.target, relation.degree, reduce).parts
 
-    def _expanded(self, messages: Tensor, block: torch.Size, relation: Relation) -> Tensor:
-        try:
-            return messages.expand(*block, self.channels)
-        except RuntimeError as error:
-            raise ValueError(
-                f"{type(self).__name__}.message answers with shape {tuple(messages.shape)} for "
-                f"{relation.edges.name}; it does not broadcast to {(*block, self.channels)}: a "
-                f"message of {self.channels} channels for every edge"
-            ) from error
+    into: dict[str, list[Partial]] = {}
+    for relation, edge in zip(wiring.relations, edges, strict=True):
+        if not relation.pairs:
+            continue
+        ends = relation.source.spread(source), relation.target.spread(target)
+        rows = _by_piece(relation, bind(reduced, relation), channels, *ends, edge)
+        names = rows[0][0]
+        whole = {n: _joined([[piece[n] for piece in row] for row in rows], 1) for n in names}
+        into.setdefault(relation.target.nodes, []).append(Partial(relation.degree, whole))
+    results = []
+    for name, size in wiring.sizes.items():
+        if name in into:
+            results.append(merge(into[name], reduce))
+        else:
+            results.append(source.new_zeros(len(source), size, len(reduce) * channels))
+    return torch.cat(results, dim=1)
 
-    def _updated(self, relation: Relation, *tensors: Tensor) -> Tensor:
-        return self.edge_update(*tensors)
+
+def update_edges(
+    wiring: Wiring,
+    function: Callable[..., Tensor],
+    source: Tensor,
+    target: Tensor,
+    *edges: Sequence[Tensor],
+) -> list[Tensor]:
+    """New states of all edges: :meth:`MessagePassing.edge_updater`.
+
+    Args:
+        wiring: who tells whom.
+        function: from what both ends tell and states of edges to new states.
+        source: (B, N, ...) what nodes tell the edges that leave them.
+        target: (B, N, ...) what they tell those that enter.
+        edges: for each relation (B, *block, ...); as many as the function takes.
+    """
+    results = []
+    for relation, *own in zip(wiring.relations, *edges, strict=True):
+        ends = relation.source.spread(source), relation.target.spread(target)
+        dim = 1 + relation.target.dims[0] if relation.target.dims else 1
+        results.append(_joined(_by_piece(relation, function, 1, *ends, *own), dim))
+    return results
+
+
+def _by_piece(
+    relation: Relation, function: Callable[..., Any], channels: int, *tensors: Tensor
+) -> list[list[Any]]:
+    """Applies a function to every piece of tensors that broadcast to the relation's block."""
+    like = tensors[-1]
+    widest = max(channels, *(tensor.shape[-1] for tensor in tensors))
+    most = MOST.get(like.device.type, MOST_ELSEWHERE) // max(widest, 1)
+    return [
+        [function(*(piece.of(tensor) for tensor in tensors)) for piece in row]
+        for row in pieces(relation, len(like), most)
+    ]
+
+
+def _joined(rows: list[list[Tensor]], dim: int) -> Tensor:
+    """Undoes :func:`gmn.nn.relations.pieces`."""
+    parts = [torch.cat(row, dim=dim) if len(row) > 1 else row[0] for row in rows]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _expanded(messages: Tensor, shape: tuple[int, ...], relation: Relation) -> Tensor:
+    try:
+        return messages.expand(shape)
+    except RuntimeError as error:
+        raise ValueError(
+            f"messages along {relation.name} have shape {tuple(messages.shape)}, which does not "
+            f"broadcast to {shape}: a message of {shape[-1]} channels for every edge"
+        ) from error

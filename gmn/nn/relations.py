@@ -8,6 +8,7 @@ gather, no scatter.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -20,13 +21,13 @@ from gmn.spec import EdgeSet, GraphSpec
 
 @dataclass(frozen=True)
 class End:
-    """One end of a relation: which dimensions of the block index the neurons of a node set.
+    """One end of a relation: which dimensions of the block index the nodes.
 
     Attributes:
-        nodes: the node set.
-        first: number of the node set's first neuron.
-        shape: of the node set.
-        dims: for each axis of the node set, the dimension of the block that runs over it.
+        nodes: name of the set of nodes.
+        first: number of its first one.
+        shape: its axes' sizes.
+        dims: for each axis, the dimension of the block that runs over it.
         others: the block's other dimensions.
     """
 
@@ -65,17 +66,17 @@ class End:
 
 @dataclass(frozen=True)
 class Relation:
-    """Edges from one node set to another.
+    """Edges from one set of nodes to another.
 
     Attributes:
-        edges: the edge set whose weights they are.
+        name: of the edge set whose weights they are.
         shape: of the block, taps left out.
         source: the end that is read.
         target: the end that is written.
         reverse: whether the edges run against the network's own direction.
     """
 
-    edges: EdgeSet
+    name: str
     shape: tuple[int, ...]
     source: End
     target: End
@@ -104,14 +105,22 @@ class Wiring:
         spec: the architecture.
         relations: weights in the network's direction, then the same in reverse if wanted. Edge
             states are a list with one tensor (B, *shape, channels) for each.
+        sizes: of the sets of nodes, by name and in order; N in all.
         groups: neurons of one head, or of one group of channels.
-        degree: (N, 1) number of edges into each neuron.
     """
 
     spec: GraphSpec
     relations: tuple[Relation, ...]
+    sizes: Mapping[str, int]
     groups: Groups
-    degree: Tensor
+
+    def degree(self, like: Tensor) -> Tensor:
+        """Number of edges into each neuron: shape (N, 1), of the type of ``like``."""
+        degree = like.new_zeros(sum(self.sizes.values()), 1)
+        for relation in self.relations:
+            end = relation.target
+            degree[end.first : end.first + end.size] += relation.degree
+        return degree
 
     def turned(self, edges: list[Tensor]) -> list[Tensor]:
         """For every relation, the states of the same edges in the other direction."""
@@ -127,7 +136,7 @@ def relations_of(spec: GraphSpec) -> tuple[Relation, ...]:
         first[node_set.name], nodes = nodes, nodes + node_set.size
     return tuple(
         Relation(
-            edges,
+            edges.name,
             tuple(dim.size for dim in edges.dims if dim.port != "tap"),
             _end(spec, edges, "source", first[edges.source]),
             _end(spec, edges, "target", first[edges.target]),
@@ -159,13 +168,11 @@ def wiring_of(spec: GraphSpec, device: torch.device, dtype: torch.dtype, reverse
         dtype: of its numbers.
         reverse: whether messages also run against the network's direction.
     """
-    ahead = tuple(relation for relation in relations_of(spec) if not relation.edges.diagonal)
+    every = zip(spec.edge_sets, relations_of(spec), strict=True)
+    ahead = tuple(relation for edges, relation in every if not edges.diagonal)
     back = tuple(relation.turned() for relation in ahead) if reverse else ()
-    degree = torch.zeros(spec.num_nodes, 1, dtype=dtype)
-    for relation in ahead + back:
-        end = relation.target
-        degree[end.first : end.first + end.size] += relation.degree
-    return Wiring(spec, ahead + back, groups_of(spec, device, dtype), degree.to(device))
+    sizes = {nodes.name: nodes.size for nodes in spec.node_sets}
+    return Wiring(spec, ahead + back, sizes, groups_of(spec, device, dtype))
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,19 @@ any magnitude, and their gradients are finite.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from gmn.nn.message_passing import update_edges
+from gmn.nn.relations import Wiring
+
 
 @dataclass(frozen=True, eq=False)
 class Kind:
-    """Which group acts on each row; all of shape (rows, 1, 1), to broadcast over (rows, B, d).
+    """Which group acts on each row; of shape (rows, 1), to broadcast over (B, rows, d).
 
     Attributes:
         scaled: True where positive scales act.
@@ -38,10 +42,6 @@ class Kind:
     def own_dual(self) -> Tensor:
         """True where the inverse of a scale is the scale: signs and no group."""
         return ~self.scaled
-
-    def at(self, index: Tensor) -> Kind:
-        """The kinds of other rows, by number."""
-        return Kind(self.scaled[index], self.even[index], self.scales, self.signs)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class ScaleInv(nn.Module):
         self.out = nn.Linear(outputs, outputs)
 
     def forward(self, x: Tensor, kind: Kind, extras: Tensor | None = None) -> Tensor:
-        """From (rows, B, inputs), and extras that broadcast to it, to (rows, B, outputs)."""
+        """From (..., rows, inputs), and extras that broadcast to it, to (..., rows, outputs)."""
         if kind.scales:
             x = torch.where(kind.scaled, unit(x) * self.inputs**0.5, x)  # entries of size 1
         seen = self.read(x)
@@ -117,7 +117,7 @@ class ScaleEq(nn.Module):
         open_at_first(self.gate.out.bias)
 
     def forward(self, x: Tensor, kind: Kind, extras: Tensor | None = None) -> Tensor:
-        """From (rows, B, inputs), and extras that broadcast to it, to (rows, B, outputs)."""
+        """From (..., rows, inputs), and extras that broadcast to it, to (..., rows, outputs)."""
         return self.linear(x) * self.gate(x, kind, extras)
 
 
@@ -129,9 +129,9 @@ class ReScaleEq(nn.Module):
         self.edge = linear(width, width)
         self.node = linear(width, width)
 
-    def forward(self, edges: Tensor, nodes: Tensor, index: Tensor) -> Tensor:
-        """From edges (E, B, d) and the nodes (rows, B, d) that ``index`` (E,) reads: (E, B, d)."""
-        return self.edge(edges) * self.node(nodes).index_select(0, index)
+    def forward(self, edge: Tensor, node: Tensor) -> Tensor:
+        """From edges (B, *block, d) and what :attr:`node` makes of their nodes."""
+        return self.edge(edge) * node
 
 
 class EdgeUpdate(nn.Module):
@@ -145,7 +145,9 @@ class EdgeUpdate(nn.Module):
         self.out = nn.Linear(width, width)
         open_at_first(self.out.bias)
 
-    def forward(self, edges: Tensor, z: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        """From edges (E, B, d), invariants (rows, B, d) and both ends (E,): (E, B, d)."""
-        ends = self.source(z).index_select(0, source) + self.target(z).index_select(0, target)
-        return self.linear(edges) * self.out(nn.functional.silu(ends))
+    def forward(self, wiring: Wiring, edges: Sequence[Tensor], z: Tensor) -> list[Tensor]:
+        """From edges (B, *block, d) of each relation, and invariants (B, rows, d) of rows."""
+        return update_edges(wiring, self._updated, self.source(z), self.target(z), edges)
+
+    def _updated(self, source: Tensor, target: Tensor, edge: Tensor) -> Tensor:
+        return self.linear(edge) * self.out(nn.functional.silu(source + target))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from gmn.canonical.shifts import flips, passing
@@ -44,7 +46,7 @@ class ScaleEditor(nn.Module):
         graph: ParameterGraph,
         plain: ParameterGraph,
         wiring: ScaledGraph,
-        states: tuple[Tensor, Tensor, Tensor],
+        states: tuple[Tensor, Sequence[Tensor], Tensor],
     ) -> ParameterGraph:
         """The edited networks.
 
@@ -52,12 +54,12 @@ class ScaleEditor(nn.Module):
             graph: B networks.
             plain: the same, translations and phases taken out.
             wiring: that of their spec.
-            states: x (R, B, d), edges (E, B, d) and invariants z (R, B, d).
+            states: x (B, R, d), edges (B, *block, d) and invariants z (B, R, d).
         """
         x, edges, seen = states
-        edges = self.update(edges, seen, wiring.source, wiring.target).transpose(0, 1)
-        rows = (self.of_x(x) * self.gate(seen)).transpose(0, 1)
-        nodes = wiring.to_nodes(seen).transpose(0, 1)
+        edges = self.update(wiring.ahead, edges, seen)
+        rows = self.of_x(x) * self.gate(seen)
+        nodes = wiring.to_nodes(seen)
         on_edges = self._on_edges(wiring, edges)
         on_rows = {values.edges: rows[:, place] for values, place in wiring.entries}
         facts = {values.edges for values, _ in wiring.facts}
@@ -73,14 +75,13 @@ class ScaleEditor(nn.Module):
                 changes[part.name] = told if part in facts else own * told
         return self.edits(graph, changes, flips(graph), passing(graph))
 
-    def _on_edges(self, wiring: ScaledGraph, edges: Tensor) -> dict[EdgeSet, Tensor]:
+    def _on_edges(self, wiring: ScaledGraph, edges: list[Tensor]) -> dict[EdgeSet, Tensor]:
         """States (B, pairs, d) of edge sets; where several edges carry a value, their sum."""
-        counts = [values.count for values in wiring.weights]
         found: dict[EdgeSet, Tensor] = {}
-        parts = edges[:, : sum(counts)].split(counts, dim=1)
-        for values, part in zip(wiring.weights, parts, strict=True):
-            if values.offset is not None:
-                continue  # running variances
+        for values, states in zip(wiring.weights, edges, strict=True):
+            if values is None or values.offset is not None:
+                continue  # no parameters: shares, running variances
+            part = states.reshape(len(states), -1, states.shape[-1])
             if values.pick is not None:
                 pairs = values.edges.size // values.edges.num_taps
                 whole = part.new_zeros(len(part), pairs, part.shape[-1])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from gmn import features
 from gmn.canonical import without_shifts
 from gmn.graph import ParameterGraph
-from gmn.nn.groups import groups_of
 from gmn.nn.heads import Head, RoleReadout, States, readout_of
 from gmn.nn.message_network import DEPTH_FEATURES, depth_codes, mlp
+from gmn.nn.message_passing import propagate
 from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.recompute import run
+from gmn.nn.relations import Relation, Wiring
 from gmn.nn.scale_blocks import (
     EdgeUpdate,
     Kind,
@@ -25,7 +28,7 @@ from gmn.nn.scale_blocks import (
 from gmn.nn.scale_edits import ScaleEditor
 from gmn.nn.scaled_graph import ScaledGraph, Values, scaled_graph
 
-State = tuple[Tensor, Tensor | None, Tensor]  # x, y and edges
+State = tuple[Tensor, Tensor | None, *tuple[Tensor, ...]]  # x, y and edges of each relation
 
 
 class ScaleGMN(Metanetwork):
@@ -103,15 +106,16 @@ class ScaleGMN(Metanetwork):
             UnsupportedArchitecture: if neurons with scales are not both written and read by
                 weights; the message names the node set and what reads such architectures.
         """
-        wiring = scaled_graph(graph.spec, graph.device)
+        dtype = next(self.parameters()).dtype
+        wiring = scaled_graph(graph.spec, graph.device, dtype)
         plain = without_shifts(graph)
         context, state = self.encoder(plain, wiring)
         for layer in self.layers:
             state = run(layer, self.recompute, wiring, context, *state)
-        x, y, edges = state
+        x, y, *edges = state
         seen = self.seen(wiring, context, x, y)
         if self.readout is not None:
-            return self.readout(States(wiring.to_nodes(seen).transpose(0, 1)), graph)
+            return self.readout(States(wiring.to_nodes(seen)), graph)
         assert self.editor is not None
         return self.editor(graph, plain, wiring, (x, edges, seen))
 
@@ -133,26 +137,28 @@ class _Encoder(nn.Module):
         self.ones = nn.Parameter(torch.randn(hidden))
 
     def forward(self, graph: ParameterGraph, wiring: ScaledGraph) -> tuple[Tensor, State]:
-        """Invariant context (R, B, d); x and y (R, B, d), edges (E, B, d)."""
+        """Invariant context (B, R, d); x and y likewise, and edges (B, *block, d)."""
         spec, like = graph.spec, next(self.parameters())
         described = torch.cat([features.node_descriptions(spec), depth_codes(spec)], dim=1)
-        nodes = self.described(described.to(like)).unsqueeze(1).expand(-1, len(graph), -1)
+        nodes = self.described(described.to(like)).expand(len(graph), -1, -1)
         for fact, place in wiring.facts:
-            nodes = nodes.index_add(0, place, self._told(graph, fact)[0])
-        context = nodes.index_select(0, wiring.node)
+            nodes = nodes.index_add(1, place, self._weighed(graph, fact)[0])
+        context = nodes.index_select(1, wiring.node)
         x = torch.zeros_like(context)
         for entry, place in wiring.entries:
-            x = x.index_add(0, place, self._told(graph, entry)[0])
+            x = x.index_add(1, place, self._weighed(graph, entry)[0])
         free = wiring.kind.free
         x = x * self.factor(context) + self.free(context) * free
         y = None if self.free_dual is None else self.free_dual(context) * free
-        edges = [self._told(graph, weight)[1] for weight in wiring.weights]
-        missing = len(wiring.source) - sum(len(part) for part in edges)
-        ones = self.ones.expand(missing, len(graph), -1)
-        return context, (x, y, torch.cat([*edges, ones]))
+        edges = []
+        for relation, weight in zip(wiring.ahead.relations, wiring.weights, strict=True):
+            states = self.ones if weight is None else self._weighed(graph, weight)[1]
+            shape = (len(graph), *relation.shape, self.hidden)
+            edges.append(states.expand(shape) if weight is None else states.reshape(shape))
+        return context, (x, y, *edges)
 
-    def _told(self, graph: ParameterGraph, values: Values) -> tuple[Tensor, Tensor]:
-        """Values weighed by codes of their taps, for nodes and for edges: (n, B, d) each."""
+    def _weighed(self, graph: ParameterGraph, values: Values) -> tuple[Tensor, Tensor]:
+        """Values weighed by codes of their taps, for nodes and for edges: (B, n, d) each."""
         like = next(self.parameters())
         number = graph.spec.edge_sets.index(values.edges)
         about = features.edge_descriptions(graph.spec)[number].to(like)
@@ -171,7 +177,7 @@ class _Invariants(nn.Module):
         self.y = ScaleInv(hidden, hidden, extras=hidden) if bidirectional else None
 
     def forward(self, wiring: ScaledGraph, context: Tensor, x: Tensor, y: Tensor | None) -> Tensor:
-        """All shapes (R, B, d)."""
+        """All shapes (B, R, d)."""
         found = self.x(x, wiring.kind, context)
         return found if self.y is None else found + self.y(y, wiring.kind, context)
 
@@ -186,7 +192,7 @@ class _Update(nn.Module):
         open_at_first(self.gate.out.bias[:hidden])
 
     def forward(self, x: Tensor, read: Tensor, kind: Kind, extras: Tensor) -> Tensor:
-        """New features (R, B, d) from old ones and all that is read (R, B, inputs)."""
+        """New features (B, R, d) from old ones and all that is read (B, R, inputs)."""
         gate, free = self.gate(read, kind, extras).chunk(2, dim=-1)
         return x + self.linear(read) * gate + free * kind.free
 
@@ -203,7 +209,7 @@ class _Back(nn.Module):
         self.update = _Update(3 * hidden, hidden)
 
     def products(self, x: Tensor, y: Tensor) -> Tensor:
-        """Invariants of all that x and y read (R, B, 3 d): shape (R, B, d)."""
+        """Invariants of all that x and y read (B, R, 3 d): shape (B, R, d)."""
         return self.product(torch.asinh(self.of_x(x) * self.of_y(y)))
 
 
@@ -221,34 +227,47 @@ class _Layer(nn.Module):
         self.back = _Back(hidden) if bidirectional else None
 
     def forward(
-        self, wiring: ScaledGraph, context: Tensor, x: Tensor, y: Tensor | None, edges: Tensor
+        self, wiring: ScaledGraph, context: Tensor, x: Tensor, y: Tensor | None, *edges: Tensor
     ) -> State:
         """Shapes as those of the encoder."""
         extras = context
         if self.seen is not None and self.edges is not None:
             z = self.seen(wiring, context, x, y)
-            edges = self.edges(edges, z, wiring.source, wiring.target)
+            edges = tuple(self.edges(wiring.ahead, edges, z))
             extras = context + self._shared(wiring, z)
-        kind, source, target = wiring.kind, wiring.source, wiring.target
-        ahead = self.message_eq(self.message(edges, x, source), kind.at(target))
-        ahead = torch.zeros_like(x).index_add(0, target, ahead)
+        kind = wiring.kind
+        ahead = _messages(wiring, wiring.ahead, self.message, self.message_eq, x, edges)
         if self.back is None or y is None:
-            return self.update(x, torch.cat([x, ahead], dim=-1), kind, extras), y, edges
-        behind = self.back.message_eq(self.back.message(edges, y, target), kind.at(source))
-        behind = torch.zeros_like(y).index_add(0, source, behind)
+            return self.update(x, torch.cat([x, ahead], dim=-1), kind, extras), y, *edges
+        behind = _messages(wiring, wiring.back, self.back.message, self.back.message_eq, y, edges)
         of_x = torch.cat([x, ahead, behind * kind.own_dual], dim=-1)
         of_y = torch.cat([y, behind, ahead * kind.own_dual], dim=-1)
         extras = extras + self.back.products(of_x, of_y)
         x = self.update(x, of_x, kind, extras)
-        return x, self.back.update(y, of_y, kind, extras), edges
+        return x, self.back.update(y, of_y, kind, extras), *edges
 
     def _shared(self, wiring: ScaledGraph, z: Tensor) -> Tensor | float:
         """What the rows of one neuron, and the neurons of one head, tell each other."""
-        told: Tensor | float = 0.0
+        shared: Tensor | float = 0.0
         if self.share is not None and not wiring.aligned:
-            told = told + self.share(wiring.to_nodes(z))
-        groups = groups_of(wiring.spec, z.device, z.dtype)
+            shared = shared + self.share(wiring.to_nodes(z))
+        groups = wiring.ahead.groups
         if self.group is not None and groups:
-            means = groups.means(wiring.to_nodes(z).transpose(0, 1)).transpose(0, 1)
-            told = told + self.group(means)
-        return told if isinstance(told, float) else told.index_select(0, wiring.node)
+            shared = shared + self.group(groups.means(wiring.to_nodes(z)))
+        return shared if isinstance(shared, float) else shared.index_select(1, wiring.node)
+
+
+def _messages(
+    wiring: ScaledGraph,
+    along: Wiring,
+    rescale: ReScaleEq,
+    message_eq: ScaleEq,
+    x: Tensor,
+    edges: Sequence[Tensor],
+) -> Tensor:
+    """Sums of ``ScaleEq(Γ_e e ⊙ Γ_x x)`` over the edges into each row: shape (B, R, d)."""
+
+    def message(relation: Relation, source: Tensor, target: Tensor, edge: Tensor) -> Tensor:
+        return message_eq(rescale(edge, source), wiring.kinds[relation.target.nodes])
+
+    return propagate(along, message, rescale.node(x), x, edges, ("sum",), x.shape[-1])

@@ -8,7 +8,8 @@ deviation of a batch norm, or 1 where neurons share their values (keys read by s
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph
+from gmn.nn.groups import groups_of
+from gmn.nn.relations import End, Relation, Wiring, relations_of
 from gmn.nn.scale_blocks import Kind
 from gmn.nn.slots import Gain, Port, Share, Slots, slots_of
 from gmn.spec import EdgeSet, GraphSpec, Translation
@@ -36,15 +39,10 @@ class Values:
     pick: Tensor | None = None
     offset: float | None = None
 
-    @property
-    def count(self) -> int:
-        """How many are read."""
-        return self.edges.size // self.edges.num_taps if self.pick is None else len(self.pick)
-
     def of(self, graph: ParameterGraph) -> Tensor:
-        """Shape (n, B, taps)."""
-        values = graph.pairs(self.edges).transpose(0, 1)
-        values = values if self.pick is None else values[self.pick]
+        """Shape (B, n, taps)."""
+        values = graph.pairs(self.edges)
+        values = values if self.pick is None else values[:, self.pick]
         return values if self.offset is None else (values + self.offset).rsqrt()
 
 
@@ -56,9 +54,10 @@ class ScaledGraph:
         spec: the architecture.
         node: (R,) the neuron of each row.
         kind: which group acts on each row.
-        source: (E,) the row that each edge reads.
-        target: (E,) the row that it writes.
-        weights: the values on edges, in order; edges after these carry 1.
+        kinds: the same by port, whose rows are alike.
+        ahead: the relations between ports.
+        back: the same in reverse.
+        weights: for each relation the values of its edges; None where they carry 1.
         entries: values of rows (biases), and those rows.
         facts: values of neurons that no symmetry changes (slopes), and those neurons.
         aligned: whether rows are neurons.
@@ -67,29 +66,30 @@ class ScaledGraph:
     spec: GraphSpec
     node: Tensor
     kind: Kind
-    source: Tensor
-    target: Tensor
-    weights: tuple[Values, ...]
+    kinds: Mapping[str, Kind]
+    ahead: Wiring
+    back: Wiring
+    weights: tuple[Values | None, ...]
     entries: tuple[tuple[Values, Tensor], ...]
     facts: tuple[tuple[Values, Tensor], ...]
     aligned: bool
 
     def to_nodes(self, rows: Tensor) -> Tensor:
-        """Sums over the rows of each neuron: (R, B, d) to (N, B, d)."""
+        """Sums over the rows of each neuron: (B, R, d) to (B, N, d)."""
         if self.aligned:
             return rows
-        nodes = rows.new_zeros(self.spec.num_nodes, *rows.shape[1:])
-        return nodes.index_add(0, self.node, rows)
+        nodes = rows.new_zeros(len(rows), self.spec.num_nodes, rows.shape[-1])
+        return nodes.index_add(1, self.node, rows)
 
 
 @lru_cache(maxsize=64)
-def scaled_graph(spec: GraphSpec, device: torch.device) -> ScaledGraph:
+def scaled_graph(spec: GraphSpec, device: torch.device, dtype: torch.dtype) -> ScaledGraph:
     """The graph of a spec; cached, so treat its tensors as read-only.
 
     Raises:
         UnsupportedArchitecture: if neurons with scales are not both written and read along edges.
     """
-    return _Builder(spec, slots_of(spec), device).build()
+    return _Builder(spec, slots_of(spec), device, dtype).build()
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +102,10 @@ class _Step:
 
 
 class _Builder:
-    def __init__(self, spec: GraphSpec, slots: Slots, device: torch.device) -> None:
-        self._spec, self._slots, self._device = spec, slots, device
+    def __init__(
+        self, spec: GraphSpec, slots: Slots, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._spec, self._slots, self._device, self._dtype = spec, slots, device, dtype
         self._maps = [(item, self._plain(item.source), self._plain(item.target))
                       for item in slots.maps]  # fmt: skip
         self._entries = [(entry.edges, self._plain(entry.port)) for entry in slots.entries]
@@ -142,23 +144,25 @@ class _Builder:
                 for port in self._ports
             ]
         )
-        weights, ends = [], [torch.zeros(2, 0, dtype=torch.long)]
+        between = dict(zip(self._spec.edge_sets, relations_of(self._spec), strict=True))
+        relations, weights = [], list[Values | None]()
         for item, source, target in self._maps:
-            first = torch.tensor([[self._first_row[source]], [self._first_row[target]]])
+            relation = between[item.edges]
+            ends = self._at(relation.source, source), self._at(relation.target, target)
+            relations.append(replace(relation, source=ends[0], target=ends[1]))
             weights.append(Values(item.edges))
-            ends.append(pair_index(self._spec, item.edges) + first)
-        # Edges that carry 1 come last.
-        for step in sorted(self._steps, key=lambda step: isinstance(step.by, Share)):
-            if isinstance(step.by, Gain):
-                weights.append(self._gain(step.by))
-            ends.append(self._between(step))
-        source, target = torch.cat(ends, dim=1).to(self._device)
+        for step in self._steps:
+            relations.append(self._between(step))
+            weights.append(self._gain(step.by) if isinstance(step.by, Gain) else None)
+        ahead = self._wiring(relations)
+        back = self._wiring([relation.turned() for relation in relations])
         return ScaledGraph(
             self._spec,
             node.to(self._device),
-            self._kinds(),
-            source,
-            target,
+            self._kind_of(self._ports),
+            {_label(port): self._kind_of([port]) for port in self._ports},
+            ahead,
+            back,
             tuple(weights),
             tuple((Values(e), self._rows(e, self._first_row[port])) for e, port in self._entries),
             tuple(
@@ -166,6 +170,15 @@ class _Builder:
             ),
             torch.equal(node, torch.arange(self._spec.num_nodes)),
         )
+
+    def _wiring(self, relations: list[Relation]) -> Wiring:
+        sizes = {_label(port): self._size(port) for port in self._ports}
+        groups = groups_of(self._spec, self._device, self._dtype)
+        return Wiring(self._spec, tuple(relations), sizes, groups)
+
+    def _at(self, end: End, port: Port) -> End:
+        """The same end, at the rows of a port."""
+        return replace(end, nodes=_label(port), first=self._first_row[port])
 
     def _plain(self, port: Port) -> Port:
         """The port itself; of slots that are their own inverse, the one that is not dual."""
@@ -218,13 +231,14 @@ class _Builder:
     def _size(self, port: Port) -> int:
         return self._spec.node_set(self._slots.slots[port.slot].nodes).size
 
-    def _kinds(self) -> Kind:
-        kinds = [self._kind(port) for port in self._ports]
-        sizes = torch.tensor([self._size(port) for port in self._ports])
+    def _kind_of(self, ports: list[Port]) -> Kind:
+        """That of each row of these ports; of one port, for all its rows."""
+        kinds = [self._kind(port) for port in ports]
+        sizes = torch.tensor([self._size(port) if len(ports) > 1 else 1 for port in ports])
 
         def mask(*members: str) -> Tensor:
             flags = torch.tensor([kind in members for kind in kinds], dtype=torch.bool)
-            return flags.repeat_interleave(sizes).view(-1, 1, 1).to(self._device)
+            return flags.repeat_interleave(sizes).view(-1, 1).to(self._device)
 
         even = mask("sign", "orthogonal", "both", "general")
         scaled = mask("positive", "both", "general")
@@ -236,17 +250,24 @@ class _Builder:
         pick = pair_index(self._spec, gain.edges)[1].argsort()[neuron]
         return Values(gain.edges, pick.to(self._device), gain.offset)
 
-    def _between(self, step: _Step) -> Tensor:
-        """Source and target rows of a step."""
-        source, target = self._first_row[step.source], self._first_row[step.target]
-        rows = torch.arange(max(self._size(step.source), self._size(step.target)))
-        narrow = rows
-        if isinstance(step.by, Share):
-            wide = self._slots.slots[step.by.wide].nodes
-            narrow = _inside(self._spec, self._slots.slots[step.by.narrow].nodes, wide)
-        spread = isinstance(step.by, Share) and step.source.slot == step.by.narrow
-        ends = (narrow, rows) if spread else (rows, narrow)
-        return torch.stack([source + ends[0], target + ends[1]])
+    def _between(self, step: _Step) -> Relation:
+        """From each row to its own, or between a narrow row and all the wide ones that share it."""
+        if isinstance(step.by, Gain):
+            size = self._size(step.source)
+            ends = (End("", 0, (size,), (0,), ()),) * 2
+            shape: tuple[int, ...] = (size,)
+            name = step.by.edges.name
+        else:
+            wide = self._spec.node_set(self._slots.slots[step.by.wide].nodes)
+            narrow = self._spec.node_set(self._slots.slots[step.by.narrow].nodes)
+            dims = tuple(wide.axes.index(axis) for axis in narrow.axes)
+            others = tuple(dim for dim in range(len(wide.axes)) if dim not in dims)
+            whole = End("", 0, wide.shape, tuple(range(len(wide.axes))), ())
+            part = End("", 0, narrow.shape, dims, others)
+            ends = (part, whole) if step.source.slot == step.by.narrow else (whole, part)
+            shape, name = wide.shape, f"{narrow.name} shared by {wide.name}"
+        source, target = self._at(ends[0], step.source), self._at(ends[1], step.target)
+        return Relation(name, shape, source, target)
 
     def _rows(self, edges: EdgeSet, first: int) -> Tensor:
         return (first + pair_index(self._spec, edges)[1]).to(self._device)
@@ -262,6 +283,10 @@ def _inside(spec: GraphSpec, narrow: str, wide: str) -> Tensor:
     for axis, size in zip(nodes.axes, nodes.shape, strict=True):
         number = number * size + place.get(axis, torch.tensor(0))
     return number.flatten()
+
+
+def _label(port: Port) -> str:
+    return f"{port.slot}{'*' if port.dual else ''}"
 
 
 def _joint_pivot(spec: GraphSpec, translation: Translation) -> str:

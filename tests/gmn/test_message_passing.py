@@ -59,10 +59,11 @@ def edge_list(wiring: Wiring) -> tuple[Tensor, Tensor]:
     first = dict(zip((n.name for n in spec.node_sets), topology(spec).node_offset, strict=True))
     ends = []
     for relation in wiring.relations:
-        source, target = pair_index(spec, relation.edges)
+        own = spec.edge_set(relation.name)
+        source, target = pair_index(spec, own)
         source, target = (
-            source + first[relation.edges.source],
-            target + first[relation.edges.target],
+            source + first[own.source],
+            target + first[own.target],
         )
         ends.append(torch.stack([target, source] if relation.reverse else [source, target]))
     return tuple(torch.cat(ends, dim=1))
@@ -93,7 +94,7 @@ def by_lists(layer: Layer, wiring: Wiring, nodes: Tensor, edges: list[Tensor]) -
         parts = [aggregate(own[order], target[order], dim_size=size) for own in messages]
         return torch.stack(parts)
 
-    has = (wiring.degree > 0).double()
+    has = (wiring.degree(nodes) > 0).double()
     deviation = (reduced("var") + 1e-5).sqrt() * has  # PyG's own has other limits near 0
     return torch.cat([deviation if n == "std" else reduced(n) for n in layer.reduce], dim=-1)
 
@@ -214,7 +215,7 @@ def test_reductions_that_do_not_exist_are_refused(reduce: object, message: str) 
 
 def test_messages_of_a_wrong_width_are_refused() -> None:
     wiring, nodes, edges = inputs("mlp-relu")
-    with pytest.raises(ValueError, match=r"Layer.message answers with shape .* of 5 channels"):
+    with pytest.raises(ValueError, match=r"along .* have shape .* of 5 channels"):
         Layer(WIDTH, channels=5).propagate(wiring, nodes, nodes, edges)
 
 

@@ -10,10 +10,12 @@ import gmn
 from gmn import symmetry
 from gmn.errors import UnsupportedArchitecture
 from gmn.nn import InvariantHead, ScaleGMN
+from gmn.nn.groups import groups_of
+from gmn.nn.relations import End, Relation, Wiring
 from gmn.nn.scale_blocks import EdgeUpdate, Kind, ReScaleEq, ScaleEq, ScaleInv, unit
 from gmn.testing import assert_invariant, relative_error
 from gmn.testing.laws import DAMAGE
-from tests.traced import BY_NAME, graph_of
+from tests.traced import BY_NAME, graph_of, spec_of
 
 CLAIMED = {"permutations", "scalings", "translations"}
 REFUSED = {  # a node set whose scale no weight undoes
@@ -134,19 +136,28 @@ def test_blocks_obey_their_law(size: float, spread: float) -> None:
 @sizes
 @spreads
 def test_products_obey_their_law(size: float, spread: float) -> None:
+    """Rows here are edges, each with a source and a target of its own."""
     torch.manual_seed(0)
     kind, x, edges = kinds(), rows(1.0), rows(size)
     source, target = torch.randperm(ROWS), torch.randperm(ROWS)
     q = scales(kind, spread, 0)
     moved_edges = edges * q[target] / q[source]
     message, update = ReScaleEq(6).double(), EdgeUpdate(6).double()
+    one_to_one = End("rows", 0, (ROWS,), (0,), ())
+    relation = Relation("pairs", (ROWS,), one_to_one, one_to_one)
+    device, dtype = torch.device("cpu"), torch.float64
+    groups = groups_of(spec_of("mlp-relu"), device, dtype)
+    wiring = Wiring(spec_of("mlp-relu"), (relation,), {"rows": ROWS}, groups)
     z = torch.randn(ROWS, 2, 6, dtype=torch.float64)
     with torch.no_grad():
-        moved, still = message(moved_edges, q * x, source), message(edges, x, source)
+        moved = message(moved_edges, message.node(q * x)[source])
+        still = message(edges, message.node(x)[source])
         for one, other in zip(moved, q[target] * still, strict=True):
             assert relative_error(one, other) <= 1e-12
-        moved, still = (update(e, z, source, target) for e in (moved_edges, edges))
-        for one, other in zip(moved, q[target] / q[source] * still, strict=True):
+        batched = ([e.transpose(0, 1)] for e in (moved_edges, edges))
+        (moved,), (still,) = (update(wiring, e, z.transpose(0, 1)) for e in batched)
+        ratio = (q[target] / q[source]).transpose(0, 1)
+        for one, other in zip(*(t.transpose(0, 1) for t in (moved, ratio * still)), strict=True):
             assert relative_error(one, other) <= 1e-12
 
 
