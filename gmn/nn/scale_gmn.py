@@ -142,30 +142,29 @@ class _Encoder(nn.Module):
         described = torch.cat([features.node_descriptions(spec), depth_codes(spec)], dim=1)
         nodes = self.described(described.to(like)).expand(len(graph), -1, -1)
         for fact, place in wiring.facts:
-            nodes = nodes.index_add(1, place, self._weighed(graph, fact)[0])
+            nodes = nodes.index_add(1, place, self._weighed(graph, fact, 0))
         context = nodes.index_select(1, wiring.node)
         x = torch.zeros_like(context)
         for entry, place in wiring.entries:
-            x = x.index_add(1, place, self._weighed(graph, entry)[0])
+            x = x.index_add(1, place, self._weighed(graph, entry, 0))
         free = wiring.kind.free
         x = x * self.factor(context) + self.free(context) * free
         y = None if self.free_dual is None else self.free_dual(context) * free
         edges = []
         for relation, weight in zip(wiring.ahead.relations, wiring.weights, strict=True):
-            states = self.ones if weight is None else self._weighed(graph, weight)[1]
+            states = self.ones if weight is None else self._weighed(graph, weight, 1)
             shape = (len(graph), *relation.shape, self.hidden)
             edges.append(states.expand(shape) if weight is None else states.reshape(shape))
         return context, (x, y, *edges)
 
-    def _weighed(self, graph: ParameterGraph, values: Values) -> tuple[Tensor, Tensor]:
-        """Values weighed by codes of their taps, for nodes and for edges: (B, n, d) each."""
+    def _weighed(self, graph: ParameterGraph, values: Values, half: int) -> Tensor:
+        """Values weighed by codes of their taps, for nodes (0) or for edges (1): (B, n, d)."""
         like = next(self.parameters())
         number = graph.spec.edge_sets.index(values.edges)
         about = features.edge_descriptions(graph.spec)[number].to(like)
         places = features.tap_descriptions(values.edges).to(like)
         codes = self.codes(torch.cat([about.expand(len(places), -1), places], dim=1))
-        node, edge = (values.of(graph) @ codes).chunk(2, dim=-1)
-        return node, edge
+        return values.of(graph) @ codes.chunk(2, dim=-1)[half]
 
 
 class _Invariants(nn.Module):
