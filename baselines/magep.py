@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
-from gmn.nn.editing import EditHead
-from gmn.nn.heads import readout_of
+from gmn.nn.heads import EditHead, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import GraphSpec
 

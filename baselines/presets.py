@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from gmn.errors import UnsupportedArchitecture
 from gmn.nn import EditHead
-from gmn.nn.probes import Probes
+from gmn.nn.dual.probes import Probes
 from gmn.spec import GraphSpec
 
 from .flat import FlatMLP

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
+from gmn.nn.dual.probes import Probes
 from gmn.nn.metanetwork import Metanetwork
-from gmn.nn.probes import Probes
 from gmn.symmetry import KINDS
 
 

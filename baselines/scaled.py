@@ -21,7 +21,7 @@ from gmn.canonical import without_shifts
 from gmn.canonical.draft import along
 from gmn.canonical.shifts import Passing, flips, following, passing
 from gmn.graph import ParameterGraph
-from gmn.nn.scale_blocks import unit
+from gmn.nn.scaled.scale_blocks import unit
 from gmn.spec import GraphSpec, NodeSet, Scaling
 from gmn.topology import view_block
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gmn.features import fan_in
 from gmn.graph import ParameterGraph
-from gmn.nn.editing import EditHead
+from gmn.nn.heads import EditHead
 from gmn.spec import EdgeSet, GraphSpec, Scaling
 
 from . import blocks

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from gmn.features import fan_in
 from gmn.graph import ParameterGraph
-from gmn.nn.editing import EditHead
-from gmn.nn.heads import readout_of
+from gmn.nn.heads import EditHead, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import Axis, Dim, EdgeSet, GraphSpec
 from gmn.topology import view_block

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gmn.graph import ParameterGraph
 from gmn.nn import GMN, States
 from gmn.nn.gmn import GMNLayer
-from gmn.nn.groups import Groups, groups_of
+from gmn.nn.passing.groups import Groups, groups_of
 from gmn.nn.sparse import EdgeIndex, edge_index
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
-from gmn.nn.editing import EditHead
+from gmn.nn.heads import EditHead
 from gmn.spec import GraphSpec
 
 GROUP = "gmn.models"

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gmn.memory import check_fits, saved_bytes
-from gmn.nn.probes import Probes
+from gmn.nn.dual.probes import Probes
 from gmn.registry import Estimator
 from gmn.tasks import Batch, Task
 

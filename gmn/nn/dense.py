@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gmn.nn.relations import End, Relation, relations_of
+from gmn.nn.passing.relations import End, Relation, relations_of
 from gmn.spec import GraphSpec
 
 EPSILON = 1e-5  # that of nn.LayerNorm
@@ -60,7 +60,7 @@ class EdgeMaps(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rows:
+class Span:
     """A relation, and where its edges' states lie among those of all.
 
     Attributes:
@@ -115,21 +115,21 @@ class Slab:
     shape: tuple[int, ...]
 
     def of(self, end: Tensor) -> Tensor:
-        """The part of a view that :meth:`gmn.nn.relations.End.spread` made, read or written."""
+        """The part of a view that ``End.spread`` made, to be read or written."""
         end = end[self.networks]
         return end[:, self.lines] if len(self.shape) > 1 and end.shape[1] > 1 else end
 
     def block(self, rows: Tensor) -> Tensor:
-        """Rows (n, c) as (networks, *block, c)."""
+        """Span (n, c) as (networks, *block, c)."""
         return rows.view(*self.shape, rows.shape[-1])
 
 
 @lru_cache(maxsize=64)
-def rows_of(spec: GraphSpec) -> tuple[Rows, ...]:
-    """The rows of all edge sets, in the spec's order."""
+def spans_of(spec: GraphSpec) -> tuple[Span, ...]:
+    """The spans of all edge sets, in the spec's order."""
     relations = relations_of(spec)
     first = accumulate((relation.pairs for relation in relations[:-1]), initial=0)
-    return tuple(map(Rows, relations, first))
+    return tuple(map(Span, relations, first))
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class DenseExecutor:
         type_ = torch.get_autocast_dtype(kind) if mixed else edges.dtype
         products = (tensor.to(type_) for tensor in (source, target, *maps))
         with torch.autocast(kind, enabled=False):
-            found = _Exchange.apply(rows_of(self.spec), torch.is_grad_enabled(), edges, *products)
+            found = _Exchange.apply(spans_of(self.spec), torch.is_grad_enabled(), edges, *products)
         return Exchange(*found)
 
 
@@ -200,7 +200,7 @@ class _Exchange(torch.autograd.Function):
     @staticmethod
     def forward(
         context: Any,
-        parts: tuple[Rows, ...],
+        parts: tuple[Span, ...],
         keep: bool,
         edges: Tensor,
         source: Tensor,
@@ -288,7 +288,7 @@ class _Exchange(torch.autograd.Function):
         return None, None, edges, source, target, of_read, of_write, of_bias.to(read.dtype)
 
 
-def _room(parts: tuple[Rows, ...], batch: int, edges: Tensor, read: Tensor) -> Tensor:
+def _room(parts: tuple[Span, ...], batch: int, edges: Tensor, read: Tensor) -> Tensor:
     """Where the hidden layers of one piece after the other lie; fresh memory is slow."""
     sizes = [math.prod(p.shape) for part in parts for p in part.pieces(batch, _most(edges))]
     return read.new_empty(max(sizes, default=0), len(read))

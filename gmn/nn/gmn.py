@@ -12,9 +12,9 @@ from gmn.features import FanIn, ValueFeatures
 from gmn.graph import ParameterGraph
 from gmn.nn.dense import DenseExecutor, EdgeMaps
 from gmn.nn.edge_edits import EdgeReadout, Edits, editable
-from gmn.nn.groups import Groups, groups_of
 from gmn.nn.heads import Head, InvariantReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
+from gmn.nn.passing.groups import Groups, groups_of
 from gmn.nn.recompute import run
 from gmn.nn.sparse import SparseExecutor, sparse_executor
 

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from gmn.graph import ParameterGraph
-from gmn.nn.editing import EditHead
 from gmn.spec import GraphSpec
 
 
@@ -53,6 +52,18 @@ class InvariantHead:
     """
 
     outputs: int = 1
+
+
+@dataclass(frozen=True)
+class EditHead:
+    """Answers with edited networks instead of vectors.
+
+    Attributes:
+        copies: edits per network, whose outputs a task averages (k-fold output expansion). The
+            answer holds the first edit of all B networks, then the second of all, and so on.
+    """
+
+    copies: int = 1
 
 
 Head: TypeAlias = int | InvariantHead | EditHead | nn.Module

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from gmn.features import ValueFeatures
-from gmn.nn.editing import EditHead
-from gmn.nn.heads import Head
-from gmn.nn.message_network import MessagePassingNetwork
-from gmn.nn.message_passing import MessagePassing
-from gmn.nn.reductions import Reduction
-from gmn.nn.relations import Wiring
+from gmn.nn.heads import EditHead, Head
+from gmn.nn.passing.message_network import MessagePassingNetwork
+from gmn.nn.passing.message_passing import MessagePassing
+from gmn.nn.passing.reductions import Reduction
+from gmn.nn.passing.relations import Wiring
 
 AGGREGATORS: tuple[Reduction, ...] = ("mean", "min", "max", "std")
 # What PNA divides the logarithm of degrees by: the paper takes the mean over each training set,

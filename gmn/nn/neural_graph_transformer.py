@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from gmn.features import ValueFeatures
-from gmn.nn.editing import EditHead
-from gmn.nn.heads import Head
-from gmn.nn.message_network import MessagePassingNetwork, mlp
-from gmn.nn.message_passing import MessagePassing
-from gmn.nn.relations import Wiring
+from gmn.nn.heads import EditHead, Head
+from gmn.nn.passing.message_network import MessagePassingNetwork, mlp
+from gmn.nn.passing.message_passing import MessagePassing
+from gmn.nn.passing.relations import Wiring
 
 
 class NeuralGraphTransformer(MessagePassingNetwork):

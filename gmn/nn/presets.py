@@ -6,13 +6,13 @@ Each takes the spec of the networks and what to answer with: so many numbers, or
 
 from __future__ import annotations
 
-from gmn.nn.dual import DualGMN
-from gmn.nn.editing import EditHead
+from gmn.nn.dual.dual_gmn import DualGMN
+from gmn.nn.dual.probes import Probes
 from gmn.nn.gmn import GMN
+from gmn.nn.heads import EditHead
 from gmn.nn.neural_graph_gnn import NeuralGraphGNN
 from gmn.nn.neural_graph_transformer import NeuralGraphTransformer
-from gmn.nn.probes import Probes
-from gmn.nn.scale_gmn import ScaleGMN
+from gmn.nn.scaled.scale_gmn import ScaleGMN
 from gmn.spec import GraphSpec
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gmn.graph import ParameterGraph
-from gmn.nn.editing import EditHead
+from gmn.nn.heads import EditHead
 from gmn.tasks.answers import mean_squares
 from gmn.tasks.rendering import grid_of
 from gmn.tasks.task import Task

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from gmn import zoo
 from gmn.graph import ParameterGraph
-from gmn.nn.editing import EditHead
+from gmn.nn.heads import EditHead
 from gmn.registry import Estimator, Factory, Head
 from gmn.spec import GraphSpec
 from gmn.tasks.batches import split_batches

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gmn.graph import ParameterGraph
-from gmn.nn.editing import EditHead
+from gmn.nn.heads import EditHead
 from gmn.spec import GraphSpec
 from gmn.tasks.answers import overlaps
 from gmn.tasks.labels import LabelError

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gmn import symmetry
 from gmn.graph import ParameterGraph
-from gmn.nn.editing import EditHead
+from gmn.nn.heads import EditHead
 from gmn.spec import EdgeSet, GraphSpec
 from gmn.testing.assertions import assert_equivariant, assert_invariant, relative_error
 from gmn.testing.networks import NETWORKS, population, with_operations, with_roles

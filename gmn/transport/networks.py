@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gmn.graph import ParameterGraph
-from gmn.nn.probes import Probes
+from gmn.nn.dual.probes import Probes
 from gmn.spec import GraphSpec
 from gmn.transport.clouds import Frame
 from gmn.transport.kinds import directions, order_of, powers, trees

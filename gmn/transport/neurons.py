@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gmn.canonical import canonical
 from gmn.graph import ParameterGraph
-from gmn.nn.probes import program_of
+from gmn.nn.dual.probes import program_of
 from gmn.spec import EdgeSet, GraphSpec, NodeSet
 from gmn.topology import pair_index
 

@@ -12,7 +12,7 @@ from baselines import adapter
 from baselines.magep import MAGEP, Columns, InvariantLayer, Matrices, MonomialLayer, Products
 from baselines.scaled import ScaledChain
 from gmn.memory import saved_bytes
-from gmn.nn.editing import EditHead
+from gmn.nn.heads import EditHead
 from gmn.testing import relative_error
 from gmn.zoo.networks import network
 from tests.baselines.scaled_chains import (

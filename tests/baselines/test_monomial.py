@@ -15,7 +15,7 @@ from baselines.monomial import MonomialNFN, published_blocks
 from baselines.scaled import Form, ScaledChain, ScaledLinear, by_power, complete
 from gmn import symmetry
 from gmn.memory import saved_bytes
-from gmn.nn.editing import EditHead
+from gmn.nn.heads import EditHead
 from gmn.testing import assert_same_function, relative_error
 from gmn.zoo.networks import network
 from tests.baselines.ranks import rank_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gmn.nn import DualGMN, InvariantHead
-from gmn.nn.editing import EditHead
+from gmn.nn.heads import EditHead
 from gmn.spec import GraphSpec
 
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch_geometric.nn import aggr
 
 import gmn
-from gmn.nn import EditHead, MessagePassing, MessagePassingNetwork, message_passing
-from gmn.nn.reductions import Reduction
-from gmn.nn.relations import Wiring, pieces, relations_of, wiring_of
+from gmn.nn import EditHead, MessagePassing, MessagePassingNetwork
+from gmn.nn.passing import message_passing
+from gmn.nn.passing.reductions import Reduction
+from gmn.nn.passing.relations import Wiring, pieces, relations_of, wiring_of
 from gmn.spec import GraphSpec
 from gmn.testing import MetanetworkLaws
 from gmn.topology import pair_index, topology

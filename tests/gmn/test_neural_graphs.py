@@ -11,7 +11,7 @@ from torch import nn
 import converters
 import gmn
 from gmn.nn import InvariantHead, NeuralGraphGNN, NeuralGraphTransformer
-from gmn.nn.relations import wiring_of
+from gmn.nn.passing.relations import wiring_of
 from gmn.testing import relative_error
 from tests.changes import (
     units_of_heads_exchanged,

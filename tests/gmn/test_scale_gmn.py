@@ -10,9 +10,9 @@ import gmn
 from gmn import symmetry
 from gmn.errors import UnsupportedArchitecture
 from gmn.nn import InvariantHead, ScaleGMN
-from gmn.nn.groups import groups_of
-from gmn.nn.relations import End, Relation, Wiring
-from gmn.nn.scale_blocks import EdgeUpdate, Kind, ReScaleEq, ScaleEq, ScaleInv, unit
+from gmn.nn.passing.groups import groups_of
+from gmn.nn.passing.relations import End, Relation, Wiring
+from gmn.nn.scaled.scale_blocks import EdgeUpdate, Kind, ReScaleEq, ScaleEq, ScaleInv, unit
 from gmn.testing import assert_invariant, relative_error
 from gmn.testing.laws import DAMAGE
 from tests.traced import BY_NAME, graph_of, spec_of

@@ -17,7 +17,8 @@ import converters
 import gmn
 from gmn import pieces, symmetry
 from gmn.canonical.shifts import Change, changes
-from gmn.nn import DualGMN, EditHead, InvariantHead, stream
+from gmn.nn import DualGMN, EditHead, InvariantHead
+from gmn.nn.dual import stream
 from gmn.testing import relative_error
 from tests.cases import Case
 from tests.large import bert_22m, on_meta

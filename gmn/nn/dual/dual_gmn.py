@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from gmn import features
 from gmn.canonical import without_shifts
 from gmn.graph import ParameterGraph
-from gmn.nn.editing import Editor
-from gmn.nn.groups import groups_of
+from gmn.nn.dual.editing import Editor
+from gmn.nn.dual.pairing import Pairing, pairs_of
+from gmn.nn.dual.plan import RANKS, Codes, Plan, Raised, Step, plan_of
+from gmn.nn.dual.probes import Listening, Probes
+from gmn.nn.dual.slots import Port
+from gmn.nn.dual.stream import Blocks, blocks_of
 from gmn.nn.heads import Head, NodeReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
-from gmn.nn.pairing import Pairing, pairs_of
-from gmn.nn.plan import RANKS, Codes, Plan, Raised, Step, plan_of
-from gmn.nn.probes import Listening, Probes
+from gmn.nn.passing.groups import groups_of
 from gmn.nn.recompute import run
-from gmn.nn.slots import Port
-from gmn.nn.stream import Blocks, blocks_of
 from gmn.spec import EdgeSet
 from gmn.symmetry import KINDS
 
@@ -28,7 +28,7 @@ class DualGMN(Metanetwork):
     """A metanetwork invariant to every symmetry of its spec, at the cost of matrix products.
 
     Every node set carries, for each unit of its neurons, channels ``x`` that transform like the
-    neurons and ``y`` that transform inversely (:mod:`gmn.nn.slots`). One layer is::
+    neurons and ``y`` that transform inversely (:mod:`gmn.nn.dual.slots`). One layer is::
 
         forward    m_j = Σ_i W_ji (x_i + m_i) + b_j a       in the order of the network
         backward   n_i = Σ_j W_ji (y_j + n_j)               against it
@@ -38,13 +38,13 @@ class DualGMN(Metanetwork):
                    x_j, y_j ← gates of h_j
 
     so messages are the network's own matrix products. Pairing tells which queries go with which
-    values (:mod:`gmn.nn.pairing`). Where neurons have no scales (after GELU, at
+    values (:mod:`gmn.nn.dual.pairing`). Where neurons have no scales (after GELU, at
     inputs and outputs) ``x`` and ``y`` are read and written by ``h`` freely. Translations and
     phases are taken out first (:func:`gmn.canonical.without_shifts`).
 
     Values may have any floating-point type; they are read in the metanetwork's. Without gradients
     (``torch.no_grad``) large blocks stay where they lie, in memory or in a mapped file, and are
-    read piece by piece (:mod:`gmn.nn.stream`), so networks of a billion parameters pass.
+    read piece by piece (:mod:`gmn.nn.dual.stream`), so networks of a billion parameters pass.
 
     Args:
         hidden: channels of ``h``, a multiple of 8; ``x`` and ``y`` have half as many.

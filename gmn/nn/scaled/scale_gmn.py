@@ -11,12 +11,12 @@ from gmn import features
 from gmn.canonical import without_shifts
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import Head, RoleReadout, States, readout_of
-from gmn.nn.message_network import DEPTH_FEATURES, depth_codes, mlp
-from gmn.nn.message_passing import propagate
 from gmn.nn.metanetwork import Metanetwork
+from gmn.nn.passing.message_network import DEPTH_FEATURES, depth_codes, mlp
+from gmn.nn.passing.message_passing import propagate
+from gmn.nn.passing.relations import Relation, Wiring
 from gmn.nn.recompute import run
-from gmn.nn.relations import Relation, Wiring
-from gmn.nn.scale_blocks import (
+from gmn.nn.scaled.scale_blocks import (
     EdgeUpdate,
     Kind,
     ReScaleEq,
@@ -25,8 +25,8 @@ from gmn.nn.scale_blocks import (
     linear,
     open_at_first,
 )
-from gmn.nn.scale_edits import ScaleEditor
-from gmn.nn.scaled_graph import ScaledGraph, Values, scaled_graph
+from gmn.nn.scaled.scale_edits import ScaleEditor
+from gmn.nn.scaled.scaled_graph import ScaledGraph, Values, scaled_graph
 
 State = tuple[Tensor, Tensor | None, *tuple[Tensor, ...]]  # x, y and edges of each relation
 
@@ -35,7 +35,7 @@ class ScaleGMN(Metanetwork):
     """Message passing that commutes with the scales and signs of neurons.
 
     Features ``x`` of a neuron scale as it does (``q``), those of an edge from i to j as its weight
-    (``q_j / q_i``). One layer, with the blocks of :mod:`gmn.nn.scale_blocks`::
+    (``q_j / q_i``). One layer, with the blocks of :mod:`gmn.nn.scaled.scale_blocks`::
 
         m_ij = ScaleEq(Γ_e e_ij ⊙ Γ_x x_i)
         x_j ← x_j + ScaleEq(x_j, Σ_i m_ij)
@@ -59,7 +59,7 @@ class ScaleGMN(Metanetwork):
     translations of the spec, not to its changes of basis.
 
     Edits transform like the networks: weights change by states of their edges, biases by states of
-    their neurons, both gated by invariants (:mod:`gmn.nn.scale_edits`).
+    their neurons, both gated by invariants (:mod:`gmn.nn.scaled.scale_edits`).
 
     Deviations: codes of taps instead of padded kernels, descriptions instead of encodings by
     position in a fixed architecture, neurons pooled by role, neurons of one head read their mean.

@@ -14,10 +14,10 @@ from gmn.features import FanIn, ValueFeatures
 from gmn.graph import ParameterGraph
 from gmn.nn.edge_edits import EdgeReadout, Edits, editable
 from gmn.nn.heads import Head, RoleReadout, States, readout_of
-from gmn.nn.message_passing import MessagePassing
 from gmn.nn.metanetwork import Metanetwork
+from gmn.nn.passing.message_passing import MessagePassing
+from gmn.nn.passing.relations import Wiring, wiring_of
 from gmn.nn.recompute import run
-from gmn.nn.relations import Wiring, wiring_of
 from gmn.spec import EdgeSet, GraphSpec
 from gmn.topology import pair_index, topology
 

@@ -1,6 +1,6 @@
 """The graph that ScaleGMN runs on: neurons with the group that scales them, and what joins them.
 
-A *row* is a neuron together with one unit of its values (:mod:`gmn.nn.slots`); in chains every
+A *row* is a neuron together with one unit of its values (:mod:`gmn.nn.dual.slots`); in chains every
 neuron has one row. An edge takes the values of one row to another: a weight, a gain, the inverse
 deviation of a batch norm, or 1 where neurons share their values (keys read by several queries).
 """
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph
-from gmn.nn.groups import groups_of
-from gmn.nn.relations import End, Relation, Wiring, relations_of
-from gmn.nn.scale_blocks import Kind
-from gmn.nn.slots import Gain, Port, Share, Slots, slots_of
+from gmn.nn.dual.slots import Gain, Port, Share, Slots, slots_of
+from gmn.nn.passing.groups import groups_of
+from gmn.nn.passing.relations import End, Relation, Wiring, relations_of
+from gmn.nn.scaled.scale_blocks import Kind
 from gmn.spec import EdgeSet, GraphSpec, Translation
 from gmn.topology import pair_index, topology
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gmn.nn.relations import End
+from gmn.nn.passing.relations import End
 
 Reduction: TypeAlias = Literal["sum", "mean", "min", "max", "std", "softmax"]
 NAMES = get_args(Reduction)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gmn.nn.reductions import NAMES, Partial, Reduction, merge, partial
-from gmn.nn.relations import Relation, Wiring, pieces
+from gmn.nn.passing.reductions import NAMES, Partial, Reduction, merge, partial
+from gmn.nn.passing.relations import Relation, Wiring, pieces
 
 # Numbers of one message tensor that exist at once: what stays in a core's caches, and what fills
 # an accelerator.
@@ -41,8 +41,9 @@ class MessagePassing(nn.Module):
 
     It is equivariant to the permutations of every spec, whatever is written there, as long as
     ``message`` and ``update`` act on the last dimension. Messages are computed once per edge, on
-    blocks (:mod:`gmn.nn.relations`); what depends on one neuron only belongs into :meth:`project`,
-    which runs once per neuron. :class:`gmn.nn.MessagePassingNetwork` makes a metanetwork of layers.
+    blocks (:mod:`gmn.nn.passing.relations`); what depends on one neuron only belongs into
+    :meth:`project`, which runs once per neuron. :class:`gmn.nn.MessagePassingNetwork` makes a
+    metanetwork of layers.
 
     Args:
         hidden: channels of nodes.
@@ -247,7 +248,7 @@ def _by_piece(
 
 
 def _joined(rows: list[list[Tensor]], dim: int) -> Tensor:
-    """Undoes :func:`gmn.nn.relations.pieces`."""
+    """Undoes :func:`gmn.nn.passing.relations.pieces`."""
     parts = [torch.cat(row, dim=dim) if len(row) > 1 else row[0] for row in rows]
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from gmn import features
-from gmn.nn.slots import Map, Port, Slots, slots_of
-from gmn.nn.stream import Blocks, Contraction
+from gmn.nn.dual.slots import Map, Port, Slots, slots_of
+from gmn.nn.dual.stream import Blocks, Contraction
 from gmn.spec import EdgeSet, GraphSpec, NodeSet
 
 Codes = dict[str, Tensor]  # by edge set

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,23 +11,11 @@ from gmn import features
 from gmn.canonical.draft import along
 from gmn.canonical.shifts import flips, following, passing
 from gmn.graph import ParameterGraph
-from gmn.nn.plan import RANKS, Plan, Product
-from gmn.nn.slots import Port
-from gmn.nn.stream import Blocks, taps_last
+from gmn.nn.dual.plan import RANKS, Plan, Product
+from gmn.nn.dual.slots import Port
+from gmn.nn.dual.stream import Blocks, taps_last
 from gmn.spec import EdgeSet, TranslationTerm
 from gmn.topology import tap_order, view_block
-
-
-@dataclass(frozen=True)
-class EditHead:
-    """Answers with edited networks instead of vectors.
-
-    Attributes:
-        copies: edits per network, whose outputs a task averages (k-fold output expansion). The
-            answer holds the first edit of all B networks, then the second of all, and so on.
-    """
-
-    copies: int = 1
 
 
 class Editor(nn.Module):

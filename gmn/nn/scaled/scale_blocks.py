@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gmn.nn.message_passing import update_edges
-from gmn.nn.relations import Wiring
+from gmn.nn.passing.message_passing import update_edges
+from gmn.nn.passing.relations import Wiring
 
 
 @dataclass(frozen=True, eq=False)

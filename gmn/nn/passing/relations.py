@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from gmn.nn.groups import Groups, groups_of
+from gmn.nn.passing.groups import Groups, groups_of
 from gmn.spec import EdgeSet, GraphSpec
 
 

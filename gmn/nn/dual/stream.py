@@ -15,7 +15,7 @@ from torch import Tensor
 from gmn import pieces
 from gmn.canonical.shifts import Change, changes, without_shifts
 from gmn.graph import ParameterGraph
-from gmn.nn.slots import Left, slots_of
+from gmn.nn.dual.slots import Left, slots_of
 from gmn.pieces import cut
 from gmn.spec import EdgeSet
 from gmn.topology import tap_order, view_block

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from gmn import features
 from gmn.graph import ParameterGraph
-from gmn.nn.plan import Plan
-from gmn.nn.slots import Port
+from gmn.nn.dual.plan import Plan
+from gmn.nn.dual.slots import Port
 from gmn.program import DEFAULT, Observation, Program, ProgramError
 from gmn.spec import GraphSpec
 

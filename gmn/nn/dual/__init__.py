@@ -1,0 +1,1 @@
+"""DualGMN: channels that transform like the neurons, and inversely."""

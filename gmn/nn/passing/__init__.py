@@ -1,0 +1,1 @@
+"""Message passing on blocks: the base of layers of your own."""

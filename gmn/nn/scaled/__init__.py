@@ -1,0 +1,1 @@
+"""ScaleGMN: functions that commute with the scales of neurons."""
