@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gmn.canonical import without_shifts
-from gmn.canonical.draft import along
+from gmn.canonical.layout import along
 from gmn.canonical.shifts import Passing, flips, following, passing
 from gmn.graph import ParameterGraph
 from gmn.nn.scaled.scale_blocks import unit

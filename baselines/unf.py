@@ -11,12 +11,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from gmn.draft import Draft
 from gmn.features import fan_in
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import Axis, Dim, EdgeSet, GraphSpec
-from gmn.topology import view_block
 
 from .adapter import UnsupportedArchitecture
 from .equivariant import EquivariantLinear, Feature, diagonal
@@ -238,12 +238,10 @@ class UNF(Metanetwork):
         sized = [value.unflatten(-1, (-1, len(self.size))) * self.size for value in changes]
         edited = []
         for copy in range(len(self.size)):
-            fresh: dict[str, Tensor] = {}
+            draft = Draft(graph.spec, graph.values)
             for block, change in zip(blocks, sized, strict=True):
-                old = graph.values[block.edges.parameter]
-                new = fresh.setdefault(block.edges.parameter, old.clone().contiguous())
-                view_block(new, block.edges).add_(block.restore(change[..., copy]))
-            edited.append(graph.replace(fresh))
+                draft.block(block.edges).add_(block.restore(change[..., copy]))
+            edited.append(graph.replace(draft.changed()))
         return ParameterGraph.cat(edited) if len(edited) > 1 else edited[0]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gmn.draft import Draft
 from gmn.spec import EdgeSet, GraphSpec, StateEntry
 from gmn.topology import pair_index, tap_order, tap_positions, view_block
 from gmn.values import (
@@ -247,17 +248,16 @@ class ParameterGraph:
         Args:
             values: by edge-set name, tensors of shape (B, pairs, taps).
         """
-        fresh: dict[str, Tensor] = {}
+        parameters = {self.spec.edge_set(name).parameter for name in values}
+        draft = Draft(self.spec, {name: self.numbers(name) for name in parameters})
         for name, value in values.items():
             edges = self.spec.edge_set(name)
             order = tap_order(edges)
             shape = [edges.shape[position] for position in order]
             inverse = [0, *(1 + order.index(position) for position in range(len(order)))]
-            if edges.parameter not in fresh:
-                fresh[edges.parameter] = self.numbers(edges.parameter).clone().contiguous()
-            new = view_block(fresh[edges.parameter], edges)
-            new.copy_(value.reshape(len(self), *shape).permute(inverse))
-        return self.replace({name: self._written(name, value) for name, value in fresh.items()})
+            draft.block(edges).copy_(value.reshape(len(self), *shape).permute(inverse))
+        written = {name: self._written(name, new) for name, new in draft.changed().items()}
+        return self.replace(written)
 
     def _written(self, name: str, numbers: Tensor) -> Tensor:
         """Undoes :meth:`numbers`."""

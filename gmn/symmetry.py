@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gmn.carried import carried
+from gmn.draft import Draft
 from gmn.spec import (
     Axis,
     Dim,
@@ -158,29 +159,21 @@ class Element:
         for exchange in self.spec.exchanges:
             if exchange.name in self.exchanges:
                 values = self._exchanged(values, exchange)
-        fresh: dict[str, Tensor] = {}
+        draft = Draft(self.spec, values)
         for edges in self.spec.edge_sets:
-            if edges.tied_to is not None or not self._moves(edges):
-                continue
-            old = computable(values[edges.parameter])
-            if edges.parameter not in fresh:
-                fresh[edges.parameter] = old.resolve_conj().clone().contiguous()
-            block = self._shift(view_block(old, edges), edges, values)
-            view_block(fresh[edges.parameter], edges).copy_(self._move(block, edges))
-        return {**values, **{name: new.to(values[name].dtype) for name, new in fresh.items()}}
+            if edges.tied_to is None and self._moves(edges):
+                old = view_block(computable(values[edges.parameter]), edges)
+                draft.block(edges).copy_(self._move(self._shift(old, edges, values), edges))
+        return {**values, **draft.changed()}
 
     def _exchanged(self, values: Mapping[str, Tensor], exchange: Exchange) -> dict[str, Tensor]:
         """The values of branches in other places."""
-        fresh: dict[str, Tensor] = {}
+        draft = Draft(self.spec, values)
         for place, origin in enumerate(self.exchanges[exchange.name].tolist()):
             pairs = zip(exchange.branches[place], exchange.branches[origin], strict=True)
             for own, other in ((self.spec.edge_set(a), self.spec.edge_set(b)) for a, b in pairs):
-                if own.parameter not in fresh:
-                    old = values[own.parameter]
-                    fresh[own.parameter] = old.resolve_conj().clone().contiguous()
-                block = view_block(fresh[own.parameter], own)
-                block.copy_(view_block(values[other.parameter], other))
-        return {**values, **fresh}
+                draft.block(own).copy_(view_block(values[other.parameter], other))
+        return {**values, **draft.changed()}
 
     def _move(self, block: Tensor, edges: EdgeSet, linear: bool = False) -> Tensor:
         """Changes bases, scales and permutes; ``linear`` leaves out the offsets of scalings."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gmn.canonical.draft import along, as_matrices, from_matrices, sum_onto
+from gmn.canonical.layout import along, as_matrices, from_matrices, sum_onto
 from gmn.spec import Gauge, GraphSpec, Scaling
 
 Blocks = dict[str, Tensor]  # (B, *shape) by edge set

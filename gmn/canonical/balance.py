@@ -24,7 +24,8 @@ from gmn.canonical.actions import (
     diagonal,
     speed,
 )
-from gmn.canonical.draft import Draft, along, as_matrices, from_matrices, sum_onto
+from gmn.canonical.layout import along, as_matrices, from_matrices, sum_onto
+from gmn.draft import Draft
 from gmn.graph import ParameterGraph
 
 RANK = 1e-12  # singular values below this share of the largest are rounding
@@ -53,7 +54,7 @@ def balanced(graph: ParameterGraph, *, scales: bool = True, bases: bool = True) 
     actions = actions_of(graph.spec, scales, bases)
     if not actions:
         return graph
-    draft = Draft(graph, torch.float64)
+    draft = Draft(graph.spec, graph.values, torch.float64)
     parts = {part.edge_set: part for action in actions for part in action.parts}
     blocks = {name: _read(draft.block(name), part.offset) for name, part in parts.items()}
     _take_limits(actions, blocks)
@@ -61,7 +62,7 @@ def balanced(graph: ParameterGraph, *, scales: bool = True, bases: bool = True) 
     for name, part in parts.items():
         value = blocks[name]
         draft.block(name).copy_(value**2 - part.offset if part.offset else value)
-    return draft.finish()
+    return graph.replace(draft.changed())
 
 
 def _read(block: Tensor, offset: float) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gmn.canonical.draft import Draft, as_matrices, from_matrices
+from gmn.canonical.layout import as_matrices, from_matrices
+from gmn.draft import Draft
 from gmn.graph import ParameterGraph
 from gmn.spec import Gauge
 
@@ -18,14 +19,14 @@ def in_principal_bases(graph: ParameterGraph) -> ParameterGraph:
     After :func:`balanced` this is the balanced singular value decomposition of heads:
     ``Q = √S Uᵀ``, ``K = √S Vᵀ`` for ``QᵀK = U S Vᵀ``. Unique where the singular values differ.
     """
-    draft = Draft(graph, torch.float64)
+    draft = Draft(graph.spec, graph.values, torch.float64)
     turns = {gauge.name: _principal(gauge, draft) for gauge in graph.spec.gauges}
     for gauge in graph.spec.gauges:
         for term in gauge.terms:
             block = draft.block(term.edge_set)
             turned = turns[gauge.name] @ as_matrices(block, term.dims)
             block.copy_(from_matrices(turned, term.dims, block))
-    return draft.finish()
+    return graph.replace(draft.changed())
 
 
 def _principal(gauge: Gauge, draft: Draft) -> Tensor:

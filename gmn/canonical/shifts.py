@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gmn.canonical.draft import Draft, along
+from gmn.canonical.layout import along
 from gmn.carried import carried
+from gmn.draft import Draft
 from gmn.graph import ParameterGraph
 from gmn.pieces import mean
 from gmn.spec import GraphSpec, Scaling, Through, Translation, TranslationTerm
@@ -66,10 +67,10 @@ def without_shifts(graph: ParameterGraph) -> ParameterGraph:
     Source: the phase form corrects that of ScaleGMN's code; the period of ``sin(ω(Wx + b))`` in
     ``b`` is ``2π/ω``, and each half of it flips what reads the neuron.
     """
-    draft = Draft(graph)
+    draft = Draft(graph.spec, graph.values)
     for name, change in changes(graph).items():
         change.apply(draft.block(name))
-    return draft.finish()
+    return graph.replace(draft.changed())
 
 
 def changes(graph: ParameterGraph, dtype: torch.dtype | None = None) -> dict[str, Change]:

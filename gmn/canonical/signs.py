@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gmn.canonical.draft import Draft, along, sum_onto
+from gmn.canonical.layout import along, sum_onto
+from gmn.draft import Draft
 from gmn.graph import ParameterGraph
 from gmn.spec import Gauge, GraphSpec, Scaling, ScalingTerm
 
@@ -31,7 +32,7 @@ def with_positive_signs(graph: ParameterGraph, *, bases: bool = True) -> Paramet
         graph: the networks, in principal bases if ``bases``.
         bases: whether to choose the signs of bases' directions, too.
     """
-    draft = Draft(graph, torch.float64)
+    draft = Draft(graph.spec, graph.values, torch.float64)
     left = _signed(graph.spec, bases)
     while left:
         chosen, anchors = _next(left, graph.spec)
@@ -40,7 +41,7 @@ def with_positive_signs(graph: ParameterGraph, *, bases: bool = True) -> Paramet
             block = draft.block(term.edge_set)
             block *= along(signs, term.dims, block)
         left.remove(chosen)
-    return draft.finish()
+    return graph.replace(draft.changed())
 
 
 def _signed(spec: GraphSpec, bases: bool) -> list[Signed]:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from gmn import features
-from gmn.canonical.draft import along
+from gmn.canonical.layout import along
 from gmn.canonical.shifts import Passing, following
+from gmn.draft import Draft
 from gmn.graph import ParameterGraph
 from gmn.spec import EdgeSet, GraphSpec
-from gmn.topology import tap_order, view_block
+from gmn.topology import tap_order
 
 
 def editable(spec: GraphSpec) -> list[EdgeSet]:
@@ -53,8 +54,8 @@ class Edits(nn.Module):
                 :func:`gmn.canonical.shifts.passing`.
         """
         spec, copies = graph.spec, len(self.size)
-        untied = [entry.name for entry in spec.entries if entry.tied_to is None]
-        fresh = {name: torch.cat([graph.values[name]] * copies) for name in untied}
+        repeated_graph = ParameterGraph.cat([graph] * copies) if copies > 1 else graph
+        draft = Draft(spec, repeated_graph.values)
         repeated = {
             name: [(term, torch.cat([before] * copies)) for term, before in found]
             for name, found in (numbers or {}).items()
@@ -64,12 +65,11 @@ class Edits(nn.Module):
             block = _as_block((change * self.size).movedim(-1, 0), edges)
             if signs is not None and name in signs:
                 block = block * signs[name]
-            view_block(fresh[edges.parameter], edges).add_(block.flatten(0, 1))
+            draft.block(edges).add_(block.flatten(0, 1))
             for term, added in following(name, block.flatten(0, 1), repeated):
-                target = spec.edge_set(term.edge_set)
-                carried = view_block(fresh[target.parameter], target)
+                carried = draft.block(term.edge_set)
                 carried.add_(along(added, term.dims, carried))
-        return ParameterGraph(spec, fresh)
+        return repeated_graph.replace(draft.changed())
 
 
 def _as_block(change: Tensor, edges: EdgeSet) -> Tensor:

@@ -6,8 +6,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from gmn.draft import Draft
 from gmn.graph import ParameterGraph
-from gmn.spec import Axis, EdgeSet, GraphSpec
+from gmn.spec import Axis, EdgeSet
 from gmn.topology import view_block
 
 Orders = dict[str, Tensor]  # by axis: which old index stands at each place, shape (B, size)
@@ -105,11 +106,9 @@ def _in_order(block: Tensor, edges: EdgeSet, orders: Orders, skip: int | None = 
 
 
 def _reordered(graph: ParameterGraph, orders: Orders) -> ParameterGraph:
-    spec: GraphSpec = graph.spec
-    fresh: dict[str, Tensor] = {}
-    for edges in spec.edge_sets:
+    draft = Draft(graph.spec, graph.values)
+    for edges in graph.spec.edge_sets:
         if edges.tied_to is None and any(dim.axis in orders for dim in edges.dims):
-            old = graph.values[edges.parameter]
-            new = fresh.setdefault(edges.parameter, old.clone().contiguous())
-            view_block(new, edges).copy_(_in_order(view_block(old, edges), edges, orders))
-    return graph.replace(fresh)
+            old = view_block(graph.values[edges.parameter], edges)
+            draft.block(edges).copy_(_in_order(old, edges, orders))
+    return graph.replace(draft.changed())

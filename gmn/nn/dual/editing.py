@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from gmn import features
-from gmn.canonical.draft import along
+from gmn.canonical.layout import along
 from gmn.canonical.shifts import flips, following, passing
+from gmn.draft import Draft
 from gmn.graph import ParameterGraph
 from gmn.nn.dual.plan import RANKS, Plan, Product
 from gmn.nn.dual.slots import Port
 from gmn.nn.dual.stream import Blocks, taps_last
 from gmn.spec import EdgeSet, TranslationTerm
-from gmn.topology import tap_order, view_block
+from gmn.topology import tap_order
 
 
 class Editor(nn.Module):
@@ -61,7 +62,7 @@ class Editor(nn.Module):
             states: ``x`` and ``y`` (B, rows, d / 2) and ``h`` (B, N, d).
         """
         signs, numbers = flips(graph), passing(graph)
-        fresh: dict[str, Tensor] = {}
+        draft = Draft(graph.spec, graph.values)
         carried: list[tuple[TranslationTerm, Tensor]] = []
         for edges, change in self._changes(graph, plan, blocks, states):
             order = tap_order(edges)
@@ -70,16 +71,12 @@ class Editor(nn.Module):
             change = (self.size * change).reshape(len(graph), *sizes).permute(back)
             if edges.name in signs:
                 change = change * signs[edges.name]
-            old = graph.values[edges.parameter]
-            new = fresh.setdefault(edges.parameter, old.clone().contiguous())
-            view_block(new, edges).add_(change)
+            draft.block(edges).add_(change)
             carried += following(edges.name, change, numbers)
         for term, added in carried:
-            edges = graph.spec.edge_set(term.edge_set)
-            old = graph.values[edges.parameter]
-            new = view_block(fresh.setdefault(edges.parameter, old.clone().contiguous()), edges)
-            new.add_(along(added, term.dims, new))
-        return graph.replace(fresh)
+            block = draft.block(term.edge_set)
+            block.add_(along(added, term.dims, block))
+        return graph.replace(draft.changed())
 
     def _changes(
         self,

@@ -111,7 +111,7 @@ class GraphEncoder(nn.Module):
             direction = like.new_tensor([-1.0 if relation.reverse else 1.0])
             own = spec.edge_set(relation.name)
             states = self.edges(graph, own, torch.cat([about[own], direction]))
-            edges.append(states.view(len(graph), *relation.shape, -1))
+            edges.append(states.view(len(graph), *relation.shape, states.shape[-1]))
         return self._node_states(graph, about), edges
 
     def _node_states(self, graph: ParameterGraph, about: dict[EdgeSet, Tensor]) -> Tensor:

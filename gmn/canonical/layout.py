@@ -1,40 +1,8 @@
-"""A parameter graph being rewritten: copies of what changes, the rest shared."""
+"""Numbers along some dimensions of a block: spread, summed, and as matrices."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-
-from gmn.graph import ParameterGraph
-from gmn.topology import view_block
-from gmn.values import as_real, computable, like
-
-
-class Draft:
-    """Values of a graph that may be changed block by block; the graph keeps its own.
-
-    Args:
-        graph: where the values come from.
-        dtype: type to compute in; None for the values' own.
-    """
-
-    def __init__(self, graph: ParameterGraph, dtype: torch.dtype | None = None) -> None:
-        self.spec = graph.spec
-        self._graph, self._dtype = graph, dtype
-        self._fresh: dict[str, Tensor] = {}
-
-    def block(self, name: str) -> Tensor:
-        """An edge set's values (B, *shape), as a view of a copy that may be changed."""
-        edges = self.spec.edge_set(name)
-        if edges.parameter not in self._fresh:
-            value = computable(as_real(self._graph.values[edges.parameter]))
-            self._fresh[edges.parameter] = value.to(self._dtype, copy=True).contiguous()
-        return view_block(self._fresh[edges.parameter], edges)
-
-    def finish(self) -> ParameterGraph:
-        """The graph with what was changed, in its own type."""
-        values = self._graph.values
-        return self._graph.replace({n: like(v, values[n]) for n, v in self._fresh.items()})
 
 
 def along(numbers: Tensor, dims: tuple[int, ...], block: Tensor) -> Tensor:
