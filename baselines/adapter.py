@@ -1,4 +1,4 @@
-"""Parameter graphs as weight-space features, and back.
+"""Converts parameter graphs to weight-space features (lists of weights and biases) and back.
 
 This is the one file that knows both. Methods of the NFN family see a network as a chain of weight
 matrices and biases; whatever is not such a chain is refused, with the reason.

@@ -1,4 +1,4 @@
-"""Transformer blocks of a parameter graph as head-wise tensors, and back.
+"""Reads transformer blocks of a parameter graph as head-wise tensors, and writes them back.
 
 Methods for transformers see a block as queries, keys, values and outputs of every head and the two
 matrices of a feed-forward network. Where those lie, in packed weights or in separate ones, is read

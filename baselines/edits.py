@@ -1,4 +1,4 @@
-"""Edited chains from changes that transform like their weights."""
+"""Edits the weights of chains by equivariant features of an NFN."""
 
 from __future__ import annotations
 

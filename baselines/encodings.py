@@ -1,4 +1,4 @@
-"""What the networks' values enter as, and which neurons are inputs and outputs.
+"""Input encodings of NFNs: Fourier features of values, positions of inputs and outputs.
 
 All act on lists of weights (B, out, in, taps * channels) and biases (B, out, channels).
 """

@@ -1,4 +1,4 @@
-"""A plain MLP on all parameters in a row: what ignoring the structure costs."""
+"""A plain MLP on the flattened parameters: the reference that ignores structure."""
 
 from __future__ import annotations
 

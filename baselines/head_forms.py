@@ -1,4 +1,4 @@
-"""Transformer blocks as heads, families of nodes, and rows of head-wise matrices."""
+"""Layouts of a transformer block for Transformer-NFN: node families and rows of matrices."""
 
 from __future__ import annotations
 

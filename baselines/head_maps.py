@@ -1,4 +1,4 @@
-"""Maps of rows and products of heads, of which polynomial layers on transformer blocks consist."""
+"""Linear maps and products from which the layers of Transformer-NFN are built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which entries of a tensor belong together when its axes are permuted.
+"""Orbits of tensor entries under permutations of the axes: partitions of equal indices.
 
 Entries of tensors lie in one orbit of the permutation group if the same ones of their indices are
 equal: a partition of the axes, in which only axes of one name may share a block. Where an axis is

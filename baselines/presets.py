@@ -1,4 +1,4 @@
-"""Baselines by name, in published configurations, for comparisons.
+"""Factories of the baselines in published configurations, by the names that comparisons use.
 
 Each takes the spec of the networks and what to answer with: so many numbers, or an
 :class:`gmn.nn.EditHead` for edited networks.

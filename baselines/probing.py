@@ -1,4 +1,4 @@
-"""Plain probing: what the networks answer, and nothing of how."""
+"""ProbeNet: reads the outputs of networks for learned inputs, and no weights."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from gmn.symmetry import KINDS
 class ProbeNet(Metanetwork):
     """An MLP on the outputs of networks for learned inputs.
 
-    A sober reference for metanetworks that read weights: the answers alone, whatever computed them,
-    hence invariant to everything that keeps the function. It reads all architectures with inputs
-    and outputs of the same shape.
+    A simple reference for metanetworks that read weights: it sees outputs alone, so it is invariant
+    to everything that keeps the function. It reads all architectures with inputs and outputs of the
+    same shape.
 
     Args:
         probes: the inputs to learn.

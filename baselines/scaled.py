@@ -1,4 +1,4 @@
-"""What methods for scale groups share: who is scaled, linear maps, activations, invariants, edits.
+"""Parts shared by NFNs for scale groups: layers, activations, invariants, edits.
 
 A weight from neuron k to neuron j is multiplied by the scale of j and divided by that of k, whether
 these are positive (ReLU) or signs (tanh, sine). Input and output neurons have no scale. Which group

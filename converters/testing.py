@@ -1,4 +1,4 @@
-"""Whether a rule is true: what it claims about one operation, tried on random operands."""
+"""Tests a rule: tries what it claims about one operation on random operands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rules of one's own are written with; see ``docs/writing-a-rule.md``.
+"""The functions that rules of your own are written with; see ``docs/writing-a-rule.md``.
 
 A rule has two halves. The first says what the dimensions of the result range over, and what those
 of the operands have in common. The second says how the result moves when the operands do, and how

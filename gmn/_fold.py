@@ -1,4 +1,4 @@
-"""Repeated layers written once: rows of a table that differ in nothing but a layer's number."""
+"""Folds repeated layers: table rows that differ only in a layer's number are printed once."""
 
 from __future__ import annotations
 

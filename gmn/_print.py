@@ -1,4 +1,4 @@
-"""The readable form of a spec, as plain text."""
+"""Prints a spec as text."""
 
 from __future__ import annotations
 

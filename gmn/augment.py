@@ -1,4 +1,4 @@
-"""Other networks that mean the same: moved coordinates of INRs, elements of the certified group.
+"""Augmentation of networks: moved coordinates of INRs, elements of the symmetry group, scales.
 
 An augmentation is called with a graph and a ``torch.Generator`` and returns a graph; the field
 ``augment`` of :class:`gmn.train.Recipe` takes one.

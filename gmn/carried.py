@@ -1,4 +1,4 @@
-"""What a weight makes of the numbers that a translation adds before it."""
+"""The image of translation numbers under the weight that they pass."""
 
 from __future__ import annotations
 

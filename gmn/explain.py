@@ -1,4 +1,4 @@
-"""Which weights did the metanetwork read? Gradients of its answers, parameter by parameter.
+"""Attributions: which weights a metanetwork's prediction depends on, by gradients.
 
 Every function returns a graph of the same spec whose values are attributions instead of weights, so
 edge sets, pictures and symmetries apply to them. PyG's explainers are not used: they mask the edges

@@ -1,4 +1,4 @@
-"""What a metanetwork sees of a parameter graph: values of edges, descriptions of edges and nodes.
+"""Features of edges and nodes that metanetworks read: values and descriptions.
 
 Descriptions are made from the spec alone and know no list of operations: every name and attribute
 has a fixed pseudo-random direction, so an operation that no training network had still gets a

@@ -1,4 +1,4 @@
-"""Parameter graphs as files: ``spec.json`` and ``weights.safetensors`` in a folder."""
+"""Saves and loads parameter graphs: ``spec.json`` and ``weights.safetensors`` in a folder."""
 
 from __future__ import annotations
 

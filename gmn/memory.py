@@ -1,4 +1,4 @@
-"""How much memory a training step takes, known before it is taken."""
+"""Estimates how much memory a training step takes before it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameter graphs as data of PyTorch Geometric, and back.
+"""Converts parameter graphs to PyTorch Geometric data and back.
 
 Attributes mean the same in every architecture, so that graphs of several mix in one ``DataLoader``.
 """

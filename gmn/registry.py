@@ -1,4 +1,4 @@
-"""Models by name, found through the entry-point group ``gmn.models`` of any installed package.
+"""Finds models by name, through the entry-point group ``gmn.models`` of installed packages.
 
 An entry point names a factory ``(spec, outputs) -> model``. A model is either an ``nn.Module`` that
 maps a :class:`gmn.ParameterGraph` of B networks to a tensor (B, outputs), or to edited networks

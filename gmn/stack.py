@@ -1,4 +1,4 @@
-"""Several graphs of the same networks, read together."""
+"""Several parameter graphs of the same networks as one input: checkpoints, gradients."""
 
 from __future__ import annotations
 

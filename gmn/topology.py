@@ -1,4 +1,4 @@
-"""Where an edge set lies in its parameter tensor, and which neurons each edge connects."""
+"""Views of edge sets in their parameter tensors, and the indices of nodes that edges connect."""
 
 from __future__ import annotations
 

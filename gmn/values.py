@@ -1,4 +1,4 @@
-"""Entries of a state dict as numbers that can be computed with: real, floating-point and finite.
+"""Converts state-dict entries to finite real floating-point tensors and back.
 
 Entries may hold complex numbers, integers, truth values, eight-bit floats, and masks of minus
 infinity. What reads a graph meets none of these: complex numbers are pairs of real ones, and a mask

@@ -1,4 +1,4 @@
-"""Cuts parameters into blocks between neurons, before anything has a name."""
+"""Cuts each parameter into blocks, one for each pair of node sets that it connects."""
 
 from __future__ import annotations
 

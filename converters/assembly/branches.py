@@ -1,4 +1,4 @@
-"""Which branches of a network may trade places: proofs by renaming entries in its program.
+"""Finds branches that may be exchanged, by renaming entries in the forward graph.
 
 Branches are parts of a sum, a product, a maximum or a mean of stacked values that look alike when
 entries of one shape are not told apart. That two of them may trade places is then proved: with

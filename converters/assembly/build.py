@@ -1,4 +1,4 @@
-"""From a finished trace to a GraphSpec."""
+"""Assembles a GraphSpec from a finished inference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is computed around each operation: digests for what neither edges nor node sets say.
+"""Computes contexts: digests of what the forward graph does around each operation.
 
 Causal attention and attention without a mask, a norm without parameters and none, a residual
 connection before an activation and after it have the same parameters between the same neurons.

@@ -1,4 +1,4 @@
-"""Exchanges of branches as a spec says them: which edge sets trade places."""
+"""Writes exchangeable branches into a spec, as the edge sets that each branch holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The values of a program as expressions: equal numbers, equal values.
+"""Hash-conses the values of a forward graph: equal numbers mean equal expressions.
 
 Every expression is entered once (hash consing), so two nodes compute the same function of the same
 entries and inputs if their numbers agree. What addition, multiplication, maxima and reductions over

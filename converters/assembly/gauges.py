@@ -1,4 +1,4 @@
-"""Changes of basis: scalings of neurons that are only mixed linearly are the diagonal of one."""
+"""Finds gauges: scalings of neurons that are only mixed linearly extend to changes of basis."""
 
 from __future__ import annotations
 

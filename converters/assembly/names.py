@@ -1,4 +1,4 @@
-"""Names of node sets and axes, given in the order in which the network runs."""
+"""Names node sets and axes, in execution order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an exported graph to a :class:`gmn.program.Program`: its operations, and where to look."""
+"""Converts an exported graph to a gmn Program, with the values to observe at each node set."""
 
 from __future__ import annotations
 

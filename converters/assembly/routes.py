@@ -1,4 +1,4 @@
-"""What tells edges apart that join the same neurons, and what is computed around them."""
+"""Sets routes and contexts, which tell edges between the same neurons apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From solved equations between units to the scalings of a spec."""
+"""Turns solved equations between scales into the scalings of a spec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From solved equations between shifts to the translations of a spec.
+"""Turns solved equations between shifts into the translations of a spec.
 
 A softmax over keys ignores what is constant along keys, LayerNorm what is constant along its
 features, batch normalisation what its running mean follows; of two biases that are only ever added,

@@ -1,4 +1,4 @@
-"""The state dict of a module: its entries, and which of them share memory."""
+"""Lists the entries of a module's state dict, and which of them share memory."""
 
 from __future__ import annotations
 

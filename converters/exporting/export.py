@@ -1,4 +1,4 @@
-"""From a module to its functional graph, through ``torch.export``."""
+"""Exports a module to a functional forward graph through ``torch.export``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes an exported program functional: no operation changes what another one has computed.
+"""Makes an exported graph functional: replaces in-place writes by operations with results.
 
 Most writes in place are to a value that nothing else holds, such as ``nn.ReLU(inplace=True)`` after
 a layer; they become the operation that gives a new value. Where a write goes through a view, to

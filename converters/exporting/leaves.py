@@ -1,4 +1,4 @@
-"""Modules with a rule of their own enter the exported graph as one operation each.
+"""Keeps modules that have a rule of their own as single operations of the exported graph.
 
 That is how a module is traced that ``torch.export`` cannot follow: its forward pass is replaced by
 an operation whose results have the shapes that the module gave on the example inputs.

@@ -1,4 +1,4 @@
-"""One name and one form for each operation of a functional program.
+"""Normalises a functional graph: one name and one form for each operation.
 
 torch has several names for many operations and forms that differ only in how results share memory.
 Rules see one of them: this is the one place where they are made alike. Every rewritten node

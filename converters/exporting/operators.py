@@ -1,4 +1,4 @@
-"""Operators of torch by name."""
+"""Looks up operators of torch by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes that depend on the values of inputs, such as how many entries a mask leaves."""
+"""Replaces sizes that depend on input values, such as the length of a masked selection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entries of a state dict that share memory without being the same tensor."""
+"""Finds state-dict entries that are views of the same memory but not the same tensor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How every value of a program transforms when weights move: scales, signs and shifts.
+"""The state of the second pass: how values transform under scales, signs and shifts.
 
 Going forward, a parameter may be multiplied and shifted by unknown functions of its indices. A rule
 says how its result moves when its operands do, and what must not move; what it says holds for all

@@ -1,4 +1,4 @@
-"""How every value of a program transforms, operation by operation; edges are found on the way."""
+"""Second pass: applies each operation's action rule and records where parameters are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the dimensions of a traced value range over, found by unification.
+"""Axes of traced values and their unification: which dimensions share an index set.
 
 Every dimension is a product of *atoms*, index sets on which one permutation acts; concatenation
 adds sums of such products. Operations equate dimensions (an addition joins both sides), split them

@@ -1,4 +1,4 @@
-"""What every value of a program ranges over, operation by operation."""
+"""First pass: applies each operation's axis rule, so that every value gets its axes."""
 
 from __future__ import annotations
 

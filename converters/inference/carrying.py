@@ -1,4 +1,4 @@
-"""Where a weight carries on what is added to a value, and where an average does.
+"""Finds weights and averages that carry a constant added before them to the next bias.
 
 A shift of what a linear layer reads is one of what it writes: the weight times the shift. What of
 the operands decides the map is one part of an entry, entry by entry as it is, so the map can be

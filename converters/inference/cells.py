@@ -1,4 +1,4 @@
-"""The parts of a value: dimensions that are concatenations, one term of each at a time.
+"""Splits a value along its concatenated dimensions into cells of plain product axes.
 
 Within a part every dimension is a product of atoms, so a place, a dimension and the number of an
 atom in it, says where something runs. Atoms of one index are left out: nothing varies over them,

@@ -1,4 +1,4 @@
-"""The index space of one operation: which dimensions of operands and results are one."""
+"""Frames: the joint index space of one operation, in which operands and results have labels."""
 
 from __future__ import annotations
 

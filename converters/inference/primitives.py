@@ -1,4 +1,4 @@
-"""The few forms that nearly all operations have, and what each does to scales, signs and shifts.
+"""Action rules of the basic operation forms: sums, products, contractions, views, norms.
 
 Products, sums, contractions, homogeneous functions, reductions and normalisations are stated once,
 in the labels of a :class:`converters.inference.frames.Frame`; views, cuts and joins are stated part

@@ -1,4 +1,4 @@
-"""From solved equations to independent generators, each at the largest set of indices it may have.
+"""Reduces solved equations to independent generators, each over its largest index set.
 
 A scale that may differ from neuron to neuron may also be the same for all of them. Such a generator
 is part of the larger one and is not listed again; one that is no part of any other is.

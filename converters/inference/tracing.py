@@ -1,4 +1,4 @@
-"""What every value of an exported graph ranges over.
+"""The state of the first pass: the axes of every value of an exported graph.
 
 A rule is asked twice: first what its operation does to axes; then, once all axes are known, how its
 result transforms when its operands do (:mod:`converters.inference.actions`).

@@ -1,4 +1,4 @@
-"""Taking values apart along a dimension that a reshape made: packed queries, keys and values."""
+"""Separates values along a dimension made by a reshape, such as packed queries, keys, values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many continuous symmetries a network has, and how many of them its spec claims.
+"""Counts the continuous symmetries of a network, and how many of them its spec claims.
 
 At a generic point, the directions in which parameters can move without a change of any output are
 the null space of the Jacobian of outputs with respect to parameters, over enough inputs. The

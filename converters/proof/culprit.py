@@ -1,4 +1,4 @@
-"""Which rule is wrong: a program runs on weights and on moved ones, value by value, side by side.
+"""Finds the rule behind a false symmetry, by comparing two runs value by value.
 
 The first value that is another than its type says is that of an operation whose rule is false.
 """

@@ -1,4 +1,4 @@
-"""Random elements of the group that a trace found, before anything has a name."""
+"""Draws random elements of a group that was inferred but not yet named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of every trace: claims are tried on the module, and those that fail are given up.
+"""Tries the symmetries of a new spec on its module, and drops those that fail.
 
 Rules can be wrong, and whoever uses a spec believes it. Whole elements of the group come first, so
 a module that is right costs three forward passes; only where one fails does each generator move

@@ -1,4 +1,4 @@
-"""Elements of a claimed group that move what they should, and specs that claim less."""
+"""Elements that move along one symmetry alone, and specs with some symmetries removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every value of a program should become when weights move, told from what it was.
+"""Predicts every value of a run on transformed weights from a run on the original ones.
 
 A value's type says how it follows: which factor and which summand each of its entries gets, and
 where permutations put it. Two runs, one on the weights and one on the moved ones, then show the

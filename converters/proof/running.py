@@ -1,4 +1,4 @@
-"""A module that runs with other weights than its own, in wide types, as a copy of itself.
+"""Runs a copy of a module in float64 with weights other than its own.
 
 What a module is besides its state dict stays: hooks that compute weights before a pass, entries
 that share storage, tensors that are plain attributes. The module itself, its warnings and the

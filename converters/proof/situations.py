@@ -1,4 +1,4 @@
-"""Weights and inputs on which claims are tried: random ones, not those that happen to be there.
+"""Random weights and inputs for testing symmetries: a module's own may hide failures.
 
 At initialisation gains are one, biases and the last layer of a branch zero, and what is zero or one
 hides what it is multiplied with. An example of one token or of one network hides broadcasting.

@@ -1,4 +1,4 @@
-"""The certificate: proof by experiment that a spec's symmetries preserve the function."""
+"""The certificate: tests by experiment that a spec's symmetries preserve the function."""
 
 from __future__ import annotations
 

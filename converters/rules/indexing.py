@@ -1,4 +1,4 @@
-"""Operations that pick entries by number, or copy them: what is picked from keeps its order."""
+"""Rules of operations that select entries by index, or copy them."""
 
 from __future__ import annotations
 

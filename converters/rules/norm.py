@@ -1,4 +1,4 @@
-"""Normalisation layers."""
+"""Rules of normalisation layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operations that join values along a dimension, or cut them."""
+"""Rules of operations that join values along a dimension, or cut them."""
 
 from __future__ import annotations
 

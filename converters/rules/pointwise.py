@@ -1,4 +1,4 @@
-"""Operations on single entries: activations, sums and products."""
+"""Rules of elementwise operations: activations, sums and products."""
 
 from __future__ import annotations
 

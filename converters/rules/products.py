@@ -1,4 +1,4 @@
-"""Products of two values: matrix products, einsum and attention."""
+"""Rules of products of two values: matrix products, einsum and attention."""
 
 from __future__ import annotations
 

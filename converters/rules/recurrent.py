@@ -1,4 +1,4 @@
-"""Recurrent layers: one hidden index set for all gates, for the recurrence and for the readers."""
+"""Rules of recurrent layers, whose gates all share one hidden index set."""
 
 from __future__ import annotations
 

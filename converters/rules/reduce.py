@@ -1,4 +1,4 @@
-"""Pooling and reductions."""
+"""Rules of pooling and reductions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operations that move or merge dimensions without touching entries."""
+"""Rules of operations that move or merge dimensions: views, permutations, padding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operations that values come from: constants, look-ups, and masks that choose between values."""
+"""Rules of constants, look-ups in tables, and masks that choose between values."""
 
 from __future__ import annotations
 

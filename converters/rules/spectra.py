@@ -1,4 +1,4 @@
-"""Complex numbers and Fourier transforms."""
+"""Rules of complex numbers and Fourier transforms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operations that mix neurons through a weight tensor: linear maps and convolutions."""
+"""Rules of operations with a weight tensor: linear maps and convolutions."""
 
 from __future__ import annotations
 

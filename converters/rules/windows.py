@@ -1,4 +1,4 @@
-"""Operations between feature maps and the windows that slide over them."""
+"""Rules of operations between feature maps and sliding windows: fold and unfold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operations that overwrite a value, in their functional forms."""
+"""Rules of operations that overwrite a value, in their functional forms."""
 
 from __future__ import annotations
 

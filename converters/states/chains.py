@@ -1,4 +1,4 @@
-"""Weights without a model: the plain chain of layers that their shapes suggest."""
+"""Infers a plain chain of layers from the shapes of weights that come without a model."""
 
 from __future__ import annotations
 

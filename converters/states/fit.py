@@ -1,4 +1,4 @@
-"""Whether a checkpoint's names are a spec's, and the small differences that are no matter."""
+"""Matches a checkpoint's names to a spec's: prefixes, tied entries, counters that are missing."""
 
 from __future__ import annotations
 

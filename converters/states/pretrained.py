@@ -1,4 +1,4 @@
-"""Modules by their configuration: folders of transformers, and names of timm. No weights are read.
+"""Builds modules from transformers configurations and timm names, without reading weights.
 
 Models are built on the meta device: neither their weights nor the inputs take memory. Code that
 lies beside a configuration is never run.

@@ -1,4 +1,4 @@
-"""How positive scales and changes of basis act on blocks: the calculus behind :mod:`.balance`.
+"""Actions of scales and changes of basis on blocks, with derivatives, for :mod:`.balance`.
 
 A tangent holds, for every action, the logarithms of scales or a symmetric matrix; the group is
 reached by their exponentials.

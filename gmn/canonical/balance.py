@@ -1,4 +1,4 @@
-"""Positive scales and changes of basis: the smallest parameters that compute the function.
+"""Balances scales and changes of basis: the smallest parameters of the same function.
 
 In logarithms of scales, and along geodesics of matrices, the sum of squares of all parameters is a
 sum of exponentials, so convex. Its minimum over the group is unique up to rotations: it is the

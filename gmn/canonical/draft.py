@@ -1,4 +1,4 @@
-"""A parameter graph being rewritten: copies of what changes, the rest shared."""
+"""A parameter graph under revision: changed blocks are copies, all others are shared."""
 
 from __future__ import annotations
 

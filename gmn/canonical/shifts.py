@@ -1,4 +1,4 @@
-"""What may be added: one representative for all parameters that additive symmetries relate.
+"""Removes translations and phases: numbers that cancel become zero, phases the smallest.
 
 What may be added to parameters without changing the function is removed: the bias of attention
 keys becomes 0, the columns that write to a centred stream get mean 0, a running mean moves into

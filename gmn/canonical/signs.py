@@ -1,4 +1,4 @@
-"""Signs: incoming weights get a positive sum, or a positive higher odd moment."""
+"""Fixes signs: incoming weights get a positive sum, or a positive higher odd moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options from a YAML file; what the command line says goes before it."""
+"""Reads options from a YAML file; the command line overrides them."""
 
 from __future__ import annotations
 

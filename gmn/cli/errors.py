@@ -1,4 +1,4 @@
-"""Errors of the command line itself."""
+"""The error that the command line prints without a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands on populations of trained networks."""
+"""Commands that build and import populations of trained networks."""
 
 from __future__ import annotations
 

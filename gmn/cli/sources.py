@@ -1,4 +1,4 @@
-"""The modules and weights that a command line names."""
+"""Builds the modules and reads the weights that a command line names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training step costs: time, memory, arithmetic."""
+"""Measures the time, memory and arithmetic of a training step."""
 
 from __future__ import annotations
 

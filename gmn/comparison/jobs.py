@@ -1,4 +1,4 @@
-"""One model with one seed: what it costs, and what it learns."""
+"""Jobs of a comparison: measure one model's cost, or train and test it with one seed."""
 
 from __future__ import annotations
 

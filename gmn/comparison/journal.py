@@ -1,4 +1,4 @@
-"""Finished runs of a comparison, one JSON line each, so that none is trained twice.
+"""Stores finished runs of a comparison as JSON lines, so that none is trained twice.
 
 ``runs.jsonl`` begins with the protocol. A comparison that was stopped, or one of further models or
 seeds, takes from there what was trained under the same protocol.

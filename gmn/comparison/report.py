@@ -1,4 +1,4 @@
-"""A comparison as a table and as a picture."""
+"""Tables and plots of a comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of all models, as a value that tables, pictures and tests are made from."""
+"""The result of a comparison: metrics, predictions and costs of every model."""
 
 from __future__ import annotations
 

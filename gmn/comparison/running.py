@@ -1,4 +1,4 @@
-"""Trains every model with every seed, and makes the table."""
+"""Runs a comparison: trains every model with every seed and collects the results."""
 
 from __future__ import annotations
 

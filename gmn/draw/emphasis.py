@@ -1,4 +1,4 @@
-"""How strongly a picture shows each edge set."""
+"""Line widths and colours that show a weight for each edge set."""
 
 from __future__ import annotations
 

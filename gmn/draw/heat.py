@@ -1,4 +1,4 @@
-"""One edge set as a picture: a matrix of its values, targets down and sources across."""
+"""Draws one edge set as a heat map: targets down and sources across."""
 
 from __future__ import annotations
 

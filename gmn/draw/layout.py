@@ -1,4 +1,4 @@
-"""Where the boxes of a picture stand: a residual stream is a rail, its blocks hang on it."""
+"""Layout of a picture: a residual stream is a straight rail, its blocks hang on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture of a spec: node sets as boxes from left to right, edge sets as arrows."""
+"""Draws a spec: node sets as boxes from left to right, edge sets as arrows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all engines have in common."""
+"""The interface of all engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predicting a network's test accuracy from its weights."""
+"""Task: predict a network's test accuracy from its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a metanetwork answers, and how wrong an answer is."""
+"""Kinds of predictions, and the error of each network that paired tests compare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks into a vector and back: any metanetwork, and an MLP onto the parameters."""
+"""Weight autoencoder: any metanetwork as encoder, an MLP onto the parameters as decoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights into a vector and back into weights."""
+"""Task: encode weights in a vector and reconstruct them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The splits of a population with what is to be predicted of its networks."""
+"""The splits of a population, each as one batch per architecture with its targets."""
 
 from __future__ import annotations
 

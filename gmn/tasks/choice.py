@@ -1,4 +1,4 @@
-"""Tasks by name, found through the entry-point group ``gmn.tasks`` of any installed package.
+"""Finds tasks by name, through the entry-point group ``gmn.tasks`` of installed packages.
 
 An entry point names a class derived from :class:`gmn.tasks.Task`, whose constructor takes a zoo
 and, by name, options with defaults. Tasks that come with this package are known without it.

@@ -1,4 +1,4 @@
-"""Telling from the weights of an implicit neural representation what its image shows."""
+"""Task: predict the class of the image that an INR represents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changing implicit neural representations so that their images change as an image would."""
+"""Tasks: edit INRs so that the images they represent are dilated, eroded or higher in contrast."""
 
 from __future__ import annotations
 

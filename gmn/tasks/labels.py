@@ -1,4 +1,4 @@
-"""Labels of a population, checked before anything is trained on them."""
+"""Reads labels of a population, and refuses those that cannot be learned from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks put into the order of others: hidden units assigned to those they resemble most."""
+"""Weight matching: permutes hidden units to resemble those of another network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What networks answer on given inputs, such as the image of an INR on its grid of pixels."""
+"""Runs networks on given inputs, such as the pixel grid of an INR."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predicting from an initialisation which of its weights are worth training."""
+"""Task: predict from an initialisation which weights iterative pruning keeps."""
 
 from __future__ import annotations
 

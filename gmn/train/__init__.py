@@ -1,4 +1,4 @@
-"""One plain training loop for every metanetwork, its runs on disk, and what comes out of them."""
+"""Trains metanetworks on tasks, stores runs, and applies trained models."""
 
 from gmn.tasks.task import Task
 from gmn.train.answers import csv_text, json_text, text_table

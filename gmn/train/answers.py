@@ -1,4 +1,4 @@
-"""Answers for files, as a table to read and as CSV."""
+"""Formats predictions for files as a table, JSON or CSV."""
 
 from __future__ import annotations
 

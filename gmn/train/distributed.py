@@ -1,4 +1,4 @@
-"""One training run on several processes, which ``torchrun`` starts.
+"""Trains on several processes started by ``torchrun``, with the steps of a single one.
 
 Every process holds the model and the population, draws the same minibatches, and takes its part of
 each. Gradients are summed, weighted by the number of networks in a part, so every step is that of

@@ -1,4 +1,4 @@
-"""What a trained model answers, as it is or averaged over the networks' symmetries."""
+"""Predictions of a trained model, optionally averaged over the symmetry group."""
 
 from __future__ import annotations
 

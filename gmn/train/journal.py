@@ -1,4 +1,4 @@
-"""A run on disk: its state after every epoch, and its log as CSV and for TensorBoard.
+"""Stores a run after every epoch, and logs it as CSV and for TensorBoard.
 
 ``run.pt`` holds the whole state and is replaced in one rename, so that a killed run goes on from
 the last epoch that it finished. ``log.csv`` is written anew from the rows in the state.

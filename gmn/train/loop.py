@@ -1,4 +1,4 @@
-"""The loop."""
+"""Trains a metanetwork on a task: epochs with validation, early stopping and resuming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained model on a user's own checkpoint files."""
+"""Applies a trained model to checkpoint files of the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a model is trained."""
+"""Settings of a training run."""
 
 from __future__ import annotations
 

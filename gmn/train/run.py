@@ -1,4 +1,4 @@
-"""Everything that changes while a model trains, as one value that can be stored."""
+"""The state of a training run as one value that can be stored and resumed."""
 
 from __future__ import annotations
 

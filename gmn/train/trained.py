@@ -1,4 +1,4 @@
-"""A trained model as two files, which load back without the population it learned from.
+"""Saves a trained model with all that it needs to be applied without its population.
 
 ``model.safetensors`` holds the best weights, ``model.json`` all that tells what they are: the
 model's name, the architectures it was trained on, the task, the recipe, the results.

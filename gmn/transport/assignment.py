@@ -1,4 +1,4 @@
-"""Exact transport between clouds of equally many points: one point to one point."""
+"""Exact optimal transport between clouds of equally many points, by assignment."""
 
 from __future__ import annotations
 

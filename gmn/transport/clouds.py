@@ -1,4 +1,4 @@
-"""Clouds of weighted points: what distances are between."""
+"""Clouds of weighted points, and their common frame."""
 
 from __future__ import annotations
 

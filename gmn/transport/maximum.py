@@ -1,4 +1,4 @@
-"""The system of lines that tells two clouds apart best."""
+"""Finds the system of lines with the largest tree-sliced distance between two clouds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order of numbers: most of the time that slicing takes."""
+"""Fast sorting of projections, which takes most of the time of sliced distances."""
 
 from __future__ import annotations
 

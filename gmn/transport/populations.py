@@ -1,4 +1,4 @@
-"""How near two populations of networks are: metrics of generated networks."""
+"""Metrics of generated populations: discrepancy, coverage, nearest neighbours, novelty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the mass of a point is shared among the lines of a system."""
+"""Splitting maps: how the mass of a point is shared among the lines of a system."""
 
 from __future__ import annotations
 

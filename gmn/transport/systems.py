@@ -1,4 +1,4 @@
-"""Systems of lines: trees that clouds of points are projected onto."""
+"""Samples systems of lines (trees) onto which clouds are projected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Safe reading of checkpoint files: code in them never runs.
+"""Reads checkpoint files safely: code in them never runs.
 
 ``load`` decides by the first bytes which reader a file needs; ``zipped``, ``legacy``, ``safe`` and
 ``arrays`` read the formats; ``machine`` carries out pickles on inert data; ``tensors`` tells

@@ -1,4 +1,4 @@
-"""Arrays of numpy files and of HDF5 files."""
+"""Reads arrays from numpy and HDF5 files."""
 
 from __future__ import annotations
 

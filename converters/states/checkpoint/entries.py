@@ -1,4 +1,4 @@
-"""Which of the mappings in a checkpoint is the state dict."""
+"""Chooses the state dict among the mappings that a checkpoint holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``torch.save`` wrote before 1.6: a stream of pickles, and before that a tar archive."""
+"""Reads the formats of ``torch.save`` before 1.6: pickle streams and tar archives."""
 
 from __future__ import annotations
 

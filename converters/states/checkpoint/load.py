@@ -1,4 +1,4 @@
-"""Reading a checkpoint, whatever its format."""
+"""Reads a checkpoint of any supported format."""
 
 from __future__ import annotations
 

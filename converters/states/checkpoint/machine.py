@@ -1,4 +1,4 @@
-"""A pickle reader that calls nothing.
+"""A pickle reader that calls nothing: calls are recorded, not made.
 
 Python's own unpickler runs whatever functions a pickle names. This one carries out the same
 instructions on data alone: a name becomes a :class:`Global`, a call a :class:`Call` that records

@@ -1,4 +1,4 @@
-"""A file's bytes in memory, without reading them."""
+"""Memory-mapped files as tensors, without reading their bytes."""
 
 from __future__ import annotations
 

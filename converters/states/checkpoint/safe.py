@@ -1,4 +1,4 @@
-"""Safetensors files, and folders and indices of several files."""
+"""Reads safetensors files, and folders and indices of several files."""
 
 from __future__ import annotations
 

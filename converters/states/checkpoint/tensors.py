@@ -1,4 +1,4 @@
-"""Which recorded calls stand for tensors, and the tensors that they stand for."""
+"""Builds tensors from the recorded calls that stand for them."""
 
 from __future__ import annotations
 

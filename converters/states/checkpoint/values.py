@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside its tensors: settings, counters, measures; as plain values."""
+"""Reads what a checkpoint holds beside tensors (settings, counters, metrics) as plain values."""
 
 from __future__ import annotations
 

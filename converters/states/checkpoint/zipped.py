@@ -1,4 +1,4 @@
-"""Zip archives: what ``torch.save`` and ``torch.jit.save`` write, and numpy's ``.npz``."""
+"""Reads zip archives: those of ``torch.save`` and ``torch.jit.save``, and numpy's ``.npz``."""
 
 from __future__ import annotations
 
