@@ -25,7 +25,7 @@ from .inference.primitives import (
     summed,
     total,
 )
-from .inference.tracing import Rule, Tracing, Value, arguments, operands_of, place_of, shape_of
+from .inference.tracing import Rule, Tracing, Value, arguments, operands_of, path_of, shape_of
 from .rules.norm import affine
 from .rules.pointwise import (
     broadcast_axes,
@@ -40,6 +40,8 @@ from .rules.pointwise import (
     unary,
 )
 from .rules.weights import biased, contracted
+
+place_of = path_of  # its name in rules written before
 
 __all__ = [
     "NOTHING",
@@ -73,6 +75,7 @@ __all__ = [
     "odd",
     "operands_of",
     "outside",
+    "path_of",
     "pinned",
     "pinned_all",
     "place_of",

@@ -51,14 +51,14 @@ def branches_of(
         shared: names of entries that have memory in common with others; they stay.
     """
     program = _Program(exported, entries)
-    places = {entry.name: place for place, entry in enumerate(entries)}
-    found: list[Branches] = []
+    order = {entry.name: index for index, entry in enumerate(entries)}
+    result: list[Branches] = []
     for alike in _alike(program):
         for steps in _classes(program, alike, shared):
-            branches = _branches(steps, places)
-            if branches is not None and not any(_covers(other, branches) for other in found):
-                _add(found, branches)
-    return found
+            branches = _branches(steps, order)
+            if branches is not None and not any(_covers(other, branches) for other in result):
+                _add(result, branches)
+    return result
 
 
 # --- the program as expressions -----------------------------------------------------------------
@@ -71,7 +71,7 @@ class _Program:
         self.expressions = Expressions()
         self.values: dict[Node, int] = {}
         self._places: dict[str, list[Node]] = defaultdict(list)
-        self._order = {node: place for place, node in enumerate(exported.graph.nodes)}
+        self._order = {node: index for index, node in enumerate(exported.graph.nodes)}
         self._nodes = list(self._order)
         self._proved: dict[Hashable, bool] = {}
         self._looks: list[int] = []
@@ -94,7 +94,7 @@ class _Program:
 
     def looks(self) -> Sequence[int]:
         """Numbers of all expressions that do not tell entries of one shape and type apart."""
-        for made in self.expressions.known[len(self._looks) :]:  # operands come first
+        for made in self.expressions.by_number[len(self._looks) :]:  # operands come first
             operands = [self._looks[operand] for operand in made.operands]
             key = _nameless(made.head), tuple(sorted(operands) if made.unordered else operands)
             self._looks.append(self._kinds.setdefault(key, len(self._kinds)))
@@ -116,8 +116,8 @@ class _Program:
             new[node] = number
             fresh = {self._order[user] for user in node.users} - listed
             listed.update(fresh)
-            for place in fresh:
-                heapq.heappush(waiting, place)
+            for index in fresh:
+                heapq.heappush(waiting, index)
 
         for name, head in renaming.items():
             for node in self._places[name]:
@@ -136,24 +136,24 @@ class _Program:
 def _given(exported: ExportedProgram, owners: Mapping[str, str]) -> dict[Node, Hashable]:
     """What each placeholder is: an entry, an input, or a constant by its values."""
     specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
-    places = [node for node in exported.graph.nodes if node.op == "placeholder"]
+    placeholders = [node for node in exported.graph.nodes if node.op == "placeholder"]
     constants = {
         node: exported.constants.get(specs[node.name].target)
-        for node in places
+        for node in placeholders
         if specs[node.name].kind != InputKind.USER_INPUT
     }
     alike = Counter(_looks(value) for value in constants.values())
-    found: dict[Node, Hashable] = {}
-    for node in places:
+    heads: dict[Node, Hashable] = {}
+    for node in placeholders:
         spec, value = specs[node.name], node.meta.get("val")
         if spec.kind != InputKind.USER_INPUT and spec.target in owners and value is not None:
-            found[node] = Entry(owners[spec.target], tuple(value.shape), value.dtype)
+            heads[node] = Entry(owners[spec.target], tuple(value.shape), value.dtype)
             continue
-        known = constants.get(node)
-        found[node] = "given", node.name
-        if isinstance(known, Tensor) and alike[_looks(known)] > 1:
-            found[node] = _constant(node, known)
-    return found
+        constant = constants.get(node)
+        heads[node] = "given", node.name
+        if isinstance(constant, Tensor) and alike[_looks(constant)] > 1:
+            heads[node] = _constant(node, constant)
+    return heads
 
 
 def _looks(value: object) -> Hashable:
@@ -165,8 +165,8 @@ def _constant(node: Node, value: Tensor) -> Hashable:
     if value.is_meta or type(value).__name__ == "FakeTensor" or value.layout != torch.strided:
         return "given", node.name
     plain = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
-    numbers = plain.detach().cpu().contiguous().flatten().view(torch.uint8)
-    return "constant", value.dtype, tuple(value.shape), numbers.numpy().tobytes()
+    data = plain.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return "constant", value.dtype, tuple(value.shape), data.numpy().tobytes()
 
 
 # --- what looks alike ---------------------------------------------------------------------------
@@ -174,22 +174,22 @@ def _constant(node: Node, value: Tensor) -> Hashable:
 
 def _alike(program: _Program) -> list[list[int]]:
     """Parts of sums, products and the like that differ in their entries only, most parts first."""
-    known = program.expressions.known
+    expressions = program.expressions.by_number
     whole = {
         number
         for number in program.values.values()
-        if known[number].unordered and number not in program.expressions.absorbed
+        if expressions[number].unordered and number not in program.expressions.absorbed
     }
-    if not any(len(set(known[number].operands)) > 1 for number in whole):
+    if not any(len(set(expressions[number].operands)) > 1 for number in whole):
         return []
     looks = program.looks()
-    found: list[list[int]] = []
+    result: list[list[int]] = []
     for number in sorted(whole):
         groups: dict[int, list[int]] = defaultdict(list)
-        for operand in sorted(set(known[number].operands)):
+        for operand in sorted(set(expressions[number].operands)):
             groups[looks[operand]].append(operand)
-        found += [group for group in groups.values() if len(group) > 1]
-    return sorted(found, key=len, reverse=True)
+        result += [group for group in groups.values() if len(group) > 1]
+    return sorted(result, key=len, reverse=True)
 
 
 def _nameless(head: Hashable) -> Hashable:
@@ -233,23 +233,23 @@ def _step(program: _Program, one: int, other: int) -> Step:
 
     Nothing if something would have two places.
     """
-    known, looks = program.expressions.known, program.looks()
-    found: dict[Leaf, Leaf] = {}
+    expressions, looks = program.expressions.by_number, program.looks()
+    step: dict[Leaf, Leaf] = {}
     waiting, seen = [(one, other)], {(one, other)}
     while waiting:
         left, right = waiting.pop()
         if left == right:
             continue
-        first, second = known[left].head, known[right].head
+        first, second = expressions[left].head, expressions[right].head
         if isinstance(first, (Entry, Row)) and isinstance(second, (Entry, Row)):
-            if found.setdefault(first, second) != second:
+            if step.setdefault(first, second) != second:
                 return {}
             continue
-        for pair in _operands(looks, known[left], known[right]):
+        for pair in _operands(looks, expressions[left], expressions[right]):
             if pair not in seen:
                 seen.add(pair)
                 waiting.append(pair)
-    return found
+    return step
 
 
 def _operands(
@@ -305,14 +305,14 @@ def _index(leaf: Leaf) -> int | None:
     return None if isinstance(leaf, Entry) else leaf.index
 
 
-def _branches(steps: Sequence[Step], places: Mapping[str, int]) -> Branches | None:
+def _branches(steps: Sequence[Step], order_of: Mapping[str, int]) -> Branches | None:
     """Branches by the steps between them; None if they have entries in common."""
-    lists = [sorted(steps[0], key=lambda leaf: (places[_owner(leaf).name], _index(leaf) or 0))]
+    lists = [sorted(steps[0], key=lambda leaf: (order_of[_owner(leaf).name], _index(leaf) or 0))]
     for step in steps:
         lists.append([step[leaf] for leaf in lists[-1]])
     numbered, moved = set(), []
-    for place in range(len(lists[0])):
-        column = [leaves[place] for leaves in lists]
+    for k in range(len(lists[0])):
+        column = [leaves[k] for leaves in lists]
         owners = [_owner(leaf) for leaf in column]
         if len(set(owners)) == len(owners):
             moved.append(tuple(owner.name for owner in owners))
@@ -337,17 +337,17 @@ def _branches(steps: Sequence[Step], places: Mapping[str, int]) -> Branches | No
     )
 
 
-def _add(found: list[Branches], branches: Branches) -> None:
+def _add(result: list[Branches], branches: Branches) -> None:
     """Enters branches, as one with those that trade places with one of them already."""
-    for place, other in enumerate(found):
+    for k, other in enumerate(result):
         alike = not {*other.entries}.isdisjoint(branches.entries)
         if alike and not other.numbered and not branches.numbered:
-            found[place] = Branches((*dict.fromkeys([*other.entries, *branches.entries]),))
+            result[k] = Branches((*dict.fromkeys([*other.entries, *branches.entries]),))
             return
-    found.append(branches)
+    result.append(branches)
 
 
 def _covers(one: Branches, other: Branches) -> bool:
     """Whether one says all that the other says."""
-    known = {frozenset(branch) for branch in one.entries}
-    return one.numbered == other.numbered and known.issuperset(map(frozenset, other.entries))
+    covered = {frozenset(branch) for branch in one.entries}
+    return one.numbered == other.numbered and covered.issuperset(map(frozenset, other.entries))

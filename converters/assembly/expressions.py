@@ -3,7 +3,7 @@
 Every expression is entered once (hash consing), so two nodes compute the same function of the same
 entries and inputs if their numbers agree. What addition, multiplication, maxima and reductions over
 stacked values put together has no order; parts of sums of sums are parts of one sum. The reverse
-does not hold: equal values may have different numbers, which means that less is known.
+does not hold: equal values may have different numbers, in which case fewer symmetries are found.
 """
 
 from __future__ import annotations
@@ -120,11 +120,11 @@ class Expressions:
     """All expressions that were met.
 
     Attributes:
-        known: the expressions by number.
+        by_number: the expressions by number.
         absorbed: those that are a part of a longer sum or product of their kind.
     """
 
-    known: list[Expression] = field(default_factory=list)
+    by_number: list[Expression] = field(default_factory=list)
     absorbed: set[int] = field(default_factory=set)
     _numbers: dict[Expression, int] = field(default_factory=dict)
     _shapes: dict[int, Shape] = field(default_factory=dict)
@@ -136,8 +136,8 @@ class Expressions:
         """The number of an expression."""
         number = self._numbers.get(expression)
         if number is None:
-            number = self._numbers[expression] = len(self.known)
-            self.known.append(expression)
+            number = self._numbers[expression] = len(self.by_number)
+            self.by_number.append(expression)
         if shape is not None and number not in self._shapes:
             self._shapes[number] = shape
             if stacked := self._stacked_dims(expression, shape):
@@ -163,8 +163,8 @@ class Expressions:
         overload = getattr(node.target, "_overloadname", "")
         dtype = value.dtype if tensor else None  # type: ignore[union-attr]
         call = _Call(name, (overload, arguments, named), dtype)
-        found = self._expression(call, tuple(operands), node)
-        return self.enter(found, shape)
+        expression = self._expression(call, tuple(operands), node)
+        return self.enter(expression, shape)
 
     def _expression(self, call: _Call, operands: tuple[int, ...], node: Node) -> Expression:
         plain = not node.kwargs
@@ -177,22 +177,22 @@ class Expressions:
         if call.name in _FILLED and isinstance(node.args[0], Node):
             value = node.meta["val"]
             return Expression(("filled", call, tuple(value.shape)), operands[1:])
-        found = None
+        special = None
         if call.name in _REDUCTIONS and len(operands) == 1:
-            found = self._reduction(call, operands[0], node)
+            special = self._reduction(call, operands[0], node)
         elif call.name == "getitem" and len(operands) == 1:
-            found = self._picked(node, operands[0])
+            special = self._picked(node, operands[0])
         elif call.name in ("select", "slice") and len(operands) == 1 and plain:
-            found = self._taken(call, operands[0], node)
-        return Expression(call, operands) if found is None else found
+            special = self._taken(call, operands[0], node)
+        return Expression(call, operands) if special is None else special
 
     # --- sums and products ----------------------------------------------------------------------
 
     def _regrouped(self, call: _Call, operands: tuple[int, ...]) -> Expression:
         """Sums, products and maxima as one collection of parts."""
         head = _Call(call.name, "parts", call.dtype)
-        numbers = () if len(operands) == 2 else (self._scalar(call),)
-        return self._collection(head, (*operands, *numbers))
+        scalars = () if len(operands) == 2 else (self._scalar(call),)
+        return self._collection(head, (*operands, *scalars))
 
     def _scalar(self, call: _Call) -> int:
         return self.enter(Expression(("number", call.name, call.arguments)))
@@ -210,7 +210,7 @@ class Expressions:
     def _collection(self, head: _Call, operands: tuple[int, ...]) -> Expression:
         parts: list[int] = []
         for operand in operands:
-            inner = self.known[operand]
+            inner = self.by_number[operand]
             if inner.head == head:
                 self.absorbed.add(operand)
                 parts += inner.operands
@@ -231,7 +231,7 @@ class Expressions:
     def _picked(self, node: Node, operand: int) -> Expression | None:
         """One of several results: values of a reduction, one index of a dimension."""
         whole, index = node.args
-        made = self.known[operand]
+        made = self.by_number[operand]
         if not isinstance(whole, Node) or whole.kwargs or not isinstance(index, int):
             return None
         if not isinstance(made.head, _Call):
@@ -265,7 +265,7 @@ class Expressions:
             return None
         dim, index = dim % len(shape), index % shape[dim]
         item = self.item(operand, dim, index)
-        if self.known[item].head == ("item", dim, index):
+        if self.by_number[item].head == ("item", dim, index):
             return None
         return Expression((how, len(shape), dim), (item,))
 
@@ -280,8 +280,8 @@ class Expressions:
         return frozenset(
             dim
             for dim in range(len(shape))
-            for operand, place in self._carriers(made, shape, dim)
-            if place in self._stacked.get(operand, ())
+            for operand, operand_dim in self._carriers(made, shape, dim)
+            if operand_dim in self._stacked.get(operand, ())
         )
 
     def _stack_dim(self, made: Expression, shape: Shape) -> int | None:
@@ -313,8 +313,8 @@ class Expressions:
         own = self._shapes.get(operand)
         if own is None:
             return None
-        place = dim - len(shape) + len(own)
-        return place if place >= 0 and own[place] == shape[dim] > 1 else None
+        operand_dim = dim - len(shape) + len(own)
+        return operand_dim if operand_dim >= 0 and own[operand_dim] == shape[dim] > 1 else None
 
     # --- one index of a dimension ---------------------------------------------------------------
 
@@ -322,13 +322,13 @@ class Expressions:
         """The number of what a value is at one index of one of its dimensions."""
         key = number, dim, index
         if key not in self._items:
-            made, found = self.known[number], None
+            made, result = self.by_number[number], None
             if self._depth < _DEEPEST:
                 self._depth += 1
-                found = self._item(made, number, dim, index)
+                result = self._item(made, number, dim, index)
                 self._depth -= 1
             plain = Expression(("item", dim, index), (number,))
-            self._items[key] = self.enter(plain) if found is None else found
+            self._items[key] = self.enter(plain) if result is None else result
         return self._items[key]
 
     def _item(self, made: Expression, number: int, dim: int, index: int) -> int | None:
@@ -353,8 +353,8 @@ class Expressions:
             only = Expression(("only one", dim), (part,))
             return part if head.name == "stack" else self.enter(only)
         if head.name == "linear" and dim == len(shape) - 1:
-            places = [self.item(operand, 0, index) for operand in made.operands[1:]]
-            return self.enter(Expression(("part", head), (made.operands[0], *places)))
+            items = [self.item(operand, 0, index) for operand in made.operands[1:]]
+            return self.enter(Expression(("part", head), (made.operands[0], *items)))
         if head.name == "matmul" and dim == len(shape) - 1:
             return self._column(made, index)
         return self._item_of_parts(made, shape, dim, index)

@@ -30,12 +30,12 @@ def with_routes(trace: Tracing, pairs: Sequence[Pair], exported: ExportedProgram
     """
     alike = Counter(_likeness(edges) for edges, _ in pairs)
     contexts = contexts_of(exported)
-    found = []
+    result = []
     for edges, block in pairs:
         route = _route(trace, block) if alike[_likeness(edges)] > 1 else ()
         context = contexts.get(block.use.node, "")
-        found.append((replace(edges, route=route, context=context), block))
-    return found
+        result.append((replace(edges, route=route, context=context), block))
+    return result
 
 
 def _likeness(edges: EdgeSet) -> tuple[str, str, str]:
@@ -46,9 +46,9 @@ def _route(trace: Tracing, block: Block) -> tuple[str, ...]:
     """Which operand and which part of it the edges are, and what their results pass through."""
     node, name = block.use.node, block.use.parameter
     slots = [n for n, leaf in enumerate(_operands(node)) if trace.parameter_name(leaf) == name]
-    places = [f"operand {n}" for n in slots]
-    places += [f"{block.use.ports[dim]} part {n}" for dim, n in block.key if n]
-    return (*places, *sorted(set(_onward(node))))
+    operands = [f"operand {n}" for n in slots]
+    operands += [f"{block.use.ports[dim]} part {n}" for dim, n in block.key if n]
+    return (*operands, *sorted(set(_onward(node))))
 
 
 def _onward(start: Node) -> Iterator[str]:

@@ -142,8 +142,8 @@ def _inline_grad_modes(module: GraphModule) -> None:
         if node.target is not torch.ops.higher_order.wrap_with_set_grad_enabled:
             continue
         region: Any = module.get_submodule(str(node.args[1].target))
-        places = [inner for inner in region.graph.nodes if inner.op == "placeholder"]
-        values: dict[Node, Any] = dict(zip(places, node.args[2:], strict=True))
+        placeholders = [inner for inner in region.graph.nodes if inner.op == "placeholder"]
+        values: dict[Node, Any] = dict(zip(placeholders, node.args[2:], strict=True))
         with graph.inserting_before(node):
             _copy_attributes(region, module)
             results: Any = graph.graph_copy(region.graph, values)
@@ -173,7 +173,7 @@ def _copy_attributes(region: GraphModule, module: GraphModule) -> None:
 def _drop_writes(program: ExportedProgram) -> None:
     output = next(iter(program.graph.find_nodes(op="output")))
     specs = program.graph_signature.output_specs
-    kept = [place for place, spec in enumerate(specs) if spec.kind == OutputKind.USER_OUTPUT]
+    kept = [index for index, spec in enumerate(specs) if spec.kind == OutputKind.USER_OUTPUT]
     results: Any = output.args[0]
-    output.args = (tuple(results[place] for place in kept),)
-    specs[:] = [specs[place] for place in kept]
+    output.args = (tuple(results[index] for index in kept),)
+    specs[:] = [specs[index] for index in kept]

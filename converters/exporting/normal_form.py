@@ -137,9 +137,9 @@ def _rename(node: Node) -> None:
     overload = _OVERLOADS.get(target._opname, target._overloadname)
     if overload not in packet.overloads():
         return
-    found = getattr(packet, overload)
-    if set(_parameters(found)).issuperset(node.kwargs):
-        node.target = found
+    operation = getattr(packet, overload)
+    if set(_parameters(operation)).issuperset(node.kwargs):
+        node.target = operation
 
 
 # --- forms --------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def _move(node: Node) -> None:
     source, destination = (_dimensions(dims, rank) for dims in node.args[1:])
     rest = iter(dim for dim in range(rank) if dim not in source)
     moved = dict(zip(destination, source, strict=True))
-    order = [moved[place] if place in moved else next(rest) for place in range(rank)]
+    order = [moved[position] if position in moved else next(rest) for position in range(rank)]
     _replace(node, aten.permute.default, node.args[0], order)
 
 

@@ -36,7 +36,7 @@ def shared_views(model: nn.Module) -> dict[str, View]:
     Returns:
         By name of the entry.
     """
-    found: dict[str, View] = {}
+    result: dict[str, View] = {}
     seen: dict[int, list[tuple[str, Tensor]]] = {}  # by storage
     for name, tensor in model.state_dict(keep_vars=True).items():
         if not _has_memory(tensor):
@@ -48,10 +48,10 @@ def shared_views(model: nn.Module) -> dict[str, View]:
         others.append((name, tensor))
         if overlapping:
             views = [View(owner, _reordered(tensor, other)) for owner, other in overlapping]
-            found[name] = next((view for view in views if view.dims is not None), views[0])
+            result[name] = next((view for view in views if view.dims is not None), views[0])
         elif _is_expanded(tensor):
-            found[name] = View(name, None)
-    return found
+            result[name] = View(name, None)
+    return result
 
 
 def _has_memory(tensor: object) -> bool:
@@ -76,7 +76,7 @@ def _overlap(one: Tensor, other: Tensor) -> bool:
         return False
     if max(one.numel(), other.numel()) > 10**6 or one.element_size() != other.element_size():
         return True
-    return bool(torch.isin(_places(one), _places(other)).any())
+    return bool(torch.isin(_offsets(one), _offsets(other)).any())
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
@@ -87,11 +87,11 @@ def _span(tensor: Tensor) -> tuple[int, int]:
     return start * size, (start + int(steps) + 1) * size
 
 
-def _places(tensor: Tensor) -> Tensor:
-    places = torch.tensor([tensor.storage_offset()])
+def _offsets(tensor: Tensor) -> Tensor:
+    offsets = torch.tensor([tensor.storage_offset()])
     for size, step in zip(tensor.shape, tensor.stride(), strict=True):
-        places = (places[:, None] + step * torch.arange(size)).flatten()
-    return places
+        offsets = (offsets[:, None] + step * torch.arange(size)).flatten()
+    return offsets
 
 
 def _reordered(tensor: Tensor, owner: Tensor) -> tuple[int, ...] | None:

@@ -22,7 +22,7 @@ from gmn.spec import Operation, Port
 from .axes import Atom, atoms
 from .cells import Cell, cells
 from .equations import Key, Maps, Place, System, Term, Terms, Unknown
-from .tracing import TraceError, Tracing, Value, name_of, operation_of, place_of
+from .tracing import TraceError, Tracing, Value, name_of, operation_of, path_of
 
 Label: TypeAlias = Hashable
 Labels: TypeAlias = "Sequence[Label | None]"
@@ -136,19 +136,19 @@ class Actions:
 
     def cells(self, axes: Value) -> list[Cell]:
         """The parts of a value."""
-        found = self._cells.get(id(axes))
-        if found is None:
-            found = self._cells[id(axes)] = cells(axes)
+        result = self._cells.get(id(axes))
+        if result is None:
+            result = self._cells[id(axes)] = cells(axes)
             self._kept.append(axes)  # its identity is the key
-        return found
+        return result
 
     def of(self, value: object) -> Action:
         """How an operand transforms; numbers and inputs do not."""
         if not isinstance(value, Node):
             return NOTHING
         self._asked.add(value)
-        found = self._actions.get(value, NOTHING)
-        return found if isinstance(found, Action) else NOTHING
+        action = self._actions.get(value, NOTHING)
+        return action if isinstance(action, Action) else NOTHING
 
     def results(self, node: Node) -> Any:
         """How the results of an operation transform: one action, or one for each result."""
@@ -183,7 +183,7 @@ class Actions:
                 for term in terms:
                     if not places.issuperset(term.at) or not self._fits(term, cell):
                         raise TraceError(
-                            f"{place_of(node)}: the rule of {name_of(node)} lets a scale or shift "
+                            f"{path_of(node)}: the rule of {name_of(node)} lets a scale or shift "
                             f"of {term.unknown.entry} range over a dimension that its result does "
                             "not have; mend the rule"
                         )
@@ -262,7 +262,7 @@ class Actions:
     ) -> Action:
         """What an entry shares memory with moves, it does, too: its dimensions are reordered."""
         whole = self.leaf(owner, scaled=scaled, shifted=shifted)
-        where = {dim: place for place, dim in enumerate(dims)}
+        where = {dim: position for position, dim in enumerate(dims)}
 
         def turned(channel: Field) -> Field:
             return {
@@ -396,15 +396,15 @@ def _lost(origin: Origin) -> int:
 
 def _ports_of_dims(rank: int, places: Sequence[tuple[Place, Port]], kind: str) -> tuple[Port, ...]:
     """Which end a dimension indexes: that of its first place; of one index, the end that lacks."""
-    found: dict[int, Port] = {}
+    by_dim: dict[int, Port] = {}
     for (dim, _), port in places:
-        found.setdefault(dim, port)
+        by_dim.setdefault(dim, port)
     if kind != "weight":
-        return tuple(found.get(dim, "both") for dim in range(rank))
-    missing: list[Port] = [p for p in ("target", "source") if p not in found.values()]
+        return tuple(by_dim.get(dim, "both") for dim in range(rank))
+    missing: list[Port] = [p for p in ("target", "source") if p not in by_dim.values()]
     ports: list[Port] = []
     for dim in range(rank):
-        ports.append(found[dim] if dim in found else missing.pop(0) if missing else "tap")
+        ports.append(by_dim[dim] if dim in by_dim else missing.pop(0) if missing else "tap")
     return tuple(ports)
 
 
@@ -437,10 +437,10 @@ def turned_key(key: Key, where: Mapping[int, int]) -> Key:
     return tuple(sorted((where[dim], n) for dim, n in key))
 
 
-def merge_origins(*found: Mapping[Key, tuple[Origin, ...]]) -> dict[Key, tuple[Origin, ...]]:
+def merge_origins(*operands: Mapping[Key, tuple[Origin, ...]]) -> dict[Key, tuple[Origin, ...]]:
     """The entries behind several operands, part by part."""
     result: dict[Key, tuple[Origin, ...]] = {}
-    for origins in found:
+    for origins in operands:
         if not origins:
             continue
         if not result:

@@ -15,7 +15,7 @@ from ..rules import rule_of
 from .actions import NOTHING, Actions, Use, flat_actions
 from .axes import atoms, fix
 from .equations import Key
-from .tracing import Tracing, Value, flat_axes, name_of, operation_of, overlooked, place_of
+from .tracing import Tracing, Value, flat_axes, name_of, operation_of, overlooked, path_of
 
 
 def run_actions(
@@ -28,7 +28,7 @@ def run_actions(
     """States how every operation's result transforms; what no rule tells may not move."""
     actions = Actions(result)
     reached: set[tuple[str, Key]] = set()
-    numbers = {entry.name: entry for entry in entries if entry.floating or entry.complex}
+    movable = {entry.name: entry for entry in entries if entry.floating or entry.complex}
     tangled = {n for name, v in result.views.items() if v.dims is None for n in (name, v.owner)}
     for node in program.graph.nodes:
         before = len(actions.uses)
@@ -37,8 +37,8 @@ def run_actions(
             name = result.parameter_name(node)
             if name is not None and node.users:
                 exact = node.meta["val"].dtype.itemsize > 1  # eight-bit floats round what is scaled
-                scaled = name in numbers and name not in tangled and exact
-                shifted = scaled and not numbers[name].complex
+                scaled = name in movable and name not in tangled and exact
+                shifted = scaled and not movable[name].complex
                 actions.set(node, actions.leaf(name, scaled=scaled, shifted=shifted))
         elif node.op == "call_function":
             actions.begin()
@@ -46,10 +46,10 @@ def run_actions(
             if report := _overlooked(actions, node, before):
                 unknown += [report] if report not in unknown else []
             reached |= _reached(actions, node)
-            found = actions.uses[before:]
-            actions.depth[node] += any(use.kind == "weight" for use in found)
+            uses = actions.uses[before:]
+            actions.depth[node] += any(use.kind == "weight" for use in uses)
             rule = rule_of(node)
-            if rule is not None and rule.recorded and not found and node not in result.unknown:
+            if rule is not None and rule.recorded and not uses and node not in result.unknown:
                 actions.operations.append((operation_of(node), node))
         elif node.op == "output":
             reached |= _reached(actions, node)
@@ -103,8 +103,8 @@ def _action_of(actions: Actions, node: Node) -> Any:
     rule = None if node in actions.trace.unknown else rule_of(node)
     if node.target is operator.getitem:
         results = actions.results(node.args[0])  # type: ignore[arg-type]
-        number = node.args[1]
-        return results[number] if isinstance(results, list) and len(results) > number else NOTHING  # type: ignore[operator,index]
+        index = node.args[1]
+        return results[index] if isinstance(results, list) and len(results) > index else NOTHING  # type: ignore[operator,index]
     if rule is None:
         actions.pin_all(node)
         return NOTHING
@@ -125,10 +125,10 @@ def _overlooked(actions: Actions, node: Node, before: int) -> str | None:
         for action in flat_actions(actions.results(operand)):
             actions.pin_action(action)
         for axis in flat_axes(actions.trace.values[operand]):
-            fix(axis, f"{place_of(node)}: the rule of {name_of(node)} does not mention it")
+            fix(axis, f"{path_of(node)}: the rule of {name_of(node)} does not mention it")
     if not names:
         return None
-    reason = f"{place_of(node)}: {name_of(node)} with {', '.join(names)} has no rule"
+    reason = f"{path_of(node)}: {name_of(node)} with {', '.join(names)} has no rule"
     for axis in flat_axes(actions.trace.values[node]):
         fix(axis, reason)
     actions.trace.unknown.add(node)
@@ -188,8 +188,8 @@ def _ports_of_unused(axes: Value, *, entered: bool, index: bool) -> tuple[Port, 
     as many neurons as a table has places, most metanetworks would do little else than read them.
     """
     moving = [
-        place
-        for place, axis in enumerate(axes)
+        dim
+        for dim, axis in enumerate(axes)
         if any(not atom.fixed and atom.size > 1 for atom in atoms(axis))
     ]
     if index and not moving:

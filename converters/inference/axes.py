@@ -416,10 +416,12 @@ def _split_sum(factor: Sum, major: int, reason: str) -> Axis | None:
     parts, minor = factor.terms, factor.size // major
     shares = [size_of(part) // minor for part in parts]
     if all(size_of(part) % minor == 0 for part in parts) and max(shares) > 1:
-        found = [regroup([part], (n, minor), reason) for part, n in zip(parts, shares, strict=True)]
-        for _, rest in found[1:]:
-            unify(found[0][1], rest, reason)
-        return (Sum(tuple(outer for outer, _ in found)), *resolve(found[0][1]))
+        halves = [
+            regroup([part], (n, minor), reason) for part, n in zip(parts, shares, strict=True)
+        ]
+        for _, rest in halves[1:]:
+            unify(halves[0][1], rest, reason)
+        return (Sum(tuple(outer for outer, _ in halves)), *resolve(halves[0][1]))
     if len({size_of(part) for part in parts}) > 1:
         return None
     for part in parts[1:]:

@@ -63,10 +63,10 @@ def _note(frame: Frame, weight: int, term: Term, origins: Any) -> None:
     if factor.how[:2] != (frame, weight):  # type: ignore[index]
         return
     key: Key = factor.how[2]  # type: ignore[index]
-    found: tuple[Origin, ...] = origins.get(key, ())
-    if len(found) != 1:
+    sources: tuple[Origin, ...] = origins.get(key, ())
+    if len(sources) != 1:
         return
-    (origin,) = found
+    (origin,) = sources
     where = {place: own for own, place in origin.at if place is not None}
     whole_entry = len(where) == len(origin.at) and set(where) == frame.places(weight, key)
     if whole_entry and where.keys() >= {*factor.at, *term.at}:
@@ -156,8 +156,8 @@ def weighted(
         weights: numbers of the operands that weights are made of.
     """
     actions, result = frame.actions, {}
-    for number in weights:
-        shift = by_part(frame, number, shift, over)
+    for operand in weights:
+        shift = by_part(frame, operand, shift, over)
     for key, terms in shift.items():
         terms = actions.shifts.reduce(terms)
         apart = {t: c for t, c in terms.items() if any(label in over for label, _ in t.at)}

@@ -30,7 +30,7 @@ class Cell:
     @property
     def places(self) -> list[Place]:
         """All places, major first."""
-        return [(dim, k) for dim, found in enumerate(self.atoms) for k in range(len(found))]
+        return [(dim, k) for dim, factors in enumerate(self.atoms) for k in range(len(factors))]
 
     def atom(self, place: Place) -> Atom | Sum:
         """What runs at a place."""
@@ -45,13 +45,13 @@ def cells(axes: Sequence[Axis]) -> list[Cell]:
     """
     stacks = {a.stack for axis in axes for a in atoms(axis) if a.stack is not None}
     choices = [list(_choices(axis, stacks)) for axis in axes]
-    found = []
+    result = []
     for combination in itertools.product(*(range(len(options)) for options in choices)):
         picked = [options[n] for options, n in zip(choices, combination, strict=True)]
         taken = {outer: index for _, outer_at in picked for outer, index in outer_at}
         key = tuple((d, n) for d, n in enumerate(combination) if len(choices[d]) > 1)
-        found.append(Cell(key, tuple(_large(_copied(a, taken)) for a, _ in picked)))
-    return found
+        result.append(Cell(key, tuple(_large(_copied(a, taken)) for a, _ in picked)))
+    return result
 
 
 def _choices(

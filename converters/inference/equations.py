@@ -191,14 +191,14 @@ class Maps:
 
     def carriers(self, number: int) -> list[Carrier] | None:
         """The weights that a map consists of, the first one first; None if it has other parts."""
-        found: list[Carrier] = []
+        result: list[Carrier] = []
         while number:
             carrier = self._carriers.get(number)
             if carrier is None:
                 return None
-            found.insert(0, carrier)
+            result.insert(0, carrier)
             number = self.before(number)
-        return found
+        return result
 
 
 def _reordered(carrier: Carrier, slots: tuple[int, ...], first: bool) -> Carrier:
@@ -298,21 +298,21 @@ class System:
 
     def _unmapped(self, terms: Terms) -> list[Terms]:
         """By last map and places, the terms that opaque maps are applied to."""
-        found: dict[tuple[Hashable, tuple[Place, ...]], Terms] = {}
+        result: dict[tuple[Hashable, tuple[Place, ...]], Terms] = {}
         for term, coefficient in terms.items():
             if self._is_opaque(term):
                 step = self.maps.last(term.mixed)
                 inner: Terms = {Term(term.unknown, step.at, step.before): coefficient}
                 key = step.how, term.at
-                found[key] = add(found.get(key, {}), inner)
-        return list(found.values())
+                result[key] = add(result.get(key, {}), inner)
+        return list(result.values())
 
     def _groups(self, terms: Terms) -> list[dict[Term, Fraction | int]]:
         """Terms by the places that they run over."""
-        found: dict[frozenset[Place], dict[Term, Fraction | int]] = {}
+        groups: dict[frozenset[Place], dict[Term, Fraction | int]] = {}
         for term, coefficient in terms.items():
-            found.setdefault(frozenset(term.at), {})[term] = coefficient
-        return list(found.values())
+            groups.setdefault(frozenset(term.at), {})[term] = coefficient
+        return list(groups.values())
 
     def _solve(self, group: Mapping[Term, Fraction | int]) -> None:
         """Expresses the latest unknown that occurs once; without one, all are nothing."""
@@ -350,7 +350,7 @@ class System:
         """Whether no equation says what an unknown is."""
         return unknown not in self._solved
 
-    def place(self, unknown: Unknown) -> int:
+    def order(self, unknown: Unknown) -> int:
         """How many unknowns were entered before."""
         return self._order[unknown]
 
@@ -362,19 +362,19 @@ class System:
             slot of the follower that runs with it (of a map of the free one: for each place where
             that varies), and the coefficient.
         """
-        found: dict[Unknown, list[tuple[Following, Fraction | int]]] = {}
+        result: dict[Unknown, list[tuple[Following, Fraction | int]]] = {}
         for unknown in self._order:
             reduced = self.reduce({Term(unknown, tuple((0, n) for n in _numbers(unknown))): 1})
             for term, coefficient in reduced.items():
                 follows = tuple(place[1] for place in term.at)
                 following = Following(unknown, follows, term.mixed)
-                found.setdefault(term.unknown, []).append((following, coefficient))
-        return found
+                result.setdefault(term.unknown, []).append((following, coefficient))
+        return result
 
 
 def _numbers(unknown: Unknown) -> range:
     return range(len(unknown.slots))
 
 
-def _plain(number: Fraction) -> Fraction | int:
-    return int(number) if number.denominator == 1 else number
+def _plain(fraction: Fraction) -> Fraction | int:
+    return int(fraction) if fraction.denominator == 1 else fraction

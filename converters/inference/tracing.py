@@ -115,7 +115,7 @@ class Tracing:
             if view is None or view.dims is None:
                 self.parameters[name] = [(Atom(size),) for size in shape]
             else:
-                sizes = {dim: shape[place] for place, dim in enumerate(view.dims)}
+                sizes = {dim: shape[position] for position, dim in enumerate(view.dims)}
                 owner = self.parameters.setdefault(
                     view.owner, [(Atom(sizes[dim]),) for dim in range(len(shape))]
                 )
@@ -197,7 +197,7 @@ def shape_of(node: Node) -> tuple[int, ...]:
     return tuple(int(size) for size in first.shape)
 
 
-def place_of(node: Node) -> str:
+def path_of(node: Node) -> str:
     """Dotted path of the module that runs the operation; ``model`` for the model itself."""
     stack = node.meta.get("nn_module_stack") or {}
     return str(list(stack.values())[-1][0] if stack else "") or "model"
@@ -228,9 +228,9 @@ def operands_of(node: Node) -> list[Node]:
     return [leaf for leaf in leaves if isinstance(leaf, Node)]
 
 
-def is_read(node: Node, number: int) -> bool:
+def is_read(node: Node, index: int) -> bool:
     """Whether anything reads this one of the operation's results."""
-    return any(user.users for user in node.users if user.args[1:] == (number,))
+    return any(user.users for user in node.users if user.args[1:] == (index,))
 
 
 def first_arguments(node: Node, count: int) -> list[Any]:
@@ -310,13 +310,13 @@ def _is_floating(node: Node) -> bool:
 
 def operation_of(node: Node) -> Operation:
     """The operation as data: its name and the numbers among its arguments."""
-    name, found = name_of(node), []
+    name, attributes = name_of(node), []
     for key, value in every_argument(node).items():
         if key in _SILENT:
             continue
-        numbers = value if isinstance(value, (list, tuple)) else [value]
+        values = value if isinstance(value, (list, tuple)) else [value]
         if isinstance(value, str) and value != "none":
             name = f"{name}_{value}"
-        elif numbers and all(isinstance(v, (int, float)) for v in numbers):
-            found.append((key, tuple(float(v) for v in numbers)))
-    return Operation(name, tuple(sorted(found)))
+        elif values and all(isinstance(v, (int, float)) for v in values):
+            attributes.append((key, tuple(float(v) for v in values)))
+    return Operation(name, tuple(sorted(attributes)))

@@ -66,8 +66,8 @@ def tried(
             source = torch.Generator().manual_seed(0)
             situation = in_widest(model, lambda runner: at_random(runner, given, spec, source))
         except Exception as error:  # the module's own; a spec is of use without the experiment
-            said = (str(error).strip().splitlines() or [""])[0]
-            reason = f"{type(model).__name__} does not run with random weights: {said}"
+            message = (str(error).strip().splitlines() or [""])[0]
+            reason = f"{type(model).__name__} does not run with random weights: {message}"
     if reason is not None:
         return replace(spec, tried=(), untried=reason)
     spec = _without_false(spec, situation, type(model).__name__, blame)

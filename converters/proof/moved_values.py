@@ -50,11 +50,11 @@ class Part:
 
     Attributes:
         cell: what it ranges over.
-        places: by dimension, the index in the tensor of each of its own indices, major first.
+        indices: by dimension, the index in the tensor of each of its own indices, major first.
     """
 
     cell: Cell
-    places: tuple[Tensor, ...]
+    indices: tuple[Tensor, ...]
 
     @property
     def sizes(self) -> list[int]:
@@ -67,13 +67,13 @@ class Part:
 
     def write(self, value: Tensor, part: Tensor) -> None:
         """Overwrites the part of a tensor."""
-        value[self._index()] = part.reshape([len(p) for p in self.places])
+        value[self._index()] = part.reshape([len(p) for p in self.indices])
 
     def _index(self) -> tuple[Tensor, ...]:
-        rank = len(self.places)
+        rank = len(self.indices)
         return tuple(
             p.reshape([-1 if d == dim else 1 for d in range(rank)])
-            for dim, p in enumerate(self.places)
+            for dim, p in enumerate(self.indices)
         )
 
 
@@ -114,8 +114,8 @@ class Moved:
         if not value.numel():
             return result
         for part in self._parts_of(axes):
-            told = self._scaled(action, part, part.of(value))
-            part.write(result, self._permuted(part, told))
+            predicted = self._scaled(action, part, part.of(value))
+            part.write(result, self._permuted(part, predicted))
         return result
 
     def error(self, action: Action, axes: Value, before: Tensor, after: Tensor) -> float:
@@ -141,11 +141,11 @@ class Moved:
         worst = 0.0
         for part in self._parts_of(axes):
             old = part.of(before)
-            told = self._scaled(action, part, old)
-            found = self._permuted(part, part.of(after), back=True)
-            if bool((_kind(told) != _kind(found)).any()):
+            predicted = self._scaled(action, part, old)
+            actual = self._permuted(part, part.of(after), back=True)
+            if bool((_kind(predicted) != _kind(actual)).any()):
                 return math.inf
-            difference = torch.where(told.isfinite(), found - told, 0)
+            difference = torch.where(predicted.isfinite(), actual - predicted, 0)
             for term in action.shift.get(part.cell.key, {}):
                 if self._actions.maps.carriers(term.mixed) is None:
                     difference = _beside(difference, part.cell.places, term.at)
@@ -156,10 +156,10 @@ class Moved:
     # --- parts ----------------------------------------------------------------------------------
 
     def _parts_of(self, axes: Value) -> list[Part]:
-        found = self._parts.get(id(axes))
-        if found is None:
-            found = self._parts[id(axes)] = parts(self._actions, axes)
-        return found
+        result = self._parts.get(id(axes))
+        if result is None:
+            result = self._parts[id(axes)] = parts(self._actions, axes)
+        return result
 
     def _scaled(self, action: Action, part: Part, value: Tensor) -> Tensor:
         if not is_number(value):
@@ -176,16 +176,16 @@ class Moved:
         terms: Terms = channel.get(part.cell.key, {})
         if kind == "shifts":
             total = total + self._half_periods(terms, part)
-        numbers: Mapping[Unknown, Tensor] = getattr(self._move, kind)
+        values: Mapping[Unknown, Tensor] = getattr(self._move, kind)
         for term, coefficient in system.reduce(terms).items():
-            if term.unknown not in numbers:
+            if term.unknown not in values:
                 continue
-            added = self._carried(numbers[term.unknown], term)
+            added = self._carried(values[term.unknown], term)
             if added is not None:
                 total = total + float(coefficient) * _spread(added, term, part)
         return total
 
-    def _carried(self, numbers: Tensor, term: Term) -> Tensor | None:
+    def _carried(self, values: Tensor, term: Term) -> Tensor | None:
         """The numbers of a term, after the weights on their way; None if those are not known."""
         carriers = self._actions.maps.carriers(term.mixed)
         for carrier in carriers or ():
@@ -197,9 +197,9 @@ class Moved:
             places = part.cell.places
             source = [places.index(place) for place in carrier.source]
             target = [places.index(place) for place in carrier.target]
-            ends = [*range(len(places))], numbers.double(), source, target
-            numbers = torch.einsum(weight, *ends)
-        return None if carriers is None else numbers
+            ends = [*range(len(places))], values.double(), source, target
+            values = torch.einsum(weight, *ends)
+        return None if carriers is None else values
 
     def _half_periods(self, terms: Terms, part: Part) -> Tensor:
         """What biases of a phase are shifted by where its parity is odd."""
@@ -248,19 +248,19 @@ def _moved_along(
     """Entries moved along a dimension to where a table says, for every index of others."""
     order = [*outer, dim]
     sizes = [value.shape[d] if d in order else 1 for d in range(value.dim())]
-    place = [order.index(d) for d in sorted(order)]
-    index = table.permute(place).reshape(sizes).expand(value.shape)
+    permutation = [order.index(d) for d in sorted(order)]
+    index = table.permute(permutation).reshape(sizes).expand(value.shape)
     return value.gather(dim, index) if back else torch.empty_like(value).scatter(dim, index, value)
 
 
-def _spread(numbers: Tensor, term: Term, part: Part) -> Tensor:
+def _spread(values: Tensor, term: Term, part: Part) -> Tensor:
     """Numbers of an unknown at the places of a part where it runs."""
     places = part.cell.places
     at = [places.index(place) for place in term.at]
     letters = [chr(ord("a") + n) for n in range(len(places))]
     ones = [torch.ones(size, dtype=torch.float64) for size in part.sizes]
     equation = ",".join(["".join(letters[n] for n in at), *letters]) + "->" + "".join(letters)
-    return torch.einsum(equation, numbers.double(), *ones)
+    return torch.einsum(equation, values.double(), *ones)
 
 
 def _beside(difference: Tensor, places: Sequence[Place], at: Sequence[Place]) -> Tensor:
@@ -274,7 +274,7 @@ def parts(actions: Actions, axes: Value) -> list[Part]:
     cells = actions.cells(axes)
     stacks = {a.stack for axis in axes for a in atoms(axis) if a.stack is not None}
     options = [_choices(axis, stacks) for axis in axes]
-    return [Part(cell, places) for cell, places in zip(cells, _products(options), strict=True)]
+    return [Part(cell, indices) for cell, indices in zip(cells, _products(options), strict=True)]
 
 
 def _products(options: Sequence[Sequence[Tensor]]) -> list[tuple[Tensor, ...]]:
@@ -286,14 +286,14 @@ def _products(options: Sequence[Sequence[Tensor]]) -> list[tuple[Tensor, ...]]:
 
 def _choices(axis: Axis, stacks: set[Atom]) -> list[Tensor]:
     """The places of every term of a dimension; one for every index of an atom in ``stacks``."""
-    found = []
-    for factors, places in _terms(axis):
+    result = []
+    for factors, indices in _terms(axis):
         outer = [n for n, f in enumerate(factors) if isinstance(f, Atom) and f in stacks]
         rest = [n for n in range(len(factors)) if n not in outer]
-        by_outer = places.permute([*outer, *rest])
+        by_outer = indices.permute([*outer, *rest])
         count = math.prod(factors[n].size for n in outer)
-        found += list(by_outer.reshape(count, -1))
-    return found
+        result += list(by_outer.reshape(count, -1))
+    return result
 
 
 def _terms(axis: Axis) -> list[tuple[tuple[Atom, ...], Tensor]]:
@@ -311,9 +311,9 @@ def _terms(axis: Axis) -> list[tuple[tuple[Atom, ...], Tensor]]:
         result = [
             (
                 (*head, *more),
-                places.reshape(*places.shape, *[1] * len(more)) * factor.size + inner,
+                indices.reshape(*indices.shape, *[1] * len(more)) * factor.size + inner,
             )
-            for head, places in result
+            for head, indices in result
             for more, inner in own
         ]
     return result

@@ -280,12 +280,12 @@ def _copies(tensors: Iterable[Tensor], dtype: torch.dtype) -> dict[int, Tensor]:
     storages: dict[tuple[int, torch.dtype], Tensor] = {}
     result = {}
     for original in originals:
-        tensor, place = original.detach(), _storage(original)
-        if users[place] > 1 or _expanded_dims(tensor):
-            if (place, tensor.dtype) not in storages:
+        tensor, storage = original.detach(), _storage(original)
+        if users[storage] > 1 or _expanded_dims(tensor):
+            if (storage, tensor.dtype) not in storages:
                 whole = tensor.new_empty(0).set_(tensor.untyped_storage())
-                storages[place, tensor.dtype] = whole.to(_wide(tensor, dtype), copy=True)
-            whole = storages[place, tensor.dtype]
+                storages[storage, tensor.dtype] = whole.to(_wide(tensor, dtype), copy=True)
+            whole = storages[storage, tensor.dtype]
             copied = whole.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
         else:
             copied = tensor.to(_wide(tensor, dtype), copy=True)

@@ -241,8 +241,8 @@ def _redraw(
     repeated = value.detach()
     for dim, size in enumerate(shape):
         if size != value.shape[dim]:
-            places = torch.arange(size, device=value.device) % max(value.shape[dim], 1)
-            repeated = repeated.index_select(dim, places)
+            indices = torch.arange(size, device=value.device) % max(value.shape[dim], 1)
+            repeated = repeated.index_select(dim, indices)
     if value.dtype == torch.bool or not value.numel():
         return repeated
     if not (value.is_floating_point() or value.is_complex()) or _is_mask(value):

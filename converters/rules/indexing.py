@@ -19,7 +19,7 @@ from ..inference.tracing import (
     arguments,
     is_read,
     name_of,
-    place_of,
+    path_of,
     shape_of,
 )
 from .pointwise import aligned, fixed_all, is_zero, pinned_all
@@ -75,7 +75,7 @@ def _running_axes(trace: Tracing, node: Node) -> Value:
             if place == dim:
                 fix(axis, _REASON)
             else:
-                unify(axes[place], axis, place_of(node))
+                unify(axes[place], axis, path_of(node))
     return axes
 
 
@@ -164,7 +164,7 @@ def _index_add_axes(trace: Tracing, node: Node) -> Value:
         if place == dim:
             _fix_all(axis, source[place], *trace.axes(call["index"]))
         elif size_of(axis) == size_of(source[place]):
-            unify(axis, source[place], place_of(node))
+            unify(axis, source[place], path_of(node))
     return axes
 
 
@@ -180,7 +180,7 @@ def _scattered_axes(trace: Tracing, node: Node) -> Value:
             _fix_all(axis, *others)
         else:
             for other in others:
-                unify(axis, other, place_of(node))
+                unify(axis, other, path_of(node))
     return axes
 
 
@@ -197,7 +197,7 @@ def _put_axes(trace: Tracing, node: Node) -> Value:
     if trailing:
         for place, axis in zip(reversed(kept), reversed(values), strict=False):
             if size_of(axes[place]) == size_of(axis):
-                unify(axes[place], axis, place_of(node))
+                unify(axes[place], axis, path_of(node))
             elif size_of(axis) > 1:
                 _fix_all(axes[place], axis)
         for axis in values[: max(len(values) - len(kept), 0)]:
@@ -223,7 +223,7 @@ def _diagonal_axes(trace: Tracing, node: Node) -> Value:
     one, other = call.get("dim1", 0) % len(axes), call.get("dim2", 1) % len(axes)
     rest = [axis for place, axis in enumerate(axes) if place not in (one, other)]
     if call.get("offset", 0) == 0 and size_of(axes[one]) == size_of(axes[other]):
-        unify(axes[one], axes[other], place_of(node))
+        unify(axes[one], axes[other], path_of(node))
         return [*rest, axes[one]]
     _fix_all(axes[one], axes[other])
     return [*rest, fixed(shape_of(node)[-1], _REASON)]
@@ -339,7 +339,7 @@ def _copies_of(actions: Actions, node: Node) -> Action:
 
 
 def _dealt(axis: Axis, major: int, node: Node) -> list[Axis]:
-    return regroup([axis], (major, size_of(axis) // major), place_of(node))
+    return regroup([axis], (major, size_of(axis) // major), path_of(node))
 
 
 def _top(actions: Actions, node: Node) -> Any:

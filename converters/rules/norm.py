@@ -23,7 +23,7 @@ from ..inference.primitives import (
     times_values,
     total,
 )
-from ..inference.tracing import Rule, Tracing, Value, arguments, name_of, place_of
+from ..inference.tracing import Rule, Tracing, Value, arguments, name_of, path_of
 
 _KINDS = {
     "weight": "gain",
@@ -38,7 +38,7 @@ def _batch_norm_axes(trace: Tracing, node: Node) -> Value:
     features = trace.axes(call["input"])
     for name in _KINDS:
         if call[name] is not None:
-            unify(trace.axes(call[name])[0], features[1], place_of(node))
+            unify(trace.axes(call[name])[0], features[1], path_of(node))
     if _by_batch(call):
         for place, axis in enumerate(features):
             trace.mix(features, atoms(axis) if place != 1 else ())
@@ -56,7 +56,7 @@ def _weight_norm_axes(trace: Tracing, node: Node) -> Value:
     direction, length = trace.axes(call["v"]), trace.axes(call["g"])
     dim = call["dim"]
     if 0 <= dim < len(length) and len(length) == len(direction):
-        unify(length[dim], direction[dim], place_of(node))
+        unify(length[dim], direction[dim], path_of(node))
     return list(direction)
 
 
@@ -66,7 +66,7 @@ def _affine_axes(trace: Tracing, node: Node, axes: Value, weight: object, bias: 
         if operand is not None:
             own = trace.axes(operand)
             for first, second in zip(own, axes[-len(own) :], strict=True):
-                unify(first, second, place_of(node))
+                unify(first, second, path_of(node))
 
 
 def _normalise(trace: Tracing, features: Value, over: Sequence[Axis]) -> None:
@@ -85,7 +85,7 @@ def _group_norm_axes(trace: Tracing, node: Node) -> Value:
     call = arguments(node)
     features, groups = trace.axes(call["input"]), call["num_groups"]
     size = size_of(features[1])
-    _, members = regroup([features[1]], (groups, size // groups), place_of(node))
+    _, members = regroup([features[1]], (groups, size // groups), path_of(node))
     _normalise(trace, features, [members, *features[2:]])
     _affine_axes(trace, node, [features[1]], call["weight"], call["bias"])
     return list(features)
@@ -96,7 +96,7 @@ def _instance_norm_axes(trace: Tracing, node: Node) -> Value:
     features = trace.axes(call["input"])
     for name in ("running_mean", "running_var"):
         if call[name] is not None:
-            unify(trace.axes(call[name])[0], features[1], place_of(node))
+            unify(trace.axes(call[name])[0], features[1], path_of(node))
     if call["use_input_stats"]:
         _normalise(trace, features, features[2:])
     _affine_axes(trace, node, [features[1]], call["weight"], call["bias"])
@@ -272,7 +272,7 @@ def _group_norm(actions: Actions, node: Node) -> Action:
     features = actions.axes(call["input"])
     groups = call["num_groups"]
     sizes = (groups, size_of(features[1]) // groups)
-    channels = regroup([features[1]], sizes, place_of(node))
+    channels = regroup([features[1]], sizes, path_of(node))
     split = [features[0], *channels, *features[2:]]
     labels = ["b", "g", "m", *(f"p{n}" for n in range(len(features) - 2))]
     members = [Member(call["input"], labels, split, _dealt(actions, call["input"], split))]

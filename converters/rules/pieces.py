@@ -13,7 +13,7 @@ from ..inference.axes import Atom, Axis, Sum, atoms, cut, fix, fixed, size_of, t
 from ..inference.cells import Cell
 from ..inference.equations import System, add
 from ..inference.primitives import by_choices, choices, linear_moved, matched, renumbered, transfer
-from ..inference.tracing import Rule, Tracing, Value, arguments, place_of, shape_of
+from ..inference.tracing import Rule, Tracing, Value, arguments, path_of, shape_of
 from ..inference.unstack import unstack
 from .pointwise import is_zero, moved
 
@@ -29,7 +29,7 @@ def _cat_axes(trace: Tracing, node: Node) -> Value:
     for value in values[1:]:
         for place, axis in enumerate(value):
             if place != dim:
-                unify(result[place], axis, place_of(node))
+                unify(result[place], axis, path_of(node))
     result[dim] = (Sum(tuple(value[dim] for value in values)),)
     return result
 
@@ -75,7 +75,7 @@ def _stack_axes(trace: Tracing, node: Node) -> Value:
     values = [trace.axes(operand) for operand in call["tensors"]]
     for value in values[1:]:
         for first, other in zip(values[0], value, strict=True):
-            unify(first, other, place_of(node))
+            unify(first, other, path_of(node))
     result = list(values[0])
     result.insert(call["dim"] % (len(result) + 1), fixed(len(values), "stacked values"))
     return result
@@ -124,7 +124,7 @@ def _cut_axes(trace: Tracing, node: Node) -> list[Value]:
     axes, dim = trace.axes(node.args[0]), arguments(node).get("dim", 0)
     dim %= len(axes)
     sizes = [int(part.shape[dim]) for part in node.meta["val"]]
-    parts = _parts(axes[dim], sizes, place_of(node))
+    parts = _parts(axes[dim], sizes, path_of(node))
     return [[*axes[:dim], part, *axes[dim + 1 :]] for part in parts]
 
 
@@ -266,7 +266,7 @@ def _slice_axes(trace: Tracing, node: Node) -> Value:
         fix(axes[dim], "slicing with a step tells positions apart")
         axes[dim] = fixed(after, "slicing with a step")
         return axes
-    axes[dim] = _middle(axes[dim], start, after, place_of(node))
+    axes[dim] = _middle(axes[dim], start, after, path_of(node))
     return axes
 
 
@@ -319,14 +319,14 @@ def _put_axes(trace: Tracing, node: Node) -> Value:
     size, start = size_of(source[dim]), start_of(call, size_of(axes[dim]))
     for place, axis in enumerate(axes):
         if place != dim and size_of(axis) == size_of(source[place]):
-            unify(axis, source[place], place_of(node))
+            unify(axis, source[place], path_of(node))
     if call.get("step", 1) != 1:
         for axis in (axes[dim], source[dim]):
             fix(axis, "writing with a step tells positions apart")
     elif size == size_of(axes[dim]):
-        unify(axes[dim], source[dim], place_of(node))
+        unify(axes[dim], source[dim], path_of(node))
     elif size:
-        unify(_middle(axes[dim], start, size, place_of(node)), source[dim], place_of(node))
+        unify(_middle(axes[dim], start, size, path_of(node)), source[dim], path_of(node))
     return axes
 
 
@@ -369,7 +369,7 @@ def _put_one_axes(trace: Tracing, node: Node) -> Value:
     dim = call["dim"] % len(axes)
     fix(axes[dim], "writing at an index tells positions apart")
     for axis, other in zip(axes[:dim] + axes[dim + 1 :], source, strict=True):
-        unify(axis, other, place_of(node))
+        unify(axis, other, path_of(node))
     return axes
 
 

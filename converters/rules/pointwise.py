@@ -38,7 +38,7 @@ from ..inference.tracing import (
     atoms_of,
     first_arguments,
     name_of,
-    place_of,
+    path_of,
     shape_of,
 )
 
@@ -60,7 +60,7 @@ def broadcast_axes(trace: Tracing, node: Node) -> Value:
     example is so small; other inputs would number that axis, so it keeps its order.
     """
     operands = [trace.axes(operand) for operand in node.all_input_nodes]
-    return aligned(operands, shape_of(node), place_of(node))
+    return aligned(operands, shape_of(node), path_of(node))
 
 
 def aligned(operands: Sequence[Value], shape: Sequence[int], reason: str) -> Value:

@@ -24,7 +24,7 @@ from ..inference.primitives import (
     summed,
     total,
 )
-from ..inference.tracing import Rule, Tracing, Value, arguments, atoms_of, place_of
+from ..inference.tracing import Rule, Tracing, Value, arguments, atoms_of, path_of
 from .pointwise import pinned_all
 from .weights import contracted
 
@@ -45,8 +45,8 @@ def _matmul_axes(trace: Tracing, node: Node) -> Value:
     """``A @ B``: the last dimension of A with the second to last of B, or the only one."""
     first, second = trace.axes(node.args[0]), trace.axes(node.args[1])
     column = second[-2] if len(second) > 1 else second[-1]
-    unify(first[-1], column, place_of(node))
-    batch = batch_axes(first[:-2], second[:-2], place_of(node))
+    unify(first[-1], column, path_of(node))
+    batch = batch_axes(first[:-2], second[:-2], path_of(node))
     trace.contract(first[-1], batch if len(second) > 1 else ())
     rows = first[-2:-1]
     columns = second[-1:] if len(second) > 1 else []
@@ -72,10 +72,10 @@ def _matmul(actions: Actions, node: Node) -> Action:
 def _added_axes(trace: Tracing, node: Node) -> Value:
     """``baddbmm``: a product added to a third value."""
     added, first, second = (trace.axes(operand) for operand in node.args[:3])
-    batch = batch_axes(first[:-2], second[:-2], place_of(node))
-    unify(first[-1], second[-2], place_of(node))
+    batch = batch_axes(first[:-2], second[:-2], path_of(node))
+    unify(first[-1], second[-2], path_of(node))
     trace.contract(first[-1], batch)
-    return batch_axes([*batch, first[-2], second[-1]], added, place_of(node))
+    return batch_axes([*batch, first[-2], second[-1]], added, path_of(node))
 
 
 def _added_product(actions: Actions, node: Node) -> Action:
@@ -126,7 +126,7 @@ def _tensordot_axes(trace: Tracing, node: Node) -> Value:
     for labels, operand in ((one, node.args[0]), (other, node.args[1])):
         for label, axis in zip(labels, trace.axes(operand), strict=True):
             if label in found:
-                unify(found[label], axis, place_of(node))
+                unify(found[label], axis, path_of(node))
                 trace.contract(axis)
             found[label] = axis
     return [found[label] for label in rest]
@@ -141,11 +141,9 @@ def _added_vector_axes(trace: Tracing, node: Node) -> Value:
     """``addmv`` and ``addr``: a matrix times a vector, or two vectors, added to a third value."""
     base, first, second = (trace.axes(operand) for operand in node.args[:3])
     if len(first) == 2:
-        unify(first[1], second[0], place_of(node))
+        unify(first[1], second[0], path_of(node))
         trace.contract(first[1])
-    return batch_axes(
-        [first[0]] if len(first) == 2 else [first[0], second[0]], base, place_of(node)
-    )
+    return batch_axes([first[0]] if len(first) == 2 else [first[0], second[0]], base, path_of(node))
 
 
 def _added_vector(actions: Actions, node: Node) -> Action:
@@ -179,7 +177,7 @@ def _einsum_axes(trace: Tracing, node: Node) -> Value | None:
             if known is None or size_of(known) == 1:
                 found[letter] = axis
             elif size_of(axis) > 1:
-                unify(known, axis, place_of(node))
+                unify(known, axis, path_of(node))
     shared = [axis for letter, axis in found.items() if all(letter in part for part in labels)]
     for letter, axis in found.items():
         if letter not in output:
@@ -241,7 +239,7 @@ def _spelt(part: str, rank: int, dots: int) -> list[str]:
 
 
 def _attention_axes(trace: Tracing, node: Node) -> Value:
-    call, reason = arguments(node), place_of(node)
+    call, reason = arguments(node), path_of(node)
     query, key, value = (trace.axes(call[name]) for name in ("query", "key", "value"))
     if call.get("enable_gqa") and size_of(query[-3]) != size_of(key[-3]):
         groups = size_of(key[-3])
@@ -318,7 +316,7 @@ def _attention_members(
         return members, [*(f"b{n}" for n in range(rank - 2)), "t", "v"], output
     axes, groups = actions.axes(query), size_of(actions.axes(key)[-3])
     each = size_of(axes[-3]) // groups
-    heads = regroup([axes[-3]], (groups, each), place_of(node))
+    heads = regroup([axes[-3]], (groups, each), path_of(node))
     split = [*axes[:-3], *heads, *axes[-2:]]
     count = len(axes) - 3
     front = [f"b{n}" for n in range(count)]
@@ -333,7 +331,7 @@ def _attention_members(
         (key, [*front, "g", "s", "u"]),
         (value, [*front, "g", "s", "v"]),
     ]
-    after = [*output[:-3], *regroup([output[-3]], (groups, each), place_of(node)), *output[-2:]]
+    after = [*output[:-3], *regroup([output[-3]], (groups, each), path_of(node)), *output[-2:]]
     return grouped_members, [*front, "g", "h", "t", "v"], after
 
 
@@ -342,8 +340,8 @@ def _attention_members(
 
 def _cdist_axes(trace: Tracing, node: Node) -> Value:
     first, second = trace.axes(node.args[0]), trace.axes(node.args[1])
-    unify(first[-1], second[-1], place_of(node))
-    batch = batch_axes(first[:-2], second[:-2], place_of(node))
+    unify(first[-1], second[-1], path_of(node))
+    batch = batch_axes(first[:-2], second[:-2], path_of(node))
     trace.contract(first[-1], batch)
     return [*batch, first[-2], second[-2]]
 
@@ -352,7 +350,7 @@ def _cosine_axes(trace: Tracing, node: Node) -> Value:
     """``cosine_similarity``: what two values have in common, less one dimension."""
     dim = arguments(node).get("dim", 1)
     first, second = trace.axes(node.args[0]), trace.axes(node.args[1])
-    whole = batch_axes(first, second, place_of(node))
+    whole = batch_axes(first, second, path_of(node))
     dim %= len(whole)
     trace.contract(whole[dim], _common(first, second))
     return [axis for n, axis in enumerate(whole) if n != dim]

@@ -23,7 +23,7 @@ from ..inference.tracing import (
     atoms_of,
     is_read,
     name_of,
-    place_of,
+    path_of,
 )
 from .pieces import cut_evenly
 from .pointwise import ZEROS, is_zero
@@ -83,7 +83,7 @@ def _recurrent_axes(trace: Tracing, node: Node) -> list[Value] | None:
     call = arguments(node)
     if "params" not in call or "batch_first" not in call:
         return None  # a packed sequence
-    reason = place_of(node)
+    reason = path_of(node)
     features = trace.axes(call["input"])
     for axis in features[:-1]:
         fix(axis, "steps of a sequence keep their order")
@@ -141,7 +141,7 @@ def _results(
         if joined or is_read(node, number):
             # One tensor holds the states of all cells, so they have to move alike.
             for end in ends[1:] + joined:
-                unify(ends[0], end, place_of(node))
+                unify(ends[0], end, path_of(node))
         results.append([axes[0], *batch[: len(axes) - 2], ends[0]])
     return results
 
@@ -149,7 +149,7 @@ def _results(
 def _step_axes(trace: Tracing, node: Node) -> Value | list[Value]:
     """One step of a cell; an LSTM's returns its state and its memory, which are one index set."""
     call = arguments(node)
-    features, reason = trace.axes(call["input"]), place_of(node)
+    features, reason = trace.axes(call["input"]), path_of(node)
     state, _ = _cell_axes(trace, node, _step_cell(call), features[-1], reason)
     result = [*features[:-1], state]
     given = _given(call)

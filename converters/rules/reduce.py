@@ -11,7 +11,7 @@ from ..inference.actions import NOTHING, Action, Actions
 from ..inference.axes import fix, fixed, mark_position, unify
 from ..inference.frames import Frame
 from ..inference.primitives import extremum, forgetting, homogeneous, pinned, summed, times
-from ..inference.tracing import Rule, Tracing, Value, arguments, atoms_of, name_of, place_of
+from ..inference.tracing import Rule, Tracing, Value, arguments, atoms_of, name_of, path_of
 from .pointwise import broadcast_axes, larger, pinned_all
 from .weights import feature_map
 
@@ -70,7 +70,7 @@ def _resize_axes(trace: Tracing, node: Node) -> Value:
 def _sampled_axes(trace: Tracing, node: Node) -> Value:
     """``grid_sample``: every channel is read at the same places."""
     features, grid = trace.axes(node.args[0]), trace.axes(node.args[1])
-    unify(features[0], grid[0], place_of(node))
+    unify(features[0], grid[0], path_of(node))
     for axis in (*features[2:], *grid[1:]):
         fix(axis, "sampling tells positions apart")
         mark_position(axis)

@@ -11,12 +11,12 @@ from ..inference.actions import NOTHING, Action, Actions
 from ..inference.axes import Axis, Sum, atoms, fix, fixed, mark_position, regroup, size_of
 from ..inference.frames import Frame, Member
 from ..inference.primitives import choices, linear_moved, matched, reshaped, transfer
-from ..inference.tracing import Rule, Tracing, Value, arguments, place_of, shape_of
+from ..inference.tracing import Rule, Tracing, Value, arguments, path_of, shape_of
 from .weights import feature_map
 
 
 def _view_axes(trace: Tracing, node: Node) -> Value:
-    return regroup(trace.axes(node.args[0]), shape_of(node), place_of(node))
+    return regroup(trace.axes(node.args[0]), shape_of(node), path_of(node))
 
 
 def _view(actions: Actions, node: Node) -> Action:
@@ -127,7 +127,7 @@ def _shuffled_axes(trace: Tracing, node: Node) -> Value:
     features, shape = trace.axes(node.args[0]), shape_of(node)
     factor = arguments(node)["upscale_factor"]
     sizes = (shape[-3], factor, factor)
-    channels, *places = regroup([features[-3]], sizes, place_of(node))
+    channels, *places = regroup([features[-3]], sizes, path_of(node))
     for axis in (*places, *features[-2:]):
         fix(axis, "pixels are positions")
         mark_position(axis)
@@ -150,7 +150,7 @@ def _channel_shuffled_axes(trace: Tracing, node: Node) -> Value:
     features = list(trace.axes(node.args[0]))
     groups = arguments(node)["groups"]
     size = size_of(features[1])
-    outer, inner = regroup([features[1]], (groups, size // groups), place_of(node))
+    outer, inner = regroup([features[1]], (groups, size // groups), path_of(node))
     features[1] = (*inner, *outer)
     return features
 
@@ -161,7 +161,7 @@ def _of_channels(actions: Actions, node: Node) -> Action:
     before = actions.axes(value)
     many, few = (before, result) if size_of(before[-3]) > size_of(result[-3]) else (result, before)
     sizes = (size_of(few[-3]), size_of(many[-3]) // size_of(few[-3]))
-    channels: list[Axis] = regroup([many[-3]], sizes, place_of(node))
+    channels: list[Axis] = regroup([many[-3]], sizes, path_of(node))
     split = [*many[:-3], *channels, *many[-2:]]
     front: list[Any] = list(range(len(before) - 3))
     action = actions.of(value)
@@ -182,7 +182,7 @@ def _channel_shuffled(actions: Actions, node: Node) -> Action:
     value, result = node.args[0], actions.axes(node)
     before, groups = actions.axes(value), arguments(node)["groups"]
     sizes = (groups, size_of(before[1]) // groups)
-    outer, inner = regroup([before[1]], sizes, place_of(node))
+    outer, inner = regroup([before[1]], sizes, path_of(node))
     split = [before[0], outer, inner, *before[2:]]
     turned = [before[0], inner, outer, *before[2:]]
     rest = list(range(3, len(split)))

@@ -24,7 +24,7 @@ from ..inference.primitives import (
     pinned,
     summed,
 )
-from ..inference.tracing import Rule, Tracing, Value, arguments, atoms_of, place_of, shape_of
+from ..inference.tracing import Rule, Tracing, Value, arguments, atoms_of, path_of, shape_of
 from .pieces import cut_evenly, piece
 from .pointwise import broadcast_axes, fixed_all, is_zero, nothing, pinned_all
 
@@ -56,14 +56,14 @@ def _embedding_axes(trace: Tracing, node: Node) -> Value:
 def _prelu_axes(trace: Tracing, node: Node) -> Value:
     features, slopes = trace.axes(node.args[0]), trace.axes(node.args[1])
     if shape_of(node.args[1]) != (1,):  # type: ignore[arg-type]
-        unify(features[1], slopes[0], place_of(node))
+        unify(features[1], slopes[0], path_of(node))
     return list(features)
 
 
 def _glu_axes(trace: Tracing, node: Node) -> Value:
     axes, dim = list(trace.axes(node.args[0])), arguments(node)["dim"]
-    half, gate = cut_evenly(axes[dim], 2, place_of(node))
-    unify(half, gate, place_of(node))
+    half, gate = cut_evenly(axes[dim], 2, path_of(node))
+    unify(half, gate, path_of(node))
     axes[dim] = half
     return axes
 

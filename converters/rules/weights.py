@@ -33,7 +33,7 @@ from ..inference.tracing import (
     arguments,
     atoms_of,
     operation_of,
-    place_of,
+    path_of,
     shape_of,
 )
 
@@ -41,7 +41,7 @@ from ..inference.tracing import (
 def _linear_axes(trace: Tracing, node: Node) -> Value:
     call = arguments(node)
     features, weight = trace.axes(call["input"]), trace.axes(call["weight"])
-    unify(features[-1], weight[-1], place_of(node))
+    unify(features[-1], weight[-1], path_of(node))
     trace.contract(weight[-1])
     if len(weight) == 1:
         return features[:-1]
@@ -52,18 +52,18 @@ def _linear_axes(trace: Tracing, node: Node) -> Value:
 def _addmm_axes(trace: Tracing, node: Node) -> Value:
     """``b + x @ W``."""
     bias, first, second = (trace.axes(operand) for operand in node.args[:3])
-    unify(first[-1], second[0], place_of(node))
+    unify(first[-1], second[0], path_of(node))
     trace.contract(first[-1])
     result = [*first[:-1], second[1]]
     for axis, other in zip(reversed(bias), reversed(result), strict=False):
         if size_of(axis) == size_of(other):
-            unify(axis, other, place_of(node))
+            unify(axis, other, path_of(node))
     return result
 
 
 def _bias_axes(trace: Tracing, node: Node, bias: object, channels: Axis) -> None:
     if bias is not None:
-        unify(trace.axes(bias)[0], channels, place_of(node))
+        unify(trace.axes(bias)[0], channels, path_of(node))
 
 
 def _conv_axes(trace: Tracing, node: Node) -> Value:
@@ -72,7 +72,7 @@ def _conv_axes(trace: Tracing, node: Node) -> Value:
     spatial = len(weight) - 2
     channel = len(features) - spatial - 1
     places = _convolved(node, features[channel + 1 :], weight[2:])
-    shared = _conv_channels(features[channel], weight, call["groups"], place_of(node))
+    shared = _conv_channels(features[channel], weight, call["groups"], path_of(node))
     trace.contract(weight[1], [shared])
     _bias_axes(trace, node, call["bias"], weight[0])
     return [*features[:channel], weight[0], *places]
@@ -103,11 +103,11 @@ def _transposed_axes(trace: Tracing, node: Node) -> Value:
     for axis in (*features[channel + 1 :], *weight[2:]):
         fix(axis, "a convolution tells positions apart")
         mark_position(axis)
-    unify(features[channel], weight[0], place_of(node))
+    unify(features[channel], weight[0], path_of(node))
     outputs: Axis = weight[1]
     shared: Axis = ()
     if groups > 1:
-        shared, _ = regroup([weight[0]], (groups, size_of(weight[0]) // groups), place_of(node))
+        shared, _ = regroup([weight[0]], (groups, size_of(weight[0]) // groups), path_of(node))
         outputs = (*shared, *weight[1])
     trace.contract(weight[0], [shared])
     _bias_axes(trace, node, call["bias"], outputs)
@@ -141,10 +141,10 @@ def _bilinear_axes(trace: Tracing, node: Node) -> Value:
     call = arguments(node)
     first, second, weight = (trace.axes(call[name]) for name in ("input1", "input2", "weight"))
     for axis, features in zip(weight[1:], (first, second), strict=True):
-        unify(features[-1], axis, place_of(node))
+        unify(features[-1], axis, path_of(node))
         trace.contract(axis)
     for one, other in zip(first[:-1], second[:-1], strict=True):
-        unify(one, other, place_of(node))
+        unify(one, other, path_of(node))
     _bias_axes(trace, node, call["bias"], weight[0])
     return [*first[:-1], weight[0]]
 
@@ -224,7 +224,7 @@ def _conv(actions: Actions, node: Node) -> Action:
         inputs = [features[channel]]
         row_labels, column_labels, input_labels = ["o"], ["i"], ["i"]
     else:
-        reason = place_of(node)
+        reason = path_of(node)
         inputs = regroup([features[channel]], (groups, size_of(weight[1])), reason)
         rows = regroup([weight[0]], (groups, size_of(weight[0]) // groups), reason)
         columns = [weight[1]]
@@ -248,7 +248,7 @@ def _conv_transposed(actions: Actions, node: Node) -> Action:
             taps, kept,
         )  # fmt: skip
         return shape.action(["i"], ["o"], ["i"], transposed=True)
-    reason = place_of(node)
+    reason = path_of(node)
     inputs = regroup([features[channel]], (groups, size_of(weight[0]) // groups), reason)
     columns = regroup([weight[0]], (groups, size_of(weight[0]) // groups), reason)
     shape = _Convolution(
@@ -337,7 +337,7 @@ class _Convolution:
         if groups == 1:
             return [output[self.channel]]
         size = size_of(output[self.channel]) // groups
-        return regroup([output[self.channel]], (groups, size), place_of(self.node))
+        return regroup([output[self.channel]], (groups, size), path_of(self.node))
 
     def _direct(self, transposed: bool) -> Use | None:
         """The use of the weight where it is an entry itself."""

@@ -65,12 +65,12 @@ class _InOrder(nn.Module):
         super().__init__()
         for name, layer in layers.items():
             *path, last = name.split(".")
-            place: nn.Module = self
+            parent: nn.Module = self
             for part in path:
-                if part not in place._modules:
-                    place.add_module(part, nn.Module())
-                place = place.get_submodule(part)
-            place.add_module(last, layer)
+                if part not in parent._modules:
+                    parent.add_module(part, nn.Module())
+                parent = parent.get_submodule(part)
+            parent.add_module(last, layer)
         self._steps = tuple(steps)  # a tuple registers nothing: the names above stand
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,12 +114,12 @@ def _layers(state: Mapping[str, Tensor]) -> Layers:
     """Entries by the module that they belong to."""
     layers: Layers = {}
     for name, tensor in state.items():
-        place, _, last = name.rpartition(".")
+        path, _, last = name.rpartition(".")
         if last not in _KNOWN:
             raise CheckpointError(f"{name} is no entry of a plain chain of layers. {_WAY_OUT}")
-        layers.setdefault(place, {})[last] = tensor
-    for place, entries in layers.items():
-        _check_layer(place, entries)
+        layers.setdefault(path, {})[last] = tensor
+    for path, entries in layers.items():
+        _check_layer(path, entries)
     if not layers:
         raise CheckpointError(f"there are no weights. {_WAY_OUT}")
     if "" in layers and len(layers) > 1:
@@ -127,7 +127,7 @@ def _layers(state: Mapping[str, Tensor]) -> Layers:
     return layers
 
 
-def _check_layer(place: str, entries: Mapping[str, Tensor]) -> None:
+def _check_layer(path: str, entries: Mapping[str, Tensor]) -> None:
     weight = entries.get("weight")
     norm = "running_mean" in entries and "running_var" in entries
     dimensions = None if weight is None else weight.dim()
@@ -135,13 +135,13 @@ def _check_layer(place: str, entries: Mapping[str, Tensor]) -> None:
         return
     if norm or weight is None or dimensions not in (2, *_CONVOLUTIONS):
         raise CheckpointError(
-            f"{place or 'the whole'} is no linear layer, convolution or batch norm, but has "
+            f"{path or 'the whole'} is no linear layer, convolution or batch norm, but has "
             f"{', '.join(f'{n} {tuple(t.shape)}' for n, t in entries.items())}: a layer norm, a "
             f"group norm and a PReLU look alike. {_WAY_OUT}"
         )
     if "bias" in entries and entries["bias"].shape != weight.shape[:1]:
         raise CheckpointError(
-            f"{place}.bias has {entries['bias'].numel()} entries, the layer {len(weight)} outputs, "
+            f"{path}.bias has {entries['bias'].numel()} entries, the layer {len(weight)} outputs, "
             f"as in a transposed convolution. {_WAY_OUT}"
         )
 
@@ -169,11 +169,11 @@ def _counts_up(names: list[str]) -> bool:
     """Whether names that differ by their numbers alone come in the order of these numbers."""
     last: dict[str, list[int]] = {}
     for name in names:
-        numbers = [int(digits[:18]) for digits in re.findall(r"\d+", name)]
+        counters = [int(digits[:18]) for digits in re.findall(r"\d+", name)]
         pattern = re.sub(r"\d+", "0", name)
-        if numbers < last.get(pattern, []):
+        if counters < last.get(pattern, []):
             return False
-        last[pattern] = numbers
+        last[pattern] = counters
     return True
 
 

@@ -34,16 +34,16 @@ def fit_state(
         >>> list(converters.fit_state(spec, state, prefixes=["net."]))
         ['weight', 'bias']
     """
-    wanted = {entry.name: entry for entry in spec.entries}
-    named = max(_namings(state, prefixes), key=lambda names: len(wanted.keys() & names.keys()))
+    entries = {entry.name: entry for entry in spec.entries}
+    named = max(_namings(state, prefixes), key=lambda names: len(entries.keys() & names.keys()))
     result = dict(named)
     for name, tensor in named.items():
-        if name not in wanted and not (tensor.is_floating_point() or tensor.is_complex()):
+        if name not in entries and not (tensor.is_floating_point() or tensor.is_complex()):
             del result[name]
     for entry in spec.entries:
         if entry.name not in result:
-            found = _implied(entry, spec, result)
-            result |= {} if found is None else {entry.name: found}
+            implied = _implied(entry, spec, result)
+            result |= {} if implied is None else {entry.name: implied}
     return result
 
 

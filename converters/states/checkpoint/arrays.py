@@ -49,7 +49,7 @@ def npy_leaf(content: Tensor) -> Leaf:
 
 
 def read_h5(path: Path, file: MappedFile) -> dict[str, Leaf]:
-    """The arrays of an HDF5 file by their place, with dots for slashes; Keras files among them.
+    """The arrays of an HDF5 file by their path, with dots for slashes; Keras files among them.
 
     Unlike all other formats this one is read by a library (HDF5, through h5py) that does not
     promise to withstand files made to harm it.

@@ -68,23 +68,23 @@ def choose(content: object, store: Store | None, key: str | None) -> Chosen:
     Args:
         content: what the file holds.
         store: where its storages are.
-        key: the dotted place of the state dict, or of one tensor; empty for the whole file; None
+        key: the dotted path of the state dict, or of one tensor; empty for the whole file; None
             to find it.
 
     Raises:
         CheckpointError: if there are no weights, nothing lies at ``key``, or no mapping stands out.
     """
     reader = Reader(store)
-    found = reader.everything(content)
+    candidates = reader.everything(content)
     if key is None:
-        best = _largest(found)
+        best = _largest(candidates)
     else:
         node, path = reader.at(content, key)
         leaf = read_leaf(node, reader.store)
         one = Candidate(path[:-1], {path[-1]: leaf}, ()) if leaf is not None and path else None
         best = one or Candidate(path, *reader.flat(node))
         if not best.leaves:
-            raise CheckpointError(f"there are no tensors at key={key!r}; {_listing(found)}")
+            raise CheckpointError(f"there are no tensors at key={key!r}; {_listing(candidates)}")
     others = [f"{best.key}.{name}".lstrip(".") for name in best.others]
     siblings = list(reader.left_out(content, best.path))
     prefix = common_prefix(best.leaves)
@@ -110,25 +110,27 @@ def _is_weight(leaf: Leaf) -> bool:
     return bool(leaf.problem) or (len(leaf.shape) > 0 and leaf.dtype.is_floating_point)
 
 
-def _largest(found: list[Candidate]) -> Candidate:
-    best = max(found, key=lambda c: (c.parameters, sum(1 for x in c.leaves.values() if x.problem)),
-               default=None)  # fmt: skip
+def _largest(candidates: list[Candidate]) -> Candidate:
+    def size(candidate: Candidate) -> tuple[int, int]:
+        return candidate.parameters, sum(1 for leaf in candidate.leaves.values() if leaf.problem)
+
+    best = max(candidates, key=size, default=None)
     if best is None or not any(_is_weight(leaf) for leaf in best.leaves.values()):
         raise CheckpointError(
             "there are no floating-point tensors in it; pass the file that holds the weights"
         )
     # Averages of the same weights are equals; parts of one network are not, and need a word.
-    rest = sum(c.parameters for c in found if c.leaves.keys() != best.leaves.keys())
+    rest = sum(c.parameters for c in candidates if c.leaves.keys() != best.leaves.keys())
     if rest > best.parameters:
         raise CheckpointError(
             f"its weights are spread over several mappings, none of which has the most of them; "
-            f"choose with key= (--key); {_listing(found)}"
+            f"choose with key= (--key); {_listing(candidates)}"
         )
     return best
 
 
-def _listing(found: list[Candidate]) -> str:
-    largest = sorted(found, key=lambda c: -c.parameters)[:6]
+def _listing(candidates: list[Candidate]) -> str:
+    largest = sorted(candidates, key=lambda c: -c.parameters)[:6]
     names = [f"{c.key!r} ({c.parameters:,} parameters)" for c in largest]
     return f"it has tensors at {', '.join(names)}" if names else "it has none anywhere"
 
@@ -150,7 +152,7 @@ class Reader:
         if isinstance(node, dict):
             return node
         if isinstance(node, (list, tuple)):
-            return {str(number): child for number, child in enumerate(node)}
+            return {str(index): child for index, child in enumerate(node)}
         if not isinstance(node, Call):
             return {}
         if node.path.endswith("OrderedDict"):
@@ -159,7 +161,7 @@ class Reader:
 
     def everything(self, content: object) -> list[Candidate]:
         """All mappings with tensors in them, optimizers left out."""
-        found: list[Candidate] = []
+        candidates: list[Candidate] = []
         seen: set[int] = set()
         pending: list[tuple[tuple[str, ...], Any]] = [((), content)]
         while pending:
@@ -176,8 +178,8 @@ class Reader:
                 candidate = Candidate(path, *self._direct(children))
                 pending += reversed([((*path, name), child) for name, child in children.items()])
             if candidate.leaves:
-                found.append(candidate)
-        return found
+                candidates.append(candidate)
+        return candidates
 
     def _direct(self, children: dict[str, Any]) -> tuple[dict[str, Leaf], tuple[str, ...]]:
         leaves, others = {}, []
@@ -190,7 +192,7 @@ class Reader:
         return leaves, tuple(others)
 
     def flat(self, node: object) -> tuple[dict[str, Leaf], tuple[str, ...]]:
-        """All tensors below a node by their dotted place: of a module, those of its state dict."""
+        """All tensors below a node by their dotted path: of a module, those of its state dict."""
         leaves: dict[str, Leaf] = {}
         others: list[str] = []
         for steps, (name, child) in enumerate(self._below(node, "", 0)):
@@ -234,7 +236,7 @@ class Reader:
         return {n: child for group in groups for n, child in group.items() if child is not None}
 
     def at(self, content: object, key: str) -> tuple[object, tuple[str, ...]]:
-        """The node at a dotted place, and the way to it; names may contain dots themselves."""
+        """The node at a dotted path, and the path itself; names may contain dots themselves."""
         node, rest = content, key
         path: tuple[str, ...] = ()
         while rest:

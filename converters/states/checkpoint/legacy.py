@@ -209,7 +209,7 @@ def _tar_tensors(
 
 
 def _records(stream: Window) -> int:
-    number = count(read_pickle(stream, no_persistent), "a number of records")
-    if number > _MOST_RECORDS:
-        raise CheckpointError(f"damaged: {number:,} records")
-    return number
+    total = count(read_pickle(stream, no_persistent), "a number of records")
+    if total > _MOST_RECORDS:
+        raise CheckpointError(f"damaged: {total:,} records")
+    return total

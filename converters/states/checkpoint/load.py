@@ -67,7 +67,7 @@ def load_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -> 
 
     Args:
         path: a file, or a folder with one checkpoint in it.
-        key: the dotted place of the state dict in the file, as ``"model.state_dict"``, or of one
+        key: the dotted path of the state dict in the file, as ``"model.state_dict"``, or of one
             tensor; empty for all tensors of the file. If None, the mapping with the most
             floating-point elements, the first of equals; optimizers do not count.
 
@@ -95,22 +95,22 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -> 
 
     Args:
         path: a file, or a folder with one checkpoint in it.
-        key: the dotted place of the state dict in the file; None to find it.
+        key: the dotted path of the state dict in the file; None to find it.
 
     Raises:
         CheckpointError: as :func:`load_checkpoint`.
     """
-    place = Path(path)
+    file = Path(path)
     try:
-        if place.is_dir():
-            place = file_in_folder(place)
-        name, content, store, limit = _read(place)
+        if file.is_dir():
+            file = file_in_folder(file)
+        name, content, store, limit = _read(file)
         chosen = choose(content, store, key)
         state = _load(chosen.leaves, limit)
     except CheckpointError as error:
-        raise CheckpointError(f"{place}: {error}") from error.__cause__
+        raise CheckpointError(f"{file}: {error}") from error.__cause__
     except OSError as error:
-        raise CheckpointError(f"{place}: {error.strerror or error}") from error
+        raise CheckpointError(f"{file}: {error.strerror or error}") from error
     return Checkpoint(state, name, chosen.key, chosen.prefix, chosen.ignored)
 
 
@@ -138,18 +138,18 @@ def read_values(path: str | os.PathLike[str]) -> dict[str, Any]:
         ...     converters.read_values(file.name)
         {'epoch': 3, 'loss': 0.5}
     """
-    place = Path(path)
+    file = Path(path)
     try:
-        if place.is_dir():
-            place = file_in_folder(place)
-        name, content, store, _ = _read(place)
+        if file.is_dir():
+            file = file_in_folder(file)
+        name, content, store, _ = _read(file)
         if name == "safetensors":
-            return dict(read_metadata(place))
+            return dict(read_metadata(file))
         values = plain_values(content, store)
     except CheckpointError as error:
-        raise CheckpointError(f"{place}: {error}") from error.__cause__
+        raise CheckpointError(f"{file}: {error}") from error.__cause__
     except OSError as error:
-        raise CheckpointError(f"{place}: {error.strerror or error}") from error
+        raise CheckpointError(f"{file}: {error.strerror or error}") from error
     return values if isinstance(values, dict) else {}
 
 
@@ -204,16 +204,16 @@ def _read(path: Path, parts: bool = True) -> Content:
 def _read_index(path: Path) -> Content:
     leaves: dict[str, Leaf] = {}
     size = 0
-    for part, wanted in parts_of_index(path).items():
+    for part, names in parts_of_index(path).items():
         _, content, store, _ = _read(part, parts=False)
         chosen = choose(content, store, None)
-        found = {chosen.prefix + name: leaf for name, leaf in chosen.leaves.items()}
-        absent = sorted(wanted - found.keys())
+        tensors = {chosen.prefix + name: leaf for name, leaf in chosen.leaves.items()}
+        absent = sorted(names - tensors.keys())
         if absent:
             raise CheckpointError(
                 f"{part.name} lacks {absent[0]!r}, which the index places there; fetch it again"
             )
-        leaves |= {name: leaf for name, leaf in found.items() if name in wanted}
+        leaves |= {name: leaf for name, leaf in tensors.items() if name in names}
         size += part.stat().st_size
     return "several files", leaves, None, STRETCH * size + ALLOWANCE
 

@@ -101,7 +101,7 @@ class Window:
         Raises:
             CheckpointError: if no line ends within 64 KiB.
         """
-        found = self._data.find(b"\n", self._at, min(self._stop, self._at + self._LINE))
-        if found < 0:
+        end = self._data.find(b"\n", self._at, min(self._stop, self._at + self._LINE))
+        if end < 0:
             raise CheckpointError("damaged: a name in a pickle has no end; fetch or save it again")
-        return self.read(found + 1 - self._at)
+        return self.read(end + 1 - self._at)

@@ -81,13 +81,13 @@ def parts_of_index(path: Path) -> dict[Path, set[str]]:
             index = json.loads(path.read_bytes())
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
-    places = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(places, dict) or not places:
+    files = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(files, dict) or not files:
         raise CheckpointError(
             "a JSON file without weights; pass the checkpoint itself, or its folder"
         )
     result: dict[Path, set[str]] = {}
-    for name, file in places.items():
+    for name, file in files.items():
         if not isinstance(file, str) or file in ("", ".", "..") or set("/\\\0") & set(file):
             raise CheckpointError(f"the index names {str(file)[:80]!r}, which is no file beside it")
         result.setdefault(path.parent / file, set()).add(name)
@@ -110,20 +110,20 @@ def file_in_folder(folder: Path) -> Path:
         CheckpointError: if there is none, or more than one.
     """
     for pattern in (*_WEIGHTS, _PICKLES[0]):
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise CheckpointError(_choose(found))
-    found = sorted({p for pattern in _PICKLES for p in folder.glob(pattern) if p.is_file()})
-    if len(found) != 1:
-        raise CheckpointError(_choose(found) if found else _nothing(folder))
-    return found[0]
+        matches = sorted(path for path in folder.glob(pattern) if path.is_file())
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise CheckpointError(_choose(matches))
+    matches = sorted({p for pattern in _PICKLES for p in folder.glob(pattern) if p.is_file()})
+    if len(matches) != 1:
+        raise CheckpointError(_choose(matches) if matches else _nothing(folder))
+    return matches[0]
 
 
-def _choose(found: list[Path]) -> str:
-    names = ", ".join(path.name for path in found[:5])
-    return f"the folder holds {len(found)} checkpoints ({names}); pass one of them"
+def _choose(matches: list[Path]) -> str:
+    names = ", ".join(path.name for path in matches[:5])
+    return f"the folder holds {len(matches)} checkpoints ({names}); pass one of them"
 
 
 def _nothing(folder: Path) -> str:

@@ -120,7 +120,7 @@ def storage_ref(kind: object, key: object, size: object, view: object = None) ->
         return whole
     if not (isinstance(view, (tuple, list)) and len(view) == 3):
         raise CheckpointError("damaged: a part of a storage is not described as such")
-    start, part = (count(number, "a part of a storage") for number in view[1:])
+    start, part = (count(value, "a part of a storage") for value in view[1:])
     if start + part > whole.size:
         raise CheckpointError("damaged: a part of a storage lies outside of it")
     return StorageRef(whole.key, whole.dtype, part, start)
@@ -243,8 +243,8 @@ def _read_view(node: Call, store: Store) -> Leaf:
     if node.path.endswith("v3"):
         ref = _retyped(ref, node.arguments[6] if len(node.arguments) > 6 else None)
     leaf = view_leaf(store, ref, offset, shape, strides)
-    place = _VIEWS[node.path]
-    metadata = node.arguments[place] if place and len(node.arguments) > place else None
+    index = _VIEWS[node.path]
+    metadata = node.arguments[index] if index and len(node.arguments) > index else None
     if not isinstance(metadata, dict) or leaf.problem:
         return leaf
     return Leaf(leaf.shape, leaf.dtype, lambda: _conjugated(leaf.load(), metadata))

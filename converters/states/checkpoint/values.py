@@ -26,8 +26,8 @@ def plain_values(content: object, store: Store | None) -> Any:
         content: what the file holds.
         store: where its storages are.
     """
-    found = _Plain(store).value(content, 0)
-    return {} if found is _NOTHING else found
+    values = _Plain(store).value(content, 0)
+    return {} if values is _NOTHING else values
 
 
 class _Plain:
@@ -59,8 +59,8 @@ class _Plain:
             return _NOTHING if any(m is _NOTHING for m in members) else members
         children = self._reader.children(node).items()
         values = {name: self.value(child, depth + 1) for name, child in children}
-        found = {name: value for name, value in values.items() if value is not _NOTHING}
-        return found if found or node == {} else _NOTHING
+        kept = {name: value for name, value in values.items() if value is not _NOTHING}
+        return kept if kept or node == {} else _NOTHING
 
 
 def _number(leaf: Leaf) -> Any:
