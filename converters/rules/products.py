@@ -32,8 +32,8 @@ from .weights import contracted
 def batch_axes(first: Sequence[Axis], second: Sequence[Axis], reason: str) -> Value:
     """Joins the batch dimensions of two operands, aligned from the right, as broadcasting does."""
     result: Value = []
-    for place in range(max(len(first), len(second)), 0, -1):
-        pair = [axes[-place] for axes in (first, second) if len(axes) >= place]
+    for offset in range(max(len(first), len(second)), 0, -1):
+        pair = [axes[-offset] for axes in (first, second) if len(axes) >= offset]
         full = [axis for axis in pair if size_of(axis) == max(map(size_of, pair))]
         for axis in full[1:]:
             unify(full[0], axis, reason)
@@ -88,12 +88,12 @@ def _added_product(actions: Actions, node: Node) -> Action:
     frame = Frame(
         actions, node, [(first, ["b", "r", "k"]), (second, ["b", "k", "c"]), (third, own)], labels
     )
-    found = multiplied(contract(frame, 0, 1, {"k"}), call["alpha"])
+    result = multiplied(contract(frame, 0, 1, {"k"}), call["alpha"])
     if call["beta"] == 0:  # the third value is not looked at
         linear_contracted(frame, 0, 1, {"k"})
-        return frame.give(found)
+        return frame.give(result)
     linear_contracted(frame, 0, 1, {"k"}, third)
-    return frame.give(added(actions, found, total(frame, [2], [call["beta"]])))
+    return frame.give(added(actions, result, total(frame, [2], [call["beta"]])))
 
 
 def _outer_axes(trace: Tracing, node: Node) -> Value:
@@ -114,22 +114,22 @@ def _tensordot_labels(trace: Tracing, node: Node) -> tuple[list[str], list[str],
     ]
     one = [f"a{n}" for n in range(ranks[0])]
     other = [f"z{n}" for n in range(ranks[1])]
-    for number, (left, right) in enumerate(zip(*dims, strict=True)):
-        one[left] = other[right] = f"k{number}"
+    for index, (left, right) in enumerate(zip(*dims, strict=True)):
+        one[left] = other[right] = f"k{index}"
     rest = [label for label in (*one, *other) if not label.startswith("k")]
     return one, other, rest
 
 
 def _tensordot_axes(trace: Tracing, node: Node) -> Value:
     one, other, rest = _tensordot_labels(trace, node)
-    found: dict[str, Axis] = {}
+    by_label: dict[str, Axis] = {}
     for labels, operand in ((one, node.args[0]), (other, node.args[1])):
         for label, axis in zip(labels, trace.axes(operand), strict=True):
-            if label in found:
-                unify(found[label], axis, path_of(node))
+            if label in by_label:
+                unify(by_label[label], axis, path_of(node))
                 trace.contract(axis)
-            found[label] = axis
-    return [found[label] for label in rest]
+            by_label[label] = axis
+    return [by_label[label] for label in rest]
 
 
 def _tensordot(actions: Actions, node: Node) -> Action:
@@ -158,9 +158,9 @@ def _added_vector(actions: Actions, node: Node) -> Action:
     own = labels[len(labels) - len(actions.axes(base)) :]
     frame = Frame(actions, node, [(first, ends[0]), (second, ends[1]), (base, own)], labels)
     over = {"k"} if matrix else set[str]()
-    found = multiplied(contract(frame, 0, 1, over), call["alpha"])
+    result = multiplied(contract(frame, 0, 1, over), call["alpha"])
     linear_contracted(frame, 0, 1, over, base)
-    return frame.give(added(actions, found, total(frame, [2], [call["beta"]])))
+    return frame.give(added(actions, result, total(frame, [2], [call["beta"]])))
 
 
 # --- einsum -------------------------------------------------------------------------------------
@@ -170,19 +170,19 @@ def _einsum_axes(trace: Tracing, node: Node) -> Value | None:
     labels, output = _letters(trace, node)
     if labels is None:
         return None
-    found: dict[str, Axis] = {}
+    by_letter: dict[str, Axis] = {}
     for operand, letters in zip(_operands(node), labels, strict=True):
         for letter, axis in zip(letters, trace.axes(operand), strict=True):
-            known = found.get(letter)
-            if known is None or size_of(known) == 1:
-                found[letter] = axis
+            first = by_letter.get(letter)
+            if first is None or size_of(first) == 1:
+                by_letter[letter] = axis
             elif size_of(axis) > 1:
-                unify(known, axis, path_of(node))
-    shared = [axis for letter, axis in found.items() if all(letter in part for part in labels)]
-    for letter, axis in found.items():
+                unify(first, axis, path_of(node))
+    shared = [axis for letter, axis in by_letter.items() if all(letter in part for part in labels)]
+    for letter, axis in by_letter.items():
         if letter not in output:
             trace.contract(axis, shared)
-    return [found[letter] for letter in output]
+    return [by_letter[letter] for letter in output]
 
 
 def _einsum(actions: Actions, node: Node) -> Action:

@@ -54,7 +54,7 @@ def _permute(actions: Actions, node: Node) -> Action:
 def _pad_axes(trace: Tracing, node: Node) -> Value:
     """New entries stand before and behind those that were there: a concatenation of three.
 
-    Along places of a map, which keep their order anyway, the result has places of its own.
+    Along positions of a map, which are ordered anyway, the result has positions of its own.
     """
     before, after = trace.axes(node.args[0]), shape_of(node)
     result = list(before)
@@ -111,10 +111,10 @@ def _pad(actions: Actions, node: Node) -> Action:
 def _beside(actions: Actions, node: Node, after: Value, dim: int, low: int) -> Action:
     """A value as the parts of a longer one that begin at an index; the others hold zeros."""
     value = node.args[0]
-    before, found = actions.axes(value), choices(actions, after, dim)
+    before, spans = actions.axes(value), choices(actions, after, dim)
     lengths = [length for _, length in choices(actions, before, dim)]
-    first = next((n for n, (at, _) in enumerate(found) if at == low), len(found))
-    if [length for _, length in found[first : first + len(lengths)]] != lengths:
+    first = next((n for n, (at, _) in enumerate(spans) if at == low), len(spans))
+    if [length for _, length in spans[first : first + len(lengths)]] != lengths:
         actions.pin_all(node)  # what reads the result takes it apart elsewhere
         return NOTHING
     rank = len(before)
@@ -127,8 +127,8 @@ def _shuffled_axes(trace: Tracing, node: Node) -> Value:
     features, shape = trace.axes(node.args[0]), shape_of(node)
     factor = arguments(node)["upscale_factor"]
     sizes = (shape[-3], factor, factor)
-    channels, *places = regroup([features[-3]], sizes, path_of(node))
-    for axis in (*places, *features[-2:]):
+    channels, *pixels = regroup([features[-3]], sizes, path_of(node))
+    for axis in (*pixels, *features[-2:]):
         fix(axis, "pixels are positions")
         mark_position(axis)
     return [*features[:-3], channels, *feature_map(node, 2)]

@@ -79,7 +79,7 @@ def _made(actions: Actions, node: Node) -> Action:
 
 
 def _embedding(actions: Actions, node: Node) -> Action:
-    """Rows picked by tokens: nothing may scale row by row; shifts differ from place to place."""
+    """Rows picked by tokens: nothing may scale row by row; shifts differ from token to token."""
     call = arguments(node)
     indices, weight = call["indices"], call["weight"]
     actions.pin(indices)
@@ -134,7 +134,7 @@ def _bag(actions: Actions, node: Node) -> list[Action]:
 
 
 def _picked(
-    actions: Actions, how: Hashable, terms: Terms, places: Collection[Any], *, whole: bool
+    actions: Actions, how: Hashable, terms: Terms, where: Collection[Any], *, whole: bool
 ) -> Terms:
     """Shifts of rows that are picked: those that differ by row differ by where they land.
 
@@ -144,7 +144,7 @@ def _picked(
     for term, coefficient in actions.shifts.reduce(terms).items():
         one: Terms = {term: coefficient}
         if term.mixed or not whole or any(label == "v" for label, _ in term.at):
-            moved = actions.maps.mix(one, (how, "picked"), places)
+            moved = actions.maps.mix(one, (how, "picked"), where)
             one = {
                 Term(t.unknown, tuple(p for p in t.at if p[0] != "v"), t.mixed): c
                 for t, c in moved.items()
@@ -156,23 +156,23 @@ def _picked(
 def _masked(actions: Actions, node: Node) -> Action:
     """Entries filled with 0 keep any scale, with −∞ positive ones and shifts."""
     call = arguments(node)
-    value, mask, number = call["self"], call["mask"], call["value"]
-    if isinstance(number, Node):
+    value, mask, fill = call["self"], call["mask"], call["value"]
+    if isinstance(fill, Node):
         return fixed_all(actions, node)
     actions.pin(mask)
     frame = broadcast(actions, node, [value, mask])
     taken = frame.take(0)
-    infinite = number in (float("-inf"), float("inf"))
-    if number == 0:
+    infinite = fill in (float("-inf"), float("inf"))
+    if fill == 0:
         linear = atoms_of(*actions.axes(value)) - atoms_of(*actions.axes(mask))
         actions.linear[node] = linear
     if not infinite:
         actions.zero(actions.shifts, taken.shift)
         taken = Action(taken.magnitude, taken.sign, {}, taken.origins)
-    if infinite or number != 0:
+    if infinite or fill != 0:
         actions.zero(actions.signs, taken.sign)
         taken = Action(taken.magnitude, {}, taken.shift, taken.origins)
-    if not infinite and number != 0:
+    if not infinite and fill != 0:
         actions.zero(actions.magnitudes, taken.magnitude)
         taken = Action({}, {}, taken.shift, taken.origins)
     find_diagonal(frame, 1, "shift")
@@ -186,8 +186,8 @@ def _where(actions: Actions, node: Node) -> Action:
     actions.pin(condition)
     values = [v for v in (first, second) if isinstance(v, Node)]
     frame = broadcast(actions, node, [condition, *values])
-    for number in range(len(values) + 1):
-        find_diagonal(frame, number, "shift")
+    for operand in range(len(values) + 1):
+        find_diagonal(frame, operand, "shift")
     ends = [frame.take(n + 1) for n in range(len(values))]
     constants = [v for v in (first, second) if not isinstance(v, Node)]
     zero = [is_zero(v) for v in values]

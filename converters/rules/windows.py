@@ -23,7 +23,7 @@ def _places(*axes: Axis) -> None:
 
 
 def _unfold_axes(trace: Tracing, node: Node) -> Value:
-    """``nn.Unfold``: (channels, height, width) to (channels · places in a window, windows)."""
+    """``nn.Unfold``: (channels, height, width) to (channels · positions in a window, windows)."""
     features, shape = trace.axes(node.args[0]), shape_of(node)
     inside = fixed(shape[-2] // size_of(features[-3]), _REASON)
     windows = fixed(shape[-1], _REASON)
@@ -32,7 +32,7 @@ def _unfold_axes(trace: Tracing, node: Node) -> Value:
 
 
 def _fold_axes(trace: Tracing, node: Node) -> Value:
-    """``nn.Fold``: the way back, where windows that overlap are summed."""
+    """``nn.Fold``: the inverse, where windows that overlap are summed."""
     features, shape = trace.axes(node.args[0]), shape_of(node)
     sizes = (shape[-3], size_of(features[-2]) // shape[-3])
     channels, inside = regroup([features[-2]], sizes, path_of(node))
