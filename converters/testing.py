@@ -150,7 +150,7 @@ def _wide(value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Law:
-    """One operation, and what its rule says of it.
+    """One operation and the claims of its rule.
 
     Attributes:
         model: a network of this operation alone.
@@ -200,7 +200,7 @@ class Law:
 
     @property
     def freedom(self) -> dict[str, list[tuple[str, ...]]]:
-        """By kind of move, for everything that moves by itself: the entries that it moves.
+        """By kind, the entries that each independent freedom moves.
 
         Operands are called ``operand_0`` and so on.
         """
@@ -243,7 +243,7 @@ class Law:
     def complaint(
         self, group: Group, parts: Sequence[Freedom], error: float, generator: torch.Generator
     ) -> str:
-        """What failed: the smallest thing that fails by itself, if there is one."""
+        """A message that names the smallest part of the claim that fails."""
         failures = []
         for part in parts:
             alone = self.error(group.element([part], generator), generator)
@@ -261,7 +261,7 @@ class Law:
 
 @contextmanager
 def _seeded() -> Iterator[None]:
-    """The same random numbers every time; those of the process are left alone."""
+    """Fixes the random seed inside, and restores the generator's state."""
     known = torch.default_generator.get_state()
     torch.default_generator.manual_seed(0)
     try:

@@ -1,7 +1,7 @@
 """Finds branches that may be exchanged, by renaming entries in the forward graph.
 
 Branches are parts of a sum, a product, a maximum or a mean of stacked values that look alike when
-entries of one shape are not told apart. That two of them may trade places is then proved: with
+entries of one shape count as equal. That two of them may be exchanged is then proved: with
 their entries renamed, the program computes the same expressions of the same entries
 (:mod:`.expressions`). Only what changes is computed anew.
 """
@@ -29,7 +29,7 @@ Renaming = Mapping[str, Entry | Reordered]
 
 @dataclass(frozen=True)
 class Branches:
-    """Branches that may trade places, any with any.
+    """Branches that may be exchanged, any with any.
 
     Attributes:
         entries: names of the entries of each branch, in corresponding order.
@@ -43,7 +43,7 @@ class Branches:
 def branches_of(
     exported: ExportedProgram, entries: Sequence[StateEntry], shared: frozenset[str] = frozenset()
 ) -> list[Branches]:
-    """Finds branches that may trade places, larger numbers of them first.
+    """Finds branches that may be exchanged, largest sets first.
 
     Args:
         exported: the program, without writes in place.
@@ -65,7 +65,7 @@ def branches_of(
 
 
 class _Program:
-    """A program, the numbers of its values, and what they become when entries are renamed."""
+    """A forward graph with value numbers, also of its values after entries are renamed."""
 
     def __init__(self, exported: ExportedProgram, entries: Sequence[StateEntry]) -> None:
         self.expressions = Expressions()
@@ -93,7 +93,7 @@ class _Program:
             self._places[head.name].append(node)
 
     def looks(self) -> Sequence[int]:
-        """Numbers of all expressions that do not tell entries of one shape and type apart."""
+        """Value numbers of a graph in which entries of equal shape and type count as equal."""
         for made in self.expressions.by_number[len(self._looks) :]:  # operands come first
             operands = [self._looks[operand] for operand in made.operands]
             key = _nameless(made.head), tuple(sorted(operands) if made.unordered else operands)
@@ -161,7 +161,7 @@ def _looks(value: object) -> Hashable:
 
 
 def _constant(node: Node, value: Tensor) -> Hashable:
-    """A constant by its values, if it has some."""
+    """A constant as a key: its values, or its name where it has none (meta tensors)."""
     if value.is_meta or type(value).__name__ == "FakeTensor" or value.layout != torch.strided:
         return "given", node.name
     plain = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
@@ -173,7 +173,7 @@ def _constant(node: Node, value: Tensor) -> Hashable:
 
 
 def _alike(program: _Program) -> list[list[int]]:
-    """Parts of sums, products and the like that differ in their entries only, most parts first."""
+    """Operands of sums, products and the like that differ only in entries, largest groups first."""
     expressions = program.expressions.by_number
     whole = {
         number
@@ -202,16 +202,16 @@ def _nameless(head: Hashable) -> Hashable:
 
 # --- what may trade places ----------------------------------------------------------------------
 
-_FAILURES = 16  # attempts beyond two for each part, after which the others keep their places
+_FAILURES = 16  # attempts beyond two for each part, after which the others are not tried
 
 Leaf = Entry | Row
-Step = Mapping[Leaf, Leaf]  # what stands in one branch where what stands in the next
+Step = Mapping[Leaf, Leaf]  # the renaming of entries from one branch to the next
 
 
 def _classes(
     program: _Program, alike: Sequence[int], shared: frozenset[str]
 ) -> Iterator[list[Step]]:
-    """The steps from branch to branch of every class of parts that may trade places."""
+    """For every class of exchangeable operands, the renamings from each to the next."""
     classes: list[tuple[list[int], list[Step]]] = []
     left = 2 * len(alike) + _FAILURES
     for part in alike:
@@ -229,9 +229,9 @@ def _classes(
 
 
 def _step(program: _Program, one: int, other: int) -> Step:
-    """What in one expression stands where what stands in another one that looks alike.
+    """The renaming of entries that maps one expression to another of the same form.
 
-    Nothing if something would have two places.
+    Empty if an entry would get two names.
     """
     expressions, looks = program.expressions.by_number, program.looks()
     step: dict[Leaf, Leaf] = {}
@@ -269,7 +269,7 @@ def _proved(program: _Program, step: Step, shared: frozenset[str]) -> bool:
 
 
 def _renaming(step: Step) -> Renaming:
-    """Both directions of a step at once; nothing if it is no exchange."""
+    """The renaming in both directions; empty if that is no exchange."""
     entries: dict[str, Entry | Reordered] = {}
     rows: dict[Entry, tuple[set[int], set[tuple[int, int]]]] = {}
     whole: dict[Entry, Entry] = {}
@@ -306,7 +306,7 @@ def _index(leaf: Leaf) -> int | None:
 
 
 def _branches(steps: Sequence[Step], order_of: Mapping[str, int]) -> Branches | None:
-    """Branches by the steps between them; None if they have entries in common."""
+    """Branches from the renamings between them; None if they share entries."""
     lists = [sorted(steps[0], key=lambda leaf: (order_of[_owner(leaf).name], _index(leaf) or 0))]
     for step in steps:
         lists.append([step[leaf] for leaf in lists[-1]])
@@ -338,7 +338,7 @@ def _branches(steps: Sequence[Step], order_of: Mapping[str, int]) -> Branches | 
 
 
 def _add(result: list[Branches], branches: Branches) -> None:
-    """Enters branches, as one with those that trade places with one of them already."""
+    """Adds branches, merged with those that share a branch with them."""
     for k, other in enumerate(result):
         alike = not {*other.entries}.isdisjoint(branches.entries)
         if alike and not other.numbered and not branches.numbered:
@@ -348,6 +348,6 @@ def _add(result: list[Branches], branches: Branches) -> None:
 
 
 def _covers(one: Branches, other: Branches) -> bool:
-    """Whether one says all that the other says."""
+    """Whether the first set of branches contains the second."""
     covered = {frozenset(branch) for branch in one.entries}
     return one.numbered == other.numbered and covered.issuperset(map(frozenset, other.entries))

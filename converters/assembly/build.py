@@ -76,7 +76,7 @@ def build_spec(
 def _edge_sets(
     actions: Actions, name: str, blocks: Sequence[Block], names: Names, *, constant: bool
 ) -> Iterator[tuple[EdgeSet, Block]]:
-    """Edge sets of one parameter; those of its first use hold it, those of others are tied."""
+    """Edge sets of one parameter: its first use holds the values, further uses are tied to it."""
     parts = {block.index for block in blocks}
     uses: dict[int, int] = {}
     for block in sorted(blocks, key=lambda b: (uses_of(blocks, b), b.index)):
@@ -106,6 +106,6 @@ def _kind(block: Block, constant: bool) -> str:
 
 
 def uses_of(blocks: Sequence[Block], block: Block) -> int:
-    """How many uses of the same part come before."""
+    """How many earlier uses of the same part there are."""
     before = blocks[: next(n for n, b in enumerate(blocks) if b is block)]
     return sum(other.index == block.index for other in before)

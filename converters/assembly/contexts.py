@@ -74,7 +74,7 @@ class _Link:
 
     Attributes:
         node: where the numbers come from.
-        how: which operand it is, and what moved its numbers on the way.
+        how: which operand it is, and the moves of its numbers in between.
     """
 
     node: Node
@@ -128,12 +128,12 @@ def _refined(graph: _Graph, node: Node, colours: Colours) -> str:
 
 
 def _around(graph: _Graph, node: Node, colours: Colours) -> list[str]:
-    """What reads a node; how often does not count, or masks would tell of the number of layers."""
+    """The set of what reads a node: a count would reveal the number of layers that share a mask."""
     return sorted({f"{link.how} {colours[link.node]}" for link in graph.readers.get(node, ())})
 
 
 def _seen(graph: _Graph, node: Node, colours: Colours) -> str:
-    """The colour of a node; of those that have none or say nothing, what reads them."""
+    """The colour of a node, or of its readers where the node itself has none."""
     if node in colours and node not in graph.settled:
         return colours[node]
     return _digest(_around(graph, node, colours))
@@ -161,7 +161,7 @@ def _graph(exported: torch.export.ExportedProgram) -> _Graph:
 def _placeholders(
     exported: torch.export.ExportedProgram,
 ) -> Iterator[tuple[Node, tuple[str, bool]]]:
-    """What each placeholder is, and whether nothing around it changes that."""
+    """What each placeholder is (input, entry or constant), and whether its colour is final."""
     specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
     inputs = 0
     for node in exported.graph.nodes:
@@ -196,7 +196,7 @@ def _constant(value: object) -> str:
 
 
 def _values(tensor: Tensor) -> str:
-    """A digest of numbers to five digits; infinite ones and NaN are kinds of their own."""
+    """A digest of numbers rounded to five digits; infinities and NaN are kept apart."""
     usual = tensor.isfinite() & (tensor != 0)
     safe = torch.where(usual, tensor, 1)
     power = safe.abs().log10().floor()
@@ -209,7 +209,7 @@ def _values(tensor: Tensor) -> str:
 
 
 def _enter(graph: _Graph, sources: _Sources, node: Node) -> None:
-    """An operation that does something to numbers."""
+    """Enters an operation that computes new numbers."""
     name, arguments = _name(node), _arguments(node)
     links = [
         _Link(source, f"{where} {' '.join(moves)}")
@@ -244,7 +244,7 @@ _RANDOM = {"rand", "rand_like", "randint", "randn", "randn_like", "randperm", "b
 
 
 class _Sources:
-    """Where the numbers of nodes come from that only move them.
+    """Traces nodes that only move numbers (views, transposes) back to the node that computed them.
 
     Attributes:
         constants: nodes that depend on nothing but constants.
@@ -255,7 +255,7 @@ class _Sources:
         self._before: dict[Node, tuple[Node, str]] = {}
 
     def passes(self, node: Node) -> bool:
-        """Enters a node, if it only moves the numbers of one other."""
+        """Enters a node if it only moves the numbers of one other node; returns whether it does."""
         operands = [n for n in node.all_input_nodes if not _is_size(n)]
         name = _name(node)
         silent = name in _SILENT and not (name.endswith("dropout") and node.args[-1] is True)
@@ -268,7 +268,7 @@ class _Sources:
         return True
 
     def of(self, node: Node) -> tuple[Node, list[str]]:
-        """The node that made the numbers, and the moves since."""
+        """The node that computed the numbers, and the moves since then."""
         moves: list[str] = []
         while node in self._before:
             node, move = self._before[node]
@@ -276,7 +276,7 @@ class _Sources:
         return node, moves[::-1]
 
     def path(self, node: Node) -> Iterator[Node]:
-        """The nodes back to the one that made the numbers, which is left out."""
+        """The nodes back to the one that computed the numbers, which is left out."""
         while node in self._before:
             yield node
             node = self._before[node][0]
@@ -324,7 +324,7 @@ def _named(node: Node) -> dict[str, Any]:
 
 
 def _name(node: Node) -> str:
-    """The operation, without overload and in-place underscore."""
+    """Name of the operation, without overload and in-place underscore."""
     if node.op != "call_function":
         return node.op
     schema = getattr(node.target, "_schema", None)
@@ -335,7 +335,7 @@ def _name(node: Node) -> str:
 
 
 def _as_text(node: Node, name: str, key: str, value: object) -> str:
-    """An argument as text; empty for what says nothing."""
+    """An argument as text; empty if it carries no information."""
     if isinstance(value, (list, tuple)):
         parts = [_as_text(node, name, key, part) for part in value]
         return f"[{' '.join(parts)}]" if any(parts) else ""
@@ -353,7 +353,7 @@ def _as_text(node: Node, name: str, key: str, value: object) -> str:
 
 
 def _position(index: int, size: Any) -> str:
-    """A place on a dimension: counted from the nearer end, or as a simple fraction of its size."""
+    """An index on a dimension as text: from the nearer end, or as a simple fraction of the size."""
     if not isinstance(size, int):
         return str(index)
     index = index + size if index < 0 else min(index, size)
@@ -364,7 +364,7 @@ def _position(index: int, size: Any) -> str:
 
 
 def _amount(node: Node, name: str, value: float, shapes: Sequence[Sequence[Any]]) -> str:
-    """A number; roots of sizes, with which attention is scaled, by name."""
+    """A number as text; roots of sizes, with which attention is scaled, by name."""
     near = [size for shape in shapes for size in shape]
     if name in ("mul", "div"):
         before = [n for operand in node.all_input_nodes for n in operand.all_input_nodes]
@@ -384,7 +384,7 @@ def _short(value: float) -> str:
 
 
 def _number_type(dtype: torch.dtype) -> str:
-    """Of all precisions the same."""
+    """Kind of a number type, the same for all precisions."""
     if dtype.is_floating_point or dtype.is_complex:
         return "complex" if dtype.is_complex else "float"
     return "bool" if dtype == torch.bool else "int"

@@ -64,7 +64,7 @@ def with_exchanges(
 def _held(
     branches: Branches, index: int, owned: Mapping[str, StateEntry], uses: Uses
 ) -> list[EdgeSet]:
-    """The edge sets of a branch, further uses included; none if they are not all that it has."""
+    """The edge sets of a branch, further uses included; empty if they do not cover its entries."""
     result: list[EdgeSet] = []
     for name in branches.entries[index]:
         edges = uses.get(name, [])
@@ -94,7 +94,7 @@ def _lies_at(edges: EdgeSet, index: int, dim: int, shape: Sequence[int]) -> bool
 
 
 def _layout(edges: EdgeSet) -> tuple[object, ...]:
-    """What edge sets need to have in common, names aside."""
+    """What corresponding edge sets of two branches have in common: all but names."""
     steps = tuple((dim.size, dim.stride, dim.port, dim.step) for dim in edges.dims)
     return edges.tied_to is None, edges.kind, edges.operation, edges.depth, steps
 

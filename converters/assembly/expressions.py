@@ -57,13 +57,13 @@ _WITH_PLACES = frozenset({"max", "min", "median"})  # of whose results the first
 # They take no more than shape and type from their first operand.
 _FILLED = frozenset({"full_like", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like"})
 _DEEPEST = 60  # operations that one index of a dimension is followed back through
-_MOST = 256  # indices of a dimension that are told apart
+_MOST = 256  # indices of a dimension that are kept apart
 _UNSETTLED = ("empty", "new_empty")  # memory as it was found
 
 
 @dataclass(frozen=True)
 class Expression:
-    """What a value is.
+    """A value: an operation (the head) and the value numbers of its operands.
 
     Attributes:
         head: the operation and its arguments but for the operands.
@@ -117,7 +117,7 @@ _GAP = object()
 
 @dataclass
 class Expressions:
-    """All expressions that were met.
+    """Value numbering: the table of all expressions.
 
     Attributes:
         by_number: the expressions by number.
@@ -133,7 +133,7 @@ class Expressions:
     _depth: int = 0
 
     def enter(self, expression: Expression, shape: Shape | None = None) -> int:
-        """The number of an expression."""
+        """The value number of an expression; a new one if it is new."""
         number = self._numbers.get(expression)
         if number is None:
             number = self._numbers[expression] = len(self.by_number)
@@ -145,7 +145,7 @@ class Expressions:
         return number
 
     def of_node(self, node: Node, values: Callable[[Node], int]) -> int:
-        """The number of an operation's result.
+        """The value number of an operation's result.
 
         Args:
             node: the operation.
@@ -270,7 +270,7 @@ class Expressions:
         return Expression((how, len(shape), dim), (item,))
 
     def _stacked_dims(self, made: Expression, shape: Shape) -> frozenset[int]:
-        """Dimensions along which values were stacked, and only changed one by one since."""
+        """Dimensions along which values were stacked and have not been mixed since."""
         if not isinstance(made.head, _Call):
             return frozenset()
         if (own := self._stack_dim(made, shape)) is not None:
@@ -319,7 +319,7 @@ class Expressions:
     # --- one index of a dimension ---------------------------------------------------------------
 
     def item(self, number: int, dim: int, index: int) -> int:
-        """The number of what a value is at one index of one of its dimensions."""
+        """The value number of one index of a dimension of a value."""
         key = number, dim, index
         if key not in self._items:
             made, result = self.by_number[number], None
@@ -407,7 +407,7 @@ def _dims(node: Node, rank: int) -> frozenset[int]:
 
 
 def _name_of(node: Node) -> str | None:
-    """The name of an operation that gives the same results for the same operands, else None."""
+    """Name of a deterministic operation; None for all others."""
     target = node.target
     if target is operator.getitem:
         return "getitem"

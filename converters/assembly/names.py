@@ -91,7 +91,7 @@ class Names:
 
 
 def unique(proposal: str, taken: set[str]) -> str:
-    """The wanted name, numbered if it is taken; it is then taken itself."""
+    """A name that is not taken yet, with a suffix if need be; it is entered as taken."""
     names = itertools.chain([proposal], (f"{proposal}.{suffix}" for suffix in itertools.count(2)))
     name = next(name for name in names if name not in taken)
     taken.add(name)

@@ -43,7 +43,7 @@ Movers = dict[Unknown, list[tuple[int, "Fraction | int"]]]
 
 
 class _Unfit(Exception):
-    """The graph holds something that a program cannot say."""
+    """The graph holds something that a :class:`gmn.program.Program` cannot express."""
 
 
 def program_of(
@@ -139,7 +139,7 @@ def _say(item: Any) -> Any:
 
 
 def _read(actions: Actions, pairs: Sequence[tuple[EdgeSet, Block]]) -> Iterator[Observation]:
-    """What each block of weights reads; the first that reads a value stands for the others."""
+    """The values that blocks of weights read, each once."""
     trace = actions.trace
     claimed = _held(generators(actions.magnitudes)), _held(generators(actions.signs, 2))
     observed: set[tuple[str, str, tuple[Side, ...]]] = set()
@@ -196,7 +196,7 @@ def _moves(terms: Terms, movers: Movers, modulus: int | None) -> bool:
 def _left(
     exported: torch.export.ExportedProgram, trace: Tracing, names: Names
 ) -> Iterator[Observation]:
-    """What the network answers."""
+    """The outputs of the network."""
     output = next(node for node in exported.graph.nodes if node.op == "output")
     for operand in output.all_input_nodes:
         value = trace.values[operand]

@@ -99,7 +99,7 @@ def scalings(actions: Actions, held: Held, names: Names) -> Iterator[Scaling]:
 
 
 def _is_uneven(terms: Sequence[ScalingTerm]) -> bool:
-    """Whether edges follow one number in several powers, as where a layer is applied twice.
+    """Whether one scale acts in several powers, as where a layer is applied twice.
 
     What reads specs counts units of neurons; such a scale is no unit of any, so it is not claimed.
     """

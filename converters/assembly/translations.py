@@ -112,7 +112,7 @@ def _translation(actions: Actions, generator: Generator, index: Index, names: Na
 def _carried(
     actions: Actions, generator: Generator, index: Index, by_dim: list[int], first: Fraction
 ) -> tuple[TranslationTerm, ...] | None:
-    """The terms that a weight carries the numbers to; None if one of them cannot be said."""
+    """Terms whose numbers pass a weight; None if one of them passes several."""
     terms: list[tuple[int, TranslationTerm]] = []
     for following, coefficient in generator.terms.items():
         if not following.mixed:
@@ -141,7 +141,7 @@ def _ends(following: Following, index: Index) -> list[tuple[int, str, tuple[int,
 
 
 def _through(carrier: Carrier, index: Index, by_dim: list[int]) -> Through | None:
-    """A weight on the way of a translation's numbers, which stand in this order."""
+    """The weight that a translation's numbers pass, with its dims in their order."""
     held = index.holds(carrier.entry, carrier.key)
     if held is None:
         return None

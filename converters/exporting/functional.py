@@ -39,7 +39,7 @@ _SILENT = frozenset({"detach_"})  # mutates no element
 
 
 def functional(program: ExportedProgram) -> ExportedProgram:
-    """The same function without writes in place; the given program is changed on the way.
+    """The same function without in-place writes; the given program is changed.
 
     Results that are new values of buffers or inputs are no longer results.
     """
@@ -75,7 +75,7 @@ def _is_autocast(node: Node) -> bool:
 
 
 def _plain(node: Node) -> torch._ops.OpOverload | None:
-    """The operator that gives a new value where this one overwrites one that nothing else holds."""
+    """The out-of-place form of an in-place operator on a value that nothing else holds."""
     target = node.target
     assert isinstance(target, torch._ops.OpOverload)
     written = node.args[0] if node.args else None
@@ -122,7 +122,7 @@ def _of_one_type(node: Node) -> bool:
 
 
 def _rewrite(node: Node, plain: torch._ops.OpOverload) -> None:
-    """Who reads the written value afterwards reads the new one."""
+    """Replaces later reads of the overwritten value by reads of the new one."""
     written = node.args[0]
     assert isinstance(written, Node)
     node.target = plain

@@ -57,7 +57,7 @@ _OVERLOADS = dict.fromkeys(
 
 
 def is_idle_dropout(node: Node) -> bool:
-    """Whether it is a dropout that is off."""
+    """Whether the node is a dropout in evaluation mode."""
     target = node.target
     named = isinstance(target, torch._ops.OpOverload) and target._opname in _DROPOUTS
     return named and len(node.args) == 3 and not _is_on(node.args)

@@ -80,7 +80,7 @@ def _overlap(one: Tensor, other: Tensor) -> bool:
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
-    """First byte in its storage, and the first one behind it."""
+    """First byte of a tensor in its storage, and the first one after it."""
     size = tensor.element_size()
     steps = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     start = int(tensor.storage_offset())
@@ -95,7 +95,7 @@ def _offsets(tensor: Tensor) -> Tensor:
 
 
 def _reordered(tensor: Tensor, owner: Tensor) -> tuple[int, ...] | None:
-    """Which dimension of the owner each of its dimensions is, if it is all of the owner."""
+    """For each dim of a view the owner's dim, if the view covers all of the owner."""
     if tensor.dtype != owner.dtype or tensor.storage_offset() != owner.storage_offset():
         return None
     if tensor.dim() != owner.dim() or sorted(tensor.shape) != sorted(owner.shape):
@@ -108,6 +108,6 @@ def _reordered(tensor: Tensor, owner: Tensor) -> tuple[int, ...] | None:
 
 
 def _same_strides(one: Tensor, other: Tensor) -> bool:
-    """Of dimensions of size one, the stride says nothing."""
+    """Whether strides agree; dimensions of size one are ignored."""
     pairs = zip(one.shape, one.stride(), other.stride(), strict=True)
     return all(size == 1 or a == b for size, a, b in pairs)

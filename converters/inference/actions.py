@@ -174,7 +174,7 @@ class Actions:
         self._actions[node] = action
 
     def _check(self, node: Node, action: Action, axes: Value) -> None:
-        """The law: a unit ranges over the axes that its value has, and over no others."""
+        """Checks that every term runs over axes that the value has."""
         by_key = {cell.key: cell for cell in self.cells(axes)}
         for channel in (action.magnitude, action.sign, action.shift):
             for key, terms in channel.items():
@@ -232,7 +232,7 @@ class Actions:
             neurons = [p for p in places if _is_neuron(cell.atom(p))]
             unknowns = [Unknown(entry, cell.key, slots) for slots in _subsets(places)]
             if scaled:
-                # No scale can be told that varies along taps, which have no axis.
+                # Taps have no axis, so no scale may vary along them.
                 large = [u for u in unknowns if set(u.slots) <= set(neurons)]
                 magnitude[cell.key] = sign[cell.key] = {Term(u, u.slots): 1 for u in large}
                 for unknown in large:
@@ -260,7 +260,7 @@ class Actions:
     def _view_of(
         self, entry: str, owner: str, dims: tuple[int, ...], scaled: bool, shifted: bool
     ) -> Action:
-        """What an entry shares memory with moves, it does, too: its dimensions are reordered."""
+        """The action of an entry that is a view of another, with its dimensions reordered."""
         whole = self.leaf(owner, scaled=scaled, shifted=shifted)
         where = {dim: position for position, dim in enumerate(dims)}
 
@@ -281,23 +281,23 @@ class Actions:
     # --- demands --------------------------------------------------------------------------------
 
     def pin(self, value: object) -> None:
-        """Nothing may move: neither scales nor shifts."""
+        """Requires that an operand has neither scales nor shifts."""
         self.pin_action(self.of(value))
 
     def pin_action(self, action: Action) -> None:
-        """Nothing of an action is left."""
+        """Requires that an action is trivial."""
         self.zero(self.magnitudes, action.magnitude)
         self.zero(self.signs, action.sign)
         self.zero(self.shifts, action.shift)
 
     def pin_all(self, node: Node) -> None:
-        """Nothing that an operation reads may move."""
+        """Requires that no operand of an operation has scales or shifts."""
         for operand in node.all_input_nodes:
             for action in flat_actions(self.results(operand)):
                 self.pin_action(action)
 
     def zero(self, system: System, channel: Field) -> None:
-        """Every part of a channel vanishes."""
+        """Requires that a channel vanishes in every part."""
         for terms in channel.values():
             if terms:
                 system.require(terms)
@@ -395,7 +395,7 @@ def _lost(origin: Origin) -> int:
 
 
 def _ports_of_dims(rank: int, places: Sequence[tuple[Place, Port]], kind: str) -> tuple[Port, ...]:
-    """Which end a dimension indexes: that of its first place; of one index, the end that lacks."""
+    """The port of each dim: that of its first place; for dims of size one, the missing end."""
     by_dim: dict[int, Port] = {}
     for (dim, _), port in places:
         by_dim.setdefault(dim, port)

@@ -82,7 +82,7 @@ def _parts(actions: Actions, node: Node) -> Iterator[tuple[str, Key]]:
 
 
 def _pin_unreached(actions: Actions, reached: set[tuple[str, Key]]) -> None:
-    """What the example leaves unread of an entry, other inputs may read, as they do the rest.
+    """Pins parts of entries that the example does not read: other inputs may read them.
 
     So it is with positions that are cut to the length of the input: all of the entry stays put.
     """
@@ -112,7 +112,7 @@ def _action_of(actions: Actions, node: Node) -> Any:
 
 
 def _overlooked(actions: Actions, node: Node, before: int) -> str | None:
-    """The law that unknown means less: what a rule has not looked at may do anything.
+    """Pins operands that a rule has not looked at, and reports arguments it has not looked at.
 
     An operation with such an argument has no rule; of operands like that, nothing may move.
     """
@@ -138,7 +138,7 @@ def _overlooked(actions: Actions, node: Node, before: int) -> str | None:
 
 
 def _add_unused(actions: Actions, entries: Sequence[StateEntry]) -> None:
-    """Entries that no operation reads as edges become edges all the same.
+    """Adds uses for entries that no operation reads as edges, so that every entry is on the graph.
 
     Those that the network reads in another way join the neurons that they range over; parameters
     that it does not read at all join neurons of their own that may not move.

@@ -116,7 +116,7 @@ def _apply(result: Tracing, node: Node) -> str | None:
 
 
 def _axes_of(rule: Rule, result: Tracing, node: Node) -> Any:
-    """What the rule says; nothing where it does not cover this form of the operation."""
+    """The axes that the rule gives; None where it does not cover this form of the operation."""
     try:
         with result.asking(node):
             return rule.axes(result, node)
@@ -127,7 +127,7 @@ def _axes_of(rule: Rule, result: Tracing, node: Node) -> Any:
 
 
 def _note_mixing(result: Tracing, node: Node, summed: Sequence[Axis]) -> None:
-    """What an operand has and the result has not, or what is summed over, is put together."""
+    """Records axes that the operation mixes: those summed over, and those the result lacks."""
     left = {atom for axis in flat_axes(result.values[node]) for atom in atoms(axis)}
     left -= {atom for axis in summed for atom in atoms(axis)}
     for operand in node.all_input_nodes:

@@ -33,7 +33,7 @@ class Cell:
         return [(dim, k) for dim, factors in enumerate(self.atoms) for k in range(len(factors))]
 
     def atom(self, place: Place) -> Atom | Sum:
-        """What runs at a place."""
+        """The atom at a place."""
         return self.atoms[place[0]][place[1]]
 
 
@@ -78,5 +78,5 @@ def _large(factors: Iterable[Atom | Sum]) -> tuple[Atom | Sum, ...]:
 
 
 def is_small(axis: Axis) -> bool:
-    """Whether nothing varies along the dimension: it has one index, and not only in the example."""
+    """Whether the dimension has one index for every input, not only in the example."""
     return size_of(axis) <= 1 and not any(atom.example for atom in atoms(axis))

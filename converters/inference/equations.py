@@ -208,7 +208,7 @@ def _reordered(carrier: Carrier, slots: tuple[int, ...], first: bool) -> Carrier
 
 
 class System:
-    """Equations, solved as they come.
+    """A system of linear equations that is solved as equations are added.
 
     Args:
         modulus: 2 for signs, None for numbers.
@@ -251,7 +251,7 @@ class System:
         return {t: c for t, c in result.items() if c}
 
     def _expression(self, unknown: Unknown) -> Expression | None:
-        """What a solved unknown is, by unknowns that are still free; each look makes it shorter."""
+        """A solved unknown in terms of free ones, with path compression."""
         solved = self._solved.get(unknown)
         if solved is None or not any(other in self._solved for other, *_ in solved):
             return solved
@@ -276,7 +276,7 @@ class System:
         return Following(inner.unknown, slots, inner.mixed)
 
     def require(self, terms: Terms) -> None:
-        """Adds the equation that the terms sum to nothing at every index.
+        """Adds the equation that the terms sum to zero at every index.
 
         What values of the program make of a sum of terms vanishes if the sum does. Only weights
         are known as maps: an unknown may be what a weight makes of others.
@@ -290,7 +290,7 @@ class System:
             self._solve(groups[0])
 
     def _is_opaque(self, term: Term) -> bool:
-        """Whether all that is known of a term is what it may vary over."""
+        """Whether a term is an opaque map: only the dims it varies over are known."""
         if not term.mixed:
             return False
         carriers = self.maps.carriers(term.mixed)
@@ -315,7 +315,7 @@ class System:
         return list(groups.values())
 
     def _solve(self, group: Mapping[Term, Fraction | int]) -> None:
-        """Expresses the latest unknown that occurs once; without one, all are nothing."""
+        """Solves for the latest unknown that occurs once; if none does, all unknowns are zero."""
         counts: dict[Unknown, int] = {}
         for term in group:
             counts[term.unknown] = counts.get(term.unknown, 0) + 1

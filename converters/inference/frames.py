@@ -92,7 +92,7 @@ class Frame:
     def take(self, operand: int) -> Action:
         """An operand's action, its places named by labels.
 
-        Scales and shifts along dimensions that cannot be told are forbidden.
+        Scales and shifts along ambiguous dimensions are forbidden.
         """
         member = self.members[operand]
         systems = self.actions
@@ -289,7 +289,7 @@ def _chosen(cell: Cell, labels: Labels) -> dict[Label, int]:
 def _runs(
     parts: Sequence[Cell], labels: Labels, dim: int, shared: set[Label]
 ) -> dict[tuple[int, ...], set[Any]]:
-    """What runs along a dimension, by the terms of the labels that another value has, too."""
+    """The atoms along a dimension, by the terms chosen on labels that another value shares."""
     result: dict[tuple[int, ...], set[Any]] = {}
     for cell in parts:
         chosen = _chosen(cell, labels)

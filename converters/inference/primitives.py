@@ -59,7 +59,7 @@ def multiplied(action: Action, factor: Number) -> Action:
 
 
 def exact(value: Number) -> Fraction | int:
-    """A number as a fraction: floats are what they are in decimal."""
+    """A number as a fraction; floats by their shortest decimal form."""
     if isinstance(value, int):
         return value
     return Fraction(repr(value)) if math.isfinite(value) else 0
@@ -158,7 +158,7 @@ def _mixed_shifts(frame: Frame, *factors: tuple[int, Field]) -> Field:
 
 
 def times_values(frame: Frame, other: int, shift: Field) -> Field:
-    """Shifts times the values of another operand, which are others in each of its parts."""
+    """Shifts times the values of another operand, as a separate map for each of its parts."""
     member, maps = frame.members[other], frame.actions.maps
     own = {label for label in member.labels if label is not None}
     result = {}
@@ -231,7 +231,7 @@ def _summed_shifts(frame: Frame, channel: Field, gone: set[Label], counts: bool)
 
 
 def _alike_parts(channel: Field, gone: set[Label]) -> dict[Key, Terms]:
-    """What all parts along dimensions have that are averaged over: the average has it, too."""
+    """The shift that all averaged parts share, which the average has as well."""
     groups: dict[Key, list[Terms]] = {}
     for key, terms in channel.items():
         groups.setdefault(_less(key, gone), []).append(terms)
@@ -347,7 +347,7 @@ def homogeneous(
 
 
 def pinned(frame: Frame) -> Action:
-    """Nothing passes; the entries that operands are computed from are remembered."""
+    """An action without scales or shifts that keeps the entries its operands come from."""
     origins = []
     for operand, member in enumerate(frame.members):
         frame.actions.pin(member.value)
@@ -625,7 +625,7 @@ def matched(
 
 
 def by_choices(parts: Iterable[Cell]) -> Callable[[Key], Sequence[Cell]]:
-    """What finds the parts that have the choices of a key, and maybe others besides."""
+    """A function that returns the parts whose choices include those of a key."""
     tables: dict[frozenset[int], dict[Key, list[Cell]]] = {}
 
     def having(key: Key) -> Sequence[Cell]:
@@ -644,24 +644,24 @@ def by_choices(parts: Iterable[Cell]) -> Callable[[Key], Sequence[Cell]]:
 
 
 def all_atoms(actions: Actions, values: Iterable[Any]) -> frozenset[Atom]:
-    """What some values range over."""
+    """The atoms of some values."""
     return atoms_of(*(axis for value in values for axis in flat_axes(value)))
 
 
 def linear_moved(actions: Actions, node: Node) -> None:
-    """Entries are moved as they are: linear along everything."""
+    """Marks an operation that only moves entries as linear along all atoms."""
     values = [actions.trace.values[operand] for operand in node.all_input_nodes]
     actions.linear[node] = all_atoms(actions, [*values, actions.trace.values[node]])
 
 
 def linear_summed(actions: Actions, node: Node, operands: Sequence[object]) -> None:
-    """Values are added: linear along what all of them range over."""
+    """Marks a sum as linear along atoms that all operands have."""
     sets = [atoms_of(*actions.axes(value)) for value in operands]
     actions.linear[node] = frozenset.intersection(*sets) if sets else frozenset()
 
 
 def linear_product(actions: Actions, node: Node, first: object, second: object) -> None:
-    """Entries are multiplied: linear along what one operand alone ranges over."""
+    """Marks a product as linear along atoms that only one operand has."""
     one, other = (atoms_of(*actions.axes(value)) for value in (first, second))
     actions.linear[node] = one ^ other
 

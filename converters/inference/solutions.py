@@ -221,7 +221,7 @@ def _made_near(one: Generator, others: Sequence[Generator], maps: Maps) -> Gener
 
 
 def _nearer(one: Generator, other: Generator, maps: Maps) -> Generator | None:
-    """One generator less what a map makes of another, if its numbers pass fewer weights then."""
+    """One generator minus a mapped other one, if its numbers then pass fewer weights."""
     for following, coefficient in one.terms.items():
         for before in _parts(following.mixed, maps):
             for theirs, own in other.terms.items():
@@ -276,7 +276,7 @@ def _mapped(each: Following, before: int, order: tuple[int, ...], maps: Maps) ->
 
 
 def _weights(terms: Followers, maps: Maps) -> int:
-    """How many weights numbers pass after the first one."""
+    """How many weights a generator's numbers pass after the first one."""
     passed = (len(maps.carriers(following.mixed) or ()) for following in terms)
     return sum(max(0, count - 1) for count in passed)
 

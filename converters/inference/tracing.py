@@ -53,7 +53,7 @@ class TraceError(ValueError):
 
 @dataclass(frozen=True)
 class Rule:
-    """What one operation does.
+    """What one operation does to axes, and how its result transforms.
 
     Attributes:
         axes: returns the axes of the result, after stating what the operands have in common; None
@@ -186,7 +186,7 @@ def _fresh(meta: Any, reason: str) -> Any:
 
 
 def atoms_of(*axes: Axis) -> frozenset[Atom]:
-    """What units can vary over along these axes: their atoms of more than one index."""
+    """Atoms of more than one index, over which units along these axes can vary."""
     return frozenset(atom for axis in axes for atom in atoms(axis) if atom.size > 1)
 
 

@@ -111,7 +111,7 @@ def measure(
 
 
 def _order(count: Completeness) -> tuple[int, int]:
-    """Weights at which units sleep come last: there, more numbers can move or go unread."""
+    """Sort key of draws: weights with inactive units come last, since more can move there."""
     return count.missed + count.unread, count.missed
 
 
@@ -414,7 +414,7 @@ def _algebra(gauge: Gauge) -> Iterator[Tensor]:
 
 
 def _null_space(matrix: Tensor) -> tuple[Tensor, float]:
-    """Orthonormal rows that the matrix takes to zero, and the gap between singular values there."""
+    """An orthonormal basis of the null space, and the gap of singular values that separates it."""
     triangle = torch.linalg.qr(matrix, mode="r").R
     _, values, directions = torch.linalg.svd(triangle)
     sizes = [max(value, NOISE) for value in (values / values[0]).tolist()]
@@ -440,7 +440,7 @@ def _rank(rows: Tensor, least: float) -> int:
 def _support(
     null: Tensor, claimed: Tensor, missed: int, function: _Function, read: Tensor
 ) -> tuple[str, ...]:
-    """Entries that what was missed has to move: without any of them, less of it is left.
+    """A minimal set of entries that the missed directions move.
 
     Entries are given up one after the other, large ones first, as long as all that was missed can
     do without.

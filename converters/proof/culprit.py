@@ -92,7 +92,7 @@ def _random_state(model: nn.Module, actions: Actions, generator: torch.Generator
 
 
 def _moved_state(model: nn.Module, moved: Moved, actions: Actions, state: State) -> State:
-    """What the entries become, those with several names alike."""
+    """The transformed entries, equal under all their names."""
     own = model.state_dict(keep_vars=True)
     first = {id(value): name for name, value in reversed(own.items())}
     known = actions.trace.parameters

@@ -20,7 +20,7 @@ SCALES, SIGNS, SHIFTS, PERMUTATIONS = KINDS = ("magnitudes", "signs", "shifts", 
 
 @dataclass(frozen=True)
 class Freedom:
-    """Something that may move by itself.
+    """One independent freedom of the group: a free unknown or a permutable atom.
 
     Attributes:
         kind: one of ``KINDS``.
@@ -34,7 +34,7 @@ class Freedom:
 
 
 class Group:
-    """All that may move in a finished trace.
+    """The group that a finished trace allows.
 
     Args:
         actions: how values transform.
@@ -71,7 +71,7 @@ class Group:
         ]
 
     def compatible(self, parts: Sequence[Freedom]) -> list[Freedom]:
-        """As many of these as may move at once: shifts of one factor of every product."""
+        """Freedoms that may move together: of every product, shifts of one factor only."""
         kept: list[Freedom] = []
         for part in parts:
             if not any(self._meet(part, other) for other in kept):

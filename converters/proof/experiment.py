@@ -89,7 +89,7 @@ def _reason_not_to(model: nn.Module, given: Given, spec: GraphSpec) -> str | Non
 def _without_false(
     spec: GraphSpec, situation: Situation, module: str, blame: Callable[[], str | None]
 ) -> GraphSpec:
-    """Gives up claims until whole elements of the group leave the outputs as they are."""
+    """Drops symmetries until random elements of the whole group preserve the outputs."""
     source = torch.Generator().manual_seed(1)
     allowed = situation.tolerance
     asked, wrong = False, None
@@ -110,7 +110,7 @@ def _without_false(
 
 
 def _asked(blame: Callable[[], str | None]) -> str | None:
-    """The name of an operation, if it can be found; a search that fails is no reason to."""
+    """The name of the culprit operation; None if the search fails."""
     try:
         return blame()
     except Exception:  # the module's own operations, run one by one

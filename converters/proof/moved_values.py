@@ -83,7 +83,7 @@ def parents(atom: Atom) -> list[Atom]:
 
 
 class Moved:
-    """What values become.
+    """Predicts values of a run on transformed weights.
 
     Args:
         actions: how they transform; equations are solved.
@@ -264,7 +264,7 @@ def _spread(values: Tensor, term: Term, part: Part) -> Tensor:
 
 
 def _beside(difference: Tensor, places: Sequence[Place], at: Sequence[Place]) -> Tensor:
-    """What of a difference is no function of some places alone."""
+    """The part of a difference that is not a function of some places alone."""
     others = [n for n, place in enumerate(places) if place not in at]
     return difference - difference.mean(dim=others, keepdim=True) if others else difference * 0
 
@@ -325,7 +325,7 @@ def is_number(value: Tensor) -> bool:
 
 
 def rounding(result: Tensor) -> float:
-    """What results are off by for their type."""
+    """The rounding error to expect of a result of this type."""
     return 1e6 * torch.finfo(result.dtype).eps if is_number(result) else 0.0
 
 

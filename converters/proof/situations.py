@@ -29,7 +29,7 @@ class CannotTry(ValueError):
 
 
 class Situation:
-    """A module with certain weights on certain inputs, and what it answers there.
+    """A module with given weights and inputs, and its outputs.
 
     Args:
         runner: the module.
@@ -55,7 +55,7 @@ class Situation:
         self._fresh = self._runner.remembers(self._state, self._given)
 
     def error(self, element: Element) -> float:
-        """How much an element of the group changes the outputs, or what it makes disagree.
+        """How much an element changes the outputs, or makes entries of shared storage disagree.
 
         An element that contradicts itself, such as an axis within one that a block lacks, changes
         all there is.
@@ -204,7 +204,7 @@ def _nudge(value: Tensor, amount: float, generator: torch.Generator) -> Tensor:
 
 
 def inputs(given: Given, spec: GraphSpec, generator: torch.Generator) -> Iterator[Given]:
-    """Fresh inputs, the most telling first; the example itself is the last.
+    """Random inputs, the most informative first; the example itself comes last.
 
     Sizes of one are tried as others, then the batch size alone; what a module does not take, it
     refuses by an error.
@@ -218,7 +218,7 @@ Shape = Callable[[Tensor], tuple[int, ...]]
 
 
 def redrawn(given: Given, generator: torch.Generator, magnitude: float, shapes: Shape) -> Given:
-    """Inputs of the same types with other values.
+    """Inputs of the same types and shapes with random values.
 
     Args:
         given: the example.

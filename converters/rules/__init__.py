@@ -55,7 +55,7 @@ _OF_NUMBERS = Rule(
 
 
 def _is_of_numbers(node: Node) -> bool:
-    """Whether it is a function of Python that computes a number, such as a size, from numbers."""
+    """Whether a node computes a Python number, such as a size, from numbers."""
     if isinstance(node.target, torch._ops.OpOverload):
         return False
     numeric = (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)

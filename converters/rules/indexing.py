@@ -230,7 +230,7 @@ def _diagonal_axes(trace: Tracing, node: Node) -> Value:
 
 
 def _all_ordered_axes(trace: Tracing, node: Node) -> Any:
-    """What is picked depends on everything: all of it keeps its order."""
+    """The selection depends on all entries, so all axes are ordered."""
     for operand in node.all_input_nodes:
         _fix_all(*trace.axes(operand))
     meta = node.meta["val"]

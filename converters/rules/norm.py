@@ -188,7 +188,7 @@ def _follow_statistics(
 
 
 def _is_only_a_variance(actions: Actions, value: Node, epsilon: float) -> bool:
-    """Whether all that read an entry add the same number to it before it counts."""
+    """Whether every reader of an entry adds the same epsilon to it first."""
     trace = actions.trace
     name = trace.parameter_name(value)
     readers = [n for n in value.graph.nodes if trace.parameter_name(n) == name and n.users]

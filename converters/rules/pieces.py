@@ -61,7 +61,7 @@ def _cat(actions: Actions, node: Node) -> Action:
 
 
 def _together(parts: Sequence[Action]) -> Action:
-    """An action from those of its parts."""
+    """One action from the actions of disjoint parts."""
     return Action(
         {key: terms for part in parts for key, terms in part.magnitude.items()},
         {key: terms for part in parts for key, terms in part.sign.items()},
@@ -140,14 +140,14 @@ def _parts(axis: Axis, sizes: list[int], reason: str) -> list[Axis]:
 
 
 def _are_too_many(axis: Axis, sizes: list[int]) -> bool:
-    """Whether the dimension would have more parts than are told apart: work is by pairs of them."""
+    """Whether there would be more parts than are kept apart, as cost grows with their pairs."""
     ends = set(itertools.accumulate(size_of(term) for term in terms(axis)))
     new = set(itertools.accumulate(sizes)) - ends
     return bool(new) and len(ends | new) > MOST
 
 
 def _is_dealt_out(axis: Axis) -> bool:
-    """Whether the dimension numbers indices of an input together with others, as after flatten."""
+    """Whether the dimension merges an input's indices with others, as after flatten."""
     factors = [factor for factor in axis if factor.size > 1]
     return len(factors) > 1 and any("input" in atom.roles for atom in atoms(axis))
 

@@ -271,7 +271,7 @@ ZEROS = ("zeros", "new_zeros", "zeros_like")
 
 
 def is_zero(value: object) -> bool:
-    """Whether a value is nothing but zeros by the operation that made it."""
+    """Whether a value is zero by construction."""
     while isinstance(value, Node) and value.op == "call_function":
         if name_of(value) in ZEROS:
             return True
@@ -374,7 +374,7 @@ def larger(actions: Actions, node: Node) -> Action:
 
 
 def compared(actions: Actions, node: Node) -> Action:
-    """Which of two values is larger: units they share and equal shifts make no difference."""
+    """Comparisons: shared scales and equal shifts do not change which value is larger."""
     first, second = first_arguments(node, 2)
     operands = [v for v in (first, second) if isinstance(v, Node)]
     frame = broadcast(actions, node, operands)

@@ -216,7 +216,7 @@ def _projected(actions: Actions, node: Node) -> frozenset[Atom]:
 
 
 def _sequence(actions: Actions, operand: object, features: Value) -> Action:
-    """What an input has in common at all steps, along its features alone."""
+    """The action that an input has at all steps, along its features alone."""
     pairs = [
         (cell, new)
         for cell in actions.cells(features)

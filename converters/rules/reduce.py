@@ -100,7 +100,7 @@ def _first(values: Any) -> Value:
 
 
 def _pool(actions: Actions, node: Node) -> Any:
-    """Averages keep any scale, maxima positive ones; borders mind shifts.
+    """Averages keep any scale, maxima positive ones; padded borders break shifts.
 
     What is added to all positions alike is added to an average of positions alone.
     """

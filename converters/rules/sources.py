@@ -72,7 +72,7 @@ def _glu_axes(trace: Tracing, node: Node) -> Value:
 
 
 def _made(actions: Actions, node: Node) -> Action:
-    """Numbers of their own; of a tensor that is given only the form is taken."""
+    """New values that depend only on the shape of their operand."""
     linear_moved(actions, node)
     actions.only_shape(*node.all_input_nodes)
     return NOTHING
@@ -136,7 +136,7 @@ def _bag(actions: Actions, node: Node) -> list[Action]:
 def _picked(
     actions: Actions, how: Hashable, terms: Terms, where: Collection[Any], *, whole: bool
 ) -> Terms:
-    """Shifts of rows that are picked: those that differ by row differ by where they land.
+    """Shifts of selected rows: those that differ by row differ by output position.
 
     Of a table that is put together of several, each part has shifts of its own.
     """

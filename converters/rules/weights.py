@@ -79,7 +79,7 @@ def _conv_axes(trace: Tracing, node: Node) -> Value:
 
 
 def _convolved(node: Node, before: Sequence[Axis], kernel: Sequence[Axis]) -> list[Axis]:
-    """Places of the result. Where the kernel has width one, they stay what they are."""
+    """Positions of the result; along a kernel of width one they are those of the input."""
     padding = arguments(node)["padding"]
     amounts = [0] * len(kernel) if isinstance(padding, str) else list(padding)
     amounts = amounts * len(kernel) if len(amounts) == 1 else amounts

@@ -59,7 +59,7 @@ class Sine(nn.Module):
 
 
 class _InOrder(nn.Module):
-    """Runs layers one after the other, whatever their names."""
+    """Runs layers in the given order."""
 
     def __init__(self, layers: Mapping[str, nn.Module], steps: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ def _check_layer(path: str, entries: Mapping[str, Tensor]) -> None:
 
 
 def _order(layers: Layers) -> list[str]:
-    """That of the file or that of the names, if the shapes fit just one.
+    """The order of the layers, by file or by name, whichever the shapes fit.
 
     A file that has conv3 before conv2 keeps no order: then only that of the names counts.
     """

@@ -13,7 +13,7 @@ from gmn.spec import GraphSpec, StateEntry
 def fit_state(
     spec: GraphSpec, state: Mapping[str, Tensor], prefixes: Iterable[str] = ()
 ) -> dict[str, Tensor]:
-    """A checkpoint's tensors under the names of a spec, where it is clear which is which.
+    """Renames a checkpoint's tensors to a spec's names, where the match is unambiguous.
 
     A tied entry that the file leaves out is taken from the one it is tied to; integer tensors that
     the network does not have are left out; counters of batches, which old files lack, are zero.

@@ -22,7 +22,7 @@ class Candidate:
     """A mapping that could be the state dict.
 
     Attributes:
-        path: the names on the way to it; none for the whole file.
+        path: the names that lead to it; none for the whole file.
         leaves: its tensors.
         others: names and kinds of its entries that are no tensors.
     """
@@ -33,7 +33,7 @@ class Candidate:
 
     @property
     def key(self) -> str:
-        """Where it lies, dotted; empty for the whole file."""
+        """Dotted path in the file; empty for the whole file."""
         return ".".join(self.path)
 
     @property
@@ -143,7 +143,7 @@ class Reader:
         self._children: dict[int, dict[str, Any]] = {}
 
     def children(self, node: object) -> dict[str, Any]:
-        """The entries of a dict, list, or stand-in of an object."""
+        """The children of a dict, list, or recorded object by name."""
         if id(node) not in self._children:  # a file may refer to one node a million times
             self._children[id(node)] = self._list_children(node)
         return self._children[id(node)]
@@ -252,7 +252,7 @@ class Reader:
         return node, path
 
     def left_out(self, content: object, path: tuple[str, ...]) -> Iterator[str]:
-        """Names and kinds of what lies beside the way to a node."""
+        """Names and kinds of the siblings along the path to a node."""
         for depth, name in enumerate(path):
             children = self.children(content)
             for other, child in children.items():
@@ -261,7 +261,7 @@ class Reader:
             content = children[name]
 
     def kind(self, node: object) -> str:
-        """What a node is, in a word or two."""
+        """The kind of a node, for messages."""
         if read_leaf(node, self.store) is not None:
             return "tensor"
         if isinstance(node, Call):

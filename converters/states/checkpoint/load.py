@@ -55,9 +55,9 @@ class Checkpoint:
 def load_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -> dict[str, Tensor]:
     """Reads the state dict of a checkpoint; code in the file never runs.
 
-    The format is told by the first bytes, not by the name: PyTorch's zip format, its older stream
-    and tar formats, TorchScript archives, plain pickles of tensors or arrays, safetensors, a JSON
-    index of several such files, numpy's ``.npz``, HDF5 (needs the extra ``checkpoints``); or a
+    The format is recognised by the first bytes, not by the name: PyTorch's zip format, its older
+    stream and tar formats, TorchScript archives, plain pickles of tensors or arrays, safetensors, a
+    JSON index of several such files, numpy's ``.npz``, HDF5 (needs the extra ``checkpoints``); or a
     folder that holds one of these. Tensors come onto the CPU wherever they were saved.
 
     What is stored as it is stays mapped from the file: safetensors, PyTorch's zip format and

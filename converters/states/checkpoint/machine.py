@@ -40,7 +40,7 @@ _HARMFUL_FUNCTIONS = {
 
 @dataclass(frozen=True)
 class Global:
-    """A name of a class or function; nothing is imported.
+    """A class or function by name; nothing is imported.
 
     Attributes:
         path: module and name, joined by a dot.
@@ -51,7 +51,7 @@ class Global:
 
 @dataclass(eq=False)
 class Call:
-    """What a pickle would have called, and what it would have done to the result.
+    """A recorded call, and what the pickle would have done to its result.
 
     Attributes:
         function: a :class:`Global`, or whatever stood in its place.

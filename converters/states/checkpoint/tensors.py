@@ -32,7 +32,7 @@ _DEEPEST = 8
 
 @dataclass(frozen=True)
 class Leaf:
-    """A tensor that is not made yet.
+    """A tensor that is not loaded yet: its shape, type and how to load it.
 
     Attributes:
         shape: of the tensor.
@@ -101,7 +101,7 @@ class Store(ABC):
 
 
 def storage_ref(kind: object, key: object, size: object, view: object = None) -> StorageRef:
-    """What a pickle says about a storage.
+    """The storage that a pickle refers to.
 
     Args:
         kind: the storage class, by name.
@@ -127,7 +127,7 @@ def storage_ref(kind: object, key: object, size: object, view: object = None) ->
 
 
 def count(value: object, what: str) -> int:
-    """A number of things, checked.
+    """A count from a file, checked to be a non-negative integer.
 
     Raises:
         CheckpointError: if it is none.

@@ -81,7 +81,7 @@ _EMPTY = torch.empty(0, dtype=torch.uint8)
 
 
 def read_zip(file: MappedFile) -> tuple[str, Any, Store | None]:
-    """Reads an archive, whichever of the kinds it is.
+    """Reads a zip archive of any of the known kinds.
 
     Args:
         file: the archive.
