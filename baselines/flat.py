@@ -63,16 +63,16 @@ class FlatMLP(Metanetwork):
     def _edited(self, graph: ParameterGraph, answer: Tensor) -> ParameterGraph:
         assert self.edits is not None
         parts = editable(graph.spec)
-        numbers = answer.unflatten(1, (-1, len(self.edits.size)))
+        changed = answer.unflatten(1, (-1, len(self.edits.size)))
         changes = {
-            edges.name: numbers.unflatten(1, (-1, edges.num_taps)) / _scale(edges)
-            for edges, numbers in zip(parts, numbers.split([e.size for e in parts], 1), strict=True)
+            edges.name: changed.unflatten(1, (-1, edges.num_taps)) / _scale(edges)
+            for edges, changed in zip(parts, changed.split([e.size for e in parts], 1), strict=True)
         }
         return self.edits(graph, changes)
 
 
 def _scale(edges: EdgeSet) -> float:
-    """What makes weights comparable across widths."""
+    """Factor that makes weights comparable across widths."""
     return fan_in(edges) ** 0.5 if edges.kind == "weight" else 1.0
 
 

@@ -17,9 +17,9 @@ from gmn.spec import GraphSpec
 from .scaled import (
     SIGNS,
     Block,
-    Editor,
     Form,
     ScaledChain,
+    ScaledEdits,
     ScaledLinear,
     activate,
     by_power,
@@ -89,10 +89,10 @@ class MonomialNFN(Metanetwork):
         )
         self.pooled = sum(form.channels for form in stages[-1])
         self.head = readout_of(head, lambda outputs: mlp_head(self.pooled, 200, outputs))
-        self.editor: Editor | None = None
+        self.editor: ScaledEdits | None = None
         if self.copies:
             changes = self.chain.forms(self.copies, self.chain.taps)
-            self.editor = Editor(self._layer(stages[-1], changes, published))
+            self.editor = ScaledEdits(self._layer(stages[-1], changes, published))
 
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.

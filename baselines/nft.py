@@ -68,11 +68,11 @@ class WeightAttention(nn.Module):
             if leaving < len(weights):
                 parts.append(weights[leaving])
             counts = [part.shape[1] for part in parts]
-            found = list(self._attend(torch.cat(parts, dim=1)).split(counts, dim=1))
+            results = list(self._attend(torch.cat(parts, dim=1)).split(counts, dim=1))
             if leaving < len(weights):
-                new_weights[leaving] = new_weights[leaving] + found.pop()
+                new_weights[leaving] = new_weights[leaving] + results.pop()
             if entering >= 0:
-                columns, own = found
+                columns, own = results
                 new_weights[entering] = new_weights[entering] + columns.transpose(1, 2)
                 new_biases[entering] = new_biases[entering] + own.squeeze(1)
         return new_weights, new_biases
@@ -80,9 +80,9 @@ class WeightAttention(nn.Module):
     def _attend(self, tokens: Tensor) -> Tensor:
         """Between T tokens, functions on n neurons: (B, T, n, 3c) to (B, T, n, c)."""
         split = tokens.unflatten(-1, (3, self.heads, -1)).permute(3, 0, 4, 1, 2, 5)
-        found = scaled_dot_product_attention(*split.flatten(4).unbind(0))
+        attended = scaled_dot_product_attention(*split.flatten(4).unbind(0))
         neurons = tokens.shape[2]
-        return found.unflatten(3, (neurons, -1)).permute(0, 2, 3, 1, 4).flatten(3)
+        return attended.unflatten(3, (neurons, -1)).permute(0, 2, 3, 1, 4).flatten(3)
 
 
 class _Norm(nn.Module):
@@ -112,7 +112,7 @@ class _Pointwise(nn.Module):
         return [own(value) for own, value in zip(self.maps, values, strict=True)]
 
 
-class _Block(nn.Module):
+class _AttentionBlock(nn.Module):
     """Pre-norm attention and pre-norm MLP, each added to what it reads."""
 
     def __init__(self, layers: int, channels: int, heads: int) -> None:
@@ -177,16 +177,18 @@ class NFT(Metanetwork):
         self.shapes = adapter.shapes(spec)
         self.fourier = fourier
         width, layers = 1 if fourier is None else fourier.channels, len(self.shapes)
-        places = [taps for _, _, taps in self.shapes] + [1] * layers
-        self.stem = nn.ModuleList(nn.Linear(width * taps, channels) for taps in places)
+        all_taps = [taps for _, _, taps in self.shapes] + [1] * layers
+        self.stem = nn.ModuleList(nn.Linear(width * taps, channels) for taps in all_taps)
         self.positions = Learned().build([(out, into, 1) for out, into, _ in self.shapes], channels)
-        self.blocks = nn.ModuleList(_Block(layers, channels, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(_AttentionBlock(layers, channels, heads) for _ in range(depth))
         self.last = _Norm(channels)
         self.register_buffer("scales", adapter.scales(spec), persistent=False)
         self.pooled, self.edits = 2 * layers * channels, None
         if self.copies:
             self.pooled, self.edits = 0, ChainEdits(self.copies)
-            self.unstem = nn.ModuleList(nn.Linear(channels, taps * self.copies) for taps in places)
+            self.unstem = nn.ModuleList(
+                nn.Linear(channels, taps * self.copies) for taps in all_taps
+            )
         self.head = readout_of(head, lambda outputs: published_head(self.pooled, outputs))
 
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:

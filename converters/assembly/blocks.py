@@ -17,7 +17,7 @@ NodeKey = tuple[Atom, ...]
 
 
 @dataclass(frozen=True)
-class Piece:
+class BlockDim:
     """One dimension of a block before axes have names."""
 
     atom: Atom | None
@@ -45,7 +45,7 @@ class Block:
     use: Use
     key: Key
     index: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[BlockDim, ...]
     places: Mapping[Place, int]
     offset: int
     target: NodeKey
@@ -57,7 +57,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Leaf:
+class AxisTerm:
     """One term of one dimension of a parameter tensor.
 
     Attributes:
@@ -89,7 +89,7 @@ def blocks_of(actions: Actions, entry: StateEntry, uses: Sequence[Use]) -> list[
 def _real(block: Block) -> Block:
     """A block of complex numbers as pairs of real ones: the last dimension is a tap."""
     pieces = [replace(piece, stride=2 * piece.stride) for piece in block.pieces]
-    pair = Piece(None, 2, 1, "tap", 1.0)
+    pair = BlockDim(None, 2, 1, "tap", 1.0)
     return replace(block, pieces=(*pieces, pair), offset=2 * block.offset)
 
 
@@ -109,7 +109,9 @@ def _cut(use: Use, axes: Sequence[Axis]) -> list[Block]:
                 place = (dim, next(counter)) if atom.size > 1 else None
                 port = use.ports[dim] if place is None else inner.get(place, use.ports[dim])
                 made.append((place, atom, stride * strides[dim], port, steps[dim]))
-            row.append(Leaf(offset * strides[dim], index if len(terms) > 1 else None, tuple(made)))
+            row.append(
+                AxisTerm(offset * strides[dim], index if len(terms) > 1 else None, tuple(made))
+            )
         leaves.append(row)
     blocks = []
     for index, combination in enumerate(itertools.product(*leaves)):
@@ -148,7 +150,7 @@ def _terms(factor: Atom | Sum) -> list[tuple[int, list[tuple[Atom, int]]]]:
     return result
 
 
-def _block(use: Use, key: Key, index: int, leaves: Sequence[Leaf]) -> Block:
+def _block(use: Use, key: Key, index: int, leaves: Sequence[AxisTerm]) -> Block:
     ends: dict[str, list[Atom]] = {"target": [], "source": []}
     factors = [factor for leaf in leaves for factor in leaf.factors]
     for _, atom, _, port, _ in factors:
@@ -157,7 +159,7 @@ def _block(use: Use, key: Key, index: int, leaves: Sequence[Leaf]) -> Block:
                 ends[end].append(atom)
     target = _neurons(ends["target"])
     source = target if ends["source"] == ends["target"] else _neurons(ends["source"])
-    kept: list[Piece] = []
+    kept: list[BlockDim] = []
     places: dict[Place, int] = {}
     for place, atom, stride, port, step in factors:
         piece = _piece(atom, stride, port, step, {"target": target, "source": source})
@@ -168,7 +170,7 @@ def _block(use: Use, key: Key, index: int, leaves: Sequence[Leaf]) -> Block:
     present = {piece.atom for piece in kept}
     for atom in (*target, *source):
         if atom not in present:
-            kept.append(Piece(atom, atom.size, 0, "both", 1.0))
+            kept.append(BlockDim(atom, atom.size, 0, "both", 1.0))
             present.add(atom)
     offset = sum(leaf.offset for leaf in leaves)
     return Block(use, key, index, tuple(kept), places, offset, target, source)
@@ -191,8 +193,8 @@ def _neurons(ends: list[Atom]) -> NodeKey:
     return tuple(large or chosen[:1] or [Atom(1, "a single value")])
 
 
-def _piece(atom: Atom, stride: int, port: Port, step: float, ends: dict[str, NodeKey]) -> Piece:
+def _piece(atom: Atom, stride: int, port: Port, step: float, ends: dict[str, NodeKey]) -> BlockDim:
     neurons = ends["target"] + ends["source"] if port == "both" else ends.get(port, ())
     if port != "tap" and atom in neurons:
-        return Piece(atom, atom.size, stride, port, step)
-    return Piece(None, atom.size, stride, "tap", step)
+        return BlockDim(atom, atom.size, stride, port, step)
+    return BlockDim(None, atom.size, stride, "tap", step)

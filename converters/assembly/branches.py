@@ -21,10 +21,10 @@ from torch.fx import Node
 
 from gmn.spec import StateEntry
 
-from .expressions import Entry, Expression, Expressions, Reordered, Row
+from .expressions import EntryHead, Expression, Expressions, ReorderedHead, RowHead
 
 # For each name, the entry that it stands for, or two of whose indices trade places.
-Renaming = Mapping[str, Entry | Reordered]
+Renaming = Mapping[str, EntryHead | ReorderedHead]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def branches_of(
         entries: the state dict.
         shared: names of entries that have memory in common with others; they stay.
     """
-    program = _Program(exported, entries)
+    program = _NumberedGraph(exported, entries)
     order = {entry.name: index for index, entry in enumerate(entries)}
     result: list[Branches] = []
     for alike in _alike(program):
@@ -64,7 +64,7 @@ def branches_of(
 # --- the program as expressions -----------------------------------------------------------------
 
 
-class _Program:
+class _NumberedGraph:
     """A forward graph with value numbers, also of its values after entries are renamed."""
 
     def __init__(self, exported: ExportedProgram, entries: Sequence[StateEntry]) -> None:
@@ -89,7 +89,7 @@ class _Program:
         value = node.meta.get("val")
         shape = tuple(int(size) for size in value.shape) if isinstance(value, Tensor) else None
         self.values[node] = self.expressions.enter(Expression(head), shape)
-        if isinstance(head, Entry):
+        if isinstance(head, EntryHead):
             self._places[head.name].append(node)
 
     def looks(self) -> Sequence[int]:
@@ -147,7 +147,7 @@ def _given(exported: ExportedProgram, owners: Mapping[str, str]) -> dict[Node, H
     for node in placeholders:
         spec, value = specs[node.name], node.meta.get("val")
         if spec.kind != InputKind.USER_INPUT and spec.target in owners and value is not None:
-            heads[node] = Entry(owners[spec.target], tuple(value.shape), value.dtype)
+            heads[node] = EntryHead(owners[spec.target], tuple(value.shape), value.dtype)
             continue
         constant = constants.get(node)
         heads[node] = "given", node.name
@@ -172,7 +172,7 @@ def _constant(node: Node, value: Tensor) -> Hashable:
 # --- what looks alike ---------------------------------------------------------------------------
 
 
-def _alike(program: _Program) -> list[list[int]]:
+def _alike(program: _NumberedGraph) -> list[list[int]]:
     """Operands of sums, products and the like that differ only in entries, largest groups first."""
     expressions = program.expressions.by_number
     whole = {
@@ -193,9 +193,9 @@ def _alike(program: _Program) -> list[list[int]]:
 
 
 def _nameless(head: Hashable) -> Hashable:
-    if isinstance(head, Entry):
+    if isinstance(head, EntryHead):
         return "entry", head.shape, head.dtype
-    if isinstance(head, Row):
+    if isinstance(head, RowHead):
         return "row", head.entry.shape, head.entry.dtype, head.dim
     return head
 
@@ -204,12 +204,12 @@ def _nameless(head: Hashable) -> Hashable:
 
 _FAILURES = 16  # attempts beyond two for each part, after which the others are not tried
 
-Leaf = Entry | Row
+Leaf = EntryHead | RowHead
 Step = Mapping[Leaf, Leaf]  # the renaming of entries from one branch to the next
 
 
 def _classes(
-    program: _Program, alike: Sequence[int], shared: frozenset[str]
+    program: _NumberedGraph, alike: Sequence[int], shared: frozenset[str]
 ) -> Iterator[list[Step]]:
     """For every class of exchangeable operands, the renamings from each to the next."""
     classes: list[tuple[list[int], list[Step]]] = []
@@ -228,7 +228,7 @@ def _classes(
     return (steps for _, steps in classes if steps)
 
 
-def _step(program: _Program, one: int, other: int) -> Step:
+def _step(program: _NumberedGraph, one: int, other: int) -> Step:
     """The renaming of entries that maps one expression to another of the same form.
 
     Empty if an entry would get two names.
@@ -241,7 +241,7 @@ def _step(program: _Program, one: int, other: int) -> Step:
         if left == right:
             continue
         first, second = expressions[left].head, expressions[right].head
-        if isinstance(first, (Entry, Row)) and isinstance(second, (Entry, Row)):
+        if isinstance(first, (EntryHead, RowHead)) and isinstance(second, (EntryHead, RowHead)):
             if step.setdefault(first, second) != second:
                 return {}
             continue
@@ -263,18 +263,22 @@ def _operands(
     return zip(left, right, strict=True)
 
 
-def _proved(program: _Program, step: Step, shared: frozenset[str]) -> bool:
+def _proved(program: _NumberedGraph, step: Step, shared: frozenset[str]) -> bool:
     renaming = _renaming(step)
     return bool(renaming) and shared.isdisjoint(renaming) and program.keeps(renaming)
 
 
 def _renaming(step: Step) -> Renaming:
     """The renaming in both directions; empty if that is no exchange."""
-    entries: dict[str, Entry | Reordered] = {}
-    rows: dict[Entry, tuple[set[int], set[tuple[int, int]]]] = {}
-    whole: dict[Entry, Entry] = {}
+    entries: dict[str, EntryHead | ReorderedHead] = {}
+    rows: dict[EntryHead, tuple[set[int], set[tuple[int, int]]]] = {}
+    whole: dict[EntryHead, EntryHead] = {}
     for before, after in step.items():
-        if isinstance(before, Row) and isinstance(after, Row) and before.entry == after.entry:
+        if (
+            isinstance(before, RowHead)
+            and isinstance(after, RowHead)
+            and before.entry == after.entry
+        ):
             dims, swapped = rows.setdefault(before.entry, (set(), set()))
             dims.add(before.dim)
             swapped.add((before.index, after.index))
@@ -293,16 +297,16 @@ def _renaming(step: Step) -> Renaming:
     if len(pairs) > 1 or any(len(dims) > 1 for dims, _ in rows.values()):
         return {}
     for entry, (dims, swapped) in rows.items():
-        entries[entry.name] = Reordered(entry, min(dims), min(swapped))
+        entries[entry.name] = ReorderedHead(entry, min(dims), min(swapped))
     return entries
 
 
-def _owner(leaf: Leaf) -> Entry:
-    return leaf if isinstance(leaf, Entry) else leaf.entry
+def _owner(leaf: Leaf) -> EntryHead:
+    return leaf if isinstance(leaf, EntryHead) else leaf.entry
 
 
 def _index(leaf: Leaf) -> int | None:
-    return None if isinstance(leaf, Entry) else leaf.index
+    return None if isinstance(leaf, EntryHead) else leaf.index
 
 
 def _branches(steps: Sequence[Step], order_of: Mapping[str, int]) -> Branches | None:
@@ -316,8 +320,8 @@ def _branches(steps: Sequence[Step], order_of: Mapping[str, int]) -> Branches | 
         owners = [_owner(leaf) for leaf in column]
         if len(set(owners)) == len(owners):
             moved.append(tuple(owner.name for owner in owners))
-        elif len(set(owners)) == 1 and isinstance(row := column[0], Row):
-            indices = tuple(leaf.index for leaf in column if isinstance(leaf, Row))
+        elif len(set(owners)) == 1 and isinstance(row := column[0], RowHead):
+            indices = tuple(leaf.index for leaf in column if isinstance(leaf, RowHead))
             numbered.add((owners[0].name, row.dim, owners[0].shape[row.dim], indices))
         else:
             return None

@@ -69,7 +69,7 @@ Colours = dict[Node, str]
 
 
 @dataclass(frozen=True)
-class _Link:
+class _Operand:
     """An operand of an operation, seen through changes of shape.
 
     Attributes:
@@ -93,8 +93,8 @@ class _Graph:
     """
 
     first: Colours = field(default_factory=dict)
-    operands: dict[Node, list[_Link]] = field(default_factory=dict)
-    readers: dict[Node, list[_Link]] = field(default_factory=dict)
+    operands: dict[Node, list[_Operand]] = field(default_factory=dict)
+    readers: dict[Node, list[_Operand]] = field(default_factory=dict)
     settled: set[Node] = field(default_factory=set)
 
 
@@ -212,7 +212,7 @@ def _enter(graph: _Graph, sources: _Sources, node: Node) -> None:
     """Enters an operation that computes new numbers."""
     name, arguments = _name(node), _arguments(node)
     links = [
-        _Link(source, f"{where} {' '.join(moves)}")
+        _Operand(source, f"{where} {' '.join(moves)}")
         for where, operand in ([] if name in _NEW else arguments.operands)
         for source, moves in [sources.of(operand)]
     ]
@@ -226,9 +226,9 @@ def _enter(graph: _Graph, sources: _Sources, node: Node) -> None:
         return
     graph.operands[node] = links
     for (where, operand), link in zip(arguments.operands if links else (), links, strict=False):
-        graph.readers.setdefault(link.node, []).append(_Link(node, link.how))
+        graph.readers.setdefault(link.node, []).append(_Operand(node, link.how))
         for passed in sources.path(operand):
-            graph.readers.setdefault(passed, []).append(_Link(node, where))
+            graph.readers.setdefault(passed, []).append(_Operand(node, where))
 
 
 def _leave(graph: _Graph, sources: _Sources, node: Node) -> None:
@@ -237,7 +237,7 @@ def _leave(graph: _Graph, sources: _Sources, node: Node) -> None:
     for index, operand in enumerate(_nodes(node.args)):
         source, moves = sources.of(operand)
         how = f"{index} {' '.join(moves)}"
-        graph.readers.setdefault(source, []).append(_Link(node, how))
+        graph.readers.setdefault(source, []).append(_Operand(node, how))
 
 
 _RANDOM = {"rand", "rand_like", "randint", "randn", "randn_like", "randperm", "bernoulli"}
@@ -286,7 +286,7 @@ class _Sources:
 
 
 @dataclass(frozen=True)
-class _Arguments:
+class _ArgumentText:
     """The arguments of an operation.
 
     Attributes:
@@ -298,7 +298,7 @@ class _Arguments:
     text: str
 
 
-def _arguments(node: Node) -> _Arguments:
+def _arguments(node: Node) -> _ArgumentText:
     name, operands, texts = _name(node), [], []
     any_order = name in _COMMUTATIVE and node.kwargs.get("alpha", 1) == 1
     for key, value in _named(node).items():
@@ -313,7 +313,7 @@ def _arguments(node: Node) -> _Arguments:
         elif key not in _OMITTED and not (name == "arange" and key in ("start", "end")):
             text = _as_text(node, name, key, value)
             texts += [f"{label}={text}"] if text else []
-    return _Arguments(tuple(operands), f"({', '.join(sorted(texts) if any_order else texts)})")
+    return _ArgumentText(tuple(operands), f"({', '.join(sorted(texts) if any_order else texts)})")
 
 
 def _named(node: Node) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Expression:
 
 
 @dataclass(frozen=True)
-class Entry:
+class EntryHead:
     """Head of an entry of the state dict."""
 
     name: str
@@ -86,25 +86,25 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Row:
+class RowHead:
     """Head of a part of an entry: one index of one dimension."""
 
-    entry: Entry
+    entry: EntryHead
     dim: int
     index: int
 
 
 @dataclass(frozen=True)
-class Reordered:
+class ReorderedHead:
     """Head of an entry of which two indices of a dimension have changed places."""
 
-    entry: Entry
+    entry: EntryHead
     dim: int
     swapped: tuple[int, int]
 
 
 @dataclass(frozen=True)
-class _Call:
+class _Operator:
     """Head of an operation: its name, and its arguments with gaps for operands."""
 
     name: str
@@ -162,11 +162,11 @@ class Expressions:
         shape = tuple(int(n) for n in value.shape) if tensor else None  # type: ignore[union-attr]
         overload = getattr(node.target, "_overloadname", "")
         dtype = value.dtype if tensor else None  # type: ignore[union-attr]
-        call = _Call(name, (overload, arguments, named), dtype)
+        call = _Operator(name, (overload, arguments, named), dtype)
         expression = self._expression(call, tuple(operands), node)
         return self.enter(expression, shape)
 
-    def _expression(self, call: _Call, operands: tuple[int, ...], node: Node) -> Expression:
+    def _expression(self, call: _Operator, operands: tuple[int, ...], node: Node) -> Expression:
         plain = not node.kwargs
         if call.name in _REGROUPED and plain:
             return self._regrouped(call, operands)
@@ -188,26 +188,26 @@ class Expressions:
 
     # --- sums and products ----------------------------------------------------------------------
 
-    def _regrouped(self, call: _Call, operands: tuple[int, ...]) -> Expression:
+    def _regrouped(self, call: _Operator, operands: tuple[int, ...]) -> Expression:
         """Sums, products and maxima as one collection of parts."""
-        head = _Call(call.name, "parts", call.dtype)
+        head = _Operator(call.name, "parts", call.dtype)
         scalars = () if len(operands) == 2 else (self._scalar(call),)
         return self._collection(head, (*operands, *scalars))
 
-    def _scalar(self, call: _Call) -> int:
+    def _scalar(self, call: _Operator) -> int:
         return self.enter(Expression(("number", call.name, call.arguments)))
 
-    def _difference(self, call: _Call, operands: tuple[int, ...], node: Node) -> Expression:
+    def _difference(self, call: _Operator, operands: tuple[int, ...], node: Node) -> Expression:
         """A sum of the first operand and the negative second one."""
-        head = _Call("add", "parts", call.dtype)
+        head = _Operator("add", "parts", call.dtype)
         if len(operands) == 2:
-            negative = self.enter(Expression(_Call("neg", "difference"), operands[1:]))
+            negative = self.enter(Expression(_Operator("neg", "difference"), operands[1:]))
             return self._collection(head, (operands[0], negative))
         if isinstance(node.args[0], Node):
             return self._collection(head, (*operands, self._scalar(call)))
         return Expression(call, operands)
 
-    def _collection(self, head: _Call, operands: tuple[int, ...]) -> Expression:
+    def _collection(self, head: _Operator, operands: tuple[int, ...]) -> Expression:
         parts: list[int] = []
         for operand in operands:
             inner = self.by_number[operand]
@@ -220,7 +220,7 @@ class Expressions:
 
     # --- reductions over stacked values ---------------------------------------------------------
 
-    def _reduction(self, call: _Call, operand: int, node: Node) -> Expression | None:
+    def _reduction(self, call: _Operator, operand: int, node: Node) -> Expression | None:
         shape = self._shapes.get(operand, ())
         reduced = _dims(node, len(shape))
         for dim in sorted(self._stacked.get(operand, frozenset()).intersection(reduced)):
@@ -234,7 +234,7 @@ class Expressions:
         made = self.by_number[operand]
         if not isinstance(whole, Node) or whole.kwargs or not isinstance(index, int):
             return None
-        if not isinstance(made.head, _Call):
+        if not isinstance(made.head, _Operator):
             return None
         if made.head.name in _WITH_PLACES and index == 0 and len(made.operands) == 1:
             return self._reduction(made.head, made.operands[0], whole)
@@ -245,7 +245,7 @@ class Expressions:
             return self._one(made.operands[0], dim, index, "slice")
         return None
 
-    def _taken(self, call: _Call, operand: int, node: Node) -> Expression | None:
+    def _taken(self, call: _Operator, operand: int, node: Node) -> Expression | None:
         """One index of one dimension."""
         if call.name == "select":
             return self._one(operand, node.args[1], node.args[2], "select")
@@ -271,7 +271,7 @@ class Expressions:
 
     def _stacked_dims(self, made: Expression, shape: Shape) -> frozenset[int]:
         """Dimensions along which values were stacked and have not been mixed since."""
-        if not isinstance(made.head, _Call):
+        if not isinstance(made.head, _Operator):
             return frozenset()
         if (own := self._stack_dim(made, shape)) is not None:
             return frozenset([own])
@@ -286,14 +286,14 @@ class Expressions:
 
     def _stack_dim(self, made: Expression, shape: Shape) -> int | None:
         """The dimension that has one index for each operand, if it is a stack."""
-        if not isinstance(made.head, _Call) or made.head.name not in ("stack", "cat"):
+        if not isinstance(made.head, _Operator) or made.head.name not in ("stack", "cat"):
             return None
         dim = _second(made.head, 0) % len(shape)
         return dim if shape[dim] == len(made.operands) else None
 
     def _carriers(self, made: Expression, shape: Shape, dim: int) -> list[tuple[int, int]]:
         """Operands that have a dimension of the result, and which of theirs it is."""
-        assert isinstance(made.head, _Call)
+        assert isinstance(made.head, _Operator)
         name = made.head.name
         if name == "unsqueeze":
             new = _second(made.head, 0) % len(shape)
@@ -333,15 +333,15 @@ class Expressions:
 
     def _item(self, made: Expression, number: int, dim: int, index: int) -> int | None:
         head, shape = made.head, self._shapes.get(number)
-        if isinstance(head, Entry):
-            return self.enter(Expression(Row(head, dim, index)))
-        if isinstance(head, Reordered):
+        if isinstance(head, EntryHead):
+            return self.enter(Expression(RowHead(head, dim, index)))
+        if isinstance(head, ReorderedHead):
             if dim != head.dim:
                 return None
             one, other = head.swapped
             index = {one: other, other: one}.get(index, index)
-            return self.enter(Expression(Row(head.entry, dim, index)))
-        if not isinstance(head, _Call) or shape is None or shape[dim] > _MOST:
+            return self.enter(Expression(RowHead(head.entry, dim, index)))
+        if not isinstance(head, _Operator) or shape is None or shape[dim] > _MOST:
             return None
         if head.name in _SOFTMAX and _second(head, -1) % len(shape) == dim:
             parts = sorted(self.item(made.operands[0], dim, k) for k in range(shape[dim]))
@@ -382,7 +382,7 @@ class Expressions:
         )
 
 
-def _second(head: _Call, default: int) -> int:
+def _second(head: _Operator, default: int) -> int:
     """The argument after the first one: a dimension, of most operations that have one."""
     arguments: Any = head.arguments
     _, positional, named = arguments

@@ -31,7 +31,7 @@ _MOST = 7  # places of an entry that scales and shifts may depend on all at once
 
 
 @dataclass(frozen=True)
-class Origin:
+class EntryOrigin:
     """An entry of the state dict inside a value that was computed from it, entry by entry.
 
     Attributes:
@@ -59,7 +59,7 @@ class Action:
     magnitude: Field = field(default_factory=dict)
     sign: Field = field(default_factory=dict)
     shift: Field = field(default_factory=dict)
-    origins: Mapping[Key, tuple[Origin, ...]] = field(default_factory=dict)
+    origins: Mapping[Key, tuple[EntryOrigin, ...]] = field(default_factory=dict)
 
 
 NOTHING = Action()
@@ -225,9 +225,9 @@ class Actions:
         magnitude: dict[Key, Terms] = {}
         sign: dict[Key, Terms] = {}
         shift: dict[Key, Terms] = {}
-        origins: dict[Key, tuple[Origin, ...]] = {}
+        origins: dict[Key, tuple[EntryOrigin, ...]] = {}
         for cell in self.cells(axes):
-            origins[cell.key] = (Origin(entry, cell.key, tuple((p, p) for p in cell.places)),)
+            origins[cell.key] = (EntryOrigin(entry, cell.key, tuple((p, p) for p in cell.places)),)
             places = [p for p in cell.places if cell.atom(p).size > 1]
             neurons = [p for p in places if _is_neuron(cell.atom(p))]
             unknowns = [Unknown(entry, cell.key, slots) for slots in _subsets(places)]
@@ -273,7 +273,7 @@ class Actions:
             }
 
         own = {
-            cell.key: (Origin(entry, cell.key, tuple((p, p) for p in cell.places)),)
+            cell.key: (EntryOrigin(entry, cell.key, tuple((p, p) for p in cell.places)),)
             for cell in self.cells(self.trace.parameters[entry])
         }
         return Action(turned(whole.magnitude), turned(whole.sign), turned(whole.shift), own)
@@ -338,7 +338,7 @@ class Actions:
         value: object,
         node: Node,
         kind: str,
-        origins: Mapping[Key, Sequence[Origin]],
+        origins: Mapping[Key, Sequence[EntryOrigin]],
         roles: Mapping[Label, Port],
         direct: Use | None = None,
     ) -> None:
@@ -358,7 +358,7 @@ class Actions:
         if direct is not None and self.trace.parameter_name(value) is not None:
             self.uses.append(direct)
             return
-        best: dict[tuple[str, Key], Origin] = {}
+        best: dict[tuple[str, Key], EntryOrigin] = {}
         for origin in itertools.chain.from_iterable(origins.values()):
             known = best.get((origin.entry, origin.key))
             if known is None or _lost(origin) < _lost(known):
@@ -366,7 +366,9 @@ class Actions:
         for origin in best.values():
             self._use_of(origin, node, kind, roles)
 
-    def _use_of(self, origin: Origin, node: Node, kind: str, roles: Mapping[Label, Port]) -> None:
+    def _use_of(
+        self, origin: EntryOrigin, node: Node, kind: str, roles: Mapping[Label, Port]
+    ) -> None:
         kept: list[tuple[Place, Port]] = [
             (own, roles.get(place[0], "both")) for own, place in origin.at if place is not None
         ]
@@ -390,7 +392,7 @@ class Actions:
         )
 
 
-def _lost(origin: Origin) -> int:
+def _lost(origin: EntryOrigin) -> int:
     return sum(place is None for _, place in origin.at)
 
 
@@ -437,9 +439,11 @@ def turned_key(key: Key, where: Mapping[int, int]) -> Key:
     return tuple(sorted((where[dim], n) for dim, n in key))
 
 
-def merge_origins(*operands: Mapping[Key, tuple[Origin, ...]]) -> dict[Key, tuple[Origin, ...]]:
+def merge_origins(
+    *operands: Mapping[Key, tuple[EntryOrigin, ...]],
+) -> dict[Key, tuple[EntryOrigin, ...]]:
     """The entries behind several operands, part by part."""
-    result: dict[Key, tuple[Origin, ...]] = {}
+    result: dict[Key, tuple[EntryOrigin, ...]] = {}
     for origins in operands:
         if not origins:
             continue

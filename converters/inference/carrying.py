@@ -13,7 +13,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from .actions import Field, Label, Origin, compatible
+from .actions import EntryOrigin, Field, Label, compatible
 from .cells import is_small
 from .equations import Carrier, Key, Term, add
 from .frames import Frame
@@ -63,7 +63,7 @@ def _note(frame: Frame, weight: int, term: Term, origins: Any) -> None:
     if factor.how[:2] != (frame, weight):  # type: ignore[index]
         return
     key: Key = factor.how[2]  # type: ignore[index]
-    sources: tuple[Origin, ...] = origins.get(key, ())
+    sources: tuple[EntryOrigin, ...] = origins.get(key, ())
     if len(sources) != 1:
         return
     (origin,) = sources

@@ -91,7 +91,7 @@ class Following(NamedTuple):
 Expression: TypeAlias = "dict[Following, Fraction | int]"
 
 
-class Step(NamedTuple):
+class MapStep(NamedTuple):
     """A linear map, as the last of several.
 
     Attributes:
@@ -130,8 +130,8 @@ class Maps:
     """
 
     def __init__(self) -> None:
-        self._numbers: dict[Step, int] = {}
-        self._steps: list[Step] = []
+        self._numbers: dict[MapStep, int] = {}
+        self._steps: list[MapStep] = []
         self._carriers: dict[int, Carrier] = {}
 
     def mix(self, terms: Terms, how: Hashable, also: Iterable[Place] = ()) -> Terms:
@@ -145,18 +145,18 @@ class Maps:
         also = tuple(also)
         result: dict[Term, Fraction | int] = {}
         for term, coefficient in terms.items():
-            number = self._number(Step(term.mixed, term.at, how))
+            number = self._number(MapStep(term.mixed, term.at, how))
             at = tuple(sorted({*term.at, *also}))
             result[Term(term.unknown, at, number)] = coefficient
         return result
 
-    def _number(self, step: Step) -> int:
+    def _number(self, step: MapStep) -> int:
         if step not in self._numbers:
             self._steps.append(step)
             self._numbers[step] = len(self._steps)
         return self._numbers[step]
 
-    def last(self, number: int) -> Step:
+    def last(self, number: int) -> MapStep:
         """The last step of a map."""
         return self._steps[number - 1]
 
@@ -175,7 +175,7 @@ class Maps:
         for depth, one in enumerate(reversed(steps)):
             step = self.last(one)
             at = step.at if depth else tuple(step.at[slot] for slot in slots)
-            result = self._number(Step(result, at, step.how))
+            result = self._number(MapStep(result, at, step.how))
             if one in self._carriers:
                 # A product, which is the first step, and a sum, which is the second.
                 self._carriers[result] = _reordered(self._carriers[one], slots, depth == 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from .actions import Action, Actions, Field, Label, Labels, Origin, compatible
+from .actions import Action, Actions, EntryOrigin, Field, Label, Labels, compatible
 from .axes import Atom, atoms
 from .cells import Cell, is_small
 from .equations import Key, Place, System, Term, Terms, add
@@ -139,10 +139,10 @@ class Frame:
         kept = [(label, n) for label, n in named if label is not None and label not in self.broken]
         return tuple(sorted(kept))  # type: ignore[arg-type]
 
-    def origins(self, operand: int) -> Mapping[Key, tuple[Origin, ...]]:
+    def origins(self, operand: int) -> Mapping[Key, tuple[EntryOrigin, ...]]:
         """The entries behind an operand, their places named by labels."""
         member = self.members[operand]
-        result: dict[Key, tuple[Origin, ...]] = {}
+        result: dict[Key, tuple[EntryOrigin, ...]] = {}
         for key, origins in member.action.origins.items():
             new = self.key(member.labels, key)
             named = tuple(
@@ -216,13 +216,13 @@ class Frame:
         return result
 
     def _give_origins(
-        self, origins: Mapping[Key, tuple[Origin, ...]]
-    ) -> Mapping[Key, tuple[Origin, ...]]:
+        self, origins: Mapping[Key, tuple[EntryOrigin, ...]]
+    ) -> Mapping[Key, tuple[EntryOrigin, ...]]:
         dims = {label: dim for dim, label in enumerate(self.result) if label is not None}
-        result: dict[Key, tuple[Origin, ...]] = {}
+        result: dict[Key, tuple[EntryOrigin, ...]] = {}
         for cell in self.actions.cells(self.result_axes):
             key = self.key(self.result, cell.key)
-            kept: list[Origin] = []
+            kept: list[EntryOrigin] = []
             for own, each in origins.items():
                 if compatible(own, key):
                     kept += [

@@ -17,7 +17,7 @@ from torch.fx import Node
 
 from gmn.spec import Port
 
-from .actions import NOTHING, Action, Actions, Field, Label, Origin, Use, merge_origins
+from .actions import NOTHING, Action, Actions, EntryOrigin, Field, Label, Use, merge_origins
 from .axes import Atom, size_of
 from .carrying import averaged, by_part, note_carriers
 from .cells import Cell
@@ -253,7 +253,7 @@ def _less(key: Key, gone: Collection[Label]) -> Key:
     return tuple(pair for pair in key if pair[0] not in gone)
 
 
-def _forget(origin: Origin, gone: Collection[Label]) -> Origin:
+def _forget(origin: EntryOrigin, gone: Collection[Label]) -> EntryOrigin:
     at = tuple((p, None if q is not None and q[0] in gone else q) for p, q in origin.at)
     return replace(origin, at=at)
 
@@ -434,7 +434,7 @@ def transfer(
             _enter(system, result, new.key, kept)
         return result
 
-    origins: dict[Key, tuple[Origin, ...]] = {}
+    origins: dict[Key, tuple[EntryOrigin, ...]] = {}
     for old, new in pairs:
         moved = tuple(
             replace(
@@ -531,7 +531,7 @@ def _dealt(actions: Actions, action: Action, pairs: Sequence[tuple[Cell, Cell]])
             _enter(system, result, new.key, kept)
         return result
 
-    origins: dict[Key, tuple[Origin, ...]] = {}
+    origins: dict[Key, tuple[EntryOrigin, ...]] = {}
     for (old, new), where in zip(pairs, maps, strict=True):
         held = tuple(
             replace(o, at=tuple((p, where.get(q) if q is not None else None) for p, q in o.at))

@@ -45,7 +45,7 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Part:
+class ValuePart:
     """A part of a value: a product of atoms, and where it lies in the tensor.
 
     Attributes:
@@ -95,7 +95,7 @@ class Moved:
         self._actions = actions
         self._move = move
         self._state = state
-        self._parts: dict[int, list[Part]] = {}
+        self._parts: dict[int, list[ValuePart]] = {}
 
     def entry(self, name: str, value: Tensor) -> Tensor:
         """What an entry of the state dict becomes."""
@@ -155,13 +155,13 @@ class Moved:
 
     # --- parts ----------------------------------------------------------------------------------
 
-    def _parts_of(self, axes: Value) -> list[Part]:
+    def _parts_of(self, axes: Value) -> list[ValuePart]:
         result = self._parts.get(id(axes))
         if result is None:
             result = self._parts[id(axes)] = parts(self._actions, axes)
         return result
 
-    def _scaled(self, action: Action, part: Part, value: Tensor) -> Tensor:
+    def _scaled(self, action: Action, part: ValuePart, value: Tensor) -> Tensor:
         if not is_number(value):
             return value
         key = part.cell.key
@@ -169,7 +169,7 @@ class Moved:
         value = value * (1 - 2 * (self._sum(action.sign, part, "signs") % 2))
         return value + self._sum(action.shift, part, "shifts") if action.shift.get(key) else value
 
-    def _sum(self, channel: Field, part: Part, kind: str) -> Tensor:
+    def _sum(self, channel: Field, part: ValuePart, kind: str) -> Tensor:
         """The sum of the terms of a channel at every index; those of unknown maps are left out."""
         system: System = getattr(self._actions, kind)
         total = torch.zeros(part.sizes, dtype=torch.float64)
@@ -201,7 +201,7 @@ class Moved:
             values = torch.einsum(weight, *ends)
         return None if carriers is None else values
 
-    def _half_periods(self, terms: Terms, part: Part) -> Tensor:
+    def _half_periods(self, terms: Terms, part: ValuePart) -> Tensor:
         """What biases of a phase are shifted by where its parity is odd."""
         total = torch.zeros(part.sizes, dtype=torch.float64)
         steps = {shift: (parity, step) for parity, (shift, step) in self._actions.phases.items()}
@@ -216,7 +216,7 @@ class Moved:
             total = total + float(coefficient) * float(step) * math.pi * (amount % 2)
         return total
 
-    def _permuted(self, part: Part, value: Tensor, *, back: bool = False) -> Tensor:
+    def _permuted(self, part: ValuePart, value: Tensor, *, back: bool = False) -> Tensor:
         places = part.cell.places
         where = {part.cell.atom(place): n for n, place in enumerate(places)}
         # Children first: the permutation of a child goes by its parent's index before the move.
@@ -253,7 +253,7 @@ def _moved_along(
     return value.gather(dim, index) if back else torch.empty_like(value).scatter(dim, index, value)
 
 
-def _spread(values: Tensor, term: Term, part: Part) -> Tensor:
+def _spread(values: Tensor, term: Term, part: ValuePart) -> Tensor:
     """Numbers of an unknown at the places of a part where it runs."""
     places = part.cell.places
     at = [places.index(place) for place in term.at]
@@ -269,12 +269,14 @@ def _beside(difference: Tensor, places: Sequence[Place], at: Sequence[Place]) ->
     return difference - difference.mean(dim=others, keepdim=True) if others else difference * 0
 
 
-def parts(actions: Actions, axes: Value) -> list[Part]:
+def parts(actions: Actions, axes: Value) -> list[ValuePart]:
     """The parts of a value with their places, in the order of its cells."""
     cells = actions.cells(axes)
     stacks = {a.stack for axis in axes for a in atoms(axis) if a.stack is not None}
     options = [_choices(axis, stacks) for axis in axes]
-    return [Part(cell, indices) for cell, indices in zip(cells, _products(options), strict=True)]
+    return [
+        ValuePart(cell, indices) for cell, indices in zip(cells, _products(options), strict=True)
+    ]
 
 
 def _products(options: Sequence[Sequence[Tensor]]) -> list[tuple[Tensor, ...]]:

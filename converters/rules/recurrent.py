@@ -34,7 +34,7 @@ CANDIDATES = "gn"  # the gates whose values are written to memory
 
 
 @dataclass(frozen=True)
-class Cell:
+class RecurrentCell:
     """Parameters of one direction of one layer, in the order of the operation's list."""
 
     into: Any
@@ -43,12 +43,12 @@ class Cell:
     projection: Any
 
 
-def _cells(node: Node, call: Mapping[str, Any]) -> list[list[Cell]]:
+def _cells(node: Node, call: Mapping[str, Any]) -> list[list[RecurrentCell]]:
     """Cells by layer and direction."""
     parameters = list(call["params"])
     directions, layers = 2 if call["bidirectional"] else 1, call["num_layers"]
     each = len(parameters) // (directions * layers)
-    cells: list[list[Cell]] = []
+    cells: list[list[RecurrentCell]] = []
     for layer in range(layers):
         row = []
         for direction in range(directions):
@@ -56,14 +56,14 @@ def _cells(node: Node, call: Mapping[str, Any]) -> list[list[Cell]]:
             own = parameters[start : start + each]
             count = 2 if call["has_biases"] else 0
             projection = own[2 + count] if each > 2 + count else None
-            row.append(Cell(own[0], own[1], tuple(own[2 : 2 + count]), projection))
+            row.append(RecurrentCell(own[0], own[1], tuple(own[2 : 2 + count]), projection))
         cells.append(row)
     return cells
 
 
-def _step_cell(call: Mapping[str, Any]) -> Cell:
+def _step_cell(call: Mapping[str, Any]) -> RecurrentCell:
     biases = tuple(call[name] for name in ("b_ih", "b_hh") if call[name] is not None)
-    return Cell(call["w_ih"], call["w_hh"], biases, None)
+    return RecurrentCell(call["w_ih"], call["w_hh"], biases, None)
 
 
 def _given(call: Mapping[str, Any]) -> list[Any]:
@@ -97,7 +97,7 @@ def _recurrent_axes(trace: Tracing, node: Node) -> list[Value] | None:
 
 
 def _cell_axes(
-    trace: Tracing, node: Node, cell: Cell, values: Axis, reason: str
+    trace: Tracing, node: Node, cell: RecurrentCell, values: Axis, reason: str
 ) -> tuple[Axis, Axis]:
     """Joins one cell's parameters; returns the axes of its output and of its memory.
 
@@ -283,7 +283,7 @@ def _alike(actions: Actions, one: Action, other: Action) -> None:
 
 
 def _cell(
-    actions: Actions, node: Node, cell: Cell, value: Action, inputs: Value
+    actions: Actions, node: Node, cell: RecurrentCell, value: Action, inputs: Value
 ) -> tuple[tuple[Action, Axis], tuple[Action, Axis]]:
     """How a cell's output and memory move: as the candidate that it writes to memory.
 

@@ -103,7 +103,7 @@ def infer_chain(state: Mapping[str, Tensor], activation: nn.Module | None = None
     """
     layers = _layers(state)
     order = _order(layers)
-    builder = _Builder(activation if activation is not None else nn.ReLU())
+    builder = _ChainBuilder(activation if activation is not None else nn.ReLU())
     with torch.device("meta"):
         for name in order:
             builder.add(name, layers[name])
@@ -211,7 +211,7 @@ def _reads(weight: Tensor, size: int, dimensions: int) -> bool:
     return groups > 0 and size % taken == 0 and weight.shape[0] % groups == 0
 
 
-class _Builder:
+class _ChainBuilder:
     """Adds layers to the end of a chain."""
 
     def __init__(self, activation: nn.Module) -> None:

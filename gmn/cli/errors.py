@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something the user can mend; shown without a traceback."""
+    """An error that the user can correct; shown without a traceback."""

@@ -22,7 +22,7 @@ DIGITS = 4  # of answers that are many numbers
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One model to be trained with one seed."""
 
     task: TaskFactory
@@ -33,7 +33,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunResult:
     """What a table keeps of a trained model; plain JSON values.
 
     Attributes:
@@ -55,8 +55,8 @@ class Run:
     seconds: float
 
 
-def measure(job: Job) -> Cost | str:
-    """The cost of a step, or why the model cannot do the task, or which package it lacks."""
+def measure(job: TrainingJob) -> Cost | str:
+    """The cost of a step; as text, why the model cannot do the task."""
     task = job.task()
     try:
         model = _model(job, task)
@@ -69,8 +69,8 @@ def measure(job: Job) -> Cost | str:
         return str(error)
 
 
-def train_and_test(job: Job, messages: Any = None) -> Run:
-    """Trains the model and tests it; tells a queue how far it is."""
+def train_and_test(job: TrainingJob, messages: Any = None) -> RunResult:
+    """Trains the model and tests it; reports progress to a queue."""
     task, start, done = job.task(), time.perf_counter(), 0.0
 
     def tell(fraction: float, metric: float) -> None:
@@ -83,7 +83,7 @@ def train_and_test(job: Job, messages: Any = None) -> Run:
         torch.manual_seed(job.seed)
         result = train(_model(job, task), task, job.recipe, job.seed, tell)
     kind = ANSWERS[task.kind]
-    return Run(
+    return RunResult(
         job.name,
         job.seed,
         metrics=result.metrics,
@@ -100,7 +100,7 @@ def first_of(answers: torch.Tensor, count: int) -> list[Any]:
     return nested
 
 
-def _model(job: Job, task: Task) -> Any:
+def _model(job: TrainingJob, task: Task) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(job.seed)
         return task.build(job.factory, task.split("train")[0].graph.spec)

@@ -55,10 +55,10 @@ def find(name: str) -> type[Task]:
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
-    found = registry.attribute(name) if ":" in name else _installed(name)
-    if not (isinstance(found, type) and issubclass(found, Task)):
+    task = registry.attribute(name) if ":" in name else _installed(name)
+    if not (isinstance(task, type) and issubclass(task, Task)):
         raise ValueError(f"{name} is no task: it has to be a class derived from gmn.tasks.Task")
-    return found
+    return task
 
 
 def _installed(name: str) -> Any:

@@ -37,9 +37,9 @@ class InrClassification(Task):
             classes = int(labels.classes(self.zoo, "label").max()) + 1
         self.outputs = classes
 
-    def targets(self, graph: ParameterGraph, numbers: Tensor) -> Tensor:
+    def targets(self, graph: ParameterGraph, indices: Tensor) -> Tensor:
         """Classes (B,), int64."""
-        return labels.classes(self.zoo, "label")[numbers]
+        return labels.classes(self.zoo, "label")[indices]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean cross-entropy of scores (B, classes) on classes (B,)."""

@@ -27,7 +27,7 @@ from gmn.zoo.loading import Batch, Loader
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """A trained model on the test split.
+    """The result of a training: predictions and metrics on the test split.
 
     Attributes:
         metrics: the task's metrics.
@@ -44,8 +44,8 @@ class Result:
     learning_rate: float
 
     def __repr__(self) -> str:
-        found = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
-        return f"Result({found}; {len(self.prediction)} networks, best epoch {self.epoch})"
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        return f"Result({metrics}; {len(self.prediction)} networks, best epoch {self.epoch})"
 
 
 Report = Callable[[float, float], None]
@@ -194,14 +194,14 @@ def _culprits(task: Task, batch: Batch, output: Any) -> str:
     """Why a loss is not finite: some networks of the batch, or, if it is all of them, the model."""
     values = output.values.values() if isinstance(output, ParameterGraph) else [output]
     # Of k answers per network, the first of all networks come first.
-    broken = {place % len(batch) for value in values for place in not_finite(value)}
+    broken = {row % len(batch) for value in values for row in not_finite(value)}
     if not broken or len(broken) == len(batch):
         return "lower the learning rate"
-    places = torch.tensor(sorted(broken))
+    rows = torch.tensor(sorted(broken))
     if batch.numbers is None:
         who = f"{len(broken)} of the batch's {len(batch)} networks"
     else:
-        who = network_names(task.zoo, batch.numbers[places])
+        who = network_names(task.zoo, batch.numbers[rows])
     return (
         f"what it answers to {who} alone is not finite. If their weights are much larger than "
         "those of the others, take them out of the population; otherwise lower the learning rate"
@@ -209,7 +209,7 @@ def _culprits(task: Task, batch: Batch, output: Any) -> str:
 
 
 def _identity(model: nn.Module, task: Task, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """What decides how a run goes, in plain values."""
+    """Everything that determines a run, as plain values."""
     return {
         "model": type(model).__name__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -56,7 +56,7 @@ class Recipe:
             raise ValueError(f"ema is {self.ema}; a decay lies between 0 and 1, such as 0.99")
 
     def in_words(self) -> dict[str, Any]:
-        """The fields as plain JSON values; of an augmentation, what it says of itself."""
+        """The fields as plain JSON values; an augmentation by its name or repr."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.augment is not None:
             values["augment"] = str(getattr(self.augment, "__qualname__", repr(self.augment)))

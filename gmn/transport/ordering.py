@@ -36,5 +36,5 @@ def order(values: Tensor) -> Tensor:
 
 
 def ordered(values: Tensor) -> Tensor:
-    """The numbers themselves, smallest first along the last dimension; differentiable."""
+    """The values sorted along the last dimension, smallest first; differentiable."""
     return values.gather(-1, order(values))

@@ -13,7 +13,7 @@ from gmn.transport.networks import NetworkDistance
 
 @dataclass(frozen=True)
 class ZooMetrics:
-    """Generated networks against real ones.
+    """Metrics of generated networks against real ones.
 
     Attributes:
         mmd: squared maximum mean discrepancy (Gretton et al. 2012, unbiased) under the kernel
@@ -96,7 +96,7 @@ def _discrepancy(generated: Tensor, crossed: Tensor, reference: Tensor) -> float
 
 
 def _others(distances: Tensor) -> Tensor:
-    """Distances of different networks."""
+    """Off-diagonal entries of a matrix of distances."""
     return distances[~torch.eye(len(distances), dtype=torch.bool, device=distances.device)]
 
 

@@ -100,7 +100,7 @@ class Systems:
 
     @property
     def dimension(self) -> int:
-        """Of the points."""
+        """Dimension of the points."""
         return self.directions.shape[2]
 
     def to(self, like: Tensor) -> Systems:

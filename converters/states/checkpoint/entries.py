@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import CheckpointError
-from .machine import Call
-from .tensors import Leaf, StorageRef, Store, read_leaf
+from .machine import RecordedCall
+from .tensors import LazyTensor, StorageRef, Store, read_leaf
 
 _DEEPEST = 48
 _MOST_ENTRIES = 300_000
-_CONTAINERS = (dict, list, tuple, Call)
+_CONTAINERS = (dict, list, tuple, RecordedCall)
 _INNER = object()  # a node whose entries follow one by one
 _PREFIXES = ("module.", "_orig_mod.")
 
@@ -28,7 +28,7 @@ class Candidate:
     """
 
     path: tuple[str, ...]
-    leaves: dict[str, Leaf]
+    leaves: dict[str, LazyTensor]
     others: tuple[str, ...]
 
     @property
@@ -54,7 +54,7 @@ class Chosen:
     """
 
     key: str
-    leaves: dict[str, Leaf]
+    leaves: dict[str, LazyTensor]
     prefix: str
     ignored: tuple[str, ...]
 
@@ -92,7 +92,7 @@ def choose(content: object, store: Store | None, key: str | None) -> Chosen:
     return Chosen(best.key, leaves, prefix, (*others, *siblings))
 
 
-def common_prefix(leaves: dict[str, Leaf]) -> str:
+def common_prefix(leaves: dict[str, LazyTensor]) -> str:
     """The ``module.`` and ``_orig_mod.`` that stand before the name of every weight."""
     names = [name for name, leaf in leaves.items() if _is_weight(leaf)] or list(leaves)
     prefix = ""
@@ -106,7 +106,7 @@ def common_prefix(leaves: dict[str, Leaf]) -> str:
     return prefix
 
 
-def _is_weight(leaf: Leaf) -> bool:
+def _is_weight(leaf: LazyTensor) -> bool:
     return bool(leaf.problem) or (len(leaf.shape) > 0 and leaf.dtype.is_floating_point)
 
 
@@ -153,7 +153,7 @@ class Reader:
             return node
         if isinstance(node, (list, tuple)):
             return {str(index): child for index, child in enumerate(node)}
-        if not isinstance(node, Call):
+        if not isinstance(node, RecordedCall):
             return {}
         if node.path.endswith("OrderedDict"):
             return _pairs(node.arguments) | node.items
@@ -181,7 +181,7 @@ class Reader:
                 candidates.append(candidate)
         return candidates
 
-    def _direct(self, children: dict[str, Any]) -> tuple[dict[str, Leaf], tuple[str, ...]]:
+    def _direct(self, children: dict[str, Any]) -> tuple[dict[str, LazyTensor], tuple[str, ...]]:
         leaves, others = {}, []
         for name, child in children.items():
             leaf = read_leaf(child, self.store)
@@ -191,9 +191,9 @@ class Reader:
                 others.append(f"{name} ({self.kind(child)})")
         return leaves, tuple(others)
 
-    def flat(self, node: object) -> tuple[dict[str, Leaf], tuple[str, ...]]:
+    def flat(self, node: object) -> tuple[dict[str, LazyTensor], tuple[str, ...]]:
         """All tensors below a node by their dotted path: of a module, those of its state dict."""
-        leaves: dict[str, Leaf] = {}
+        leaves: dict[str, LazyTensor] = {}
         others: list[str] = []
         for steps, (name, child) in enumerate(self._below(node, "", 0)):
             if steps > _MOST_ENTRIES:
@@ -224,7 +224,7 @@ class Reader:
         if "_parameters" not in state:  # scripted: attributes as they are
             return {n: c for n, c in state.items() if c is not None and not isinstance(c, bool)}
         transient = state.get("_non_persistent_buffers_set")
-        if isinstance(transient, Call) and transient.arguments:
+        if isinstance(transient, RecordedCall) and transient.arguments:
             transient = transient.arguments[0]  # of set(...)
         hidden = {name for name in self.children(transient).values() if isinstance(name, str)}
         buffers = self.children(state.get("_buffers"))
@@ -264,7 +264,7 @@ class Reader:
         """The kind of a node, for messages."""
         if read_leaf(node, self.store) is not None:
             return "tensor"
-        if isinstance(node, Call):
+        if isinstance(node, RecordedCall):
             return node.path or "object"
         if isinstance(node, dict):
             return "optimizer" if _is_optimizer(node) else f"{len(node)} entries"
@@ -281,7 +281,7 @@ def _is_optimizer(children: dict[str, Any]) -> bool:
 
 
 def _attributes(node: object) -> dict[str, Any]:
-    state = node.state if isinstance(node, Call) else None
+    state = node.state if isinstance(node, RecordedCall) else None
     if isinstance(state, tuple) and len(state) == 2:  # attributes and slots
         parts = [part for part in state if isinstance(part, dict)]
         return {name: child for part in parts for name, child in part.items()}
@@ -291,7 +291,7 @@ def _attributes(node: object) -> dict[str, Any]:
 def _is_module(node: object) -> bool:
     """Whether a stand-in is that of an ``nn.Module``, eager or scripted."""
     attributes = _attributes(node)
-    if isinstance(node, Call) and node.path.startswith("__torch__."):
+    if isinstance(node, RecordedCall) and node.path.startswith("__torch__."):
         return True
     return "_parameters" in attributes and "_modules" in attributes
 

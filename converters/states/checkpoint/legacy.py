@@ -11,7 +11,7 @@ from torch import UntypedStorage
 from .errors import CheckpointError, damage
 from .machine import Global, no_persistent, read_pickle
 from .mapped import MappedFile, Window
-from .tensors import Leaf, StorageRef, Store, count, storage_ref, view_leaf
+from .tensors import LazyTensor, StorageRef, Store, count, storage_ref, view_leaf
 
 MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -194,8 +194,8 @@ def _tar_storages(stream: Window, store: _MappedStore) -> dict[str, StorageRef]:
 
 def _tar_tensors(
     stream: Window, store: Store, storages: dict[str, StorageRef]
-) -> dict[str, Leaf | StorageRef]:
-    result: dict[str, Leaf | StorageRef] = dict(storages)
+) -> dict[str, LazyTensor | StorageRef]:
+    result: dict[str, LazyTensor | StorageRef] = dict(storages)
     for _ in range(_records(stream)):
         key, storage, kind = read_pickle(stream)
         if not isinstance(kind, Global):

@@ -17,7 +17,7 @@ from .legacy import is_legacy, is_tar, read_stream, read_tar
 from .machine import read_pickle
 from .mapped import ALLOWANCE, STRETCH, MappedFile, Window
 from .safe import file_in_folder, parts_of_index, read_metadata, read_safetensors
-from .tensors import Leaf, Store
+from .tensors import LazyTensor, Store
 from .values import plain_values
 from .zipped import read_zip
 
@@ -153,7 +153,7 @@ def read_values(path: str | os.PathLike[str]) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _load(leaves: dict[str, Leaf], limit: int) -> dict[str, Tensor]:
+def _load(leaves: dict[str, LazyTensor], limit: int) -> dict[str, Tensor]:
     problems = [f"{name} is {leaf.problem}" for name, leaf in leaves.items() if leaf.problem]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -202,7 +202,7 @@ def _read(path: Path, parts: bool = True) -> Content:
 
 
 def _read_index(path: Path) -> Content:
-    leaves: dict[str, Leaf] = {}
+    leaves: dict[str, LazyTensor] = {}
     size = 0
     for part, names in parts_of_index(path).items():
         _, content, store, _ = _read(part, parts=False)

@@ -16,7 +16,7 @@ STRETCH = 100
 ALLOWANCE = 64 << 20
 
 
-class _Map(mmap.mmap):
+class _FileMap(mmap.mmap):
     """A map that zipfile takes for a file; before Python 3.13 a plain one lacks this."""
 
     def seekable(self) -> bool:
@@ -32,7 +32,7 @@ class MappedFile:
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
-            self.bytes = _Map(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            self.bytes = _FileMap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
     def __len__(self) -> int:
         return len(self.bytes)

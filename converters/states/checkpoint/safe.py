@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from .errors import CheckpointError, damage
-from .tensors import Leaf
+from .tensors import LazyTensor
 
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -25,7 +25,7 @@ _WEIGHTS = ("*.safetensors.index.json", "*.bin.index.json", "*.safetensors")
 _PICKLES = ("pytorch_model.bin", "*.pt", "*.pth", "*.ckpt", "*.bin", "*.npz", "*.h5")
 
 
-def read_safetensors(path: Path) -> dict[str, Leaf]:
+def read_safetensors(path: Path) -> dict[str, LazyTensor]:
     """The tensors of a safetensors file; they stay mapped.
 
     Args:
@@ -52,7 +52,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         return dict(file.metadata() or {})
 
 
-def _leaf(file: Any, name: str) -> Leaf:
+def _leaf(file: Any, name: str) -> LazyTensor:
     def load() -> Tensor:
         with damage("the safetensors file"):
             tensor: Tensor = file.get_tensor(name)
@@ -61,8 +61,10 @@ def _leaf(file: Any, name: str) -> Leaf:
     piece = file.get_slice(name)
     kind = str(piece.get_dtype())
     if kind not in _DTYPES:
-        return Leaf((), torch.uint8, load, f"of the type {kind}, which has no PyTorch counterpart")
-    return Leaf(tuple(piece.get_shape()), _DTYPES[kind], load)
+        return LazyTensor(
+            (), torch.uint8, load, f"of the type {kind}, which has no PyTorch counterpart"
+        )
+    return LazyTensor(tuple(piece.get_shape()), _DTYPES[kind], load)
 
 
 def parts_of_index(path: Path) -> dict[Path, set[str]]:
