@@ -204,15 +204,15 @@ def _nameless(head: Hashable) -> Hashable:
 
 _FAILURES = 16  # attempts beyond two for each part, after which the others are not tried
 
-Leaf = EntryHead | RowHead
-Step = Mapping[Leaf, Leaf]  # the renaming of entries from one branch to the next
+Head = EntryHead | RowHead
+HeadMap = Mapping[Head, Head]  # the renaming of entries from one branch to the next
 
 
 def _classes(
     program: _NumberedGraph, alike: Sequence[int], shared: frozenset[str]
-) -> Iterator[list[Step]]:
+) -> Iterator[list[HeadMap]]:
     """For every class of exchangeable operands, the renamings from each to the next."""
-    classes: list[tuple[list[int], list[Step]]] = []
+    classes: list[tuple[list[int], list[HeadMap]]] = []
     left = 2 * len(alike) + _FAILURES
     for part in alike:
         for members, steps in classes[: max(left, 0)]:
@@ -228,13 +228,13 @@ def _classes(
     return (steps for _, steps in classes if steps)
 
 
-def _step(program: _NumberedGraph, one: int, other: int) -> Step:
+def _step(program: _NumberedGraph, one: int, other: int) -> HeadMap:
     """The renaming of entries that maps one expression to another of the same form.
 
     Empty if an entry would get two names.
     """
     expressions, looks = program.expressions.by_number, program.looks()
-    step: dict[Leaf, Leaf] = {}
+    step: dict[Head, Head] = {}
     waiting, seen = [(one, other)], {(one, other)}
     while waiting:
         left, right = waiting.pop()
@@ -263,12 +263,12 @@ def _operands(
     return zip(left, right, strict=True)
 
 
-def _proved(program: _NumberedGraph, step: Step, shared: frozenset[str]) -> bool:
+def _proved(program: _NumberedGraph, step: HeadMap, shared: frozenset[str]) -> bool:
     renaming = _renaming(step)
     return bool(renaming) and shared.isdisjoint(renaming) and program.keeps(renaming)
 
 
-def _renaming(step: Step) -> Renaming:
+def _renaming(step: HeadMap) -> Renaming:
     """The renaming in both directions; empty if that is no exchange."""
     entries: dict[str, EntryHead | ReorderedHead] = {}
     rows: dict[EntryHead, tuple[set[int], set[tuple[int, int]]]] = {}
@@ -301,15 +301,15 @@ def _renaming(step: Step) -> Renaming:
     return entries
 
 
-def _owner(leaf: Leaf) -> EntryHead:
+def _owner(leaf: Head) -> EntryHead:
     return leaf if isinstance(leaf, EntryHead) else leaf.entry
 
 
-def _index(leaf: Leaf) -> int | None:
+def _index(leaf: Head) -> int | None:
     return None if isinstance(leaf, EntryHead) else leaf.index
 
 
-def _branches(steps: Sequence[Step], order_of: Mapping[str, int]) -> Branches | None:
+def _branches(steps: Sequence[HeadMap], order_of: Mapping[str, int]) -> Branches | None:
     """Branches from the renamings between them; None if they share entries."""
     lists = [sorted(steps[0], key=lambda leaf: (order_of[_owner(leaf).name], _index(leaf) or 0))]
     for step in steps:

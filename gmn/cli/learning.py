@@ -75,6 +75,7 @@ def compare(
     task: TaskName = None,
     option: TaskOptions = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [each model's own]")] = None,
+    device: Device = "cpu",
     as_json: Json = False,
     config: Config = None,
 ) -> None:
@@ -87,6 +88,10 @@ def compare(
     `gmn compare runs/inr-mnist --task inr-dilation -m dual-gmn --epochs 30 --out runs/dilation`;
     with `--ray auto` on the cluster of this machine
     """
+    from gmn.cli import sources
+
+    if ray is not None and device != "cpu":
+        raise UserError(f"--device {device}: jobs on a Ray cluster compute on its processors")
     result = gmn.compare(
         partial(gmn.tasks.task_of, population, task, _options(option)),
         model or gmn.registry.names(),
@@ -94,6 +99,7 @@ def compare(
         recipe=gmn.train.Recipe(epochs=epochs, batch_size=batch_size, learning_rate=lr),
         engine=engine(workers, ray),
         folder=out,
+        device=sources.device(device),
     )
     gmn.comparison.save(result, out)
     if as_json:

@@ -23,13 +23,23 @@ DIGITS = 4  # of answers that are many numbers
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One model to be trained with one seed."""
+    """One model to be trained with one seed.
+
+    Attributes:
+        task: makes the task.
+        name: of the model.
+        factory: makes the model.
+        seed: of weights and minibatches.
+        recipe: optimisation settings.
+        device: where the model computes; estimators stay on the CPU.
+    """
 
     task: TaskFactory
     name: str
     factory: registry.Factory
     seed: int
     recipe: Recipe
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ def measure(job: TrainingJob) -> Cost | str:
         if isinstance(model, torch.nn.Module):
             with torch.no_grad():
                 for part in task.split("train"):
-                    model(part.graph[:1])
+                    model(part[:1].to(torch.device(job.device)).graph)
         return cost.measure(model, task, job.recipe.batch_size)
     except (UnsupportedArchitecture, ImportError) as error:
         return str(error)
@@ -103,4 +113,5 @@ def first_of(answers: torch.Tensor, count: int) -> list[Any]:
 def _model(job: TrainingJob, task: Task) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(job.seed)
-        return task.build(job.factory, task.split("train")[0].graph.spec)
+        model = task.build(job.factory, task.split("train")[0].graph.spec)
+    return model.to(job.device) if isinstance(model, torch.nn.Module) else model

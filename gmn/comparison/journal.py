@@ -33,7 +33,8 @@ class FinishedRuns:
         first = json.dumps(protocol)
         lines = _lines(self.path)
         if lines:
-            _require_same(lines[0], json.loads(first), self.path)
+            # Runs of versions without devices are of the CPU.
+            _require_same({"device": "cpu", **lines[0]}, json.loads(first), self.path)
         else:
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, first.encode())

@@ -97,10 +97,15 @@ def caption(comparison: Comparison) -> str:
         f"{_seeds(protocol['seeds'])}, "
         f"{recipe['epochs']} epochs of batches of {recipe['batch_size']}, "
         f"AdamW with one cycle, {', '.join(_settings(recipe))}, best validation epoch; "
-        f"costs per training step on {protocol['threads']} thread(s)"
+        f"costs per training step on {_hardware(protocol)}"
     )
     left_out = [f"{name} is left out: {why}" for name, why in comparison.refused.items()]
     return "\n".join([protocol_line, *left_out])
+
+
+def _hardware(protocol: dict[str, Any]) -> str:
+    device = protocol.get("device", "cpu")
+    return f"{protocol['threads']} thread(s)" if device == "cpu" else str(device)
 
 
 def _seeds(count: int) -> str:

@@ -45,6 +45,7 @@ def compare(
     progress: bool = True,
     engine: Engine | None = None,
     folder: Path | None = None,
+    device: torch.device | str = "cpu",
 ) -> Comparison:
     """Trains every model with every seed on one task and reports metrics with their costs.
 
@@ -68,6 +69,7 @@ def compare(
         folder: keeps every finished run, so that a stopped comparison goes on there, and so does
             one of more models or seeds. Models are told apart by name alone: take another folder
             for changed ones. None to keep nothing.
+        device: where modules compute, in every process of the engine; estimators use the CPU.
 
     Raises:
         KeyError: if there is no model of a name.
@@ -85,13 +87,14 @@ def compare(
     make = _maker(task)
     engine, example = engine or Processes(workers), make()
     truth = torch.cat([part.target for part in example.split("test")])
-    protocol = _protocol(example, recipe, engine.threads)
+    protocol = {**_protocol(example, recipe, engine.threads), "device": torch.device(device).type}
     journal = FinishedRuns(folder, {**protocol, "truth": _fingerprint(truth)}) if folder else None
-    first = [TrainingJob(make, name, factory, 0, recipe) for name, factory in factories.items()]
+    job = partial(TrainingJob, make, recipe=recipe, device=str(device))
+    first = [job(name=name, factory=factory, seed=0) for name, factory in factories.items()]
     costs, refused = _costs(engine, first, progress)
     if not costs:
         raise UnsupportedArchitecture("; ".join(f"{n}: {why}" for n, why in refused.items()))
-    jobs = [TrainingJob(make, n, factories[n], s, recipe) for s in range(seeds) for n in costs]
+    jobs = [job(name=n, factory=factories[n], seed=s) for s in range(seeds) for n in costs]
     runs = _run_all(engine, jobs, journal, progress)
     rows = [_row(costs[name], [run for run in runs if run.model == name]) for name in costs]
     rows.sort(key=lambda row: _rank(row.mean(example.metric), example.larger_is_better))
