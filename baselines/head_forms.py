@@ -17,7 +17,7 @@ class Space:
     """Neurons at one side of a matrix.
 
     Attributes:
-        size: how many.
+        size: number of neurons.
         axis: name of the axis whose permutations move them; None if each has its own coefficients.
     """
 

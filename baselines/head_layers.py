@@ -25,9 +25,9 @@ class EquivariantBlockLayer(nn.Module):
     """The published equivariant polynomial layer.
 
     Args:
-        form: the block.
-        inputs: channels before.
-        outputs: channels after.
+        form: form of the block.
+        inputs: number of input channels.
+        outputs: number of output channels.
         rank: see :class:`TermMix`.
     """
 
@@ -59,9 +59,9 @@ class InvariantBlockLayer(nn.Module):
     """The published invariant layer; numbers that no symmetry of the block changes.
 
     Args:
-        form: the block.
-        inputs: channels of its state.
-        outputs: how many numbers.
+        form: form of the block.
+        inputs: number of input channels.
+        outputs: number of outputs.
         rank: see :class:`TermMix`.
     """
 
@@ -83,10 +83,10 @@ class HeadReadout(nn.Module):
     does; it is not part of the published method.
 
     Args:
-        form: the block.
-        channels: channels of its state.
-        reads: readouts of each product.
-        outputs: how many numbers.
+        form: form of the block.
+        channels: number of input channels.
+        reads: number of readouts of each product.
+        outputs: number of outputs.
     """
 
     def __init__(self, form: BlockForm, channels: int, reads: int, outputs: int) -> None:

@@ -46,7 +46,7 @@ class HeadProducts(nn.Module):
     Args:
         left: form of the left rows.
         right: form of the right rows.
-        channels: channels of both.
+        channels: number of channels of both matrices.
         rank: largest number of entries; None for no limit.
     """
 
@@ -102,8 +102,8 @@ class TermMix(nn.Module):
     """All terms of the published layer that end at given features.
 
     Args:
-        form: the block.
-        channels: channels of its state.
+        form: form of the block.
+        channels: number of input channels.
         outputs: forms of the features to compute.
         rank: bound on the rank of large maps, and on readouts of products; None for none.
     """

@@ -34,7 +34,7 @@ class WeightAttention(nn.Module):
     :func:`torch.nn.functional.scaled_dot_product_attention`, which keeps no scores where it can.
 
     Args:
-        channels: channels of every entry.
+        channels: number of channels of every entry.
         heads: number of heads.
 
     Raises:
@@ -145,7 +145,7 @@ class NFT(Metanetwork):
         spec: the architecture of the networks it reads; a chain.
         channels: channels of every pair of neurons.
         depth: number of blocks.
-        heads: heads of attention.
+        heads: number of attention heads.
         head: number of outputs of an MLP with two hidden layers of 1,000 on the means; or a module
             that maps pooled features (B, ``pooled``) to anything; or an :class:`gmn.nn.EditHead`
             for edited networks, in units of one over the square root of the fan-in.

@@ -19,10 +19,10 @@ class ProbeNet(Metanetwork):
     same shape.
 
     Args:
-        probes: the inputs to learn.
+        probes: the inputs to learn, such as ``Probes.like(spec, count=64)``.
         answers: numbers that one network gives to one probe.
-        outputs: length of the answer.
-        hidden: width of the MLP.
+        outputs: number of outputs.
+        hidden: width of the MLP's hidden layers.
 
     Source: probing with learned inputs as in Herrmann et al. (2024) and Kahana et al. (2025).
     """

@@ -34,7 +34,7 @@ def gradient(net: Net, graph: ParameterGraph, output: int = 0) -> ParameterGraph
     Args:
         net: the metanetwork, in the mode to explain; its own gradients are left alone.
         graph: B networks.
-        output: which of its outputs.
+        output: index of the output to explain.
 
     Raises:
         ValueError: if the answer is not of shape (B, outputs), or has fewer outputs.
@@ -57,7 +57,7 @@ def saliency(net: Net, graph: ParameterGraph, output: int = 0) -> ParameterGraph
     Args:
         net: the metanetwork, in the mode to explain.
         graph: B networks.
-        output: which of its outputs.
+        output: index of the output to explain.
 
     Raises:
         ValueError: if the answer is not of shape (B, outputs), or has fewer outputs.
@@ -85,7 +85,7 @@ def integrated_gradients(
     Args:
         net: the metanetwork, in the mode to explain.
         graph: B networks.
-        output: which of its outputs.
+        output: index of the output to explain.
         baseline: where the way begins; None for parameters of 0 with the network's own statistics.
         points: number of gradients.
 

@@ -57,7 +57,7 @@ class ParameterGraph:
         Args:
             spec: the architecture.
             values: one tensor of shape (B, *entry shape) for every untied entry of the state dict.
-            rows: see the attribute.
+            rows: one mapping per network, see the attribute; None for none.
 
         Raises:
             StateDictError: if entries are missing or unexpected, or shapes or types do not fit.

@@ -78,7 +78,7 @@ def check_fits(model: nn.Module, graph: ParameterGraph, networks: int) -> None:
     Args:
         model: maps a graph to a tensor.
         graph: at least one network of the architecture.
-        networks: in the batch.
+        networks: number of networks in the batch.
 
     Raises:
         DoesNotFit: naming the model, what it needs, what there is, and the batch that fits.

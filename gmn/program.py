@@ -37,7 +37,7 @@ class Input:
     """An input of the network.
 
     Attributes:
-        name: of the value.
+        name: name of the value.
         shape: of the example that was traced.
         dtype: ``default`` for floating-point numbers, else the name of the type.
     """
@@ -69,7 +69,7 @@ class Call:
     """An operation.
 
     Attributes:
-        name: of its result.
+        name: name of its result.
         operation: such as ``linear.default``, an overload of ``torch.ops.aten``; or ``getitem``.
         arguments: JSON text of a list and an object; ``{"value": name}`` stands for a result.
     """
@@ -157,7 +157,7 @@ class Program:
         """All values of a run of one network, by name.
 
         Args:
-            state: its state dict.
+            state: state dict of the network.
             inputs: of the shapes of the example that was traced.
         """
         like = next((v for v in state.values() if v.is_floating_point()), torch.empty(0))

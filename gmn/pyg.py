@@ -42,7 +42,7 @@ class Origin:
     Attributes:
         spec: the architecture.
         values: entries that edges do not hold as they are: integers, masks, buffers without edges.
-        types: of the other entries.
+        types: number types of the other entries, by name.
     """
 
     spec: GraphSpec

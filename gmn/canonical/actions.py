@@ -42,9 +42,9 @@ class BlockAction:
     """A positive scaling, or a change of basis.
 
     Attributes:
-        name: that of the symmetry.
+        name: name of the symmetry.
         is_scale: whether it is a scaling.
-        parts: what follows it.
+        parts: the blocks that follow it.
     """
 
     name: str

@@ -150,7 +150,7 @@ class _Ledger:
     """Changes of edge sets that are recorded and not yet applied.
 
     Attributes:
-        changes: by edge set.
+        changes: recorded changes by edge set.
         passing: by edge set of a weight, the terms that it carries numbers to, and the numbers.
     """
 

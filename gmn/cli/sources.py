@@ -30,8 +30,8 @@ class Named:
 
     Attributes:
         module: the network.
-        inputs: positional ones.
-        keywords: those by name.
+        inputs: positional inputs.
+        keywords: inputs by name.
     """
 
     module: nn.Module
@@ -100,9 +100,9 @@ def load_weights(module: nn.Module, spec: GraphSpec, path: Path, key: str | None
     """Puts a checkpoint's weights into a module.
 
     Args:
-        module: of the architecture ``spec``.
+        module: a module of the architecture ``spec``.
         spec: the architecture.
-        path: of the checkpoint.
+        path: path of the checkpoint.
         key: where in the file the state dict lies; None to find it.
 
     Raises:
@@ -130,7 +130,7 @@ def convert(
         model: a built-in example or ``module:factory``.
         hf: a folder of transformers.
         timm: a name of a timm model.
-        shapes: of the example inputs.
+        shapes: shapes of the example inputs.
         key: where in the files the state dicts lie; None to find them.
         activation: of a bare chain of layers.
 

@@ -53,7 +53,7 @@ def measure(model: nn.Module | Estimator, task: Task, batch_size: int, repeats: 
     Args:
         model: a module on the device where it is to be measured, or an estimator, which is fitted
             to the whole training split.
-        task: what is predicted.
+        task: the task: targets and loss.
         batch_size: networks per step.
         repeats: timed steps, after two that are not.
 

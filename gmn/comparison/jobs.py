@@ -26,10 +26,10 @@ class TrainingJob:
     """One model to be trained with one seed.
 
     Attributes:
-        task: makes the task.
-        name: of the model.
-        factory: makes the model.
-        seed: of weights and minibatches.
+        task: factory of the task.
+        name: name of the model.
+        factory: factory of the model.
+        seed: seed of weights and minibatches.
         recipe: optimisation settings.
         device: where the model computes; estimators stay on the CPU.
     """
@@ -47,13 +47,13 @@ class RunResult:
     """What a table keeps of a trained model; plain JSON values.
 
     Attributes:
-        model: its name.
-        seed: of weights and minibatches.
-        metrics: on the test split.
+        model: name of the model.
+        seed: seed of weights and minibatches.
+        metrics: metrics on the test split, by name.
         answers: one number per test network, see :class:`gmn.tasks.answers.AnswerKind`.
         shown: answers to the first test networks, where they are many numbers.
         learning_rate: peak of the schedule; 0 for estimators.
-        seconds: that training took.
+        seconds: duration of the training, in seconds.
     """
 
     model: str

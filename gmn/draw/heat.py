@@ -51,7 +51,7 @@ def heat_map(graph: ParameterGraph, edge_set: str, network: int = 0) -> Figure:
 
     Args:
         graph: weights or attributions.
-        edge_set: its name.
+        edge_set: name of the edge set.
         network: which network of the graph.
 
     Raises:

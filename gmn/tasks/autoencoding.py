@@ -47,7 +47,7 @@ class Autoencoding(Task):
 
     Args:
         population: a zoo of one architecture, with a program.
-        latent: numbers per network.
+        latent: length of the vector of each network.
         loss: ``function``, ``set``, ``weights``, ``sliced``, ``tree``, or a sum of some.
         probes: random inputs, where networks are no INRs.
         height: rows of the image of an INR; None for those of the zoo's image set.

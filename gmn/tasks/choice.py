@@ -79,7 +79,7 @@ def task_of(
     ``partial(task_of, folder, name)`` pickles.
 
     Args:
-        folder: of a finished zoo.
+        folder: folder of a finished zoo.
         name: of the task, or ``module:Class``; None for the one that the labels are for.
         options: of the task, by name.
 

@@ -21,7 +21,7 @@ def numbers(population: Zoo, column: str, low: float = -math.inf, high: float = 
 
     Args:
         population: the zoo.
-        column: of its index.
+        column: name of a column of its index.
         low: least number allowed.
         high: largest number allowed.
 

@@ -114,7 +114,7 @@ class Task(ABC):
         """The model that answers this task.
 
         Args:
-            factory: of a metanetwork.
+            factory: factory of a metanetwork.
             spec: the first architecture that it is trained on.
 
         Raises:

@@ -41,8 +41,8 @@ class Ranks:
     Alone, every method is what it would be without processes.
 
     Attributes:
-        rank: number of this process.
-        size: how many there are.
+        rank: index of this process.
+        size: number of processes.
     """
 
     rank: int = 0

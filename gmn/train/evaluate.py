@@ -29,9 +29,9 @@ def predict(
             device.
         task: says what outputs stand for.
         parts: the networks.
-        batch_size: networks at a time.
+        batch_size: number of networks per forward pass.
         elements: random elements of the certified group to average over, see :func:`answer`.
-        seed: of these elements.
+        seed: seed of these elements.
     """
     model.eval()
     generator, device = torch.Generator().manual_seed(seed), device_of(model)

@@ -27,7 +27,7 @@ class Journal:
     """Keeps a run in a folder.
 
     Args:
-        folder: made if absent.
+        folder: folder of the run; made if absent.
         identity: what decides how the run goes; plain values. A folder keeps one run only.
     """
 

@@ -30,9 +30,9 @@ class Result:
     """The result of a training: predictions and metrics on the test split.
 
     Attributes:
-        metrics: the task's metrics.
+        metrics: metrics of the task, by name.
         prediction: one per network, in the split's order, shape (B, ...).
-        target: the truth.
+        target: targets, in the same order and shape.
         epoch: the epoch with the best validation metric, whose weights were kept.
         learning_rate: peak of the schedule; 0 for estimators.
     """
@@ -70,7 +70,7 @@ def train(
     Args:
         model: a module from graphs to outputs, on the device where it is to be trained, or an
             estimator. Batches are moved to it.
-        task: what is predicted.
+        task: the task: targets, loss and metrics.
         recipe: optimisation settings; the defaults if None.
         seed: of minibatches (and of the estimator).
         report: called with the fraction done and the last validation metric.

@@ -22,7 +22,7 @@ class Answer:
     """The prediction for one file, or the error.
 
     Attributes:
-        file: the checkpoint.
+        file: path of the checkpoint.
         architecture: which of those the model was trained on; None if there is no prediction.
         prediction: a number (), probabilities of classes (classes,), or what the networks that the
             model answers with have for outputs; None if there is none.

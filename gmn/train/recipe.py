@@ -23,7 +23,7 @@ class Recipe:
         batch_size: networks per step; where too few are of one architecture, of several.
         learning_rate: peak of the one-cycle schedule; None for each model's own (its attribute
             ``learning_rate``, or 0.001).
-        weight_decay: of AdamW.
+        weight_decay: weight decay of AdamW.
         clip: largest norm of the gradient.
         augment: changes the networks of a training minibatch, see :mod:`gmn.augment`; None for
             none. Estimators, which take no steps, get the networks as they are.

@@ -21,8 +21,8 @@ class Run:
     Args:
         model: trained in place.
         recipe: optimisation settings.
-        seed: of minibatches and augmentation.
-        steps: per epoch.
+        seed: seed of minibatches and augmentation.
+        steps: number of steps per epoch.
 
     Attributes:
         log: one row of numbers per finished epoch.

@@ -72,7 +72,7 @@ class Trained:
             graph: B networks; their type becomes that of the model.
             elements: random elements of the certified group to average over; see
                 :func:`gmn.train.answer`.
-            seed: of these elements.
+            seed: seed of these elements.
         """
         with torch.no_grad():
             return answer(
@@ -135,7 +135,7 @@ def fit(
         model: name of an installed model, or ``module:factory``.
         out: folder for ``model.safetensors``, ``model.json``, ``log.csv`` and the run's state.
         recipe: optimisation settings; the defaults if None.
-        seed: of everything random.
+        seed: seed of weights, minibatches and augmentation.
         progress: whether to show a bar.
         task: name of the task, or ``module:Class``; None for the one that the labels are for.
         options: of the task, by name.

@@ -54,7 +54,7 @@ def assigned_wasserstein(
     Args:
         x: points, shape (..., n, d).
         y: points, shape (..., n, d).
-        p: order.
+        p: order of the distance.
         root: False for the p-th power, whose gradient is finite where clouds are equal.
 
     Returns:

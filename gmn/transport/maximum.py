@@ -32,12 +32,12 @@ def max_tree_sliced_wasserstein(
     Args:
         x: points, shape (n, d).
         y: points, shape (m, d).
-        lines: of the system.
+        lines: number of lines of the system.
         kind: ``"concurrent"`` or ``"chain"``.
-        splitting: how mass is shared.
+        splitting: map from points to shares of lines.
         weights: of the points; None for equal ones.
         steps: of Adam on directions and places of the lines.
-        learning_rate: of these steps.
+        learning_rate: learning rate of these steps.
         generator: draws the first system, on the CPU.
 
     Returns:

@@ -43,7 +43,7 @@ def zoo_metrics(
     """Compares generated networks with held-out ones, and with those that were learned from.
 
     Args:
-        generated: networks.
+        generated: the generated networks.
         reference: real networks that were held out; at least two.
         training: real networks that the generator has seen.
         distance: between networks; the default one if None.

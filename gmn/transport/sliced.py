@@ -74,7 +74,7 @@ def wasserstein_1d(
     Args:
         x: coordinates, shape (..., projections, n).
         y: coordinates, shape (..., projections, m).
-        p: order.
+        p: order of the distance.
         weights: that sum to 1, shapes (..., n) and (..., m); None for equal ones.
 
     Returns:

@@ -50,14 +50,14 @@ def tree_sliced_wasserstein(
         y: points, shape (..., m, d).
         p: order, at least 1.
         trees: number of systems.
-        lines: of each system.
+        lines: number of lines of each system.
         kind: ``"concurrent"`` or ``"chain"``, see :meth:`Systems.sample`.
         splitting: how mass is shared: :class:`ByDistance` (Db-TSW), :class:`Learned`, a module of
             your own, or :class:`Uniform`, which makes it W_1 sliced along all lines, whatever the
             trees.
         orthogonal: whether the lines of a system are orthogonal to each other.
         weights: of the points, shapes (..., n) and (..., m); None for equal ones.
-        systems: instead of random ones.
+        systems: systems of lines to use instead of random ones.
         frame: where the systems are laid; around these clouds if None.
         root: False for the p-th power (of p > 1).
         generator: the source of chance, on the CPU.
@@ -105,10 +105,10 @@ def tree_sliced_pairs(
         x: clouds, shape (A, n, d).
         y: clouds, shape (B, m, d).
         pairs: indices into x and y, shape (P, 2).
-        systems: of lines.
+        systems: systems of lines.
         frame: one for all pairs.
-        splitting: how mass is shared.
-        p: order.
+        splitting: map from points to shares of lines.
+        p: order of the distance.
 
     Returns:
         The p-th powers, shape (P,).
