@@ -103,8 +103,8 @@ class ParameterGraph:
         """
         if not states:
             raise StateDictError("no state dicts: a graph holds at least one network")
-        for number, state in enumerate(states):
-            _check_state(spec, state, f"network {number}: ")
+        for index, state in enumerate(states):
+            _check_state(spec, state, f"network {index}: ")
         values = {}
         for entry in spec.entries:
             if entry.tied_to is None:

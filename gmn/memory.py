@@ -120,7 +120,7 @@ def _system_bytes() -> float:
 
 
 def _group_bytes() -> float:
-    """What a container's limit leaves; its file caches count as free."""
+    """Bytes left under the limit of a cgroup; its page cache counts as free."""
     limit, used, stat = (CGROUP / f"memory.{name}" for name in ("max", "current", "stat"))
     if not (limit.exists() and used.exists() and stat.exists()):
         return math.inf

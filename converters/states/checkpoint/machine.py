@@ -20,7 +20,7 @@ MOST_INSTRUCTIONS = 4_000_000  # a checkpoint of 1,000 tensors and its optimizer
 _LARGEST_INDEX = 1 << 32
 
 # Nothing of these is ever run; a file that names them was made to do harm, and the user should
-# know. Modules: the first and, where no one would call a package so, any part of a dotted name.
+# know. Modules: the first part of a dotted name and, for unambiguous names, any other part.
 _HARMFUL_ANYWHERE = {"os", "posix", "nt", "sys", "subprocess", "ctypes", "pty"}
 _HARMFUL_ROOTS = {
     "_pickle", "asyncio", "bdb", "cProfile", "cloudpickle", "commands", "dill", "http",
