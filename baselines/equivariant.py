@@ -230,11 +230,13 @@ def _restricted(
 ) -> Tensor | None:
     """Index of the free weight at each entry of a matrix; -1 where the entry is 0.
 
+    None if all entries are free.
+
     Args:
-        rows: number of the output feature of each row.
-        columns: number of the input feature of each column.
+        rows: index of the output feature of each row.
+        columns: index of the input feature of each column.
         kept: the axes that the matrix's maps keep.
-        restrictions: what is not free; None is the answer if all of it is.
+        restrictions: entries that are not free.
     """
     active = [
         rule

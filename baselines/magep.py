@@ -22,7 +22,7 @@ class MAGEP(Metanetwork):
 
     A first linear layer turns kernels into channels, as published: polynomials see learned mixtures
     of a kernel's places. Each layer then computes monomials channel by channel (:class:`Columns`,
-    :class:`Matrices`) and mixes all that follow the scales alike. The answer is read from the
+    :class:`Matrices`) and mixes all that follow the scales alike. The output is read from the
     monomials that no scale changes; or, with an ``EditHead``, a last layer gives changes that
     transform as the parameters do.
 
@@ -82,7 +82,7 @@ class MAGEP(Metanetwork):
         self.head = readout_of(head, lambda outputs: mlp_head(invariants, 500, outputs))
 
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
-        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
+        """Reads B networks; the output has shape (B, outputs), or is a graph of edited networks.
 
         Raises:
             UnsupportedArchitecture: if their layers are not those it was built for, or hidden

@@ -99,7 +99,7 @@ class NFN(Metanetwork):
         self.register_buffer("scales", adapter.scales(spec), persistent=False)
 
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
-        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
+        """Reads B networks; the output has shape (B, outputs), or is a graph of edited networks.
 
         Raises:
             UnsupportedArchitecture: if their layers are not those the model was built for.

@@ -24,7 +24,7 @@ class WeightAttention(nn.Module):
     r"""Attention between weights that commutes with permutations of the neurons of all layers.
 
     Two terms, with one map of :math:`c` to :math:`3c` channels for queries, keys and values.
-    *Global*: a token for every weight and every bias, the mean of its entries; the answer is added
+    *Global*: a token for every weight and every bias, the mean of its entries; the result is added
     to all of them. *Cross*, for every layer of :math:`n_i` neurons: its tokens are the columns of
     the weight that enters it, its bias, and the rows of the weight that leaves it. Each is a
     function on these neurons, :math:`n_i c` numbers, and a permutation of the neurons moves all
@@ -135,7 +135,7 @@ class NFT(Metanetwork):
     """Blocks of attention between weights, and an invariant or an equivariant head.
 
     Commutes with permutations of the neurons of all layers; learned positions of input and output
-    neurons break the symmetry there, so the answer is invariant to hidden ones only.
+    neurons break the symmetry there, so the output is invariant to hidden ones only.
 
     Each weight's and each bias's values (of all kernel places) are first mapped to ``channels`` by
     a map of its own. The published code keeps channels for every kernel place instead and maps
@@ -192,7 +192,7 @@ class NFT(Metanetwork):
         self.head = readout_of(head, lambda outputs: published_head(self.pooled, outputs))
 
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
-        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
+        """Reads B networks; the output has shape (B, outputs), or is a graph of edited networks.
 
         Raises:
             UnsupportedArchitecture: if their layers are not those the model was built for.

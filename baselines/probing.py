@@ -40,6 +40,6 @@ class ProbeNet(Metanetwork):
         )  # fmt: skip
 
     def forward(self, graph: ParameterGraph) -> Tensor:
-        """Reads B networks; the answer has shape (B, outputs)."""
+        """Reads B networks; the output has shape (B, outputs)."""
         answers = self.probes.answers(graph)
         return self.net(torch.cat([values.flatten(1) for values in answers], dim=1))

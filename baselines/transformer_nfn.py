@@ -33,7 +33,7 @@ RANK = 64
 class TransformerNFN(nn.Module):
     r"""Equivariant polynomial layers on transformer blocks, an invariant layer, and an MLP.
 
-    In every block, answers are invariant to permutations of heads, to any invertible change of
+    In every block, outputs are invariant to permutations of heads, to any invertible change of
     basis between queries and keys and between values and outputs of each head, and to permutations
     of hidden neurons of the feed-forward network. What else may move is read off the spec:
 
@@ -54,7 +54,7 @@ class TransformerNFN(nn.Module):
         readout: numbers that the invariant layer gives for each block, and the MLP for each part of
             the other parameters.
         head: number of outputs; a module that maps pooled features (B, ``pooled``) to anything; or
-            an :class:`gmn.nn.EditHead` to answer with networks whose blocks are edited.
+            an :class:`gmn.nn.EditHead` to output networks whose blocks are edited.
         group: which symmetries are respected, see above.
         rank: bound on the rank of coefficient matrices and on readouts of a product; None for
             :data:`RANK` on networks wider than :data:`FULL_WIDTH`, no bound on others; 0 for none.
@@ -64,7 +64,7 @@ class TransformerNFN(nn.Module):
 
     Attributes:
         pooled: number of invariant features; 0 for editing.
-        claims: names of the axes, changes of basis and scalings that answers are invariant to.
+        claims: names of the axes, changes of basis and scalings that outputs are invariant to.
         learning_rate: a good peak for :func:`gmn.train.train`.
 
     Raises:

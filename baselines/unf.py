@@ -203,7 +203,7 @@ class UNF(Metanetwork):
         return nn.Sequential(nn.Linear(self.pooled, 512), nn.ReLU(), nn.Linear(512, outputs))
 
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
-        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
+        """Reads B networks; the output has shape (B, outputs), or is a graph of edited networks.
 
         Raises:
             UnsupportedArchitecture: if they are not of the architecture that it was built for, up

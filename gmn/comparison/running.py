@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from gmn import registry
 from gmn.comparison.cost import Cost
+from gmn.comparison.finished_runs import FinishedRuns
 from gmn.comparison.jobs import (
     RunResult,
     TaskFactory,
@@ -25,7 +26,6 @@ from gmn.comparison.jobs import (
     measure,
     train_and_test,
 )
-from gmn.comparison.journal import FinishedRuns
 from gmn.comparison.result import Comparison, Row
 from gmn.engines import Engine, Processes
 from gmn.errors import UnsupportedArchitecture
@@ -88,14 +88,14 @@ def compare(
     engine, example = engine or Processes(workers), make()
     truth = torch.cat([part.target for part in example.split("test")])
     protocol = {**_protocol(example, recipe, engine.threads), "device": torch.device(device).type}
-    journal = FinishedRuns(folder, {**protocol, "truth": _fingerprint(truth)}) if folder else None
+    finished = FinishedRuns(folder, {**protocol, "truth": _fingerprint(truth)}) if folder else None
     job = partial(TrainingJob, make, recipe=recipe, device=str(device))
     first = [job(name=name, factory=factory, seed=0) for name, factory in factories.items()]
     costs, refused = _costs(engine, first, progress)
     if not costs:
         raise UnsupportedArchitecture("; ".join(f"{n}: {why}" for n, why in refused.items()))
     jobs = [job(name=n, factory=factories[n], seed=s) for s in range(seeds) for n in costs]
-    runs = _run_all(engine, jobs, journal, progress)
+    runs = _run_all(engine, jobs, finished, progress)
     rows = [_row(costs[name], [run for run in runs if run.model == name]) for name in costs]
     rows.sort(key=lambda row: _rank(row.mean(example.metric), example.larger_is_better))
     baselines, kind = example.baselines(), ANSWERS[example.kind]
@@ -178,17 +178,17 @@ def _costs(
 
 
 def _run_all(
-    engine: Engine, jobs: Sequence[TrainingJob], journal: FinishedRuns | None, progress: bool
+    engine: Engine, jobs: Sequence[TrainingJob], finished: FinishedRuns | None, progress: bool
 ) -> list[RunResult]:
     """All runs: those stored already, and the others, which are trained now."""
-    kept = [run for job in jobs if journal and (run := journal.find(job.name, job.seed))]
+    kept = [run for job in jobs if finished and (run := finished.find(job.name, job.seed))]
     done = {(run.model, run.seed) for run in kept}
     rest = [job for job in jobs if (job.name, job.seed) not in done]
     made = []
     with engine.queue() as messages, _progress(messages, len(jobs), len(kept), progress):
         for fresh in engine.run_all(partial(train_and_test, messages=messages), rest, fresh=True):
-            if journal:
-                journal.add(fresh)
+            if finished:
+                finished.add(fresh)
             made.append(fresh)
     return kept + made
 

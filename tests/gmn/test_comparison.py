@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import gmn
 from gmn import registry
 from gmn.comparison import Comparison, cost, jobs, report, save
-from gmn.comparison.journal import FinishedRuns
+from gmn.comparison.finished_runs import FinishedRuns
 from gmn.tasks import AccuracyPrediction, minibatches
 from gmn.train import Recipe, Result, predict, train
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from .arrays import read_h5
-from .entries import choose
+from .choosing import choose
 from .errors import CheckpointError
 from .legacy import is_legacy, is_tar, read_stream, read_tar
 from .machine import read_pickle

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .entries import Reader
+from .choosing import Reader
 from .machine import Global, RecordedCall
 from .tensors import LazyTensor, Store, encoded, np_dtype, read_leaf
 
