@@ -46,6 +46,7 @@ def with_gauges(
         if sign.domain != "sign" or not basis:
             continue
         scale = positive.get(_support(sign))
+        # What scales by s², such as a variance, has no counterpart for matrices, nor has an offset.
         if scale is not None and any(abs(t.exponent) != 1 or t.offset for t in scale.terms):
             continue
         if scale is None and any(basis[-1] in other.axes for other in positive.values()):

@@ -92,6 +92,7 @@ def scalings(actions: Actions, held: Held, names: Names) -> Iterator[Scaling]:
                     name = unique(f"{index.targets[whole[-1].edge_set]}.phase", taken)
                     yield Scaling(name, "phase", axes, shape, whole)
                 continue
+            # s and s² generate the same group, so the first edge set may have exponent one.
             terms = [replace(t, exponent=t.exponent / terms[0].exponent) for t in terms]
             if not axes and _is_uneven(terms):
                 continue

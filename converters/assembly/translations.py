@@ -99,6 +99,8 @@ def _translation(actions: Actions, generator: Generator, index: Index, names: Na
     if carried is None:
         return None
     pieces = [block.pieces[dims[n]] for n in by_dim]
+    # The suffix of the name tells what compensates the numbers: a weight that they pass, another
+    # entry that gives them back, or the operations behind.
     traded = any(term.factor < 0 for term in terms)
     return (
         order_index,

@@ -230,6 +230,8 @@ class Actions:
             origins[cell.key] = (EntryOrigin(entry, cell.key, tuple((p, p) for p in cell.places)),)
             places = [p for p in cell.places if cell.atom(p).size > 1]
             neurons = [p for p in places if _is_neuron(cell.atom(p))]
+            # One unknown per set of dimensions: what varies along all of them and what varies along
+            # a part are independent functions, of which operations let through some and not others.
             unknowns = [Unknown(entry, cell.key, slots) for slots in _subsets(places)]
             if scaled:
                 # Taps have no axis, so no scale may vary along them.
@@ -358,6 +360,8 @@ class Actions:
         if direct is not None and self.trace.parameter_name(value) is not None:
             self.uses.append(direct)
             return
+        # An entry may reach the operand on several paths; the one that keeps most of its
+        # dimensions says most about what the edges connect.
         best: dict[tuple[str, Key], EntryOrigin] = {}
         for origin in itertools.chain.from_iterable(origins.values()):
             known = best.get((origin.entry, origin.key))

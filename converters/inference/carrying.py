@@ -1,8 +1,8 @@
 """Finds weights and averages that carry a constant added before them to the next bias.
 
 A shift of what a linear layer reads is one of what it writes: the weight times the shift. What of
-the operands decides the map is one part of an entry, entry by entry as it is, so the map can be
-told (:class:`converters.inference.equations.Carrier`). An average along a dimension, such as the
+the operands decides the map is one part of an entry, entry by entry as it is, so the map is known
+(:class:`converters.inference.equations.Carrier`). An average along a dimension, such as the
 values that a softmax weighs, keeps what is alike along it.
 """
 
@@ -40,8 +40,8 @@ def note_carriers(
     Args:
         frame: the operation's index space.
         shift: of the sum, by label.
-        first: number of a factor.
-        second: number of the other.
+        first: index of a factor among the operands.
+        second: index of the other.
         over: the labels that were summed over.
     """
     for weight, value in ((first, second), (second, first)):
@@ -57,6 +57,7 @@ def note_carriers(
 def _note(frame: Frame, weight: int, term: Term, origins: Any) -> None:
     maps = frame.actions.maps
     whole = maps.last(term.mixed)
+    # The map of a weight has two steps, a product with it and a sum, both of this operation.
     if not whole.before or whole.how[:2] != (frame, "sum"):  # type: ignore[index]
         return
     factor = maps.last(whole.before)
@@ -80,7 +81,7 @@ def by_part(frame: Frame, other: int, shift: Field, over: Collection[Label] = ()
 
     Args:
         frame: the operation's index space.
-        other: number of the operand.
+        other: index of that operand.
         shift: by label.
         over: labels along which parts stay together.
     """

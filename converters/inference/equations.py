@@ -228,6 +228,7 @@ class System:
 
     def reduce(self, terms: Terms) -> Terms:
         """The terms, by unknowns that are still free."""
+        # Modulo 2, terms without a solved unknown still change: even coefficients vanish.
         if not terms or (
             self._modulus is None and all(t.unknown not in self._solved for t in terms)
         ):
@@ -324,10 +325,14 @@ class System:
             for t in group
             if not t.mixed and counts[t.unknown] == 1 and len(set(t.at)) == len(t.at)
         ]
+        # On a diagonal, a term is a function of fewer indices than its unknown has, so it does not
+        # determine the unknown. To pin all of them gives up symmetries, but claims no false one.
         if not once or any(len(set(t.at)) < len(t.at) for t in group):
             for term in group:
                 self._pin(term.unknown)
             return
+        # Later unknowns follow earlier ones, so generators are named after the first weight that
+        # they move. Parities stay free longest: phases are settled when all else is known.
         pivot = max(once, key=lambda t: (not t.unknown.phase, self._order[t.unknown]))
         own = -Fraction(group[pivot])
         self._solved[pivot.unknown] = {
@@ -339,6 +344,7 @@ class System:
         }
 
     def _pin(self, unknown: Unknown) -> None:
+        # The unknown is zero only if the free ones that it follows are; an empty sum is zero.
         for term in self.reduce({Term(unknown, unknown.slots): 1}):
             self._solved[term.unknown] = {}
 

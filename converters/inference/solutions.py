@@ -147,6 +147,7 @@ def _covered(candidates: Sequence[Generator], modulus: int | None) -> set[Unknow
     """Free unknowns of generators that are parts of larger ones, by elimination."""
     lookup = {_name(g.free): g.free for g in candidates}
     rows: dict[Unknown, dict[Unknown, Fraction]] = {}
+    # Largest first: a scale per neuron contains the one that is alike for all neurons.
     for generator in sorted(candidates, key=lambda g: -len(g.free.slots)):
         if generator.free in rows:
             continue

@@ -100,6 +100,7 @@ def _without_false(
         )
         if error <= allowed:
             return spec
+        # Measured only now, as most modules pass with the default tolerance.
         if allowed < (noise := situation.rounding()):
             allowed = noise
             continue
@@ -129,6 +130,7 @@ def _false(
     false = [(name, error) for name, error in errors if not error <= allowed]
     if false:
         return false
+    # Each holds alone, together they do not: bisect for the one with which it begins.
     low, high = 1, len(names)
     while low < high:  # the shortest list of the first ones that fails as a whole
         middle = (low + high) // 2

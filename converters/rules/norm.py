@@ -180,6 +180,7 @@ def _follow_statistics(
     actions.zero(actions.shifts, variance.shift)
     name = actions.trace.parameter_name(call["running_var"])
     if name is not None and _is_only_a_variance(actions, call["running_var"], call["eps"]):
+        # σ² + ε scales by s² exactly if s² (σ² + ε) − ε is stored, so ε goes into the spec's term.
         actions.offsets[name] = float(call["eps"])
     elif call["eps"]:
         actions.zero(actions.magnitudes, variance.magnitude)
