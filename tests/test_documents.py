@@ -36,7 +36,14 @@ def own_rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/converting.md", "docs/training.md", "docs/writing-a-rule.md"]
+    "page",
+    [
+        "README.md",
+        "docs/converting.md",
+        "docs/training.md",
+        "docs/writing-a-rule.md",
+        "docs/writing-a-layer.md",
+    ],
 )
 @pytest.mark.usefixtures("own_rules")
 def test_pages_run(page: str) -> None:

@@ -4,6 +4,8 @@ from gmn.nn.dual import DualGMN
 from gmn.nn.editing import EditHead
 from gmn.nn.gmn import GMN
 from gmn.nn.heads import InvariantHead, States
+from gmn.nn.message_network import MessagePassingNetwork
+from gmn.nn.message_passing import MessagePassing
 from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.mixed import read_all
 from gmn.nn.neural_graph_gnn import NeuralGraphGNN
@@ -16,6 +18,8 @@ __all__ = [
     "DualGMN",
     "EditHead",
     "InvariantHead",
+    "MessagePassing",
+    "MessagePassingNetwork",
     "Metanetwork",
     "NeuralGraphGNN",
     "NeuralGraphTransformer",

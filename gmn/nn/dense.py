@@ -12,13 +12,15 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gmn.spec import EdgeSet, GraphSpec
+from gmn.nn.relations import End, Relation, relations_of
+from gmn.spec import GraphSpec
 
 EPSILON = 1e-5  # that of nn.LayerNorm
 # Bytes of the hidden layers that are in memory at once: what stays in a core's caches, and what
@@ -58,80 +60,46 @@ class EdgeMaps(NamedTuple):
 
 
 @dataclass(frozen=True)
-class End:
-    """One end of an edge set's pairs: which of its block's dimensions index the neurons.
+class Rows:
+    """A relation, and where its edges' states lie among those of all.
 
     Attributes:
-        first: number of the node set's first neuron.
-        shape: of the node set.
-        dims: for each axis of the node set, the dimension of the block that runs over it.
-        others: the block's other dimensions.
+        relation: the edges.
+        first: number of the first one.
     """
 
+    relation: Relation
     first: int
-    shape: tuple[int, ...]
-    dims: tuple[int, ...]
-    others: tuple[int, ...]
-
-    def spread(self, nodes: Tensor) -> Tensor:
-        """A view of (B, N, c) that broadcasts to the block's (B, *block, c)."""
-        own = nodes[:, self.first : self.first + math.prod(self.shape)]
-        own = own.view(len(nodes), *self.shape, nodes.shape[-1])
-        order = sorted(range(len(self.dims)), key=self.dims.__getitem__)
-        own = own.permute(0, *(1 + place for place in order), -1)
-        for place in self.others:
-            own = own.unsqueeze(1 + place)
-        return own
-
-
-@dataclass(frozen=True)
-class Block:
-    """The pairs of an edge set.
-
-    Attributes:
-        first: number of the first one among those of all edge sets.
-        shape: of the block, taps left out.
-        source: the end that is read.
-        target: the end that is written.
-    """
-
-    first: int
-    shape: tuple[int, ...]
-    source: End
-    target: End
-
-    @property
-    def pairs(self) -> int:
-        """Number of pairs."""
-        return math.prod(self.shape)
 
     @property
     def share(self) -> float:
         """One over the number of edges into each target."""
-        return math.prod(self.target.shape) / max(self.pairs, 1)
+        return 1 / max(self.relation.degree, 1)
 
-    def pieces(self, batch: int, most: int) -> Iterator[Piece]:
+    def pieces(self, batch: int, most: int) -> Iterator[Slab]:
         """Parts of the block of ``batch`` networks with at most ``most`` pairs, if possible."""
-        start, networks = batch * self.first, max(1, most // max(self.pairs, 1))
-        if networks > 1 or not self.shape:
+        shape, pairs = self.relation.shape, self.relation.pairs
+        start, networks = batch * self.first, max(1, most // max(pairs, 1))
+        if networks > 1 or not shape:
             for low in range(0, batch, networks):
                 high = min(low + networks, batch)
-                rows = slice(start + low * self.pairs, start + high * self.pairs)
-                yield Piece(slice(low, high), slice(None), rows, (high - low, *self.shape))
+                rows = slice(start + low * pairs, start + high * pairs)
+                yield Slab(slice(low, high), slice(None), rows, (high - low, *shape))
             return
-        each = math.prod(self.shape[1:])
+        each = math.prod(shape[1:])
         lines = max(1, most // max(each, 1))
         for network in range(batch):
-            base = start + network * self.pairs
-            for low in range(0, self.shape[0], lines):
-                high = min(low + lines, self.shape[0])
+            base = start + network * pairs
+            for low in range(0, shape[0], lines):
+                high = min(low + lines, shape[0])
                 rows = slice(base + low * each, base + high * each)
-                shape = (1, high - low, *self.shape[1:])
-                yield Piece(slice(network, network + 1), slice(low, high), rows, shape)
+                yield Slab(
+                    slice(network, network + 1), slice(low, high), rows, (1, high - low, *shape[1:])
+                )
 
 
 @dataclass(frozen=True)
-class Piece:
+class Slab:
     """A part of a block: some networks, or some lines of one network's block.
 
     Attributes:
@@ -147,7 +115,7 @@ class Piece:
     shape: tuple[int, ...]
 
     def of(self, end: Tensor) -> Tensor:
-        """The part of a view made by :meth:`End.spread` that this piece reads or writes."""
+        """The part of a view that :meth:`gmn.nn.relations.End.spread` made, read or written."""
         end = end[self.networks]
         return end[:, self.lines] if len(self.shape) > 1 and end.shape[1] > 1 else end
 
@@ -157,32 +125,11 @@ class Piece:
 
 
 @lru_cache(maxsize=64)
-def blocks(spec: GraphSpec) -> tuple[Block, ...]:
-    """The pairs of all edge sets, in the spec's order."""
-    result, first, nodes = [], 0, 0
-    start = {}
-    for node_set in spec.node_sets:
-        start[node_set.name], nodes = nodes, nodes + node_set.size
-    for edges in spec.edge_sets:
-        shape = tuple(dim.size for dim in edges.dims if dim.port != "tap")
-        source = _end(spec, edges, "source", start[edges.source])
-        target = _end(spec, edges, "target", start[edges.target])
-        result.append(Block(first, shape, source, target))
-        first += math.prod(shape)
-    return tuple(result)
-
-
-def _end(spec: GraphSpec, edges: EdgeSet, port: str, first: int) -> End:
-    pair_dims = [dim for dim in edges.dims if dim.port != "tap"]
-    place: dict[tuple[str | None, str], int] = {
-        (dim.axis, dim.port): number for number, dim in enumerate(pair_dims)
-    }
-    nodes = spec.node_set(edges.source if port == "source" else edges.target)
-    dims = tuple(
-        place[(axis, port) if (axis, port) in place else (axis, "both")] for axis in nodes.axes
-    )
-    others = tuple(number for number in range(len(pair_dims)) if number not in dims)
-    return End(first, nodes.shape, dims, others)
+def rows_of(spec: GraphSpec) -> tuple[Rows, ...]:
+    """The rows of all edge sets, in the spec's order."""
+    relations = relations_of(spec)
+    first = accumulate((relation.pairs for relation in relations[:-1]), initial=0)
+    return tuple(map(Rows, relations, first))
 
 
 @dataclass(frozen=True)
@@ -205,10 +152,11 @@ class DenseExecutor:
 
     def divide(self, edges: Tensor, batch: int) -> list[Tensor]:
         """The states of each edge set, (B, pairs, d): undoes :meth:`arrange`."""
-        counts = [batch * part.pairs for part in blocks(self.spec)]
+        relations = relations_of(self.spec)
+        counts = [batch * relation.pairs for relation in relations]
         width = edges.shape[-1]
-        parts = zip(edges.split(counts), blocks(self.spec), strict=True)
-        return [part.view(batch, block.pairs, width) for part, block in parts]
+        parts = zip(edges.split(counts), relations, strict=True)
+        return [part.view(batch, relation.pairs, width) for part, relation in parts]
 
     def exchange(self, source: Tensor, target: Tensor, edges: Tensor, maps: EdgeMaps) -> Exchange:
         """The edge work of a layer.
@@ -228,7 +176,7 @@ class DenseExecutor:
         type_ = torch.get_autocast_dtype(kind) if mixed else edges.dtype
         products = (tensor.to(type_) for tensor in (source, target, *maps))
         with torch.autocast(kind, enabled=False):
-            found = _Exchange.apply(blocks(self.spec), torch.is_grad_enabled(), edges, *products)
+            found = _Exchange.apply(rows_of(self.spec), torch.is_grad_enabled(), edges, *products)
         return Exchange(*found)
 
 
@@ -252,7 +200,7 @@ class _Exchange(torch.autograd.Function):
     @staticmethod
     def forward(
         context: Any,
-        parts: tuple[Block, ...],
+        parts: tuple[Rows, ...],
         keep: bool,
         edges: Tensor,
         source: Tensor,
@@ -274,8 +222,9 @@ class _Exchange(torch.autograd.Function):
         new = torch.add(edges, bias)
         room = _room(parts, len(source), edges, read)
         for part in parts:
-            ends = part.source.spread(source), part.target.spread(target)
-            results = part.target.spread(into), part.source.spread(out)
+            at_source, at_target = part.relation.source, part.relation.target
+            ends = at_source.spread(source), at_target.spread(target)
+            results = at_target.spread(into), at_source.spread(out)
             for piece in part.pieces(len(source), _most(edges)):
                 at = piece.rows
                 normal = _normalise(edges[at], kept.scale[at]).to(read.dtype)
@@ -285,16 +234,15 @@ class _Exchange(torch.autograd.Function):
                 torch.add(read_.expand(*piece.shape, -1), written, out=piece.block(hidden))
                 hidden.addmm_(normal, read.T).relu_()
                 block = piece.block(hidden)
-                _add_sums(piece.of(results[0]), block[..., :width], part.target, part.share)
-                _add_sums(
-                    piece.of(results[1]), block[..., width : 2 * width], part.source, part.share
-                )
+                ahead, back = block[..., :width], block[..., width : 2 * width]
+                _add_sums(piece.of(results[0]), ahead, at_target, part.share)
+                _add_sums(piece.of(results[1]), back, at_source, part.share)
                 _add_product(new[at], hidden[:, 2 * width :], write.T)
                 if keep:
                     kept.normal[at], kept.update[at] = normal, hidden[:, 2 * width :]
                     kept.signs[at] = hidden[:, : 2 * width]  # True where not 0
         pairs = rows // len(source)
-        for states in new.split([len(source) * part.pairs for part in parts]):
+        for states in new.split([len(source) * part.relation.pairs for part in parts]):
             mean += states.view(len(source), -1, width).sum(dim=1)
         if keep:
             context.parts = parts
@@ -314,10 +262,12 @@ class _Exchange(torch.autograd.Function):
         # The norm's subtraction of the mean, done once on the map instead of on every edge.
         centred = read - read.mean(dim=1, keepdim=True)
         room = _room(parts, batch, edges, read)
-        for part, states in zip(parts, edges.split([batch * p.pairs for p in parts]), strict=True):
+        counts = [batch * part.relation.pairs for part in parts]
+        for part, states in zip(parts, edges.split(counts), strict=True):
             states.view(batch, -1, width).add_((mean * batch / rows).unsqueeze(1))
-            ends = part.target.spread(into * part.share), part.source.spread(out * part.share)
-            results = part.source.spread(source), part.target.spread(target)
+            at_source, at_target = part.relation.source, part.relation.target
+            ends = at_target.spread(into * part.share), at_source.spread(out * part.share)
+            results = at_source.spread(source), at_target.spread(target)
             for piece in part.pieces(batch, _most(edges)):
                 at = piece.rows
                 normal, update, change = kept.normal[at], kept.update[at], edges[at].to(read.dtype)
@@ -327,7 +277,7 @@ class _Exchange(torch.autograd.Function):
                     own = slice(place * width, (place + 1) * width)
                     _where_positive(block[..., own], piece.of(end), signs[..., own])
                 _where_positive(hidden[:, 2 * width :], change @ write, update)
-                for result, end in zip(results, (part.source, part.target), strict=True):
+                for result, end in zip(results, (at_source, at_target), strict=True):
                     _add_sums(piece.of(result), block, end)
                 of_read.addmm_(hidden.T, normal)
                 of_write.addmm_(change.T, update)
@@ -338,7 +288,7 @@ class _Exchange(torch.autograd.Function):
         return None, None, edges, source, target, of_read, of_write, of_bias.to(read.dtype)
 
 
-def _room(parts: tuple[Block, ...], batch: int, edges: Tensor, read: Tensor) -> Tensor:
+def _room(parts: tuple[Rows, ...], batch: int, edges: Tensor, read: Tensor) -> Tensor:
     """Where the hidden layers of one piece after the other lie; fresh memory is slow."""
     sizes = [math.prod(p.shape) for part in parts for p in part.pieces(batch, _most(edges))]
     return read.new_empty(max(sizes, default=0), len(read))
@@ -361,7 +311,7 @@ def _normalise(states: Tensor, scale: Tensor) -> Tensor:
 def _add_sums(result: Tensor, block: Tensor, end: End, factor: float = 1.0) -> None:
     """Adds the block's sums over the dimensions that do not index an end, in place."""
     if end.others:
-        block = block.sum([1 + place for place in end.others], keepdim=True)
+        block = block.sum(end.reduced, keepdim=True)
     result.add_(block, alpha=factor)
 
 

@@ -11,6 +11,7 @@ from gmn import features
 from gmn.canonical import without_shifts
 from gmn.graph import ParameterGraph
 from gmn.nn.editing import Editor
+from gmn.nn.groups import groups_of
 from gmn.nn.heads import Head, NodeReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.pairing import Pairing, pairs_of
@@ -200,8 +201,8 @@ class _Layer(nn.Module):
             seen = seen + nn.functional.pad(told, (0, 0, first, h.shape[1] - last))
         normal = self.normal(h)
         update = self.own(normal) + self.whole(summary).unsqueeze(1) + seen
-        if plan.members.numel():
-            update = update + self.group(_share_in_groups(plan, normal))
+        if groups := groups_of(plan.spec, h.device, h.dtype):
+            update = update + self.group(groups.means(normal))
         if pairs := pairs_of(plan.spec, h.device):
             update = update + self.pairing(pairs, seen)
         h = h + self.out(nn.functional.silu(update))
@@ -302,16 +303,6 @@ def _unit(channels: Tensor, free: Tensor, signed: Tensor) -> Tensor:
     length = size + free
     unit = channels / torch.where(length == 0, torch.ones_like(length), length)
     return unit * (1 + signed * size / (1 + size))
-
-
-def _share_in_groups(plan: Plan, nodes: Tensor) -> Tensor:
-    """The mean of every neuron's head or group, summed over its groups."""
-    node, group = plan.members
-    sizes = torch.bincount(group, minlength=1)
-    groups = nodes.new_zeros(nodes.shape[0], len(sizes), nodes.shape[-1])
-    share = (1 / sizes[group].to(nodes)).unsqueeze(1)
-    means = groups.index_add(1, group, nodes[:, node] * share)
-    return torch.zeros_like(nodes).index_add(1, node, means[:, group])
 
 
 def _mlp(inputs: int, hidden: int, outputs: int | None = None) -> nn.Sequential:

@@ -7,25 +7,21 @@ import math
 import torch
 from torch import Tensor, nn
 
-from gmn.graph import ParameterGraph
-from gmn.nn.heads import Head, RoleReadout, States, readout_of
-from gmn.nn.metanetwork import Metanetwork
-from gmn.nn.neural_graph import (
-    NeuralGraph,
-    NeuralGraphEditor,
-    NeuralGraphEncoder,
-    group_means,
-    neural_graph,
-)
-from gmn.nn.recompute import run
+from gmn.features import ValueFeatures
+from gmn.nn.editing import EditHead
+from gmn.nn.heads import Head
+from gmn.nn.message_network import MessagePassingNetwork
+from gmn.nn.message_passing import MessagePassing
+from gmn.nn.reductions import Reduction
+from gmn.nn.relations import Wiring
 
-AGGREGATORS = 4
+AGGREGATORS: tuple[Reduction, ...] = ("mean", "min", "max", "std")
 # What PNA divides the logarithm of degrees by: the paper takes the mean over each training set,
 # which the linear map that follows can undo. One number serves every architecture.
 USUAL_LOG_DEGREE = math.log(17)
 
 
-class NeuralGraphGNN(Metanetwork):
+class NeuralGraphGNN(MessagePassingNetwork):
     """Principal neighbourhood aggregation with messages that edges modulate (FiLM).
 
     One layer, with edge states e and node states x, for an edge from j to i::
@@ -37,9 +33,9 @@ class NeuralGraphGNN(Metanetwork):
 
     Source: Kofinas et al. (arXiv 2403.12143), section 3 and appendix; PNA of Corso et al. (2020).
     Deviations: descriptions and tap codes instead of embeddings by position in a fixed
-    architecture and of padded kernels (:mod:`gmn.nn.neural_graph`); δ is a constant instead of one
-    per data set; neurons of one head read their mean; means by role instead of
-    the last layer's nodes side by side. Residual connections are shared node sets, not edges.
+    architecture and of padded kernels (:class:`gmn.nn.MessagePassingNetwork`); δ is a constant
+    instead of one per data set; neurons of one head read their mean; means by role instead of the
+    last layer's nodes side by side. Residual connections are shared node sets, not edges.
 
     Equivariant to the permutations of the spec, not to its scalings.
 
@@ -50,13 +46,13 @@ class NeuralGraphGNN(Metanetwork):
         edge_hidden: channels of edges.
         reverse: whether messages also run against the edges (the paper: yes for implicit neural
             representations, no for convolutional networks).
+        features: how it is given the values of parameters; None for :class:`gmn.features.FanIn`.
         recompute: whether layers are computed again in the backward pass instead of kept.
 
     Attributes:
         learning_rate: that of the paper.
     """
 
-    symmetries = ("permutations", "exchanges")
     learning_rate = 1e-3
 
     def __init__(
@@ -66,70 +62,58 @@ class NeuralGraphGNN(Metanetwork):
         head: Head | None = None,
         edge_hidden: int = 32,
         reverse: bool = True,
+        features: ValueFeatures | None = None,
         recompute: bool = True,
     ) -> None:
-        super().__init__(head)
-        self.reverse, self.recompute = reverse, recompute
-        self.encoder = NeuralGraphEncoder(hidden, edge_hidden)
-        self.layers = nn.ModuleList(
-            _Layer(hidden, edge_hidden, last=number == depth - 1 and not self.copies)
-            for number in range(depth)
-        )
-        self.readout = readout_of(head, lambda outputs: RoleReadout(hidden, outputs))
-        self.editor = None
-        if self.copies:
-            self.editor = NeuralGraphEditor(hidden, edge_hidden, self.copies)
-
-    @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
-    def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
-        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks."""
-        wiring = neural_graph(graph.spec, graph.device, self.reverse)
-        nodes, edges = self.encoder(graph, wiring)
-        for layer in self.layers:
-            nodes, edges = run(layer, self.recompute, wiring, nodes, edges)
-        if self.readout is not None:
-            return self.readout(States(nodes.transpose(0, 1)), graph)
-        assert self.editor is not None
-        return self.editor(graph, wiring, nodes, edges)
+        # Nobody reads the edges after the last layer, but an editor.
+        kept = isinstance(head, EditHead)
+        layers = [_Layer(hidden, edge_hidden, kept or n < depth - 1) for n in range(depth)]
+        super().__init__(layers, hidden, edge_hidden, head, reverse, features, recompute)
 
 
-class _Layer(nn.Module):
+class _Layer(MessagePassing):
     """Messages, their statistics at every node, and the updates of nodes and edges."""
 
-    def __init__(self, hidden: int, edge_hidden: int, last: bool) -> None:
-        super().__init__()
+    def __init__(self, hidden: int, edge_hidden: int, with_edges: bool) -> None:
+        super().__init__(hidden, AGGREGATORS)
         self.film = nn.Linear(edge_hidden, 2 * hidden)
         # The first layer of the MLP reads both ends: its parts are computed once per node.
         self.from_source = nn.Linear(hidden, hidden)
         self.from_target = nn.Linear(hidden, hidden, bias=False)
-        self.message = nn.Linear(hidden, hidden)
-        self.update = nn.Linear((1 + 2 * AGGREGATORS) * hidden, hidden)
-        self.group = nn.Linear(hidden, hidden, bias=False)
+        self.to_message = nn.Linear(hidden, hidden)
+        self.to_update = nn.Linear((1 + 2 * len(AGGREGATORS)) * hidden, hidden)
         self.normal = nn.LayerNorm(hidden)
-        self.edges = None if last else _EdgeUpdate(hidden, edge_hidden)
+        self.edges = _EdgeUpdate(hidden, edge_hidden) if with_edges else None
+        self.register_load_state_dict_pre_hook(_rename)
 
-    def forward(self, wiring: NeuralGraph, nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-        """Updates nodes (N, B, hidden) and edges (E, B, edge_hidden)."""
-        at = wiring.edges
-        ends = self.from_source(nodes).index_select(0, at.source)
-        ends = ends + self.from_target(nodes).index_select(0, at.target)
-        scale, shift = self.film(edges).chunk(2, dim=-1)
-        messages = torch.addcmul(shift, scale, self.message(nn.functional.silu(ends)))
-        found = at.reduce(messages, _statistics, AGGREGATORS * nodes.shape[-1])
-        amplified = found * ((at.degree + 1).to(found).log() / USUAL_LOG_DEGREE)
-        update = self.update(torch.cat([nodes, found, amplified], dim=-1))
-        if wiring.members.numel():
-            update = update + self.group(group_means(nodes, wiring.members))
+    def project(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        return self.from_source(nodes), self.from_target(nodes)
+
+    def message(self, source: Tensor, target: Tensor, edge: Tensor) -> Tensor:
+        # Two products: the gradients of two halves of one would have to be put together.
+        scale, shift = (
+            nn.functional.linear(edge, weight, bias)
+            for weight, bias in zip(self.film.weight.chunk(2), self.film.bias.chunk(2), strict=True)
+        )
+        return torch.addcmul(shift, scale, self.to_message(nn.functional.silu(source + target)))
+
+    def edge_update(self, source: Tensor, target: Tensor, edge: Tensor) -> Tensor:
+        assert self.edges is not None
+        return self.edges(source, target, edge)
+
+    def forward(
+        self, wiring: Wiring, nodes: Tensor, edges: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        found = self.propagate(wiring, *self.project(nodes), edges)
+        amplified = found * ((wiring.degree + 1).log() / USUAL_LOG_DEGREE)
+        update = self.to_update(torch.cat([nodes, found, amplified], dim=-1))
+        if wiring.groups:
+            update = update + self.group(wiring.groups.means(nodes))
         nodes = nodes + nn.functional.silu(self.normal(update))
-        return nodes, edges if self.edges is None else self.edges(wiring, nodes, edges)
-
-
-def _statistics(messages: Tensor) -> Tensor:
-    """Mean, minimum, maximum and deviation along dimension 1."""
-    mean = messages.mean(dim=1)
-    variance = (messages - mean.unsqueeze(1)).square().mean(dim=1)  # var_mean takes twice as long
-    least, most = messages.min(dim=1).values, messages.max(dim=1).values
-    return torch.cat([mean, least, most, (variance + 1e-5).sqrt()], dim=-1)
+        if self.edges is None:
+            return nodes, edges
+        ends = self.edges.source(nodes), self.edges.target(nodes)
+        return nodes, self.edge_updater(wiring, *ends, edges)
 
 
 class _EdgeUpdate(nn.Module):
@@ -142,9 +126,14 @@ class _EdgeUpdate(nn.Module):
         self.target = nn.Linear(hidden, edge_hidden, bias=False)
         self.out = nn.Linear(edge_hidden, edge_hidden)
 
-    def forward(self, wiring: NeuralGraph, nodes: Tensor, edges: Tensor) -> Tensor:
-        """New edge states of shape (E, B, edge_hidden)."""
-        at = wiring.edges
-        total = self.edge(edges) + self.source(nodes).index_select(0, at.source)
-        total = total + self.target(nodes).index_select(0, at.target)
-        return self.out(nn.functional.silu(total))
+    def forward(self, source: Tensor, target: Tensor, edge: Tensor) -> Tensor:
+        """New states of the edges of one relation, of the same shape."""
+        return self.out(nn.functional.silu(self.edge(edge) + source + target))
+
+
+def _rename(layer: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Reads states of version 0.1, where two modules had the names of what are methods now."""
+    for name in ("message", "update"):
+        for part in ("weight", "bias"):
+            if (old := f"{prefix}{name}.{part}") in state:
+                state[f"{prefix}to_{name}.{part}"] = state.pop(old)

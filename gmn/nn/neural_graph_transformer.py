@@ -5,21 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gmn.graph import ParameterGraph
-from gmn.nn.heads import Head, RoleReadout, States, readout_of
-from gmn.nn.metanetwork import Metanetwork
-from gmn.nn.neural_graph import (
-    NeuralGraph,
-    NeuralGraphEditor,
-    NeuralGraphEncoder,
-    group_means,
-    mlp,
-    neural_graph,
-)
-from gmn.nn.recompute import run
+from gmn.features import ValueFeatures
+from gmn.nn.editing import EditHead
+from gmn.nn.heads import Head
+from gmn.nn.message_network import MessagePassingNetwork, mlp
+from gmn.nn.message_passing import MessagePassing
+from gmn.nn.relations import Wiring
 
 
-class NeuralGraphTransformer(Metanetwork):
+class NeuralGraphTransformer(MessagePassingNetwork):
     """Attention whose queries, keys and values read edges, along real edges only.
 
     One layer, with edge states e and node states x, for an edge from j to i::
@@ -43,6 +37,7 @@ class NeuralGraphTransformer(Metanetwork):
         edge_hidden: channels of edges.
         attention: channels of queries, keys and values, over all heads.
         heads: number of attention heads.
+        features: how it is given the values of parameters; None for :class:`gmn.features.FanIn`.
         recompute: whether layers are computed again in the backward pass instead of kept.
 
     Attributes:
@@ -52,7 +47,6 @@ class NeuralGraphTransformer(Metanetwork):
         ValueError: if the heads do not divide the attention's channels.
     """
 
-    symmetries = ("permutations", "exchanges")
     learning_rate = 1e-3
 
     def __init__(
@@ -63,80 +57,63 @@ class NeuralGraphTransformer(Metanetwork):
         edge_hidden: int = 32,
         attention: int = 128,
         heads: int = 8,
+        features: ValueFeatures | None = None,
         recompute: bool = True,
     ) -> None:
-        super().__init__(head)
         if attention % heads:
             raise ValueError(f"{heads} heads do not divide {attention} channels of attention")
-        self.recompute = recompute
-        self.encoder = NeuralGraphEncoder(hidden, edge_hidden)
-        self.layers = nn.ModuleList(
-            _Layer(
-                hidden,
-                edge_hidden,
-                attention,
-                heads,
-                last=number == depth - 1 and not self.copies,
-            )
-            for number in range(depth)
-        )
-        self.readout = readout_of(head, lambda outputs: RoleReadout(hidden, outputs))
-        self.editor = None
-        if self.copies:
-            self.editor = NeuralGraphEditor(hidden, edge_hidden, self.copies)
-
-    @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
-    def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
-        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks."""
-        wiring = neural_graph(graph.spec, graph.device, reverse=True)
-        nodes, edges = self.encoder(graph, wiring)
-        for layer in self.layers:
-            nodes, edges = run(layer, self.recompute, wiring, nodes, edges)
-        if self.readout is not None:
-            return self.readout(States(nodes.transpose(0, 1)), graph)
-        assert self.editor is not None
-        return self.editor(graph, wiring, nodes, edges)
+        # Nobody reads the edges after the last layer, but an editor.
+        kept = isinstance(head, EditHead)
+        layers = [
+            _Layer(hidden, edge_hidden, attention, heads, kept or n < depth - 1)
+            for n in range(depth)
+        ]
+        super().__init__(layers, hidden, edge_hidden, head, True, features, recompute)
 
 
-class _Layer(nn.Module):
+class _Layer(MessagePassing):
     """Attention, and the updates of nodes and edges; norms after the residual connections."""
 
     def __init__(
-        self, hidden: int, edge_hidden: int, attention: int, heads: int, last: bool
+        self, hidden: int, edge_hidden: int, attention: int, heads: int, with_edges: bool
     ) -> None:
-        super().__init__()
+        super().__init__(hidden, "softmax", attention)
         self.heads = heads
         self.target = nn.Linear(hidden, attention)  # queries
         self.source = nn.Linear(hidden, 2 * attention)  # keys, values
         self.edge = nn.Linear(edge_hidden, 4 * attention)  # queries, keys, values, their scale
         self.out = nn.Linear(attention, hidden)
-        self.group = nn.Linear(hidden, hidden, bias=False)
         self.normal, self.normal_mlp = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
         self.mlp = mlp(hidden, hidden)
-        self.edges = None if last else _EdgeUpdate(hidden, edge_hidden)
+        self.edges = _EdgeUpdate(hidden, edge_hidden) if with_edges else None
 
-    def forward(self, wiring: NeuralGraph, nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-        """Updates nodes (N, B, hidden) and edges (E, B, edge_hidden)."""
-        at = wiring.edges
-        query, key, value, scale = self.edge(edges).chunk(4, dim=-1)
-        seen_key, seen_value = self.source(nodes).index_select(0, at.source).chunk(2, dim=-1)
-        query = query + self.target(nodes).index_select(0, at.target)
-        value = torch.addcmul(value, seen_value, scale)
-        scores = self._by_head(query * (key + seen_key)).sum(dim=-1)
+    def project(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        return self.source(nodes), self.target(nodes)
+
+    def message(self, source: Tensor, target: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
+        query, key, value, scale = self.edge(edge).chunk(4, dim=-1)
+        seen_key, seen_value = source.chunk(2, dim=-1)
+        products = (query + target) * (key + seen_key)
+        scores = products.unflatten(-1, (self.heads, -1)).sum(dim=-1)
         scores = scores / (query.shape[-1] // self.heads) ** 0.5
-        parts = [
-            (part.softmax(dim=1).unsqueeze(-1) * values).sum(dim=1).flatten(2)
-            for part, values in zip(at.split(scores), at.split(self._by_head(value)), strict=True)
-        ]
-        update = self.out(at.gather(parts, value))
-        if wiring.members.numel():
-            update = update + self.group(group_means(nodes, wiring.members))
+        return scores, torch.addcmul(value, seen_value, scale)
+
+    def edge_update(self, source: Tensor, target: Tensor, edge: Tensor, turned: Tensor) -> Tensor:
+        assert self.edges is not None
+        return self.edges(source, target, edge, turned)
+
+    def forward(
+        self, wiring: Wiring, nodes: Tensor, edges: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        update = self.out(self.propagate(wiring, *self.project(nodes), edges))
+        if wiring.groups:
+            update = update + self.group(wiring.groups.means(nodes))
         nodes = self.normal(nodes + update)
         nodes = self.normal_mlp(nodes + self.mlp(nodes))
-        return nodes, edges if self.edges is None else self.edges(wiring, nodes, edges)
-
-    def _by_head(self, channels: Tensor) -> Tensor:
-        return channels.unflatten(-1, (self.heads, -1))
+        if self.edges is None:
+            return nodes, edges
+        ends = self.edges.source(nodes), self.edges.target(nodes)
+        return nodes, self.edge_updater(wiring, *ends, edges, wiring.turned(edges))
 
 
 class _EdgeUpdate(nn.Module):
@@ -151,10 +128,7 @@ class _EdgeUpdate(nn.Module):
         self.out = nn.Linear(edge_hidden, edge_hidden)
         self.normal = nn.LayerNorm(edge_hidden)
 
-    def forward(self, wiring: NeuralGraph, nodes: Tensor, edges: Tensor) -> Tensor:
-        """New edge states of shape (E, B, edge_hidden)."""
-        at = wiring.edges
-        total = self.edge(edges) + self.turned(edges).index_select(0, wiring.turned)
-        total = total + self.source(nodes).index_select(0, at.source)
-        total = total + self.target(nodes).index_select(0, at.target)
-        return self.normal(edges + self.out(nn.functional.silu(total)))
+    def forward(self, source: Tensor, target: Tensor, edge: Tensor, turned: Tensor) -> Tensor:
+        """New states of the edges of one relation, of the same shape."""
+        total = self.edge(edge) + self.turned(turned) + source + target
+        return self.normal(edge + self.out(nn.functional.silu(total)))

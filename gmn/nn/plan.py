@@ -14,7 +14,6 @@ from gmn import features
 from gmn.nn.slots import Map, Port, Slots, slots_of
 from gmn.nn.stream import Blocks, Contraction
 from gmn.spec import EdgeSet, GraphSpec, NodeSet
-from gmn.topology import memberships
 
 Codes = dict[str, Tensor]  # by edge set
 RANKS = 4  # independent ways in which a message weighs the taps of a kernel
@@ -186,7 +185,6 @@ class Plan:
         sizes: number of rows of each slot.
         levels: rows of each slot with a basis, and the shape (before, basis, after) of its neurons.
         facts: edge sets that no symmetry changes, with the first and last node they belong to.
-        members: neurons and the groups they belong to.
     """
 
     spec: GraphSpec
@@ -196,7 +194,6 @@ class Plan:
     sizes: tuple[int, ...]
     levels: tuple[tuple[int, tuple[int, int, int]], ...]
     facts: tuple[tuple[EdgeSet, tuple[int, int]], ...]
-    members: Tensor
 
     def split(self, channels: Tensor) -> tuple[Tensor, ...]:
         """The channels of each slot."""
@@ -315,7 +312,6 @@ def plan_of(spec: GraphSpec, device: torch.device) -> Plan:
             (e, (first[e.target], first[e.target] + spec.node_set(e.target).size))
             for e in slots.facts
         ),
-        memberships(spec).to(device),
     )
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from gmn.canonical.shifts import flips, passing
 from gmn.graph import ParameterGraph
 from gmn.nn.edge_edits import Edits, TapCodes, editable
-from gmn.nn.neural_graph import own_nodes
+from gmn.nn.message_network import own_nodes
 from gmn.nn.scale_blocks import EdgeUpdate, linear, open_at_first
 from gmn.nn.scaled_graph import ScaledGraph
 from gmn.spec import EdgeSet

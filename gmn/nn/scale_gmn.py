@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from gmn import features
 from gmn.canonical import without_shifts
 from gmn.graph import ParameterGraph
+from gmn.nn.groups import groups_of
 from gmn.nn.heads import Head, RoleReadout, States, readout_of
+from gmn.nn.message_network import DEPTH_FEATURES, depth_codes, mlp
 from gmn.nn.metanetwork import Metanetwork
-from gmn.nn.neural_graph import DEPTH_FEATURES, depth_codes, group_means, mlp
 from gmn.nn.recompute import run
 from gmn.nn.scale_blocks import (
     EdgeUpdate,
@@ -246,6 +247,8 @@ class _Layer(nn.Module):
         told: Tensor | float = 0.0
         if self.share is not None and not wiring.aligned:
             told = told + self.share(wiring.to_nodes(z))
-        if self.group is not None and wiring.members.numel():
-            told = told + self.group(group_means(wiring.to_nodes(z), wiring.members))
+        groups = groups_of(wiring.spec, z.device, z.dtype)
+        if self.group is not None and groups:
+            means = groups.means(wiring.to_nodes(z).transpose(0, 1)).transpose(0, 1)
+            told = told + self.group(means)
         return told if isinstance(told, float) else told.index_select(0, wiring.node)

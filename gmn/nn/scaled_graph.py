@@ -19,7 +19,7 @@ from gmn.graph import ParameterGraph
 from gmn.nn.scale_blocks import Kind
 from gmn.nn.slots import Gain, Port, Share, Slots, slots_of
 from gmn.spec import EdgeSet, GraphSpec, Translation
-from gmn.topology import memberships, pair_index, topology
+from gmn.topology import pair_index, topology
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,6 @@ class ScaledGraph:
         weights: the values on edges, in order; edges after these carry 1.
         entries: values of rows (biases), and those rows.
         facts: values of neurons that no symmetry changes (slopes), and those neurons.
-        members: (2, M) neuron and group (a head) that it belongs to.
         aligned: whether rows are neurons.
     """
 
@@ -73,7 +72,6 @@ class ScaledGraph:
     weights: tuple[Values, ...]
     entries: tuple[tuple[Values, Tensor], ...]
     facts: tuple[tuple[Values, Tensor], ...]
-    members: Tensor
     aligned: bool
 
     def to_nodes(self, rows: Tensor) -> Tensor:
@@ -166,7 +164,6 @@ class _Builder:
             tuple(
                 (Values(e), self._rows(e, self._first_node[e.target])) for e in self._slots.facts
             ),
-            memberships(self._spec).to(self._device),
             torch.equal(node, torch.arange(self._spec.num_nodes)),
         )
 

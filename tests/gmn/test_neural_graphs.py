@@ -11,8 +11,7 @@ from torch import nn
 import converters
 import gmn
 from gmn.nn import InvariantHead, NeuralGraphGNN, NeuralGraphTransformer
-from gmn.nn.buckets import buckets
-from gmn.nn.neural_graph import neural_graph
+from gmn.nn.relations import wiring_of
 from gmn.testing import relative_error
 from tests.changes import (
     units_of_heads_exchanged,
@@ -79,14 +78,14 @@ def test_attention_follows_real_edges_only() -> None:
     torch.manual_seed(0)
     net = NeuralGraphTransformer(12, 1, edge_hidden=8, attention=16, heads=2, recompute=False)
     graph = graph_of(BY_NAME["two-layers"]).to(dtype=torch.float32)
-    wiring = neural_graph(graph.spec, graph.device, True)
+    wiring = wiring_of(graph.spec, graph.device, graph.dtype, reverse=True)
     answers = []
     for change in (0.0, 1.0):
         bias = graph.values["2.bias"].clone()
         bias[:, 0] += change  # of one output neuron
         changed = graph.replace({"2.bias": bias})
         answers.append(net.layers[0](wiring, *net.encoder(changed, wiring))[0])
-    moved = (answers[0] - answers[1]).abs().amax(dim=(1, 2)) > 0
+    moved = (answers[0] - answers[1]).abs().amax(dim=(0, 2)) > 0
     role = {nodes.name: nodes.role for nodes in graph.spec.node_sets}
     expected = {"input": [False] * 4, "hidden": [True] * 6, "output": [True, False, False]}
     assert moved.tolist() == [flag for name in role for flag in expected[role[name]]]
@@ -101,29 +100,19 @@ def test_one_net_reads_every_architecture_in_float32(build: Callable[[], nn.Modu
         assert answer.isfinite().all()
 
 
-def test_buckets_reduce_the_edges_of_every_node() -> None:
-    torch.manual_seed(0)
-    source, target = torch.randint(7, (20,)), torch.randint(6, (20,))  # node 6 has no edge
-    found = buckets(source, target, 7)
-    values = torch.randn(20, 2, 3)
-    total = found.reduce(values[found.order], lambda part: part.sum(dim=1), 3)
-    largest = found.reduce(values[found.order], lambda part: part.amax(dim=1), 3)
-    for node in range(7):
-        own = values[target == node]
-        torch.testing.assert_close(total[node], own.sum(dim=0))
-        torch.testing.assert_close(largest[node], own.amax(dim=0) if len(own) else own.sum(dim=0))
-        assert found.degree[node] == len(own)
-    assert torch.equal(found.source, source[found.order])
-    assert torch.equal(found.target, target[found.order])
-
-
-def test_reverse_edges_know_each_other() -> None:
-    graph = graph_of(BY_NAME["cnn-grouped"])
-    wiring = neural_graph(graph.spec, graph.device, True)
-    at, turned = wiring.edges, wiring.turned
-    assert torch.equal(at.source[turned], at.target)
-    assert torch.equal(turned[turned], torch.arange(len(turned)))
-    assert not (at.order[turned] == at.order).any()
+def test_states_of_version_0_1_are_read() -> None:
+    net = gnn()
+    old = {
+        name.replace("to_message", "message").replace("to_update", "update"): value
+        for name, value in net.state_dict().items()
+    }
+    assert "layers.0.message.weight" in old
+    torch.manual_seed(1)
+    other = NeuralGraphGNN(12, 2, InvariantHead(3), edge_hidden=8).double()
+    other.load_state_dict(old)
+    with torch.no_grad():
+        graph = graph_of(BY_NAME["cnn"])
+        assert torch.equal(other(graph), net(graph))
 
 
 def test_heads_must_divide_the_attention() -> None:

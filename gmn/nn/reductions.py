@@ -1,0 +1,185 @@
+"""Reductions of messages at their targets: sum, mean, min, max, std and softmax, on blocks.
+
+Edges into one neuron may belong to several blocks. Each block is reduced by itself to *partials*;
+those of all blocks are then merged at the neurons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gmn.nn.relations import End
+
+Reduction: TypeAlias = Literal["sum", "mean", "min", "max", "std", "softmax"]
+NAMES = get_args(Reduction)
+EPSILON = 1e-5  # under the root of a standard deviation, whose gradient is infinite at 0
+
+
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """What is left of one block's messages at their targets.
+
+    Attributes:
+        count: number of edges into each target.
+        parts: by name, shapes (B, targets, channels).
+    """
+
+    count: int
+    parts: dict[str, Tensor]
+
+
+def partial(messages: Any, end: End, count: int, names: Sequence[Reduction]) -> Partial:
+    """Reduces the messages of one block.
+
+    Args:
+        messages: shape (B, *block, c); for "softmax" a pair of scores (B, *block, heads) and
+            values (B, *block, c), the channels of one head side by side.
+        end: the targets.
+        count: number of edges into each target.
+        names: reductions that are wanted.
+    """
+    if "softmax" in names:
+        scores, values = messages
+        parts = _softmax(scores, values, end.reduced)
+    else:
+        parts = _statistics(messages, end.reduced, names)
+    return Partial(count, {name: end.gather(part) for name, part in parts.items()})
+
+
+def merge(partials: Sequence[Partial], names: Sequence[Reduction]) -> Tensor:
+    """Merges the partials of all blocks into a node set: (B, targets, len(names) * c)."""
+    return torch.cat([_MERGE[name](partials) for name in names], dim=-1)
+
+
+def _statistics(
+    messages: Tensor, dims: tuple[int, ...], names: Sequence[Reduction]
+) -> dict[str, Tensor]:
+    wanted = tuple(
+        part
+        for part, users in (
+            ("sum", ("sum", "mean", "std")),
+            ("min", ("min",)),
+            ("max", ("max",)),
+            ("squares", ("std",)),
+        )
+        if any(name in users for name in names)
+    )
+    if not dims:
+        alone = dict.fromkeys(wanted, messages)
+        return alone | ({"squares": torch.zeros_like(messages)} if "squares" in wanted else {})
+    if wanted == ("sum",):
+        return {"sum": messages.sum(dims)}
+    return dict(zip(wanted, _Statistics.apply(messages, dims, wanted), strict=True))
+
+
+class _Statistics(torch.autograd.Function):
+    """Sum, minimum, maximum and sum of squared deviations; one gradient for all.
+
+    Edges that share a minimum share its gradient, so that gradients are equivariant.
+    """
+
+    @staticmethod
+    def forward(
+        context: Any, messages: Tensor, dims: tuple[int, ...], wanted: tuple[str, ...]
+    ) -> tuple[Tensor, ...]:
+        results = {"sum": messages.sum(dims, keepdim=True)}
+        if "min" in wanted:
+            results["min"] = messages.amin(dims, keepdim=True)
+        if "max" in wanted:
+            results["max"] = messages.amax(dims, keepdim=True)
+        if "squares" in wanted:
+            count = messages.numel() / max(results["sum"].numel(), 1)
+            deviations = messages - results["sum"] / count
+            results["squares"] = deviations.square_().sum(dims, keepdim=True)
+        context.save_for_backward(messages, *(results[name] for name in ("sum", *wanted)))
+        context.dims, context.wanted = dims, wanted
+        return tuple(results[name].squeeze(dims) for name in wanted)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        messages, total, *results = context.saved_tensors
+        dims = tuple(sorted(context.dims))
+        given = {
+            name: _unsqueezed(g, dims) for name, g in zip(context.wanted, gradients, strict=True)
+        }
+        slope = 2 * given["squares"] if "squares" in given else None
+        shift = given.get("sum", torch.zeros_like(total))
+        if slope is None:
+            gradient = shift.expand_as(messages).clone()
+        else:
+            mean = total * (total.numel() / max(messages.numel(), 1))
+            gradient = torch.addcmul(shift - slope * mean, messages, slope)
+        for name, result in zip(context.wanted, results, strict=True):
+            if name in ("min", "max"):
+                ties = (messages == result).to(messages.dtype)
+                gradient.addcmul_(ties, given[name] / ties.sum(dims, keepdim=True))
+        return gradient, None, None
+
+
+def _unsqueezed(reduced: Tensor, dims: tuple[int, ...]) -> Tensor:
+    for dim in dims:
+        reduced = reduced.unsqueeze(dim)
+    return reduced
+
+
+def _softmax(scores: Tensor, values: Tensor, dims: tuple[int, ...]) -> dict[str, Tensor]:
+    """Weighted sums and sums of weights, with the largest score of each target set to 0."""
+    if dims:
+        largest = scores.detach().amax(dims, keepdim=True)
+        weights = (scores - largest).exp()
+        largest = largest.squeeze(dims)
+    else:
+        largest, weights = scores.detach(), (scores - scores.detach()).exp()
+    by_head = values.unflatten(-1, (scores.shape[-1], -1))
+    weighed = (weights.unsqueeze(-1) * by_head).flatten(-2)
+    if dims:
+        weighed, weights = weighed.sum(dims), weights.sum(dims)
+    return {"largest": largest, "weights": weights, "weighed": weighed}
+
+
+def _sum(partials: Sequence[Partial]) -> Tensor:
+    return sum((p.parts["sum"] for p in partials[1:]), start=partials[0].parts["sum"])
+
+
+def _mean(partials: Sequence[Partial]) -> Tensor:
+    return _sum(partials) / sum(p.count for p in partials)
+
+
+def _deviation(partials: Sequence[Partial]) -> Tensor:
+    """From squared deviations from each block's own mean (Chan, Golub and LeVeque, 1979)."""
+    squares = sum((p.parts["squares"] for p in partials[1:]), start=partials[0].parts["squares"])
+    if len(partials) > 1:
+        mean = _mean(partials)
+        for p in partials:
+            squares = squares + p.count * (p.parts["sum"] / p.count - mean).square()
+    return (squares / sum(p.count for p in partials) + EPSILON).sqrt()
+
+
+def _attention(partials: Sequence[Partial]) -> Tensor:
+    largest = reduce(torch.maximum, (p.parts["largest"] for p in partials))
+    weighed, weights = [], []
+    for p in partials:
+        scale = (p.parts["largest"] - largest).exp()
+        weights.append(p.parts["weights"] * scale)
+        by_head = p.parts["weighed"].unflatten(-1, (scale.shape[-1], -1))
+        weighed.append(by_head * scale.unsqueeze(-1))
+    total = torch.stack(weights).sum(dim=0).unsqueeze(-1)
+    return (torch.stack(weighed).sum(dim=0) / total).flatten(-2)
+
+
+_MERGE: dict[str, Callable[[Sequence[Partial]], Tensor]] = {
+    "sum": _sum,
+    "mean": _mean,
+    "min": lambda partials: reduce(torch.minimum, (p.parts["min"] for p in partials)),
+    "max": lambda partials: reduce(torch.maximum, (p.parts["max"] for p in partials)),
+    "std": _deviation,
+    "softmax": _attention,
+}

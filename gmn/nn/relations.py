@@ -1,0 +1,210 @@
+"""Relations: the blocks of pairs along which neurons exchange messages.
+
+The sources and targets of an edge set's pairs are dimensions of its block, so what nodes tell
+edges is a broadcast and what edges tell nodes a reduction along dimensions: no edge list, no
+gather, no scatter.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from gmn.nn.groups import Groups, groups_of
+from gmn.spec import EdgeSet, GraphSpec
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a relation: which dimensions of the block index the neurons of a node set.
+
+    Attributes:
+        nodes: the node set.
+        first: number of the node set's first neuron.
+        shape: of the node set.
+        dims: for each axis of the node set, the dimension of the block that runs over it.
+        others: the block's other dimensions.
+    """
+
+    nodes: str
+    first: int
+    shape: tuple[int, ...]
+    dims: tuple[int, ...]
+    others: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of neurons."""
+        return math.prod(self.shape)
+
+    @property
+    def reduced(self) -> tuple[int, ...]:
+        """The dimensions of (B, *block, c) over which each neuron's edges lie."""
+        return tuple(1 + dim for dim in self.others)
+
+    def spread(self, nodes: Tensor) -> Tensor:
+        """A view of (B, N, c) that broadcasts to the block's (B, *block, c)."""
+        own = nodes[:, self.first : self.first + self.size]
+        own = own.view(len(nodes), *self.shape, nodes.shape[-1])
+        order = sorted(range(len(self.dims)), key=self.dims.__getitem__)
+        own = own.permute(0, *(1 + axis for axis in order), -1)
+        for dim in self.others:
+            own = own.unsqueeze(1 + dim)
+        return own
+
+    def gather(self, reduced: Tensor) -> Tensor:
+        """From (B, *block without others, c), reduced over :attr:`reduced`, to (B, size, c)."""
+        order = sorted(self.dims)
+        own = reduced.permute(0, *(1 + order.index(dim) for dim in self.dims), -1)
+        return own.flatten(1, -2) if self.dims else own.unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Edges from one node set to another.
+
+    Attributes:
+        edges: the edge set whose weights they are.
+        shape: of the block, taps left out.
+        source: the end that is read.
+        target: the end that is written.
+        reverse: whether the edges run against the network's own direction.
+    """
+
+    edges: EdgeSet
+    shape: tuple[int, ...]
+    source: End
+    target: End
+    reverse: bool = False
+
+    @property
+    def pairs(self) -> int:
+        """Number of edges."""
+        return math.prod(self.shape)
+
+    @property
+    def degree(self) -> int:
+        """Number of edges into each target."""
+        return math.prod(self.shape[dim] for dim in self.target.others)
+
+    def turned(self) -> Relation:
+        """The same edges in the other direction."""
+        return replace(self, source=self.target, target=self.source, reverse=not self.reverse)
+
+
+@dataclass(frozen=True, eq=False)
+class Wiring:
+    """Who tells whom: what layers know of an architecture.
+
+    Attributes:
+        spec: the architecture.
+        relations: weights in the network's direction, then the same in reverse if wanted. Edge
+            states are a list with one tensor (B, *shape, channels) for each.
+        groups: neurons of one head, or of one group of channels.
+        degree: (N, 1) number of edges into each neuron.
+    """
+
+    spec: GraphSpec
+    relations: tuple[Relation, ...]
+    groups: Groups
+    degree: Tensor
+
+    def turned(self, edges: list[Tensor]) -> list[Tensor]:
+        """For every relation, the states of the same edges in the other direction."""
+        half = len(edges) // 2
+        return edges[half:] + edges[:half]
+
+
+@lru_cache(maxsize=64)
+def relations_of(spec: GraphSpec) -> tuple[Relation, ...]:
+    """The pairs of all edge sets, those within neurons included, in the spec's order."""
+    first, nodes = {}, 0
+    for node_set in spec.node_sets:
+        first[node_set.name], nodes = nodes, nodes + node_set.size
+    return tuple(
+        Relation(
+            edges,
+            tuple(dim.size for dim in edges.dims if dim.port != "tap"),
+            _end(spec, edges, "source", first[edges.source]),
+            _end(spec, edges, "target", first[edges.target]),
+        )
+        for edges in spec.edge_sets
+    )
+
+
+def _end(spec: GraphSpec, edges: EdgeSet, port: str, first: int) -> End:
+    pair_dims = [dim for dim in edges.dims if dim.port != "tap"]
+    dim_of: dict[tuple[str | None, str], int] = {
+        (dim.axis, dim.port): number for number, dim in enumerate(pair_dims)
+    }
+    nodes = spec.node_set(edges.source if port == "source" else edges.target)
+    dims = tuple(
+        dim_of[(axis, port) if (axis, port) in dim_of else (axis, "both")] for axis in nodes.axes
+    )
+    others = tuple(number for number in range(len(pair_dims)) if number not in dims)
+    return End(nodes.name, first, nodes.shape, dims, others)
+
+
+@lru_cache(maxsize=64)
+def wiring_of(spec: GraphSpec, device: torch.device, dtype: torch.dtype, reverse: bool) -> Wiring:
+    """The wiring of a spec; cached, so treat its tensors as read-only.
+
+    Args:
+        spec: the architecture.
+        device: where its tensors lie.
+        dtype: of its numbers.
+        reverse: whether messages also run against the network's direction.
+    """
+    ahead = tuple(relation for relation in relations_of(spec) if not relation.edges.diagonal)
+    back = tuple(relation.turned() for relation in ahead) if reverse else ()
+    degree = torch.zeros(spec.num_nodes, 1, dtype=dtype)
+    for relation in ahead + back:
+        end = relation.target
+        degree[end.first : end.first + end.size] += relation.degree
+    return Wiring(spec, ahead + back, groups_of(spec, device, dtype), degree.to(device))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a relation that fits a bound on memory.
+
+    Attributes:
+        networks: which networks.
+        dim: the dimension of the block of which it takes a part; None to take all.
+        lines: which indices of that dimension.
+    """
+
+    networks: slice
+    dim: int | None
+    lines: slice
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The part of a tensor that broadcasts to (B, *block, c)."""
+        tensor = tensor[self.networks]
+        if self.dim is None or tensor.shape[1 + self.dim] == 1:
+            return tensor
+        return tensor.narrow(1 + self.dim, self.lines.start, self.lines.stop - self.lines.start)
+
+
+def pieces(relation: Relation, batch: int, most: int) -> list[list[Piece]]:
+    """Parts of the relation of ``batch`` networks with at most ``most`` edges, if possible.
+
+    Every target's edges stay together.
+
+    Returns:
+        Parts of the same networks are parts along the first axis of the targets.
+    """
+    size = max(relation.pairs, 1)
+    networks = max(1, most // size)
+    groups = [slice(low, min(low + networks, batch)) for low in range(0, batch, networks)]
+    if size <= most or not relation.target.dims:
+        return [[Piece(group, None, slice(None))] for group in groups]
+    dim = relation.target.dims[0]
+    length = relation.shape[dim]
+    lines = max(1, most * length // size)
+    cuts = [slice(low, min(low + lines, length)) for low in range(0, length, lines)]
+    return [[Piece(group, dim, cut) for cut in cuts] for group in groups]

@@ -1,0 +1,1 @@
+"""What a user writes to extend the library: one file each."""
