@@ -1,4 +1,4 @@
-"""Parameter-sharing neural functional networks, and sober references, on parameter graphs."""
+"""Neural functional networks and simple reference models on parameter graphs."""
 
 from gmn.errors import UnsupportedArchitecture
 

@@ -1,4 +1,4 @@
-"""Parameter graphs as weight-space features, and back.
+"""Converts parameter graphs to weight-space features (lists of weights and biases) and back.
 
 This is the one file that knows both. Methods of the NFN family see a network as a chain of weight
 matrices and biases; whatever is not such a chain is refused, with the reason.
@@ -165,18 +165,18 @@ def require_shapes(spec: GraphSpec, expected: Sequence[tuple[int, int, int]], me
     Raises:
         UnsupportedArchitecture: if not; the message names the first layer that differs.
     """
-    found = shapes(spec)
-    if found == tuple(expected):
+    actual = shapes(spec)
+    if actual == tuple(expected):
         return
     layers = [link.weight.name for link in chain(spec)]
-    for name, have, want in zip(layers, found, expected, strict=False):
+    for name, have, want in zip(layers, actual, expected, strict=False):
         if have != want:
             raise UnsupportedArchitecture(
                 f"{name} is {have} (out, in, taps), but this {method} was built for {want}. "
                 f"Build one per architecture. {INSTEAD}"
             )
     raise UnsupportedArchitecture(
-        f"the network has {len(found)} layers, but this {method} was built for {len(expected)}. "
+        f"the network has {len(actual)} layers, but this {method} was built for {len(expected)}. "
         f"Build one per architecture. {INSTEAD}"
     )
 

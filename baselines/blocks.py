@@ -1,4 +1,4 @@
-"""Transformer blocks of a parameter graph as head-wise tensors, and back.
+"""Reads transformer blocks of a parameter graph as head-wise tensors, and writes them back.
 
 Methods for transformers see a block as queries, keys, values and outputs of every head and the two
 matrices of a feed-forward network. Where those lie, in packed weights or in separate ones, is read
@@ -20,7 +20,7 @@ from .adapter import INSTEAD, UnsupportedArchitecture
 
 
 @dataclass(frozen=True)
-class Block:
+class TransformerBlock:
     """Where one block lies in the spec.
 
     A block is ``source → heads → middle → hidden → sink``. With a skip connection around attention,
@@ -63,9 +63,9 @@ class Block:
     @property
     def edge_sets(self) -> tuple[EdgeSet, ...]:
         """All edge sets of the block."""
-        found = (self.query, self.key, self.value, self.output, self.query_bias, self.key_bias)
+        attention = (self.query, self.key, self.value, self.output, self.query_bias, self.key_bias)
         more = (self.value_bias, self.output_bias, *self.into, *self.into_biases)
-        return tuple(e for e in (*found, *more, self.out, self.out_bias) if e is not None)
+        return tuple(e for e in (*attention, *more, self.out, self.out_bias) if e is not None)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class BlockTensors:
 
 
 @lru_cache(maxsize=64)
-def transformer(spec: GraphSpec) -> tuple[Block, ...]:
+def transformer(spec: GraphSpec) -> tuple[TransformerBlock, ...]:
     """The blocks of a transformer, from input to output.
 
     Raises:
@@ -111,14 +111,14 @@ def transformer(spec: GraphSpec) -> tuple[Block, ...]:
     _check_shared_heads(spec)
     if not scores:
         raise _refuse("the network", "has no node set that queries and keys share")
-    found = sorted((_attention(spec, nodes, weights) for nodes in scores), key=_depth)
-    blocks = tuple(_with_feed_forward(spec, block, found, weights) for block in found)
+    attentions = sorted((_attention(spec, nodes, weights) for nodes in scores), key=_depth)
+    blocks = tuple(_with_feed_forward(spec, block, attentions, weights) for block in attentions)
     for block in blocks:
         _check_nothing_else(spec, block)
     return blocks
 
 
-def _depth(block: Block) -> int:
+def _depth(block: TransformerBlock) -> int:
     return block.output.depth
 
 
@@ -147,7 +147,7 @@ def _check_shared_heads(spec: GraphSpec) -> None:
             )
 
 
-def _attention(spec: GraphSpec, nodes: NodeSet, weights: Sequence[EdgeSet]) -> Block:
+def _attention(spec: GraphSpec, nodes: NodeSet, weights: Sequence[EdgeSet]) -> TransformerBlock:
     entering = [edges for edges in weights if edges.target == nodes.name]
     who = f"node set {nodes.name}"
     for edges in entering:
@@ -174,7 +174,7 @@ def _attention(spec: GraphSpec, nodes: NodeSet, weights: Sequence[EdgeSet]) -> B
         for edges in spec.edge_sets
         if edges.kind == "bias" and edges.target == nodes.name and edges.name in sides
     }
-    return Block(
+    return TransformerBlock(
         query, key, value, output,
         biases.get(sides[query.name]), biases.get(sides[key.name]),
         _bias(spec, value), _bias(spec, output),
@@ -186,10 +186,10 @@ def _attention(spec: GraphSpec, nodes: NodeSet, weights: Sequence[EdgeSet]) -> B
 
 def _operand(edges: EdgeSet) -> tuple[int, int]:
     """Sorts queries before keys: the first operand of the product, or the first part packed."""
-    numbers = [step.rsplit(" ", 1) for step in edges.route]
+    steps = [step.rsplit(" ", 1) for step in edges.route]
     products = [
         int(number[1])
-        for number in numbers
+        for number in steps
         if len(number) == 2 and number[0] in ("matmul", "bmm", "scaled_dot_product_attention")
     ]
     return (products[0] if len(products) == 1 else 0), edges.offset
@@ -197,10 +197,10 @@ def _operand(edges: EdgeSet) -> tuple[int, int]:
 
 def _gauge_of(spec: GraphSpec, *edge_sets: EdgeSet) -> Gauge | None:
     """The general gauge that exactly these weights follow."""
-    wanted = {edges.name for edges in edge_sets}
+    names = {edges.name for edges in edge_sets}
     for gauge in spec.gauges:
         weights = {t.edge_set for t in gauge.terms if spec.edge_set(t.edge_set).kind == "weight"}
-        if gauge.group == "general" and weights == wanted:
+        if gauge.group == "general" and weights == names:
             return gauge
     return None
 
@@ -227,19 +227,22 @@ def _values(
 
 def _bias(spec: GraphSpec, weight: EdgeSet) -> EdgeSet | None:
     """The bias that is added to a weight's results; on a residual stream there are many."""
-    found = [
+    candidates = [
         edges
         for edges in spec.edge_sets
         if edges.kind == "bias" and edges.target == weight.target and edges.depth == weight.depth
     ]
     module = weight.parameter.rpartition(".")[0]
-    named = [edges for edges in found if edges.parameter.rpartition(".")[0] == module]
-    return next(iter(named or found), None) if len(named or found) == 1 else None
+    named = [edges for edges in candidates if edges.parameter.rpartition(".")[0] == module]
+    return next(iter(named or candidates), None) if len(named or candidates) == 1 else None
 
 
 def _with_feed_forward(
-    spec: GraphSpec, block: Block, blocks: Sequence[Block], weights: Sequence[EdgeSet]
-) -> Block:
+    spec: GraphSpec,
+    block: TransformerBlock,
+    blocks: Sequence[TransformerBlock],
+    weights: Sequence[EdgeSet],
+) -> TransformerBlock:
     """The block with the first feed-forward network after its attention, if there is one."""
     later = [b.output.depth for b in blocks if b.output.depth > block.output.depth]
     end = min(later, default=None)
@@ -269,7 +272,7 @@ def _with_feed_forward(
     return block
 
 
-def _check_nothing_else(spec: GraphSpec, block: Block) -> None:
+def _check_nothing_else(spec: GraphSpec, block: TransformerBlock) -> None:
     own = {edges.name for edges in block.edge_sets}
     attention = (block.query.target, block.value.target)
     for edges in spec.edge_sets:
@@ -310,7 +313,7 @@ def to_blocks(graph: ParameterGraph) -> tuple[BlockTensors, ...]:
     return tuple(_tensors(graph, block) for block in transformer(graph.spec))
 
 
-def _tensors(graph: ParameterGraph, block: Block) -> BlockTensors:
+def _tensors(graph: ParameterGraph, block: TransformerBlock) -> BlockTensors:
     def read(edges: EdgeSet | None, axes: Sequence[str | None]) -> Tensor | None:
         return None if edges is None else _ordered(graph.block(edges), edges, axes)
 
@@ -334,7 +337,7 @@ def _tensors(graph: ParameterGraph, block: Block) -> BlockTensors:
     )
 
 
-def _axes(spec: GraphSpec, block: Block) -> dict[str, tuple[str | None, ...]]:
+def _axes(spec: GraphSpec, block: TransformerBlock) -> dict[str, tuple[str | None, ...]]:
     """The order of axes of every tensor of a block."""
 
     def only(name: str | None) -> str | None:
@@ -358,14 +361,14 @@ def _axes(spec: GraphSpec, block: Block) -> dict[str, tuple[str | None, ...]]:
     }
 
 
-def _places(edges: EdgeSet, axes: Sequence[str | None]) -> list[int]:
+def _dims_of(edges: EdgeSet, axes: Sequence[str | None]) -> list[int]:
     """Positions of the axes among the block's dimensions; a missing head axis is left out."""
     names = [dim.axis for dim in edges.dims]
     return [names.index(axis) for axis in axes if axis in names]
 
 
 def _ordered(value: Tensor, edges: EdgeSet, axes: Sequence[str | None]) -> Tensor:
-    value = value.permute(0, *(1 + place for place in _places(edges, axes)))
+    value = value.permute(0, *(1 + dim for dim in _dims_of(edges, axes)))
     return value.unsqueeze(1) if axes[0] == "" else value
 
 
@@ -386,13 +389,13 @@ def from_blocks(graph: ParameterGraph, blocks: Sequence[BlockTensors]) -> Parame
 
 def _restored(value: Tensor, edges: EdgeSet, axes: Sequence[str | None]) -> Tensor:
     """A tensor in the block's own dimensions, as :meth:`ParameterGraph.replace_pairs` wants it."""
-    places = _places(edges, axes)
+    dims = _dims_of(edges, axes)
     value = value.squeeze(1) if axes[0] == "" else value
-    value = value.permute(0, *(1 + places.index(place) for place in range(len(places))))
+    value = value.permute(0, *(1 + dims.index(dim) for dim in range(len(dims))))
     return value.reshape(len(value), -1, 1)
 
 
-def _pairs(block: Block, tensors: BlockTensors) -> Iterator[tuple[str, EdgeSet, Tensor]]:
+def _pairs(block: TransformerBlock, tensors: BlockTensors) -> Iterator[tuple[str, EdgeSet, Tensor]]:
     """Names, edge sets and values of everything that the block has."""
     for name in ("query", "key", "value", "output"):
         for part in (name, f"{name}_bias"):

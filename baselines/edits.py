@@ -1,4 +1,4 @@
-"""Edited chains from changes that transform like their weights."""
+"""Edits the weights of chains by equivariant features of an NFN."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ChainEdits(nn.Module):
     """Adds changes to the weights of chains, at first a hundredth of them.
 
     Args:
-        copies: edits per network; the answer holds the first of all networks, then the second.
+        copies: edits per network; the output holds the first edit of all networks, then the second.
     """
 
     def __init__(self, copies: int) -> None:

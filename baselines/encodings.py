@@ -1,4 +1,4 @@
-"""What the networks' values enter as, and which neurons are inputs and outputs.
+"""Input encodings of NFNs: Fourier features of values, positions of inputs and outputs.
 
 All act on lists of weights (B, out, in, taps * channels) and biases (B, out, channels).
 """
@@ -18,7 +18,7 @@ Shape = tuple[int, int, int]
 
 
 class Positions(Protocol):
-    """How input and output neurons are told apart; any object of this form will do."""
+    """Protocol of encodings that distinguish input and output neurons."""
 
     def build(self, shapes: Sequence[Shape], channels: int) -> nn.Module:
         """A module that maps and returns weights and biases of so many channels per entry."""
@@ -33,14 +33,14 @@ class Learned:
 
     def build(self, shapes: Sequence[Shape], channels: int) -> nn.Module:
         """The module for networks with these layers."""
-        return _Learned(shapes, channels)
+        return _LearnedPositions(shapes, channels)
 
     def channels(self, given: int) -> int:
         """As many as before."""
         return given
 
 
-class _Learned(nn.Module):
+class _LearnedPositions(nn.Module):
     def __init__(self, shapes: Sequence[Shape], channels: int) -> None:
         super().__init__()
         (_, inputs, first), (outputs, _, last) = shapes[0], shapes[-1]
@@ -71,14 +71,14 @@ class Sinusoidal:
 
     def build(self, shapes: Sequence[Shape], channels: int) -> nn.Module:
         """The module for networks with these layers."""
-        return _Sinusoidal(shapes, self.bands)
+        return _SinusoidalPositions(shapes, self.bands)
 
     def channels(self, given: int) -> int:
         """2 bands + 1 more than before."""
         return given + 2 * self.bands + 1
 
 
-class _Sinusoidal(nn.Module):
+class _SinusoidalPositions(nn.Module):
     inputs: Tensor
     outputs: Tensor
 
@@ -92,11 +92,11 @@ class _Sinusoidal(nn.Module):
         """Weights and biases with more channels."""
         last = len(weights) - 1
         coded = []
-        for number, (weight, taps) in enumerate(zip(weights, self.taps, strict=True)):
+        for layer, (weight, taps) in enumerate(zip(weights, self.taps, strict=True)):
             code = torch.zeros_like(self.inputs[:1])
-            if number == 0:
+            if layer == 0:
                 code = code + self.inputs
-            if number == last:
+            if layer == last:
                 code = code + self.outputs.unsqueeze(1)
             values = weight.unflatten(-1, (taps, -1))
             code = code.expand(*weight.shape[1:3], -1).unsqueeze(2)
@@ -113,9 +113,9 @@ def _joined(values: Tensor, code: Tensor) -> Tensor:
 
 def _waves(count: int, bands: int) -> Tensor:
     """Codes of indices: position in [-1, 1], its sines and cosines: shape (count, 2 bands + 1)."""
-    places = torch.linspace(-1, 1, count).unsqueeze(1) if count > 1 else torch.zeros(1, 1)
-    angles = places * math.pi * torch.linspace(0.5, bands, bands)
-    return torch.cat([places, angles.sin(), angles.cos()], dim=1)
+    positions = torch.linspace(-1, 1, count).unsqueeze(1) if count > 1 else torch.zeros(1, 1)
+    angles = positions * math.pi * torch.linspace(0.5, bands, bands)
+    return torch.cat([positions, angles.sin(), angles.cos()], dim=1)
 
 
 class FourierFeatures(nn.Module):

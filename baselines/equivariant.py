@@ -76,7 +76,7 @@ class EquivariantLinear(nn.Module):
         self.mix = nn.ModuleList(self._mixing(term, restrictions) for term in self._terms)
         self.reset_parameters()
 
-    def _mixing(self, term: _Term, restrictions: Sequence[Restriction]) -> nn.Module:
+    def _mixing(self, term: _MapGroup, restrictions: Sequence[Restriction]) -> nn.Module:
         rows = [part.feature for part in term.receivers for _ in range(self._width(part))]
         columns = [part.feature for part in term.sources for _ in range(self._channels(part))]
         index = _restricted(torch.tensor(rows), torch.tensor(columns), term.kept, restrictions)
@@ -84,10 +84,10 @@ class EquivariantLinear(nn.Module):
             return nn.Linear(len(columns), len(rows), bias=not term.form)
         return _SharedLinear(index, bias=not term.form)
 
-    def _channels(self, part: _Part) -> int:
+    def _channels(self, part: _Selection) -> int:
         return self.inputs[part.feature].channels
 
-    def _width(self, part: _Part) -> int:
+    def _width(self, part: _Selection) -> int:
         return self.outputs[part.feature].channels
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -126,13 +126,13 @@ class EquivariantLinear(nn.Module):
             ValueError: if an output has an axis that no input has, so that its size is unknown.
         """
         self._check_sizes_known()
-        known = {
-            (number, place): self._average(features[number], number, place)
-            for number, place in self._averages
+        averages = {
+            (feature, reading): self._average(features[feature], feature, reading)
+            for feature, reading in self._averages
         }
         written: list[dict[int, list[Tensor]]] = [{} for _ in self.outputs]
         for term, linear in zip(self._terms, self.mix, strict=True):
-            parts = [part.of(known[part.feature, part.reading]) for part in term.sources]
+            parts = [part.of(averages[part.feature, part.reading]) for part in term.sources]
             mixed = linear(parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1))
             # The gradient of a split is a copy, even when there is only one part.
             widths = [self._width(part) for part in term.receivers]
@@ -145,20 +145,20 @@ class EquivariantLinear(nn.Module):
             self._assemble(own, terms) for own, terms in zip(self._writes, written, strict=True)
         ]
 
-    def _average(self, value: Tensor, number: int, place: int) -> dict[tuple[int, ...], Tensor]:
-        """Averages of an input on a reading, by the blocks that they keep."""
-        reading = self._reads[number][place]
+    def _average(self, value: Tensor, feature: int, index: int) -> dict[tuple[int, ...], Tensor]:
+        """Averages of an input on one of its readings, by the blocks that they keep."""
+        reading = self._reads[feature][index]
         known = {tuple(range(len(reading.axes))): diagonal(value, reading)}
-        for mean in self._averages[number, place]:
+        for mean in self._averages[feature, index]:
             known[mean.kept] = mean.of(known[mean.source])
         return known
 
     def _assemble(self, own: Sequence[Reading], terms: dict[int, list[Tensor]]) -> Tensor:
         """An output from what is written to it, and on its diagonals."""
         total = _sum(terms[0])
-        for place, reading in enumerate(own):
-            if place:
-                total = _add_on_diagonal(total, _sum(terms[place]), reading)
+        for index, reading in enumerate(own):
+            if index:
+                total = _add_on_diagonal(total, _sum(terms[index]), reading)
         return total
 
     def _check_sizes_known(self) -> None:
@@ -172,8 +172,8 @@ class EquivariantLinear(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Some blocks, in this order, of one reading of one feature."""
+class _Selection:
+    """Blocks of one reading of one feature, in a given order."""
 
     feature: int
     reading: int
@@ -190,51 +190,53 @@ class _Part:
 
 
 @dataclass
-class _Term:
+class _MapGroup:
     """All maps that keep the same axes: each source is mixed into each receiver."""
 
     form: Form
-    sources: list[_Part] = field(default_factory=list)
-    receivers: list[_Part] = field(default_factory=list)
+    sources: list[_Selection] = field(default_factory=list)
+    receivers: list[_Selection] = field(default_factory=list)
 
     @property
     def kept(self) -> Axes:
         return tuple(axis for axis, _ in self.form)
 
 
-def _terms(inputs: Sequence[list[Reading]], outputs: Sequence[list[Reading]]) -> list[_Term]:
+def _terms(inputs: Sequence[list[Reading]], outputs: Sequence[list[Reading]]) -> list[_MapGroup]:
     """All terms, those that keep fewest axes first.
 
     The axes of each are ordered as in the first input that has them, which then needs no
     transposition. Sources are there in all orders of equal axes, receivers in one.
     """
-    found: dict[Form, _Term] = {}
-    for number, own in enumerate(inputs):
-        for place, reading in enumerate(own):
+    by_form: dict[Form, _MapGroup] = {}
+    for feature, own in enumerate(inputs):
+        for index, reading in enumerate(own):
             for blocks in reading.selections():
                 form = reading.form(blocks)
-                term = found.setdefault(key(form), _Term(form))
+                term = by_form.setdefault(key(form), _MapGroup(form))
                 for order in orders(reading, blocks, term.form):
-                    term.sources.append(_Part(number, place, order))
-    for number, own in enumerate(outputs):
-        for place, reading in enumerate(own):
+                    term.sources.append(_Selection(feature, index, order))
+    for feature, own in enumerate(outputs):
+        for index, reading in enumerate(own):
             for blocks in reading.selections():
-                if (known := found.get(key(reading.form(blocks)))) is not None:
-                    order = orders(reading, blocks, known.form)[0]
-                    known.receivers.append(_Part(number, place, order))
-    return sorted((t for t in found.values() if t.receivers), key=lambda term: len(term.form))
+                if (term_read := by_form.get(key(reading.form(blocks)))) is not None:
+                    order = orders(reading, blocks, term_read.form)[0]
+                    term_read.receivers.append(_Selection(feature, index, order))
+    return sorted((t for t in by_form.values() if t.receivers), key=lambda term: len(term.form))
 
 
 def _restricted(
     rows: Tensor, columns: Tensor, kept: Axes, restrictions: Sequence[Restriction]
 ) -> Tensor | None:
-    """Number of the free weight that each entry of a matrix is, -1 where it is 0.
+    """Index of the free weight at each entry of a matrix; -1 where the entry is 0.
+
+    None if all entries are free.
 
     Args:
-        rows: number of the output feature of each row.
-        columns: number of the input feature of each column.
+        rows: index of the output feature of each row.
+        columns: index of the input feature of each column.
         kept: the axes that the matrix's maps keep.
-        restrictions: what is not free; None is the answer if all of it is.
+        restrictions: entries that are not free.
     """
     active = [
         rule
@@ -246,15 +248,15 @@ def _restricted(
         return None
     index = torch.arange(len(rows) * len(columns)).view(len(rows), len(columns))
     for rule in active:
-        place = ((rows == rule.target).nonzero(), (columns == rule.source).nonzero().T)
-        block = index[place]
+        entries = ((rows == rule.target).nonzero(), (columns == rule.source).nonzero().T)
+        block = index[entries]
         if rule.parts:
             first = block[: len(block) // rule.parts]
-            index[place] = first.repeat(rule.parts, 1)
+            index[entries] = first.repeat(rule.parts, 1)
         else:
-            index[place] = -1
-    values, numbers = index.unique(return_inverse=True)
-    return numbers - int(bool(values[0] < 0))
+            index[entries] = -1
+    values, weights = index.unique(return_inverse=True)
+    return weights - int(bool(values[0] < 0))
 
 
 class _SharedLinear(nn.Module):
@@ -306,19 +308,19 @@ class _Mean:
         return value.sum(dims) / count
 
 
-def _means(terms: Sequence[_Term], inputs: Sequence[list[Reading]]) -> _Plan:
+def _means(terms: Sequence[_MapGroup], inputs: Sequence[list[Reading]]) -> _Plan:
     """By input and reading, the averages that terms need, each from the smallest that has it."""
-    wanted: dict[tuple[int, int], set[tuple[int, ...]]] = {}
+    needed: dict[tuple[int, int], set[tuple[int, ...]]] = {}
     for term in terms:
         for part in term.sources:
-            wanted.setdefault((part.feature, part.reading), set()).add(part.in_order)
+            needed.setdefault((part.feature, part.reading), set()).add(part.in_order)
     plan: _Plan = {}
-    for (number, place), sets in wanted.items():
-        whole = tuple(range(len(inputs[number][place].axes)))
-        known, plan[number, place] = [whole], []
+    for (feature, reading), sets in needed.items():
+        whole = tuple(range(len(inputs[feature][reading].axes)))
+        known, plan[feature, reading] = [whole], []
         for kept in sorted(sets - {whole}, key=lambda kept: (-len(kept), kept)):
             source = min((have for have in known if set(kept) < set(have)), key=len)
-            plan[number, place].append(_Mean(kept, source))
+            plan[feature, reading].append(_Mean(kept, source))
             known.append(kept)
     return plan
 
@@ -330,10 +332,10 @@ def diagonal(value: Tensor, reading: Reading) -> Tensor:
     """A view of a feature, shape (B, *sizes of the reading's blocks, channels)."""
     if reading.whole:
         return value
-    owner = {place: block for block, places in enumerate(reading.places) for place in places}
-    dims = [-1, *(owner[place] for place in range(len(owner))), len(owner)]
-    for block, places in enumerate(reading.places):
-        for _ in places[1:]:
+    owner = {axis: block for block, axes in enumerate(reading.dims) for axis in axes}
+    dims = [-1, *(owner[axis] for axis in range(len(owner))), len(owner)]
+    for block, axes in enumerate(reading.dims):
+        for _ in axes[1:]:
             first, second = [i for i, other in enumerate(dims) if other == block][:2]
             value = value.diagonal(0, first, second)
             dims = [other for i, other in enumerate(dims) if i not in (first, second)] + [block]
@@ -342,27 +344,27 @@ def diagonal(value: Tensor, reading: Reading) -> Tensor:
 
 def _add_on_diagonal(total: Tensor, value: Tensor, reading: Reading) -> Tensor:
     """Adds a value of shape (B, *blocks, channels) where the axes of each block agree."""
-    firsts = tuple(places[0] for places in reading.places)
+    firsts = tuple(block[0] for block in reading.dims)
     axes = tuple(range(total.dim() - 2))
     chosen = total.new_ones([1] * total.dim())
-    for places in reading.places:
-        for place in places[1:]:
+    for block in reading.dims:
+        for dim in block[1:]:
             shape = [1] * total.dim()
-            shape[1 + places[0]] = shape[1 + place] = total.shape[1 + place]
-            same = torch.eye(shape[1 + place], dtype=total.dtype, device=total.device)
+            shape[1 + block[0]] = shape[1 + dim] = total.shape[1 + dim]
+            same = torch.eye(shape[1 + dim], dtype=total.dtype, device=total.device)
             chosen = chosen * same.view(shape)
     return torch.addcmul(total, _align(value, firsts, axes), chosen)
 
 
-def _align(value: Tensor, axes: tuple[int, ...], wanted: tuple[int, ...]) -> Tensor:
-    """A view with the dimensions in the order ``wanted``, of size one for axes it lacks."""
-    if axes == wanted:
+def _align(value: Tensor, axes: tuple[int, ...], order: tuple[int, ...]) -> Tensor:
+    """A view with the dimensions in the order ``order``, of size one for axes it lacks."""
+    if axes == order:
         return value
-    ordered = [1 + axes.index(axis) for axis in wanted if axis in axes]
+    ordered = [1 + axes.index(axis) for axis in order if axis in axes]
     value = value.permute(0, *ordered, value.dim() - 1)
-    for place, axis in enumerate(wanted):
+    for dim, axis in enumerate(order):
         if axis not in axes:
-            value = value.unsqueeze(1 + place)
+            value = value.unsqueeze(1 + dim)
     return value
 
 

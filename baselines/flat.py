@@ -1,4 +1,4 @@
-"""A plain MLP on all parameters in a row: what ignoring the structure costs."""
+"""A plain MLP on the flattened parameters: the reference that ignores structure."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from gmn.spec import EdgeSet, GraphSpec
 class FlatMLP(Metanetwork):
     """Flattens every edge set, in the spec's order, into one vector for an MLP.
 
-    It has no symmetry: permuting hidden neurons changes its answer. Edits are as many numbers in a
+    It has no symmetry: permuting hidden neurons changes its output. Edits are as many numbers in a
     row as there are parameters.
 
     Args:
         spec: the architecture of the networks it reads.
         hidden: sizes of the hidden layers.
-        head: length of the answer, or an ``EditHead``.
+        head: number of outputs, or an ``EditHead``.
     """
 
     symmetries = ()
@@ -45,7 +45,7 @@ class FlatMLP(Metanetwork):
         self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], outputs))
 
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
-        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
+        """Reads B networks; the output has shape (B, outputs), or is a graph of edited networks.
 
         Raises:
             ValueError: if the networks have another number of parameters.
@@ -57,22 +57,22 @@ class FlatMLP(Metanetwork):
                 f"these networks have {vector.shape[1]} parameters and statistics, but this "
                 f"FlatMLP was built for {self.length}; build one per architecture"
             )
-        answer = self.layers(vector)
-        return answer if self.edits is None else self._edited(graph, answer)
+        output = self.layers(vector)
+        return output if self.edits is None else self._edited(graph, output)
 
-    def _edited(self, graph: ParameterGraph, answer: Tensor) -> ParameterGraph:
+    def _edited(self, graph: ParameterGraph, output: Tensor) -> ParameterGraph:
         assert self.edits is not None
         parts = editable(graph.spec)
-        numbers = answer.unflatten(1, (-1, len(self.edits.size)))
+        changed = output.unflatten(1, (-1, len(self.edits.size)))
         changes = {
-            edges.name: numbers.unflatten(1, (-1, edges.num_taps)) / _scale(edges)
-            for edges, numbers in zip(parts, numbers.split([e.size for e in parts], 1), strict=True)
+            edges.name: changed.unflatten(1, (-1, edges.num_taps)) / _scale(edges)
+            for edges, changed in zip(parts, changed.split([e.size for e in parts], 1), strict=True)
         }
         return self.edits(graph, changes)
 
 
 def _scale(edges: EdgeSet) -> float:
-    """What makes weights comparable across widths."""
+    """Factor that makes weights comparable across widths."""
     return fan_in(edges) ** 0.5 if edges.kind == "weight" else 1.0
 
 

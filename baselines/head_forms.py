@@ -1,4 +1,4 @@
-"""Transformer blocks as heads, families of nodes, and rows of head-wise matrices."""
+"""Layouts of a transformer block for Transformer-NFN: node families and rows of matrices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Space:
     """Neurons at one side of a matrix.
 
     Attributes:
-        size: how many.
+        size: number of neurons.
         axis: name of the axis whose permutations move them; None if each has its own coefficients.
     """
 
@@ -79,20 +79,20 @@ class BlockForm:
     def spaces(self) -> dict[str, tuple[Space, ...]]:
         """The spaces that each tensor outside of the heads runs over, by name."""
         middle = self.output.space
-        found: dict[str, tuple[Space, ...]] = {}
+        result: dict[str, tuple[Space, ...]] = {}
         if self.hidden is not None and self.sink is not None:
-            found["into"] = (middle, self.hidden)
+            result["into"] = (middle, self.hidden)
             if self.gate_biases:
-                found["into_bias"] = (self.hidden,)
-            found["out"] = (self.hidden, self.sink)
+                result["into_bias"] = (self.hidden,)
+            result["out"] = (self.hidden, self.sink)
             if self.out_bias:
-                found["out_bias"] = (self.sink,)
+                result["out_bias"] = (self.sink,)
         if self.output_bias:
-            found["output_bias"] = (middle,)
-        return found
+            result["output_bias"] = (middle,)
+        return result
 
     def copies(self, name: str) -> int:
-        """How many tensors of this name there are."""
+        """The number of tensors of this name."""
         return {"into": self.gates, "into_bias": self.gate_biases}.get(name, 1)
 
     def features(self, channels: int) -> dict[str, Feature]:
@@ -121,15 +121,15 @@ def fold(
 def unfold(value: Tensor, spaces: Sequence[Space], channels: int) -> Tensor:
     """The inverse of :func:`fold`."""
     order = _fold_order(spaces)
-    sizes = [(*(space.size for space in spaces), channels)[place - 1] for place in order[1:]]
+    sizes = [(*(space.size for space in spaces), channels)[dim - 1] for dim in order[1:]]
     inverse = sorted(range(len(order)), key=order.__getitem__)
     return value.reshape(len(value), *sizes).permute(inverse)
 
 
 def _fold_order(spaces: Sequence[Space]) -> list[int]:
-    places = range(len(spaces))
-    moving = [1 + i for i in places if spaces[i].axis]
-    return [0, *moving, *(1 + i for i in places if not spaces[i].axis), 1 + len(spaces)]
+    indices = range(len(spaces))
+    moving = [1 + i for i in indices if spaces[i].axis]
+    return [0, *moving, *(1 + i for i in indices if not spaces[i].axis), 1 + len(spaces)]
 
 
 @dataclass(frozen=True)

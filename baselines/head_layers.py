@@ -18,17 +18,17 @@ from torch import Tensor, nn
 
 from .equivariant import Feature
 from .head_forms import BlockForm, State
-from .head_maps import Mix, Products, RowMap
+from .head_maps import HeadProducts, RowMap, TermMix
 
 
-class EquivariantLayer(nn.Module):
+class EquivariantBlockLayer(nn.Module):
     """The published equivariant polynomial layer.
 
     Args:
-        form: the block.
-        inputs: channels before.
-        outputs: channels after.
-        rank: see :class:`Mix`.
+        form: form of the block.
+        inputs: number of input channels.
+        outputs: number of output channels.
+        rank: see :class:`TermMix`.
     """
 
     def __init__(self, form: BlockForm, inputs: int, outputs: int, rank: int | None = None) -> None:
@@ -46,7 +46,7 @@ class EquivariantLayer(nn.Module):
         )
         features = form.features(outputs)
         self.names = tuple(features)
-        self.mix = Mix(form, inputs, tuple(features.values()), rank) if features else None
+        self.mix = TermMix(form, inputs, tuple(features.values()), rank) if features else None
 
     def forward(self, state: State) -> State:
         """Maps a block's state to one with other channels."""
@@ -55,19 +55,19 @@ class EquivariantLayer(nn.Module):
         return State(rows, dict(zip(self.names, mixed, strict=True)))
 
 
-class InvariantLayer(nn.Module):
+class InvariantBlockLayer(nn.Module):
     """The published invariant layer; numbers that no symmetry of the block changes.
 
     Args:
-        form: the block.
-        inputs: channels of its state.
-        outputs: how many numbers.
-        rank: see :class:`Mix`.
+        form: form of the block.
+        inputs: number of input channels.
+        outputs: number of outputs.
+        rank: see :class:`TermMix`.
     """
 
     def __init__(self, form: BlockForm, inputs: int, outputs: int, rank: int | None = None) -> None:
         super().__init__()
-        self.mix = Mix(form, inputs, (Feature((), outputs),), rank)
+        self.mix = TermMix(form, inputs, (Feature((), outputs),), rank)
 
     def forward(self, state: State) -> Tensor:
         """Shape (B, outputs)."""
@@ -83,17 +83,17 @@ class HeadReadout(nn.Module):
     does; it is not part of the published method.
 
     Args:
-        form: the block.
-        channels: channels of its state.
-        reads: readouts of each product.
-        outputs: how many numbers.
+        form: form of the block.
+        channels: number of input channels.
+        reads: number of readouts of each product.
+        outputs: number of outputs.
     """
 
     def __init__(self, form: BlockForm, channels: int, reads: int, outputs: int) -> None:
         super().__init__()
         self.count = form.heads
-        self.scores = Products(form.query, form.key, channels, reads)
-        self.values = Products(form.value, form.output, channels, reads)
+        self.scores = HeadProducts(form.query, form.key, channels, reads)
+        self.values = HeadProducts(form.value, form.output, channels, reads)
         width = self.scores.width + self.values.width
         self.hidden, self.answer = nn.Linear(width, 2 * width), nn.Linear(2 * width, outputs)
 

@@ -1,4 +1,4 @@
-"""Maps of rows and products of heads, of which polynomial layers on transformer blocks consist."""
+"""Linear maps and products from which the layers of Transformer-NFN are built."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RowMap(nn.Module):
         return rows_of(flat[..., 1:], self.nodes(rows.nodes) + flat[..., 0].unsqueeze(2))
 
 
-class Products(nn.Module):
+class HeadProducts(nn.Module):
     r"""The numbers that products of two head-wise matrices give: all of them, or a few readouts.
 
     Of :math:`P = \sum_s L_s R_s` every entry is read, along movable spaces the sum and, where both
@@ -46,7 +46,7 @@ class Products(nn.Module):
     Args:
         left: form of the left rows.
         right: form of the right rows.
-        channels: channels of both.
+        channels: number of channels of both matrices.
         rank: largest number of entries; None for no limit.
     """
 
@@ -65,23 +65,23 @@ class Products(nn.Module):
 
     def forward(self, left: Rows, right: Rows, heads: int = 1) -> Tensor:
         """The numbers, for each of ``heads`` equal groups of units: shape (B, heads, width)."""
-        found = []
+        parts = []
         first, second = (rows.flat.unflatten(1, (heads, -1)) for rows in (left, right))
         size = first.shape[2] ** 0.5
         if self.left is None or self.right is None:
-            found.append(torch.einsum("bhudp,bhudq->bhdpq", first, second).flatten(2) / size)
+            parts.append(torch.einsum("bhudp,bhudq->bhdpq", first, second).flatten(2) / size)
         else:
             reads = torch.einsum("bhudp,rdp->bhudr", first, self.left)
-            found.append(
+            parts.append(
                 (reads * torch.einsum("bhudq,rdq->bhudr", second, self.right)).sum((2, 3)) / size
             )
         if self.same and left.nodes is not None and right.nodes is not None:
             trace = (left.nodes * right.nodes).sum(2) / left.nodes.shape[2] ** 0.5
-            found.append(trace.unflatten(1, (heads, -1)).sum(2) / size)
-        return joined(found)
+            parts.append(trace.unflatten(1, (heads, -1)).sum(2) / size)
+        return joined(parts)
 
 
-class Contraction(nn.Module):
+class RowContraction(nn.Module):
     r"""Rows of a product, read at each neuron of one side.
 
     :math:`\sum_p \varphi_p (LR)_{pj} = \sum_u (\varphi^\top L)_u R_{uj}`: the coefficients come
@@ -98,12 +98,12 @@ class Contraction(nn.Module):
         return torch.einsum("budo,bund->bno", reads, nodes) / flat.shape[1] ** 0.5
 
 
-class Mix(nn.Module):
+class TermMix(nn.Module):
     """All terms of the published layer that end at given features.
 
     Args:
-        form: the block.
-        channels: channels of its state.
+        form: form of the block.
+        channels: number of input channels.
         outputs: forms of the features to compute.
         rank: bound on the rank of large maps, and on readouts of products; None for none.
     """
@@ -114,8 +114,8 @@ class Mix(nn.Module):
         super().__init__()
         self.outputs = tuple(outputs)
         self.inputs = form.features(channels)
-        self.scores = Products(form.query, form.key, channels, rank)
-        self.values = Products(form.value, form.output, channels, rank)
+        self.scores = HeadProducts(form.query, form.key, channels, rank)
+        self.values = HeadProducts(form.value, form.output, channels, rank)
         self.reads = [
             ("query", "key", form.query, form.key),
             ("key", "query", form.key, form.query),
@@ -140,7 +140,7 @@ class Mix(nn.Module):
             axis = second.space.axis
             if axis and self._width(frozenset({axis})):
                 size = self._width(frozenset({axis}))
-                self.contractions[f"{left} {right}"] = Contraction(first.flat, channels, size)
+                self.contractions[f"{left} {right}"] = RowContraction(first.flat, channels, size)
         self.kept = sorted(widths, key=lambda kept: (len(kept), sorted(kept)))
         self.order = {kept: self._ordered(kept) for kept in self.kept}
         self.mix = nn.ModuleList(
@@ -159,16 +159,16 @@ class Mix(nn.Module):
     def _receivers(self, kept: Kept) -> list[Feature]:
         return [feature for feature in self.outputs if kept <= set(feature.axes)]
 
-    def _contracted(self) -> list[tuple[str, str, RowForm, Kept, Contraction]]:
-        found = []
+    def _contracted(self) -> list[tuple[str, str, RowForm, Kept, RowContraction]]:
+        result = []
         for left, right, first, second in self.reads:
             name = f"{left} {right}"
             if name in self.contractions:
                 module = self.contractions[name]
-                assert isinstance(module, Contraction)
+                assert isinstance(module, RowContraction)
                 assert second.space.axis is not None
-                found.append((left, right, first, frozenset({second.space.axis}), module))
-        return found
+                result.append((left, right, first, frozenset({second.space.axis}), module))
+        return result
 
     def _reset(self, widths: dict[Kept, int], channels: int) -> None:
         """Draws coefficients from ±√(1 / n), n numbers in all terms of the output."""
@@ -217,26 +217,26 @@ class Mix(nn.Module):
         return [_total(own) for own in terms]
 
     def _statistics(self, state: State) -> dict[Kept, list[Tensor]]:
-        """What every family of nodes reads."""
+        """The statistics that every node family reads."""
         rows = state.rows
-        found: dict[Kept, list[Tensor]] = {kept: [] for kept in self.kept}
+        statistics: dict[Kept, list[Tensor]] = {kept: [] for kept in self.kept}
         for products, left, right in (
             (self.scores, "query", "key"),
             (self.values, "value", "output"),
         ):
-            found[frozenset()].append(products(rows[left], rows[right]).squeeze(1))
+            statistics[frozenset()].append(products(rows[left], rows[right]).squeeze(1))
         for name, feature in self.inputs.items():
             for kept in _subsets(feature.axes):
-                if kept in found:
-                    found[kept].append(
+                if kept in statistics:
+                    statistics[kept].append(
                         _summed(state.features[name], feature.axes, self.order[kept])
                     )
         for left, right, kept in self.traces:
             first, second = rows[left].nodes, rows[right].nodes
             assert first is not None
             assert second is not None
-            found[kept].append((first * second).sum(1) / first.shape[1] ** 0.5)
-        return found
+            statistics[kept].append((first * second).sum(1) / first.shape[1] ** 0.5)
+        return statistics
 
 
 def _subsets(axes: Sequence[str]) -> list[Kept]:
@@ -245,13 +245,13 @@ def _subsets(axes: Sequence[str]) -> list[Kept]:
 
 def _summed(value: Tensor, axes: tuple[str, ...], kept: tuple[str, ...]) -> Tensor:
     """Summed over the other axes, divided by the root of their number."""
-    place = 1
+    dim = 1
     for axis in axes:
         if axis in kept:
-            place += 1
+            dim += 1
         else:
             # One axis at a time: the gradient is then contiguous along those that are summed later.
-            value = value.sum(place) / value.shape[place] ** 0.5
+            value = value.sum(dim) / value.shape[dim] ** 0.5
     return _spread(value, tuple(axis for axis in axes if axis in kept), kept)
 
 
@@ -264,18 +264,18 @@ def _total(terms: Sequence[Tensor]) -> Tensor:
             groups[-1] = groups[-1] + term
         else:
             groups.append(term)
-    for number, group in enumerate(groups):
-        total = total.add_(group) if number else total + group  # fresh after the first
+    for index, group in enumerate(groups):
+        total = total.add_(group) if index else total + group  # fresh after the first
     return total
 
 
-def _spread(value: Tensor, axes: tuple[str, ...], wanted: tuple[str, ...]) -> Tensor:
-    """A tensor over ``axes`` in the order of ``wanted``, of size 1 along its other axes."""
-    order = [axes.index(axis) for axis in wanted if axis in axes]
-    value = value.permute(0, *(1 + place for place in order), len(axes) + 1)
-    for place, axis in enumerate(wanted):
+def _spread(value: Tensor, axes: tuple[str, ...], target: tuple[str, ...]) -> Tensor:
+    """A tensor over ``axes`` in the order of ``target``, of size 1 along its other axes."""
+    order = [axes.index(axis) for axis in target if axis in axes]
+    value = value.permute(0, *(1 + dim for dim in order), len(axes) + 1)
+    for dim, axis in enumerate(target):
         if axis not in axes:
-            value = value.unsqueeze(1 + place)
+            value = value.unsqueeze(1 + dim)
     return value
 
 

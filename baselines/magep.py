@@ -13,7 +13,7 @@ from gmn.nn.heads import EditHead, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import GraphSpec
 
-from .scaled import Editor, Form, ScaledChain, ScaledLinear, activate, by_power, mlp_head
+from .scaled import Form, ScaledChain, ScaledEdits, ScaledLinear, activate, by_power, mlp_head
 
 
 class MAGEP(Metanetwork):
@@ -21,7 +21,7 @@ class MAGEP(Metanetwork):
 
     A first linear layer turns kernels into channels, as published: polynomials see learned mixtures
     of a kernel's places. Each layer then computes monomials channel by channel (:class:`Columns`,
-    :class:`Matrices`) and mixes all that follow the scales alike. The answer is read from the
+    :class:`Matrices`) and mixes all that follow the scales alike. The output is read from the
     monomials that no scale changes; or, with an ``EditHead``, a last layer gives changes that
     transform as the parameters do.
 
@@ -32,9 +32,9 @@ class MAGEP(Metanetwork):
 
     Differences from the published code: Ψ is learned in every layer, a product with a bias has a
     coefficient for each layer the bias is of, traces are left out (:class:`Columns`), products are
-    kept in size (:class:`Products`) and invariant monomials pass ``asinh``, so that of large ones
-    the logarithm counts; phases of sines are taken out first, and weights enter multiplied by the
-    square root of their fan-in.
+    kept in size (:class:`PathProducts`) and invariant monomials pass ``asinh``, so that of large
+    ones the logarithm counts; phases of sines are taken out first, and weights enter multiplied by
+    the square root of their fan-in.
 
     Args:
         spec: the architecture of the networks it reads; a chain whose hidden neurons have scales.
@@ -72,16 +72,16 @@ class MAGEP(Metanetwork):
             MonomialLayer(chain, before, after) for before, after in pairwise(channels)
         )
         self.pooled = invariants
-        self.editor: Editor | None = None
+        self.editor: ScaledEdits | None = None
         self.last: InvariantLayer | None = None
         if self.copies:
-            self.editor = Editor(MonomialLayer(chain, channels[-1], self.copies, chain.taps))
+            self.editor = ScaledEdits(MonomialLayer(chain, channels[-1], self.copies, chain.taps))
         else:
             self.last = InvariantLayer(chain, channels[-1], invariants)
         self.head = readout_of(head, lambda outputs: mlp_head(invariants, 500, outputs))
 
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
-        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
+        """Reads B networks; the output has shape (B, outputs), or is a graph of edited networks.
 
         Raises:
             UnsupportedArchitecture: if their layers are not those it was built for, or hidden
@@ -124,21 +124,21 @@ class Columns(nn.Module):
 
     def forms(self) -> list[Form]:
         """Forms of the columns of each layer."""
-        inputs, found = self.chain.sizes[0], []
+        inputs, forms = self.chain.sizes[0], []
         for layer in self.layers:
             rows = _free_rows(self.chain, layer)
             width = (3 * inputs + layer) * self.channels * rows
-            found.append(self.chain.form(layer, 0, width))
-        return found
+            forms.append(self.chain.form(layer, 0, width))
+        return forms
 
-    def forward(self, products: Products) -> list[Tensor]:
+    def forward(self, products: PathProducts) -> list[Tensor]:
         """The columns of each layer, shapes (B, channels, *rows with scales)."""
-        found = []
+        columns = []
         for psi, layer in zip(self.psi, self.layers, strict=True):
             through = products.through(layer, psi @ products.after[0])
             value = torch.cat([products.columns[layer - 1], *through], dim=3)
-            found.append(self.chain.lay_out(value, layer, 0))
-        return found
+            columns.append(self.chain.lay_out(value, layer, 0))
+        return columns
 
 
 class Matrices(nn.Module):
@@ -167,28 +167,28 @@ class Matrices(nn.Module):
             for _ in range(3)
         ]
 
-    def forward(self, products: Products) -> list[Tensor]:
+    def forward(self, products: PathProducts) -> list[Tensor]:
         """The three matrices of each layer, shapes (B, channels, *ends with scales)."""
-        found = []
+        matrices = []
         for psi, layer in zip(self.psi, self.layers, strict=True):
             through = products.through(layer, psi @ products.after[layer - 1])
             parts = products.weights[layer - 1], *through
-            found += [self.chain.lay_out(part, layer, layer - 1) for part in parts]
-        return found
+            matrices += [self.chain.lay_out(part, layer, layer - 1) for part in parts]
+        return matrices
 
 
 def _psi(chain: ScaledChain, channels: int, count: int) -> nn.Parameter:
     """Ψ in the first rows and ψ in the last, shape (count, channels, n_0 + 1, n_L)."""
     inputs, outputs = chain.sizes[0], chain.sizes[-1]
-    numbers = torch.randn(count, channels, inputs + 1, outputs)
-    return nn.Parameter(numbers / (inputs * outputs) ** 0.5)
+    values = torch.randn(count, channels, inputs + 1, outputs)
+    return nn.Parameter(values / (inputs * outputs) ** 0.5)
 
 
 def _free_rows(chain: ScaledChain, layer: int) -> int:
     return chain.sizes[layer] if layer == chain.depth else 1
 
 
-class Products:
+class PathProducts:
     r"""The 2L products that all monomials of a chain are made of.
 
     All :math:`[W]^{(l,0)}` and :math:`[W]^{(l,t)} b^{(t)}` come from one recurrence, all
@@ -222,7 +222,7 @@ class Products:
         outcomes = self.columns[-1].abs().mean((1, 2)).unflatten(1, (-1, 1, 1, 1))
         self._size = paths + outcomes[:, : self._inputs].mean(1)
         self._bias_sizes = [
-            mean + outcomes[:, place] for place, mean in enumerate(bias_paths, self._inputs)
+            mean + outcomes[:, index] for index, mean in enumerate(bias_paths, self._inputs)
         ]
 
     def through(self, layer: int, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -285,7 +285,7 @@ class MonomialLayer(nn.Module):
 
     def forward(self, chain: ScaledChain, values: Sequence[Tensor]) -> list[Tensor]:
         """From features (B, channels, *ends with scales) of the input to those of the output."""
-        products = Products(chain, values)
+        products = PathProducts(chain, values)
         return self.mix(chain, [*self.columns(products), *self.matrices(products)])
 
 
@@ -306,5 +306,5 @@ class InvariantLayer(nn.Module):
 
     def forward(self, chain: ScaledChain, values: Sequence[Tensor]) -> Tensor:
         """From features (B, channels, *ends with scales) to invariants (B, outputs)."""
-        (columns,) = self.columns(Products(chain, values))
+        (columns,) = self.columns(PathProducts(chain, values))
         return self.mix(torch.asinh(columns))

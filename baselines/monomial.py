@@ -16,9 +16,9 @@ from gmn.spec import GraphSpec
 from .scaled import (
     SIGNS,
     Block,
-    Editor,
     Form,
     ScaledChain,
+    ScaledEdits,
     ScaledLinear,
     activate,
     by_power,
@@ -44,8 +44,8 @@ class MonomialNFN(Metanetwork):
     both (a weight between a ReLU and a tanh layer) only the identity commutes.
 
     No linear map that commutes joins what touches different hidden layers. Under positive scales
-    the answer therefore holds no more than the signs of hidden biases (but the first) and, in MLPs,
-    of the weights between hidden layers; :class:`baselines.magep.MAGEP` joins them in products.
+    the output therefore depends only on the signs of hidden biases (but the first) and, in MLPs, of
+    the weights between hidden layers; :class:`baselines.magep.MAGEP` joins them in products.
 
     Phases of sines are taken out first; weights enter multiplied by the square root of their
     fan-in. The pooled features' own affine map is part of the head's first layer.
@@ -88,13 +88,13 @@ class MonomialNFN(Metanetwork):
         )
         self.pooled = sum(form.channels for form in stages[-1])
         self.head = readout_of(head, lambda outputs: mlp_head(self.pooled, 200, outputs))
-        self.editor: Editor | None = None
+        self.editor: ScaledEdits | None = None
         if self.copies:
             changes = self.chain.forms(self.copies, self.chain.taps)
-            self.editor = Editor(self._layer(stages[-1], changes, published))
+            self.editor = ScaledEdits(self._layer(stages[-1], changes, published))
 
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
-        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
+        """Reads B networks; the output has shape (B, outputs), or is a graph of edited networks.
 
         Raises:
             UnsupportedArchitecture: if their layers are not those it was built for, or hidden

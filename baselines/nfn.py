@@ -98,15 +98,15 @@ class NFN(Metanetwork):
         self.register_buffer("scales", adapter.scales(spec), persistent=False)
 
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
-        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
+        """Reads B networks; the output has shape (B, outputs), or is a graph of edited networks.
 
         Raises:
             UnsupportedArchitecture: if their layers are not those the model was built for.
         """
         adapter.require_shapes(graph.spec, self.shapes, type(self).__name__)
         values = _arrange(*self._encode(graph), self.variant)
-        for number, layer in enumerate(self.layers):
-            values = layer(values if number == 0 else [torch.relu(value) for value in values])
+        for index, layer in enumerate(self.layers):
+            values = layer(values if index == 0 else [torch.relu(value) for value in values])
         if self.edits is not None:
             weights, biases = _rearrange(values, self.shapes, self.variant)
             scaled = [w / s for w, s in zip(weights, self.scales, strict=True)]
@@ -133,17 +133,17 @@ def _features(
     """Weights, then biases, with the axes that the variant permutes."""
     weights, biases = [], []
     last = len(shapes) - 1
-    for number, (out, into, taps) in enumerate(shapes):
-        axes, width = [f"n{number + 1}", f"n{number}"], channels * taps
-        if variant != "NP" and number == 0:
+    for layer, (out, into, taps) in enumerate(shapes):
+        axes, width = [f"n{layer + 1}", f"n{layer}"], channels * taps
+        if variant != "NP" and layer == 0:
             axes.remove("n0")
             width *= into
-        if variant != "NP" and number == last:
+        if variant != "NP" and layer == last:
             axes.remove(f"n{last + 1}")
             width *= out
         weights.append(Feature(tuple(axes), width))
-        ordered = variant != "NP" and number == last
-        bias_axes = () if ordered else (f"n{number + 1}",)
+        ordered = variant != "NP" and layer == last
+        bias_axes = () if ordered else (f"n{layer + 1}",)
         biases.append(Feature(bias_axes, channels * (out if ordered else 1)))
     return weights + biases
 

@@ -23,7 +23,7 @@ class WeightAttention(nn.Module):
     r"""Attention between weights that commutes with permutations of the neurons of all layers.
 
     Two terms, with one map of :math:`c` to :math:`3c` channels for queries, keys and values.
-    *Global*: a token for every weight and every bias, the mean of its entries; the answer is added
+    *Global*: a token for every weight and every bias, the mean of its entries; the result is added
     to all of them. *Cross*, for every layer of :math:`n_i` neurons: its tokens are the columns of
     the weight that enters it, its bias, and the rows of the weight that leaves it. Each is a
     function on these neurons, :math:`n_i c` numbers, and a permutation of the neurons moves all
@@ -33,7 +33,7 @@ class WeightAttention(nn.Module):
     :func:`torch.nn.functional.scaled_dot_product_attention`, which keeps no scores where it can.
 
     Args:
-        channels: channels of every entry.
+        channels: number of channels of every entry.
         heads: number of heads.
 
     Raises:
@@ -67,11 +67,11 @@ class WeightAttention(nn.Module):
             if leaving < len(weights):
                 parts.append(weights[leaving])
             counts = [part.shape[1] for part in parts]
-            found = list(self._attend(torch.cat(parts, dim=1)).split(counts, dim=1))
+            results = list(self._attend(torch.cat(parts, dim=1)).split(counts, dim=1))
             if leaving < len(weights):
-                new_weights[leaving] = new_weights[leaving] + found.pop()
+                new_weights[leaving] = new_weights[leaving] + results.pop()
             if entering >= 0:
-                columns, own = found
+                columns, own = results
                 new_weights[entering] = new_weights[entering] + columns.transpose(1, 2)
                 new_biases[entering] = new_biases[entering] + own.squeeze(1)
         return new_weights, new_biases
@@ -79,9 +79,9 @@ class WeightAttention(nn.Module):
     def _attend(self, tokens: Tensor) -> Tensor:
         """Between T tokens, functions on n neurons: (B, T, n, 3c) to (B, T, n, c)."""
         split = tokens.unflatten(-1, (3, self.heads, -1)).permute(3, 0, 4, 1, 2, 5)
-        found = scaled_dot_product_attention(*split.flatten(4).unbind(0))
+        attended = scaled_dot_product_attention(*split.flatten(4).unbind(0))
         neurons = tokens.shape[2]
-        return found.unflatten(3, (neurons, -1)).permute(0, 2, 3, 1, 4).flatten(3)
+        return attended.unflatten(3, (neurons, -1)).permute(0, 2, 3, 1, 4).flatten(3)
 
 
 class _Norm(nn.Module):
@@ -111,7 +111,7 @@ class _Pointwise(nn.Module):
         return [own(value) for own, value in zip(self.maps, values, strict=True)]
 
 
-class _Block(nn.Module):
+class _AttentionBlock(nn.Module):
     """Pre-norm attention and pre-norm MLP, each added to what it reads."""
 
     def __init__(self, layers: int, channels: int, heads: int) -> None:
@@ -134,7 +134,7 @@ class NFT(Metanetwork):
     """Blocks of attention between weights, and an invariant or an equivariant head.
 
     Commutes with permutations of the neurons of all layers; learned positions of input and output
-    neurons break the symmetry there, so the answer is invariant to hidden ones only.
+    neurons break the symmetry there, so the output is invariant to hidden ones only.
 
     Each weight's and each bias's values (of all kernel places) are first mapped to ``channels`` by
     a map of its own. The published code keeps channels for every kernel place instead and maps
@@ -144,7 +144,7 @@ class NFT(Metanetwork):
         spec: the architecture of the networks it reads; a chain.
         channels: channels of every pair of neurons.
         depth: number of blocks.
-        heads: heads of attention.
+        heads: number of attention heads.
         head: number of outputs of an MLP with two hidden layers of 1,000 on the means; or a module
             that maps pooled features (B, ``pooled``) to anything; or an :class:`gmn.nn.EditHead`
             for edited networks, in units of one over the square root of the fan-in.
@@ -176,20 +176,22 @@ class NFT(Metanetwork):
         self.shapes = adapter.shapes(spec)
         self.fourier = fourier
         width, layers = 1 if fourier is None else fourier.channels, len(self.shapes)
-        places = [taps for _, _, taps in self.shapes] + [1] * layers
-        self.stem = nn.ModuleList(nn.Linear(width * taps, channels) for taps in places)
+        all_taps = [taps for _, _, taps in self.shapes] + [1] * layers
+        self.stem = nn.ModuleList(nn.Linear(width * taps, channels) for taps in all_taps)
         self.positions = Learned().build([(out, into, 1) for out, into, _ in self.shapes], channels)
-        self.blocks = nn.ModuleList(_Block(layers, channels, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(_AttentionBlock(layers, channels, heads) for _ in range(depth))
         self.last = _Norm(channels)
         self.register_buffer("scales", adapter.scales(spec), persistent=False)
         self.pooled, self.edits = 2 * layers * channels, None
         if self.copies:
             self.pooled, self.edits = 0, ChainEdits(self.copies)
-            self.unstem = nn.ModuleList(nn.Linear(channels, taps * self.copies) for taps in places)
+            self.unstem = nn.ModuleList(
+                nn.Linear(channels, taps * self.copies) for taps in all_taps
+            )
         self.head = readout_of(head, lambda outputs: published_head(self.pooled, outputs))
 
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
-        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
+        """Reads B networks; the output has shape (B, outputs), or is a graph of edited networks.
 
         Raises:
             UnsupportedArchitecture: if their layers are not those the model was built for.

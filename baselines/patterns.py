@@ -1,4 +1,4 @@
-"""Which entries of a tensor belong together when its axes are permuted.
+"""Orbits of tensor entries under permutations of the axes: partitions of equal indices.
 
 Entries of tensors lie in one orbit of the permutation group if the same ones of their indices are
 equal: a partition of the axes, in which only axes of one name may share a block. Where an axis is
@@ -23,7 +23,7 @@ class Feature:
         axes: names of the axes; the same name is the same permutation everywhere. A name may
             repeat, as in a square weight of a residual stream.
         channels: number of channels, which no permutation touches.
-        within: for every axis the places in ``axes`` of those it is nested in: each of their
+        within: for every axis the indices in ``axes`` of those it is nested in: each of their
             indices has a permutation of its own. Empty if nothing is nested.
 
     Raises:
@@ -38,9 +38,9 @@ class Feature:
         if self.within and len(self.within) != len(self.axes):
             raise ValueError(f"{self}: one entry of within for every axis, or none at all")
 
-    def parents(self, place: int) -> tuple[int, ...]:
-        """Places of the axes that the axis at ``place`` is nested in."""
-        return self.within[place] if self.within else ()
+    def parents(self, dim: int) -> tuple[int, ...]:
+        """Indices of the axes that the axis at ``dim`` is nested in."""
+        return self.within[dim] if self.within else ()
 
 
 @dataclass(frozen=True)
@@ -49,24 +49,24 @@ class Reading:
 
     Attributes:
         axes: name of each block's axis.
-        places: places of the block's axes in the feature; blocks are sorted by the first.
+        dims: dims of the feature that belong to each block; blocks are sorted by the first.
         within: for every block those it is nested in.
     """
 
     axes: Axes
-    places: tuple[tuple[int, ...], ...]
+    dims: tuple[tuple[int, ...], ...]
     within: tuple[tuple[int, ...], ...]
 
     @property
     def whole(self) -> bool:
         """Whether this is the feature itself, on no diagonal."""
-        return all(len(places) == 1 for places in self.places)
+        return all(len(dims) == 1 for dims in self.dims)
 
     def form(self, blocks: tuple[int, ...]) -> Form:
         """What permutations see of some blocks, in this order: axes, and which nests in which."""
-        number = {block: place for place, block in enumerate(blocks)}
+        position = {block: index for index, block in enumerate(blocks)}
         return tuple(
-            (self.axes[block], tuple(number[parent] for parent in self.within[block]))
+            (self.axes[block], tuple(position[parent] for parent in self.within[block]))
             for block in blocks
         )
 
@@ -80,35 +80,37 @@ class Reading:
 
 def readings(feature: Feature) -> list[Reading]:
     """All ways to read a feature, the feature itself first."""
-    found: list[list[list[int]]] = [[]]
-    for place in sorted(range(len(feature.axes)), key=lambda place: _depth(feature, place)):
-        found = [extended for blocks in found for extended in _with_place(feature, blocks, place)]
-    return [_reading(feature, sorted(map(sorted, blocks))) for blocks in found]
+    partitions: list[list[list[int]]] = [[]]
+    for dim in sorted(range(len(feature.axes)), key=lambda dim: _depth(feature, dim)):
+        partitions = [
+            extended for blocks in partitions for extended in _with_dim(feature, blocks, dim)
+        ]
+    return [_reading(feature, sorted(map(sorted, blocks))) for blocks in partitions]
 
 
-def _depth(feature: Feature, place: int) -> int:
-    return 1 + max((_depth(feature, parent) for parent in feature.parents(place)), default=-1)
+def _depth(feature: Feature, dim: int) -> int:
+    return 1 + max((_depth(feature, parent) for parent in feature.parents(dim)), default=-1)
 
 
-def _with_place(feature: Feature, blocks: list[list[int]], place: int) -> Iterator[list[list[int]]]:
+def _with_dim(feature: Feature, blocks: list[list[int]], dim: int) -> Iterator[list[list[int]]]:
     """Partitions with one more axis: in a block of its own, or in one that it may be equal to."""
-    yield [*blocks, [place]]
-    for number, block in enumerate(blocks):
-        if _comparable(feature, blocks, place, block[0]):
-            yield [*blocks[:number], [*block, place], *blocks[number + 1 :]]
+    yield [*blocks, [dim]]
+    for index, block in enumerate(blocks):
+        if _comparable(feature, blocks, dim, block[0]):
+            yield [*blocks[:index], [*block, dim], *blocks[index + 1 :]]
 
 
 def _comparable(feature: Feature, blocks: list[list[int]], one: int, other: int) -> bool:
-    owner = {place: number for number, block in enumerate(blocks) for place in block}
-    first, second = ([owner[parent] for parent in feature.parents(place)] for place in (one, other))
+    owner = {dim: index for index, block in enumerate(blocks) for dim in block}
+    first, second = ([owner[parent] for parent in feature.parents(dim)] for dim in (one, other))
     return feature.axes[one] == feature.axes[other] and first == second
 
 
 def _reading(feature: Feature, blocks: list[list[int]]) -> Reading:
-    owner = {place: number for number, block in enumerate(blocks) for place in block}
+    owner = {dim: index for index, block in enumerate(blocks) for dim in block}
     return Reading(
         axes=tuple(feature.axes[block[0]] for block in blocks),
-        places=tuple(tuple(block) for block in blocks),
+        dims=tuple(tuple(block) for block in blocks),
         within=tuple(
             tuple(owner[parent] for parent in feature.parents(block[0])) for block in blocks
         ),
@@ -138,7 +140,7 @@ def _candidates(form: Form) -> Iterator[tuple[int, ...]]:
 
 
 def _reordered(form: Form, order: tuple[int, ...]) -> Form:
-    number = {slot: place for place, slot in enumerate(order)}
+    position = {slot: index for index, slot in enumerate(order)}
     return tuple(
-        (form[slot][0], tuple(number[parent] for parent in form[slot][1])) for slot in order
+        (form[slot][0], tuple(position[parent] for parent in form[slot][1])) for slot in order
     )

@@ -1,6 +1,6 @@
-"""Baselines by name, in published configurations, for comparisons.
+"""Factories of the baselines in published configurations, by the names that comparisons use.
 
-Each takes the spec of the networks and what to answer with: so many numbers, or an
+Each takes the spec of the networks and the outputs: their number, or an
 :class:`gmn.nn.EditHead` for edited networks.
 """
 
@@ -89,7 +89,7 @@ def probe_net(spec: GraphSpec, outputs: int | EditHead) -> ProbeNet:
     Raises:
         UnsupportedArchitecture: if asked for edited networks.
     """
-    count = _numbers(outputs, "probe-net sees what networks answer")
+    count = _numbers(outputs, "probe-net sees outputs of networks only")
     answers = sum(nodes.size for nodes in spec.node_sets if nodes.role == "output")
     return ProbeNet(Probes.like(spec, 64), answers, count)
 

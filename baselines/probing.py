@@ -1,4 +1,4 @@
-"""Plain probing: what the networks answer, and nothing of how."""
+"""ProbeNet: reads the outputs of networks for learned inputs, and no weights."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from gmn.symmetry import KINDS
 class ProbeNet(Metanetwork):
     """An MLP on the outputs of networks for learned inputs.
 
-    A sober reference for metanetworks that read weights: the answers alone, whatever computed them,
-    hence invariant to everything that keeps the function. It reads all architectures with inputs
-    and outputs of the same shape.
+    A simple reference for metanetworks that read weights: it sees outputs alone, so it is invariant
+    to everything that keeps the function. It reads all architectures with inputs and outputs of the
+    same shape.
 
     Args:
-        probes: the inputs to learn.
+        probes: the inputs to learn, such as ``Probes.like(spec, count=64)``.
         answers: numbers that one network gives to one probe.
-        outputs: length of the answer.
-        hidden: width of the MLP.
+        outputs: number of outputs.
+        hidden: width of the MLP's hidden layers.
 
     Source: probing with learned inputs as in Herrmann et al. (2024) and Kahana et al. (2025).
     """
@@ -40,6 +40,6 @@ class ProbeNet(Metanetwork):
         )  # fmt: skip
 
     def forward(self, graph: ParameterGraph) -> Tensor:
-        """Reads B networks; the answer has shape (B, outputs)."""
+        """Reads B networks; the output has shape (B, outputs)."""
         answers = self.probes.answers(graph)
         return self.net(torch.cat([values.flatten(1) for values in answers], dim=1))

@@ -1,4 +1,4 @@
-"""What methods for scale groups share: who is scaled, linear maps, activations, invariants, edits.
+"""Parts shared by NFNs for scale groups: layers, activations, invariants, edits.
 
 A weight from neuron k to neuron j is multiplied by the scale of j and divided by that of k, whether
 these are positive (ReLU) or signs (tanh, sine). Input and output neurons have no scale. Which group
@@ -125,12 +125,12 @@ class ScaledChain:
     def forms(self, channels: int, taps: Sequence[int]) -> list[Form]:
         """Forms of all weights, then of all biases, with ``taps`` per weight."""
         weights, biases = [], []
-        for number, (out, into, _) in enumerate(self.shapes, start=1):
-            free_out = 1 if self._scaled(number) else out
-            free_in = 1 if self._scaled(number - 1) else into
-            width = free_out * free_in * taps[number - 1] * channels
-            weights.append(self.form(number, number - 1, width))
-            biases.append(self.form(number, 0, free_out * channels))
+        for layer, (out, into, _) in enumerate(self.shapes, start=1):
+            free_out = 1 if self._scaled(layer) else out
+            free_in = 1 if self._scaled(layer - 1) else into
+            width = free_out * free_in * taps[layer - 1] * channels
+            weights.append(self.form(layer, layer - 1, width))
+            biases.append(self.form(layer, 0, free_out * channels))
         return weights + biases
 
     def lay_out(self, value: Tensor, target: int, source: int) -> Tensor:
@@ -149,9 +149,9 @@ class ScaledChain:
 
     def matrices(self, values: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Weights (B, channels · taps, out, in) and biases (B, channels, out, 1) of features."""
-        numbers = range(1, self.depth + 1)
-        weights = [self.matrix(values[n - 1], n, n - 1, self.sizes[n - 1]) for n in numbers]
-        return weights, [self.matrix(values[self.depth + n - 1], n, 0, 1) for n in numbers]
+        layers = range(1, self.depth + 1)
+        weights = [self.matrix(values[n - 1], n, n - 1, self.sizes[n - 1]) for n in layers]
+        return weights, [self.matrix(values[self.depth + n - 1], n, 0, 1) for n in layers]
 
     def read(self, graph: ParameterGraph) -> list[Tensor]:
         """The networks' parameters as features of one channel, taps included.
@@ -161,14 +161,14 @@ class ScaledChain:
         """
         features = adapter.to_features(without_shifts(graph))
         weights = [
-            self.lay_out(weight.movedim(3, 1) * size, number, number - 1)
-            for number, (weight, size) in enumerate(
+            self.lay_out(weight.movedim(3, 1) * size, layer, layer - 1)
+            for layer, (weight, size) in enumerate(
                 zip(features.weights, self._fan_in_roots, strict=True), start=1
             )
         ]
         biases = [
-            self.lay_out(bias[:, None, :, None], number, 0)
-            for number, bias in enumerate(features.biases, start=1)
+            self.lay_out(bias[:, None, :, None], layer, 0)
+            for layer, bias in enumerate(features.biases, start=1)
         ]
         return weights + biases
 
@@ -184,14 +184,14 @@ class ScaledChain:
             weight.unflatten(1, (copies, taps)) / size
             for weight, taps, size in zip(weights, self.taps, self._fan_in_roots, strict=True)
         ]
-        signs, numbers = flips(graph), passing(graph)
+        signs, weights_passed = flips(graph), passing(graph)
         edits = []
         for copy in range(copies):
             change = WeightSpaceFeatures(
                 tuple(weight[:, copy].movedim(1, 3) for weight in weights),
                 tuple(bias[:, copy, :, 0] for bias in biases),
             )
-            edits.append(_add(graph, adapter.from_features(graph, change), signs, numbers))
+            edits.append(_add(graph, adapter.from_features(graph, change), signs, weights_passed))
         return ParameterGraph.cat(edits)
 
     @cached_property
@@ -209,15 +209,15 @@ class ScaledChain:
 
 
 def _add(
-    graph: ParameterGraph, change: ParameterGraph, signs: dict[str, Tensor], numbers: Passing
+    graph: ParameterGraph, change: ParameterGraph, signs: dict[str, Tensor], passed: Passing
 ) -> ParameterGraph:
     """Adds changes of networks without shifts to the networks with theirs."""
     for name, sign in signs.items():
         edges = graph.spec.edge_set(name)
         block = view_block(change.values[edges.parameter], edges)
         block.copy_(block * sign)
-    for name in numbers:
-        for term, added in following(name, change.block(graph.spec.edge_set(name)), numbers):
+    for name in passed:
+        for term, added in following(name, change.block(graph.spec.edge_set(name)), passed):
             edges = graph.spec.edge_set(term.edge_set)
             block = view_block(change.values[edges.parameter], edges)
             block.add_(along(added, term.dims, block))
@@ -233,7 +233,7 @@ def _parameters(spec: GraphSpec) -> set[str]:
 @lru_cache(maxsize=64)
 def _domains(spec: GraphSpec, method: str) -> tuple[Domains, ...]:
     """The group of every hidden node set of a chain."""
-    found = []
+    result = []
     for link, reader in pairwise(adapter.chain(spec)):
         nodes = spec.node_set(link.weight.target)
         domains = {s.domain for s in spec.scalings if _scales(s, nodes, link, reader)}
@@ -242,8 +242,8 @@ def _domains(spec: GraphSpec, method: str) -> tuple[Domains, ...]:
             domains = {"positive", "sign"}
         if not domains:
             raise _no_scales(nodes, method)
-        found.append(frozenset(domains))
-    return tuple(found)
+        result.append(frozenset(domains))
+    return tuple(result)
 
 
 def _scales(scaling: Scaling, nodes: NodeSet, link: Link, reader: Link) -> bool:
@@ -290,7 +290,7 @@ def _powers(forms: Sequence[Form]) -> list[tuple[Charge, ...]]:
 
 
 def _like(forms: Sequence[Form], charges: tuple[Charge, ...]) -> tuple[int, ...]:
-    return tuple(number for number, form in enumerate(forms) if form.charges == charges)
+    return tuple(index for index, form in enumerate(forms) if form.charges == charges)
 
 
 def _signs_needed(read: Sequence[Charge], written: Sequence[Charge]) -> tuple[int, ...] | None:
@@ -364,8 +364,8 @@ class ScaledLinear(nn.Module):
     def _checked(self, block: Block) -> tuple[int, ...]:
         """The node sets that must have signs for a block to commute."""
         pairs = product((self.inputs[n] for n in block[0]), (self.outputs[n] for n in block[1]))
-        found = {_signs_needed(one.charges, other.charges) for one, other in pairs}
-        if len(found) != 1 or (needed := found.pop()) is None:
+        candidates = {_signs_needed(one.charges, other.charges) for one, other in pairs}
+        if len(candidates) != 1 or (needed := candidates.pop()) is None:
             raise ValueError(f"no group lets the inputs {block[0]} and outputs {block[1]} meet")
         return needed
 
@@ -425,7 +425,7 @@ def invariants(chain: ScaledChain, features: Sequence[Tensor]) -> Tensor:
     return torch.cat(pooled, dim=1)
 
 
-class Editor(nn.Module):
+class ScaledEdits(nn.Module):
     """Changes of parameters, of a learned size that is small at first.
 
     Args:

@@ -32,10 +32,10 @@ def layer_statistics(graph: ParameterGraph) -> Tensor:
 def _quantiles(values: Tensor) -> Tensor:
     """Quantiles of every row, shape (quantiles, B); torch.quantile refuses long rows."""
     ordered, last = values.sort(dim=1).values, values.shape[1] - 1
-    places = torch.tensor(QUANTILES, dtype=torch.float64, device=values.device) * last
-    below = places.floor().long()
+    positions = torch.tensor(QUANTILES, dtype=torch.float64, device=values.device) * last
+    below = positions.floor().long()
     above = (below + 1).clamp(max=last)
-    weight = (places - below).to(values)
+    weight = (positions - below).to(values)
     return torch.lerp(ordered[:, below], ordered[:, above], weight).T
 
 

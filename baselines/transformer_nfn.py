@@ -18,10 +18,10 @@ from gmn.spec import EdgeSet, GraphSpec, Scaling
 
 from . import blocks
 from .adapter import INSTEAD, UnsupportedArchitecture
-from .blocks import Block, BlockTensors
+from .blocks import BlockTensors, TransformerBlock
 from .equivariant import EquivariantLinear, Feature
 from .head_forms import BlockForm, RowForm, Space, State, fold, folded_form, rows_of, unfold
-from .head_layers import EquivariantLayer, HeadReadout, InvariantLayer
+from .head_layers import EquivariantBlockLayer, HeadReadout, InvariantBlockLayer
 
 Group = Literal["published", "certified"]
 _Inputs = tuple[tuple[BlockTensors, ...], list[Tensor | None], list[State], list[list[Tensor]]]
@@ -33,7 +33,7 @@ RANK = 64
 class TransformerNFN(nn.Module):
     r"""Equivariant polynomial layers on transformer blocks, an invariant layer, and an MLP.
 
-    In every block, answers are invariant to permutations of heads, to any invertible change of
+    In every block, outputs are invariant to permutations of heads, to any invertible change of
     basis between queries and keys and between values and outputs of each head, and to permutations
     of hidden neurons of the feed-forward network. What else may move is read off the spec:
 
@@ -54,7 +54,7 @@ class TransformerNFN(nn.Module):
         readout: numbers that the invariant layer gives for each block, and the MLP for each part of
             the other parameters.
         head: number of outputs; a module that maps pooled features (B, ``pooled``) to anything; or
-            an :class:`gmn.nn.EditHead` to answer with networks whose blocks are edited.
+            an :class:`gmn.nn.EditHead` to output networks whose blocks are edited.
         group: which symmetries are respected, see above.
         rank: bound on the rank of coefficient matrices and on readouts of a product; None for
             :data:`RANK` on networks wider than :data:`FULL_WIDTH`, no bound on others; 0 for none.
@@ -64,7 +64,7 @@ class TransformerNFN(nn.Module):
 
     Attributes:
         pooled: number of invariant features; 0 for editing.
-        claims: names of the axes, changes of basis and scalings that answers are invariant to.
+        claims: names of the axes, changes of basis and scalings that outputs are invariant to.
         learning_rate: a good peak for :func:`gmn.train.train`.
 
     Raises:
@@ -98,7 +98,7 @@ class TransformerNFN(nn.Module):
         self.edits = head.copies if isinstance(head, EditHead) else 0
         stages = (1, *channels, self.edits) if self.edits else (1, *channels)
         self.layers = nn.ModuleList(
-            nn.ModuleList(EquivariantLayer(form, d, e, bound) for form in self.forms)
+            nn.ModuleList(EquivariantBlockLayer(form, d, e, bound) for form in self.forms)
             for d, e in pairwise(stages)
         )
         self.pooled = 0
@@ -107,7 +107,7 @@ class TransformerNFN(nn.Module):
             return
         last = stages[-1]
         self.invariant = nn.ModuleList(
-            InvariantLayer(form, last, readout, bound) for form in self.forms
+            InvariantBlockLayer(form, last, readout, bound) for form in self.forms
         )
         self.per_head = nn.ModuleList(
             HeadReadout(form, last, head_reads, readout) for form in self.forms if head_reads
@@ -132,18 +132,18 @@ class TransformerNFN(nn.Module):
             UnsupportedArchitecture: if their blocks are not those that the model was built for.
         """
         tensors, lengths, states, others = self._inputs(graph)
-        for number, stage in enumerate(self.layers):
+        for index, stage in enumerate(self.layers):
             assert isinstance(stage, nn.ModuleList)
             states = [layer(state) for layer, state in zip(stage, states, strict=True)]
-            if number + 1 < len(self.layers) or not self.edits:
+            if index + 1 < len(self.layers) or not self.edits:
                 states = [state.rectified() for state in states]
         if self.edits:
             return self._edited(graph, tensors, states, lengths)
-        found = [layer(state) for layer, state in zip(self.invariant, states, strict=True)]
+        features = [layer(state) for layer, state in zip(self.invariant, states, strict=True)]
         for i, module in enumerate(self.per_head):
-            found[i] = found[i] + module(states[i])
+            features[i] = features[i] + module(states[i])
         parts = (part(values) for part, values in zip(self.others, others, strict=True))
-        return self.head(torch.cat([self.body(torch.cat(found, dim=1)), *parts], dim=1))
+        return self.head(torch.cat([self.body(torch.cat(features, dim=1)), *parts], dim=1))
 
     # Reading walks over names in the spec, which a compiler would trace anew for each of them.
     @torch.compiler.disable
@@ -182,8 +182,8 @@ class TransformerNFN(nn.Module):
         return ParameterGraph.cat(copies)
 
     def _check(self, spec: GraphSpec) -> None:
-        found = _layout(spec, blocks.transformer(spec))
-        for have, want in zip_longest(found, self.layout, fillvalue=("nothing", ())):
+        layout = _layout(spec, blocks.transformer(spec))
+        for have, want in zip_longest(layout, self.layout, fillvalue=("nothing", ())):
             if have != want:
                 raise UnsupportedArchitecture(
                     f"{have[0]} {have[1]} is where this TransformerNFN was built for {want[0]} "
@@ -191,12 +191,14 @@ class TransformerNFN(nn.Module):
                 )
 
 
-def _layout(spec: GraphSpec, parts: Sequence[Block]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def _layout(
+    spec: GraphSpec, parts: Sequence[TransformerBlock]
+) -> tuple[tuple[str, tuple[int, ...]], ...]:
     own = [edges for block in parts for edges in block.edge_sets]
     return tuple((edges.name, edges.shape) for edges in (*own, *blocks.rest(spec)))
 
 
-def _free_axes(spec: GraphSpec, parts: Sequence[Block], group: Group) -> frozenset[str]:
+def _free_axes(spec: GraphSpec, parts: Sequence[TransformerBlock], group: Group) -> frozenset[str]:
     """Axes, heads and their units apart, along which coefficients are shared."""
     inside = {axis for block in parts for axis in (block.head, *block.units)}
     movable = {a.name for a in spec.axes if a.movable and not a.within} - inside
@@ -213,14 +215,14 @@ def _free_axes(spec: GraphSpec, parts: Sequence[Block], group: Group) -> frozens
 
 
 def _claims(
-    free: frozenset[str], parts: Sequence[Block], scales: Sequence[Scaling | None]
+    free: frozenset[str], parts: Sequence[TransformerBlock], scales: Sequence[Scaling | None]
 ) -> frozenset[str]:
     names = {name for block in parts for name in (block.head, *block.units, *block.gauges)}
     scaled = {scaling.name for scaling in scales if scaling is not None}
     return frozenset({name for name in names if name} | free | scaled)
 
 
-def _form(spec: GraphSpec, block: Block, free: frozenset[str]) -> BlockForm:
+def _form(spec: GraphSpec, block: TransformerBlock, free: frozenset[str]) -> BlockForm:
     def space(name: str) -> Space:
         nodes = spec.node_set(name)
         axis = nodes.axes[0]
@@ -340,7 +342,7 @@ def _edit(old: BlockTensors, change: BlockTensors, size: Tensor) -> BlockTensors
     )
 
 
-def _hidden_scale(spec: GraphSpec, block: Block) -> Scaling | None:
+def _hidden_scale(spec: GraphSpec, block: TransformerBlock) -> Scaling | None:
     """The scaling of single hidden neurons that only the feed-forward network follows, if any."""
     own = {edges.name for edges in (*block.into, *block.into_biases, block.out) if edges}
     for scaling in spec.scalings:
@@ -365,7 +367,11 @@ def _lengths(graph: ParameterGraph, scaling: Scaling | None) -> Tensor | None:
 
 
 def _rescaled(
-    tensors: BlockTensors, block: Block, scaling: Scaling | None, lengths: Tensor | None, power: int
+    tensors: BlockTensors,
+    block: TransformerBlock,
+    scaling: Scaling | None,
+    lengths: Tensor | None,
+    power: int,
 ) -> BlockTensors:
     """The block with each hidden neuron scaled by a power of its length."""
     if scaling is None or lengths is None:
@@ -387,7 +393,7 @@ def _rescaled(
     )
 
 
-def _others(spec: GraphSpec, parts: Sequence[Block]) -> list[list[EdgeSet]]:
+def _others(spec: GraphSpec, parts: Sequence[TransformerBlock]) -> list[list[EdgeSet]]:
     """Edge sets before, within and after the blocks, if there are any."""
     first = min(block.query.depth for block in parts)
     last = max((block.out or block.output).depth for block in parts)

@@ -24,7 +24,7 @@ from .patterns import readings
 
 
 @dataclass(frozen=True)
-class Block:
+class FoldedEdges:
     """How an edge set becomes a feature, and back.
 
     Attributes:
@@ -32,7 +32,7 @@ class Block:
         order: its dimensions, those that become axes first.
         sizes: sizes of the feature's axes.
         feature: axes, nesting, and one channel for each index of the other dimensions.
-        ordered: places of the feature's axes that may not move.
+        ordered: indices of the feature's axes that may not move.
     """
 
     edges: EdgeSet
@@ -54,7 +54,7 @@ class Block:
 
     @property
     def scale(self) -> float:
-        """What values are multiplied by."""
+        """Factor of the values: the square root of the fan-in."""
         return math.sqrt(fan_in(self.edges)) if self.edges.kind == "weight" else 1.0
 
     def restore(self, values: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class Block:
 
 
 @lru_cache(maxsize=64)
-def blocks_of(spec: GraphSpec, fold: int) -> tuple[Block, ...]:
+def blocks_of(spec: GraphSpec, fold: int) -> tuple[FoldedEdges, ...]:
     """All parameters and statistics of a spec as features of its permutation group.
 
     Every movable axis is an axis. What may not move becomes channels, so that nothing about it is
@@ -74,45 +74,45 @@ def blocks_of(spec: GraphSpec, fold: int) -> tuple[Block, ...]:
     for learned positions to break the symmetry.
     """
     outer = {name for axis in spec.symmetries.permutations for name in axis.within}
-    numbers: dict[str, str] = {}
-    found = []
+    names: dict[str, str] = {}
+    blocks = []
     for edges in spec.edge_sets:
         if edges.tied_to is None:
-            found.append(_block(spec, edges, fold, outer, numbers))
-    return tuple(found)
+            blocks.append(_block(spec, edges, fold, outer, names))
+    return tuple(blocks)
 
 
 def _block(
-    spec: GraphSpec, edges: EdgeSet, fold: int, outer: set[str], numbers: dict[str, str]
-) -> Block:
+    spec: GraphSpec, edges: EdgeSet, fold: int, outer: set[str], axis_names: dict[str, str]
+) -> FoldedEdges:
     dims = list(enumerate(edges.dims))
-    known = {dim.axis: spec.axis(dim.axis) for dim in edges.dims if dim.axis is not None}
+    spec_axes = {dim.axis: spec.axis(dim.axis) for dim in edges.dims if dim.axis is not None}
     axes = [
-        place
-        for place, dim in dims
-        if dim.axis is not None and not _folds(known[dim.axis], fold, outer)
+        dim_index
+        for dim_index, dim in dims
+        if dim.axis is not None and not _folds(spec_axes[dim.axis], fold, outer)
     ]
-    taps = [place for place, dim in dims if dim.axis is None]
+    taps = [dim_index for dim_index, dim in dims if dim.axis is None]
     if edges.num_taps <= fold or edges.num_taps == 1:
         taps = []
-    folded = [place for place, _ in dims if place not in axes and place not in taps]
+    folded = [dim_index for dim_index, _ in dims if dim_index not in axes and dim_index not in taps]
     names, sizes, within, ordered = [], [], [], []
-    for number, place in enumerate(axes):
-        dim = edges.dims[place]
+    for position, dim_index in enumerate(axes):
+        dim = edges.dims[dim_index]
         assert dim.axis is not None
-        axis = known[dim.axis]
-        names.append(numbers.setdefault(axis.name, f"n{len(numbers)}"))
+        axis = spec_axes[dim.axis]
+        names.append(axis_names.setdefault(axis.name, f"n{len(axis_names)}"))
         sizes.append(axis.size)
-        within.append(_parents(edges.dims, axes, place, axis if axis.movable else None))
-        ordered += [] if axis.movable else [number]
+        within.append(_parents(edges.dims, axes, dim_index, axis if axis.movable else None))
+        ordered += [] if axis.movable else [position]
     if taps:
-        names.append(numbers.setdefault(f"taps of {edges.name}", f"n{len(numbers)}"))
+        names.append(axis_names.setdefault(f"taps of {edges.name}", f"n{len(axis_names)}"))
         sizes.append(edges.num_taps)
         within.append(())
         ordered.append(len(axes))
-    channels = math.prod(edges.dims[place].size for place in folded)
+    channels = math.prod(edges.dims[dim_index].size for dim_index in folded)
     feature = Feature(tuple(names), channels, tuple(within) if any(within) else ())
-    return Block(edges, (*axes, *taps, *folded), tuple(sizes), feature, tuple(ordered))
+    return FoldedEdges(edges, (*axes, *taps, *folded), tuple(sizes), feature, tuple(ordered))
 
 
 def _folds(axis: Axis, fold: int, outer: set[str]) -> bool:
@@ -121,21 +121,19 @@ def _folds(axis: Axis, fold: int, outer: set[str]) -> bool:
     return not axis.movable and axis.size <= fold and axis.name not in outer
 
 
-def _parents(
-    dims: Sequence[Dim], axes: list[int], place: int, axis: Axis | None
-) -> tuple[int, ...]:
-    """Places among the axes of those that the one at ``place`` is nested in, at its end."""
-    found = []
+def _parents(dims: Sequence[Dim], axes: list[int], dim: int, axis: Axis | None) -> tuple[int, ...]:
+    """Indices among the axes of those that the one at ``dim`` is nested in, at its end."""
+    parents = []
     for name in axis.within if axis is not None else ():
         same = [i for i, other in enumerate(axes) if dims[other].axis == name]
         ports = [dims[axes[i]].port for i in same]
-        for port in (dims[place].port, "both"):
+        for port in (dims[dim].port, "both"):
             if port in ports:
-                found.append(same[ports.index(port)])
+                parents.append(same[ports.index(port)])
                 break
         else:
-            found += same[:1]
-    return tuple(found)
+            parents += same[:1]
+    return tuple(parents)
 
 
 class UNF(Metanetwork):
@@ -183,9 +181,9 @@ class UNF(Metanetwork):
         blocks = blocks_of(spec, fold)
         self.form = _form(blocks)
         self.positions = nn.ParameterList(
-            nn.Parameter(torch.randn([*_one_size(block, place), block.feature.channels]))
+            nn.Parameter(torch.randn([*_one_size(block, dim), block.feature.channels]))
             for block in blocks
-            for place in block.ordered
+            for dim in block.ordered
         )
         stages = [[_wider(block.feature, c) for block in blocks] for c in (1, *channels)]
         self.pooled = 0
@@ -204,7 +202,7 @@ class UNF(Metanetwork):
         return nn.Sequential(nn.Linear(self.pooled, 512), nn.ReLU(), nn.Linear(512, outputs))
 
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
-        """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
+        """Reads B networks; the output has shape (B, outputs), or is a graph of edited networks.
 
         Raises:
             UnsupportedArchitecture: if they are not of the architecture that it was built for, up
@@ -218,21 +216,21 @@ class UNF(Metanetwork):
                 "that reads several, such as gmn.nn.GMN."
             )
         values = self._encode(blocks, graph)
-        for number, layer in enumerate(self.layers):
-            values = layer(values if number == 0 else [torch.relu(value) for value in values])
+        for index, layer in enumerate(self.layers):
+            values = layer(values if index == 0 else [torch.relu(value) for value in values])
         if self.size is not None:
             return self._edit(graph, [b for b in blocks if _edited(graph.spec, b)], values)
         assert self.head is not None
         return self.head(_pool(blocks, [torch.relu(value) for value in values]))
 
-    def _encode(self, blocks: Sequence[Block], graph: ParameterGraph) -> list[Tensor]:
+    def _encode(self, blocks: Sequence[FoldedEdges], graph: ParameterGraph) -> list[Tensor]:
         positions = iter(self.positions)
         return [
             sum((next(positions) for _ in block.ordered), block.read(graph)) for block in blocks
         ]
 
     def _edit(
-        self, graph: ParameterGraph, blocks: Sequence[Block], changes: Sequence[Tensor]
+        self, graph: ParameterGraph, blocks: Sequence[FoldedEdges], changes: Sequence[Tensor]
     ) -> ParameterGraph:
         assert self.size is not None
         sized = [value.unflatten(-1, (-1, len(self.size))) * self.size for value in changes]
@@ -245,7 +243,7 @@ class UNF(Metanetwork):
         return ParameterGraph.cat(edited) if len(edited) > 1 else edited[0]
 
 
-def _pool(blocks: Sequence[Block], values: Sequence[Tensor]) -> Tensor:
+def _pool(blocks: Sequence[FoldedEdges], values: Sequence[Tensor]) -> Tensor:
     """Means of every feature, and of its diagonals: shape (B, pooled)."""
     means = []
     for block, value in zip(blocks, values, strict=True):
@@ -259,24 +257,24 @@ def _wider(feature: Feature, channels: int) -> Feature:
     return Feature(feature.axes, feature.channels * channels, feature.within)
 
 
-def _one_size(block: Block, place: int) -> list[int]:
-    return [size if i == place else 1 for i, size in enumerate(block.sizes)]
+def _one_size(block: FoldedEdges, dim: int) -> list[int]:
+    return [size if i == dim else 1 for i, size in enumerate(block.sizes)]
 
 
-def _edited(spec: GraphSpec, block: Block) -> bool:
+def _edited(spec: GraphSpec, block: FoldedEdges) -> bool:
     return spec.is_parameter(block.edges)
 
 
 Form = tuple[tuple[str, Feature, tuple[int, ...]], ...]
 
 
-def _form(blocks: Sequence[Block]) -> Form:
+def _form(blocks: Sequence[FoldedEdges]) -> Form:
     """What a model depends on: kinds, axes and sizes, but not names and operations."""
     return tuple((block.edges.kind, block.feature, block.sizes) for block in blocks)
 
 
-def _difference(form: Form, blocks: Sequence[Block]) -> str:
-    for block, own, wanted in zip(blocks, _form(blocks), form, strict=False):
-        if own != wanted:
+def _difference(form: Form, blocks: Sequence[FoldedEdges]) -> str:
+    for block, own, expected in zip(blocks, _form(blocks), form, strict=False):
+        if own != expected:
             return f"{block.edges.name} is not as expected"
     return f"{len(blocks)} parameter tensors instead of {len(form)}"

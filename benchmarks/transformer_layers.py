@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.head_forms import State
-from baselines.head_layers import EquivariantLayer, InvariantLayer
+from baselines.head_layers import EquivariantBlockLayer, InvariantBlockLayer
 from gmn.comparison.cost import MIB
 from gmn.memory import saved_bytes
 from tests.baselines.published_transformer_nfn import Published, Sizes, compact, values
@@ -31,8 +31,8 @@ RECTIFIED = ("A", "bA", "B", "bB")
 class Compact(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.layer = EquivariantLayer(SIZES.form, inputs, outputs)
-        self.last = InvariantLayer(SIZES.form, outputs, 10)
+        self.layer = EquivariantBlockLayer(SIZES.form, inputs, outputs)
+        self.last = InvariantBlockLayer(SIZES.form, outputs, 10)
 
     def forward(self, state: State) -> Tensor:
         return self.last(self.layer(state).rectified())

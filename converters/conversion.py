@@ -1,4 +1,4 @@
-"""From a module to its GraphSpec, through ``torch.export``."""
+"""Traces a module to its GraphSpec, and converts it to a parameter graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a rule is true: what it claims about one operation, tried on random operands."""
+"""Tests a rule: tries what it claims about one operation on random operands."""
 
 from __future__ import annotations
 
@@ -115,19 +115,19 @@ class _OneOperation(nn.Module):
     ) -> None:
         super().__init__()
         leaves, self._form = pytree.tree_flatten(given)
-        numbers = itertools.count()
+        counter = itertools.count()
         self._names: list[str | None] = []
         self._rest: list[Any] = []
         self.inputs: list[Tensor] = []
         self.operation = operation
         for leaf in leaves:
-            number = next(numbers) if isinstance(leaf, Tensor) else -1
+            index = next(counter) if isinstance(leaf, Tensor) else -1
             name = None
-            if isinstance(leaf, Tensor) and (number in inputs or not is_number(leaf)):
+            if isinstance(leaf, Tensor) and (index in inputs or not is_number(leaf)):
                 name = ""
                 self.inputs.append(_wide(leaf))
             elif isinstance(leaf, Tensor):
-                name = f"operand_{number}"
+                name = f"operand_{index}"
                 self.register_parameter(name, nn.Parameter(_wide(leaf).clone()))
             self._names.append(name)
             self._rest.append(None if isinstance(leaf, Tensor) else leaf)
@@ -150,7 +150,7 @@ def _wide(value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Law:
-    """One operation, and what its rule says of it.
+    """One operation and the claims of its rule.
 
     Attributes:
         model: a network of this operation alone.
@@ -200,7 +200,7 @@ class Law:
 
     @property
     def freedom(self) -> dict[str, list[tuple[str, ...]]]:
-        """By kind of move, for everything that moves by itself: the entries that it moves.
+        """By kind, the entries that each independent freedom moves.
 
         Operands are called ``operand_0`` and so on.
         """
@@ -228,30 +228,30 @@ class Law:
         inputs = tuple(redrawn(value, size, generator) for value in self.model.inputs)
         before, after = (self._run(each, inputs) for each in (state, new))
         worst = 0.0
-        for node, old, found in zip(self.results, before, after, strict=True):
+        for node, old, new_result in zip(self.results, before, after, strict=True):
             axes, action = self.actions.trace.values[node], self.actions.results(node)
             if isinstance(action, Action):
-                error = moved.error(action, axes, old, found)
-                worst = max(worst, error if error > rounding(found) else 0.0)
+                error = moved.error(action, axes, old, new_result)
+                worst = max(worst, error if error > rounding(new_result) else 0.0)
         return worst
 
     def _run(self, state: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> list[Tensor]:
         with torch.no_grad(), _seeded():
-            found = torch.func.functional_call(self.model, dict(state), inputs, tie_weights=False)
-        return [leaf for leaf in pytree.tree_leaves(found) if isinstance(leaf, Tensor)]
+            results = torch.func.functional_call(self.model, dict(state), inputs, tie_weights=False)
+        return [leaf for leaf in pytree.tree_leaves(results) if isinstance(leaf, Tensor)]
 
     def complaint(
         self, group: Group, parts: Sequence[Freedom], error: float, generator: torch.Generator
     ) -> str:
-        """What failed: the smallest thing that fails by itself, if there is one."""
-        found = []
+        """A message that names the smallest part of the claim that fails."""
+        failures = []
         for part in parts:
             alone = self.error(group.element([part], generator), generator)
             if not alone <= TOLERANCE:
-                found.append((part, alone))
+                failures.append((part, alone))
         what = "its parts move together"
-        if found:
-            part, error = found[0]
+        if failures:
+            part, error = failures[0]
             what = f"{_WORDS[part.kind]} of {' and '.join(part.entries) or 'no entry'}{_at(part)}"
         return (
             f"the rule of {' or '.join(self.operations)} is false: under {what} the result is "
@@ -261,7 +261,7 @@ class Law:
 
 @contextmanager
 def _seeded() -> Iterator[None]:
-    """The same random numbers every time; those of the process are left alone."""
+    """Fixes the random seed inside, and restores the generator's state."""
     known = torch.default_generator.get_state()
     torch.default_generator.manual_seed(0)
     try:

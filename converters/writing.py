@@ -1,4 +1,4 @@
-"""What rules of one's own are written with; see ``docs/writing-a-rule.md``.
+"""The functions that rules of your own are written with; see ``docs/writing-a-rule.md``.
 
 A rule has two halves. The first says what the dimensions of the result range over, and what those
 of the operands have in common. The second says how the result moves when the operands do, and how
@@ -25,7 +25,7 @@ from .inference.primitives import (
     summed,
     total,
 )
-from .inference.tracing import Rule, Tracing, Value, arguments, operands_of, place_of, shape_of
+from .inference.tracing import Rule, Tracing, Value, arguments, operands_of, path_of, shape_of
 from .rules.norm import affine
 from .rules.pointwise import (
     broadcast_axes,
@@ -40,6 +40,8 @@ from .rules.pointwise import (
     unary,
 )
 from .rules.weights import biased, contracted
+
+place_of = path_of  # its name in rules written before
 
 __all__ = [
     "NOTHING",
@@ -73,6 +75,7 @@ __all__ = [
     "odd",
     "operands_of",
     "outside",
+    "path_of",
     "pinned",
     "pinned_all",
     "place_of",

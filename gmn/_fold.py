@@ -1,4 +1,4 @@
-"""Repeated layers written once: rows of a table that differ in nothing but a layer's number."""
+"""Folds repeated layers: table rows that differ only in a layer's number are printed once."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def fold_names(names: Sequence[str]) -> list[str]:
 
 
 def _numbers(name: str) -> list[int]:
-    """Where the parts of a dotted path are numbers; folded ones count."""
+    """Indices of the parts of a dotted path that are numbers; folded ones count."""
     parts = name.split(".")
-    return [place for place, part in enumerate(parts) if place and _NUMBER.fullmatch(part)]
+    return [index for index, part in enumerate(parts) if index and _NUMBER.fullmatch(part)]
 
 
 def _fold_at(rows: Sequence[Row], depth: int) -> list[Row]:
@@ -55,7 +55,7 @@ def _fold_at(rows: Sequence[Row], depth: int) -> list[Row]:
 
 
 def _layer(name: str, depth: int) -> tuple[str, int]:
-    """Path and number of the layer that the name belongs to; -1 if there is none."""
+    """Path and index of the layer that the name belongs to; -1 if there is none."""
     parts, numbers = name.split("."), _numbers(name)
     if depth >= len(numbers) or not parts[numbers[depth]].isdigit():
         return "", -1

@@ -1,4 +1,4 @@
-"""Frozen dataclasses to plain JSON values and back, guided by their annotations."""
+"""Converts frozen dataclasses to JSON values and back, guided by their annotations."""
 
 from __future__ import annotations
 

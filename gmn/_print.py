@@ -1,4 +1,4 @@
-"""The readable form of a spec, as plain text."""
+"""Prints a spec as text."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def describe(spec: GraphSpec) -> str:
 
 
 def _content(entry: StateEntry) -> str:
-    """How many numbers of what type an entry holds."""
+    """Number and type of the elements of an entry."""
     count = math.prod(entry.shape)
     kind = "complex number" if entry.complex else "number" if entry.floating else "integer"
     return f"{count:,} {kind}{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Other networks that mean the same: moved coordinates of INRs, elements of the certified group.
+"""Augmentation of networks: moved coordinates of INRs, elements of the symmetry group, scales.
 
 An augmentation is called with a graph and a ``torch.Generator`` and returns a graph; the field
 ``augment`` of :class:`gmn.train.Recipe` takes one.
@@ -66,11 +66,11 @@ def _bias(spec: GraphSpec, weight: EdgeSet) -> EdgeSet:
     ports = [dim.port for dim in weight.dims]
     plain = weight.operation.name == "linear" and ports == ["target", "source"]
     if not plain or weight.tied_to is not None or [edges.kind for edges in others] != ["bias"]:
-        found = ", ".join(edges.name for edges in others) or "nothing"
+        writers = ", ".join(edges.name for edges in others) or "nothing"
         raise ValueError(
             f"edge set {weight.name} reads the coordinates: to move them it has to be a linear "
             f"layer with a bias of its own, but it is {weight.operation.name}, and beside it "
-            f"{found} writes to {weight.target}"
+            f"{writers} writes to {weight.target}"
         )
     return others[0]
 

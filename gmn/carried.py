@@ -1,4 +1,4 @@
-"""What a weight makes of the numbers that a translation adds before it."""
+"""The image of translation numbers under the weight that they pass."""
 
 from __future__ import annotations
 
@@ -23,20 +23,18 @@ def carried(weight: Tensor, through: Through, numbers: Tensor) -> Tensor:
         more precise of both.
     """
     dtype = torch.promote_types(weight.dtype, numbers.dtype)
-    places = [*range(weight.dim())]
-    source, target = (
-        [0, *(1 + place for place in ends)] for ends in (through.source, through.target)
-    )
+    dims = [*range(weight.dim())]
+    source, target = ([0, *(1 + dim for dim in ends)] for ends in (through.source, through.target))
     spread = numbers.to(dtype).expand(len(weight), *numbers.shape[1:])
 
     def image(at: tuple[slice, ...]) -> Tensor:
-        parts = weight[at].to(dtype), spread[tuple(at[place] for place in source)]
-        result: Tensor = torch.einsum(parts[0], places, parts[1], source, target)
+        parts = weight[at].to(dtype), spread[tuple(at[dim] for dim in source)]
+        result: Tensor = torch.einsum(parts[0], dims, parts[1], source, target)
         return result
 
     if weight.numel() <= pieces.PIECE:
         return image((slice(None),) * weight.dim())
-    total = spread.new_zeros([weight.shape[place] for place in target])
+    total = spread.new_zeros([weight.shape[dim] for dim in target])
     for at in pieces.cut(weight, pieces.PIECE):
-        total[tuple(at[place] for place in target)] += image(at)
+        total[tuple(at[dim] for dim in target)] += image(at)
     return total

@@ -1,4 +1,4 @@
-"""Values being rewritten block by block: what changes is copied once, the rest is shared."""
+"""Values under revision, block by block: changed parameters are copied once, others are shared."""
 
 from __future__ import annotations
 

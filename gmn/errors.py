@@ -1,4 +1,4 @@
-"""Errors of all packages that need no import of what raises them."""
+"""Errors that several packages raise, importable without loading torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small networks to try things on, with example inputs."""
+"""Small example networks with inputs, for the command line and for trying things."""
 
 from __future__ import annotations
 

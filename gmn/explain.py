@@ -1,4 +1,4 @@
-"""Which weights did the metanetwork read? Gradients of its answers, parameter by parameter.
+"""Attributions: which weights a metanetwork's prediction depends on, by gradients.
 
 Every function returns a graph of the same spec whose values are attributions instead of weights, so
 edge sets, pictures and symmetries apply to them. PyG's explainers are not used: they mask the edges
@@ -34,7 +34,7 @@ def gradient(net: Net, graph: ParameterGraph, output: int = 0) -> ParameterGraph
     Args:
         net: the metanetwork, in the mode to explain; its own gradients are left alone.
         graph: B networks.
-        output: which of its outputs.
+        output: index of the output to explain.
 
     Raises:
         ValueError: if the answer is not of shape (B, outputs), or has fewer outputs.
@@ -43,13 +43,13 @@ def gradient(net: Net, graph: ParameterGraph, output: int = 0) -> ParameterGraph
     leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
     with torch.enable_grad():
         answer = _answer(net, graph.replace(leaves), output)
-        found = torch.autograd.grad(answer.sum(), [*leaves.values()], allow_unused=True)
-    slopes = dict(zip(leaves, found, strict=True))
+        gradients = torch.autograd.grad(answer.sum(), [*leaves.values()], allow_unused=True)
+    slopes = dict(zip(leaves, gradients, strict=True))
     return _attributed(graph, {n: v for n, v in slopes.items() if v is not None})
 
 
 def saliency(net: Net, graph: ParameterGraph, output: int = 0) -> ParameterGraph:
-    """The size of gradient times value: what the answer would lose, to first order, without each.
+    """The absolute value of gradient times value: the first-order effect of removing a weight.
 
     Other than the gradient's size, it does not depend on positive scales, if the metanetwork does
     not: what moves the values up moves the gradient down.
@@ -57,7 +57,7 @@ def saliency(net: Net, graph: ParameterGraph, output: int = 0) -> ParameterGraph
     Args:
         net: the metanetwork, in the mode to explain.
         graph: B networks.
-        output: which of its outputs.
+        output: index of the output to explain.
 
     Raises:
         ValueError: if the answer is not of shape (B, outputs), or has fewer outputs.
@@ -73,7 +73,7 @@ def integrated_gradients(
     baseline: ParameterGraph | None = None,
     points: int = 32,
 ) -> ParameterGraph:
-    """What every parameter adds to the answer on a straight way from a baseline.
+    """Integrated gradients: contributions along the straight line from a baseline to the weights.
 
     The sum over all parameters is the difference of the answers to the network and to the baseline,
     up to the error of the quadrature (Gauss-Legendre; more ``points``, less error). A metanetwork
@@ -85,7 +85,7 @@ def integrated_gradients(
     Args:
         net: the metanetwork, in the mode to explain.
         graph: B networks.
-        output: which of its outputs.
+        output: index of the output to explain.
         baseline: where the way begins; None for parameters of 0 with the network's own statistics.
         points: number of gradients.
 
@@ -96,13 +96,18 @@ def integrated_gradients(
     start = _without_parameters(graph) if baseline is None else baseline
     if start.spec != graph.spec:
         raise ValueError("the baseline has another spec than the networks")
-    ways = {n: v - start.values[n] for n, v in _floating(graph).items()}
-    totals = {name: torch.zeros_like(way) for name, way in ways.items()}
-    for place, weight in zip(*numpy.polynomial.legendre.leggauss(points), strict=True):
-        between = {n: start.values[n] + (1 + place) / 2 * way for n, way in ways.items()}
+    differences = {n: v - start.values[n] for n, v in _floating(graph).items()}
+    totals = {name: torch.zeros_like(difference) for name, difference in differences.items()}
+    for node, weight in zip(*numpy.polynomial.legendre.leggauss(points), strict=True):
+        between = {
+            n: start.values[n] + (1 + node) / 2 * difference
+            for n, difference in differences.items()
+        }
         slopes = gradient(net, graph.replace(between), output).values
         totals = {n: total + weight / 2 * slopes[n] for n, total in totals.items()}
-    return _attributed(graph, {n: _times(totals[n], way) for n, way in ways.items()})
+    return _attributed(
+        graph, {n: _times(totals[n], difference) for n, difference in differences.items()}
+    )
 
 
 def shares(attribution: ParameterGraph) -> dict[str, Tensor]:
@@ -149,10 +154,10 @@ def _answer(net: Net, graph: ParameterGraph, output: int) -> Tensor:
     return answers[:, output]
 
 
-def _attributed(graph: ParameterGraph, found: dict[str, Tensor]) -> ParameterGraph:
+def _attributed(graph: ParameterGraph, attributions: dict[str, Tensor]) -> ParameterGraph:
     """A graph of attributions; 0 where nothing was found."""
-    zeros = {n: torch.zeros_like(v) for n, v in graph.values.items() if n not in found}
-    return graph.replace({**zeros, **found})
+    zeros = {n: torch.zeros_like(v) for n, v in graph.values.items() if n not in attributions}
+    return graph.replace({**zeros, **attributions})
 
 
 def _without_parameters(graph: ParameterGraph) -> ParameterGraph:

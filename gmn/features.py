@@ -1,4 +1,4 @@
-"""What a metanetwork sees of a parameter graph: values of edges, descriptions of edges and nodes.
+"""Features of edges and nodes that metanetworks read: values and descriptions.
 
 Descriptions are made from the spec alone and know no list of operations: every name and attribute
 has a fixed pseudo-random direction, so an operation that no training network had still gets a
@@ -51,7 +51,7 @@ def value_features(graph: ParameterGraph, edges: EdgeSet) -> Tensor:
 
 
 class ValueFeatures(Protocol):
-    """How a metanetwork is given the values of edges; any object of this form will do."""
+    """Protocol of features of edge values that a metanetwork reads."""
 
     @property
     def channels(self) -> int:
@@ -160,9 +160,9 @@ def node_descriptions(spec: GraphSpec) -> Tensor:
 
 def _describe_nodes(spec: GraphSpec, nodes: NodeSet) -> Tensor:
     operations = torch.zeros(2, CODE, dtype=DTYPE)
-    for place, operation in enumerate(nodes.operations, start=1):
+    for index, operation in enumerate(nodes.operations, start=1):
         code = operation_code(operation)
-        operations += torch.stack([code, code * place / len(nodes.operations)])
+        operations += torch.stack([code, code * index / len(nodes.operations)])
     shared = torch.cat(
         [
             _direction(f"role {nodes.role}") + operations[0],
@@ -177,11 +177,11 @@ def _positions(spec: GraphSpec, nodes: NodeSet) -> Tensor:
     """Sinusoidal code of the index along axes that may not move; zero along the others."""
     result = torch.zeros(*nodes.shape, CODE, dtype=DTYPE)
     frequencies = math.pi / 1.7 ** torch.arange(CODE // 2, dtype=DTYPE)
-    for place, (name, size) in enumerate(zip(nodes.axes, nodes.shape, strict=True)):
+    for dim, (name, size) in enumerate(zip(nodes.axes, nodes.shape, strict=True)):
         if not spec.axis(name).movable:
             angles = torch.arange(1, size + 1).unsqueeze(1) * frequencies
-            code = torch.cat([angles.sin(), angles.cos()], dim=1).roll(place, dims=1)
-            sizes = [size if i == place else 1 for i in range(len(nodes.shape))]
+            code = torch.cat([angles.sin(), angles.cos()], dim=1).roll(dim, dims=1)
+            sizes = [size if i == dim else 1 for i in range(len(nodes.shape))]
             result += code.view(*sizes, CODE)
     return result.reshape(nodes.size, CODE)
 
@@ -214,7 +214,7 @@ def edge_descriptions(spec: GraphSpec) -> Tensor:
 
 
 def _context_code(context: str) -> Tensor:
-    """Of length about ``CONTEXT``; contexts that differ only far away have most of it in common."""
+    """A vector of norm about ``CONTEXT``; contexts that differ only far away have similar ones."""
     code, digests = torch.zeros(CODE, dtype=DTYPE), [part for part in context.split(".") if part]
     for reach, digest in enumerate(digests, start=1):
         code += CONTEXT / math.sqrt(len(digests)) * _direction(f"context {reach} {digest}")
@@ -243,8 +243,8 @@ def operation_code(operation: Operation) -> Tensor:
     """
     code = _direction(operation.name).clone()
     for key, values in operation.attributes:
-        for place, value in enumerate(values):
-            code += math.asinh(value) * _direction(f"{operation.name} {key} {place}")
+        for index, value in enumerate(values):
+            code += math.asinh(value) * _direction(f"{operation.name} {key} {index}")
     return code
 
 

@@ -1,4 +1,4 @@
-"""Parameter graphs as files: ``spec.json`` and ``weights.safetensors`` in a folder."""
+"""Saves and loads parameter graphs: ``spec.json`` and ``weights.safetensors`` in a folder."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def save(graph: ParameterGraph, folder: str | os.PathLike[str]) -> None:
         ...     gmn.load(folder)
         ParameterGraph(1 networks of 9 parameters, torch.float32, cpu)
     """
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
     text = graph.spec.to_json().encode()
     metadata = {"gmn": FORMAT_VERSION, "spec_sha256": hashlib.sha256(text).hexdigest()}
-    parts = [place / f".{name}.{os.getpid()}.part" for name in (SPEC, WEIGHTS)]
+    parts = [path / f".{name}.{os.getpid()}.part" for name in (SPEC, WEIGHTS)]
     try:
         parts[0].write_bytes(text)
         save_file(_apart(graph), parts[1], metadata=metadata)
-        os.replace(parts[0], place / SPEC)
-        os.replace(parts[1], place / WEIGHTS)
+        os.replace(parts[0], path / SPEC)
+        os.replace(parts[1], path / WEIGHTS)
     finally:
         for part in parts:
             part.unlink(missing_ok=True)
@@ -65,21 +65,21 @@ def load(folder: str | os.PathLike[str]) -> ParameterGraph:
     Raises:
         GraphFileError: if files are missing, damaged, of another format, or of two graphs.
     """
-    place = Path(folder)
+    path = Path(folder)
     for name in (SPEC, WEIGHTS):
-        if not (place / name).is_file():
+        if not (path / name).is_file():
             raise GraphFileError(
-                f"{place} holds no parameter graph: it has no {name}. Write one with gmn.save or "
+                f"{path} holds no parameter graph: it has no {name}. Write one with gmn.save or "
                 "gmn convert"
             )
-    text = (place / SPEC).read_bytes()
+    text = (path / SPEC).read_bytes()
     try:
         spec = GraphSpec.from_json(text.decode())
-        return ParameterGraph(spec, _joined(spec, _read_weights(place / WEIGHTS, text)))
+        return ParameterGraph(spec, _joined(spec, _read_weights(path / WEIGHTS, text)))
     except (SpecError, UnicodeDecodeError) as error:
-        raise GraphFileError(f"{place / SPEC}: {error}") from error
+        raise GraphFileError(f"{path / SPEC}: {error}") from error
     except (SafetensorError, StateDictError, OSError) as error:
-        raise GraphFileError(f"{place / WEIGHTS} is damaged: {error}") from error
+        raise GraphFileError(f"{path / WEIGHTS} is damaged: {error}") from error
 
 
 def _read_weights(path: Path, spec: bytes) -> dict[str, Tensor]:

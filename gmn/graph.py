@@ -58,7 +58,7 @@ class ParameterGraph:
         Args:
             spec: the architecture.
             values: one tensor of shape (B, *entry shape) for every untied entry of the state dict.
-            rows: see the attribute.
+            rows: one mapping per network, see the attribute; None for none.
 
         Raises:
             StateDictError: if entries are missing or unexpected, or shapes or types do not fit.
@@ -104,8 +104,8 @@ class ParameterGraph:
         """
         if not states:
             raise StateDictError("no state dicts: a graph holds at least one network")
-        for number, state in enumerate(states):
-            _check_state(spec, state, f"network {number}: ")
+        for index, state in enumerate(states):
+            _check_state(spec, state, f"network {index}: ")
         values = {}
         for entry in spec.entries:
             if entry.tied_to is None:

@@ -1,4 +1,4 @@
-"""How much memory a training step takes, known before it is taken."""
+"""Estimates how much memory a training step takes before it runs."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def check_fits(model: nn.Module, graph: ParameterGraph, networks: int) -> None:
     Args:
         model: maps a graph to a tensor.
         graph: at least one network of the architecture.
-        networks: in the batch.
+        networks: number of networks in the batch.
 
     Raises:
         DoesNotFit: naming the model, what it needs, what there is, and the batch that fits.
@@ -120,7 +120,7 @@ def _system_bytes() -> float:
 
 
 def _group_bytes() -> float:
-    """What a container's limit leaves; its file caches count as free."""
+    """Bytes left under the limit of a cgroup; its page cache counts as free."""
     limit, used, stat = (CGROUP / f"memory.{name}" for name in ("max", "current", "stat"))
     if not (limit.exists() and used.exists() and stat.exists()):
         return math.inf

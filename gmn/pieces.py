@@ -1,4 +1,4 @@
-"""Large tensors piece by piece, so that what is made of them on the way stays small."""
+"""Cuts large tensors into pieces, so that intermediate results stay small."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Input:
     """An input of the network.
 
     Attributes:
-        name: of the value.
+        name: name of the value.
         shape: of the example that was traced.
         dtype: ``default`` for floating-point numbers, else the name of the type.
     """
@@ -69,7 +69,7 @@ class Call:
     """An operation.
 
     Attributes:
-        name: of its result.
+        name: name of its result.
         operation: such as ``linear.default``, an overload of ``torch.ops.aten``; or ``getitem``.
         arguments: JSON text of a list and an object; ``{"value": name}`` stands for a result.
     """
@@ -97,7 +97,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Observation:
-    """Where the values of a node set can be seen.
+    """A value of the forward graph that holds the neurons of a node set.
 
     Attributes:
         value: the value that holds them.
@@ -112,7 +112,7 @@ class Observation:
     sides: tuple[Side, ...]
 
     def read(self, value: Tensor) -> Tensor:
-        """Takes what belongs to the node set.
+        """The part of a value that belongs to the node set.
 
         Args:
             value: shape (B, k, *shape of the value): B networks, k inputs.
@@ -157,7 +157,7 @@ class Program:
         """All values of a run of one network, by name.
 
         Args:
-            state: its state dict.
+            state: state dict of the network.
             inputs: of the shapes of the example that was traced.
         """
         like = next((v for v in state.values() if v.is_floating_point()), torch.empty(0))
@@ -186,7 +186,7 @@ class Program:
 
     @property
     def outputs(self) -> tuple[Observation, ...]:
-        """The observations of what the network answers."""
+        """The observations of the network's outputs."""
         return tuple(one for one in self.observations if one.reader is None)
 
     def observe(
@@ -195,7 +195,7 @@ class Program:
         inputs: Sequence[Tensor],
         observations: Sequence[Observation] | None = None,
     ) -> list[Tensor]:
-        """What each observation sees, for B networks at once.
+        """The values of each observation, for B networks at once.
 
         Args:
             state: stacked state dicts, entries of shape (B, *entry shape).
@@ -221,10 +221,10 @@ class Program:
         if self._batches:
             many = torch.vmap(one, in_dims=(None, *(0 for _ in inputs)))
             with sdpa_kernel(SDPBackend.MATH):  # the others have no batching rules
-                seen = torch.vmap(many, in_dims=(0, *(None for _ in inputs)))(read, *inputs)
+                observed = torch.vmap(many, in_dims=(0, *(None for _ in inputs)))(read, *inputs)
         else:
-            seen = _looped(one, read, inputs)
-        return [o.read(value) for o, value in zip(observations, seen, strict=True)]
+            observed = _looped(one, read, inputs)
+        return [o.read(value) for o, value in zip(observations, observed, strict=True)]
 
     @cached_property
     def _batches(self) -> bool:
@@ -260,14 +260,14 @@ class Program:
 def _looped(
     one: Callable[..., tuple[Tensor, ...]], state: Mapping[str, Tensor], inputs: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """The obvious way: network by network, input by input."""
+    """Runs network by network and input by input, where ``torch.vmap`` cannot."""
     count = len(next(iter(state.values())))
     rows = []
     for network in range(count):
         weights = {name: value[network] for name, value in state.items()}
         runs = [one(weights, *(v.clone() for v in given)) for given in zip(*inputs, strict=True)]
-        rows.append([torch.stack(found) for found in zip(*runs, strict=True)])
-    return tuple(torch.stack(found) for found in zip(*rows, strict=True))
+        rows.append([torch.stack(values) for values in zip(*runs, strict=True)])
+    return tuple(torch.stack(values) for values in zip(*rows, strict=True))
 
 
 def _names(item: Any) -> Iterator[str]:
@@ -320,7 +320,7 @@ def _fill(item: Any, values: Mapping[str, Any], like: Tensor) -> Any:
 
 
 def _dtype(name: str, like: Tensor) -> torch.dtype:
-    found = like.dtype if name == DEFAULT else getattr(torch, name, None)
-    if not isinstance(found, torch.dtype):
+    dtype = like.dtype if name == DEFAULT else getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
         raise ProgramError(f"{name!r} is no type of torch")
-    return found
+    return dtype

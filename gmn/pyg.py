@@ -1,4 +1,4 @@
-"""Parameter graphs as data of PyTorch Geometric, and back.
+"""Converts parameter graphs to PyTorch Geometric data and back.
 
 Attributes mean the same in every architecture, so that graphs of several mix in one ``DataLoader``.
 """
@@ -37,12 +37,12 @@ EDGE_TYPES = (len(KINDS) + 1) * len(FAMILIES)
 
 @dataclass(frozen=True)
 class Origin:
-    """What data alone does not tell of the network that it was made of.
+    """What PyG data lack to restore the network: spec, other entries, types.
 
     Attributes:
         spec: the architecture.
         values: entries that edges do not hold as they are: integers, masks, buffers without edges.
-        types: of the other entries.
+        types: number types of the other entries, by name.
     """
 
     spec: GraphSpec
@@ -54,8 +54,8 @@ def edge_type(edges: EdgeSet) -> int:
     """The type of an edge set, below :data:`EDGE_TYPES`: its kind and the family of operation."""
     kind = KINDS.index(edges.kind) if edges.kind in KINDS else len(KINDS)
     family = next(
-        number
-        for number, begins in enumerate(FAMILIES.values())
+        index
+        for index, begins in enumerate(FAMILIES.values())
         if edges.operation.name.startswith(begins)
     )
     return kind * len(FAMILIES) + family
@@ -89,13 +89,13 @@ def to_pyg(graph: ParameterGraph, target: str | None = None) -> Batch:
     shared["x"] = node_descriptions(graph.spec).to(graph.device, graph.dtype)
     sets = graph.spec.edge_sets
     values = torch.cat([graph.pairs(edges).flatten(1).to(graph.dtype) for edges in sets], dim=1)
-    types, found = _types(graph), []
-    for number, row in enumerate(values):
-        label = {} if target is None else {"y": _label(graph, number, target)}
+    types, graphs = _types(graph), []
+    for index, row in enumerate(values):
+        label = {} if target is None else {"y": _label(graph, index, target)}
         data = Data(edge_attr=row.unsqueeze(1), **shared, **label)
-        data.origin = _origin(graph, number, types)
-        found.append(data)
-    return Batch.from_data_list(found)
+        data.origin = _origin(graph, index, types)
+        graphs.append(data)
+    return Batch.from_data_list(graphs)
 
 
 def _structure(spec: GraphSpec) -> dict[str, Tensor]:
@@ -103,7 +103,7 @@ def _structure(spec: GraphSpec) -> dict[str, Tensor]:
     parts = topology(spec)
     taps = torch.tensor([edges.num_taps for edges in spec.edge_sets])
     repeats = taps[parts.edge_set]
-    places = [tap_positions(e).repeat(e.num_pairs, 1) for e in spec.edge_sets]
+    positions = [tap_positions(e).repeat(e.num_pairs, 1) for e in spec.edge_sets]
     edge_set = parts.edge_set.repeat_interleave(repeats)
     edge_types = torch.tensor([edge_type(edges) for edges in spec.edge_sets])
     node_types = torch.tensor([ROLES.index(nodes.role) for nodes in spec.node_sets])
@@ -113,15 +113,15 @@ def _structure(spec: GraphSpec) -> dict[str, Tensor]:
         "edge_type": edge_types[edge_set],
         "node_set": parts.node_set,
         "node_type": node_types[parts.node_set],
-        "tap": torch.cat(places),
+        "tap": torch.cat(positions),
     }
 
 
-def _label(graph: ParameterGraph, number: int, target: str) -> Tensor:
-    value = None if graph.rows is None else graph.rows[number].get(target)
+def _label(graph: ParameterGraph, index: int, target: str) -> Tensor:
+    value = None if graph.rows is None else graph.rows[index].get(target)
     if value is None:
         raise KeyError(
-            f"network {number} has no {target!r}: zoo[...] gives graphs with their rows of labels"
+            f"network {index} has no {target!r}: zoo[...] gives graphs with their rows of labels"
         )
     return torch.tensor([value], dtype=graph.dtype, device=graph.device)
 
@@ -134,9 +134,9 @@ def _types(graph: ParameterGraph) -> dict[str, torch.dtype]:
     return {name: kind for name, kind in kinds.items() if kind.is_floating_point}
 
 
-def _origin(graph: ParameterGraph, number: int, types: dict[str, torch.dtype]) -> Origin:
+def _origin(graph: ParameterGraph, index: int, types: dict[str, torch.dtype]) -> Origin:
     others = [e.name for e in graph.spec.entries if e.tied_to is None and e.name not in types]
-    return Origin(graph.spec, {name: graph.values[name][number] for name in others}, types)
+    return Origin(graph.spec, {name: graph.values[name][index] for name in others}, types)
 
 
 def from_pyg(data: Data | Batch) -> ParameterGraph | list[ParameterGraph]:
@@ -159,8 +159,8 @@ def from_pyg(data: Data | Batch) -> ParameterGraph | list[ParameterGraph]:
     for one in data.to_data_list() if isinstance(data, Batch) else [data]:
         graph = _restored(one)
         kinds[graph.spec].append(graph)
-    found = [ParameterGraph.cat(graphs) for graphs in kinds.values()]
-    return found if len(found) > 1 else found[0]
+    result = [ParameterGraph.cat(graphs) for graphs in kinds.values()]
+    return result if len(result) > 1 else result[0]
 
 
 def _restored(data: Data) -> ParameterGraph:

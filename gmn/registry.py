@@ -1,4 +1,4 @@
-"""Models by name, found through the entry-point group ``gmn.models`` of any installed package.
+"""Finds models by name, through the entry-point group ``gmn.models`` of installed packages.
 
 An entry point names a factory ``(spec, outputs) -> model``. A model is either an ``nn.Module`` that
 maps a :class:`gmn.ParameterGraph` of B networks to a tensor (B, outputs), or to edited networks
@@ -24,7 +24,7 @@ GROUP = "gmn.models"
 
 @runtime_checkable
 class Estimator(Protocol):
-    """A model that is fitted at once instead of by gradient steps."""
+    """A model that is fitted in one call instead of by gradient steps."""
 
     def fit(self, graphs: Sequence[ParameterGraph], targets: Tensor, seed: int = 0) -> object:
         """Fits to targets of shape (sum of batch sizes,): numbers, or classes from zero."""
@@ -69,7 +69,7 @@ def find(name: str) -> Factory:
 
 
 def attribute(reference: str) -> Any:
-    """What ``module:name`` stands for; modules of the current folder are found, too.
+    """The object at ``module:name``; modules of the current folder are importable.
 
     Raises:
         ValueError: if the module cannot be imported or has no such name.

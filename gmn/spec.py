@@ -281,7 +281,7 @@ class Gauge:
 
 @dataclass(frozen=True)
 class Through:
-    """A weight that carries the numbers of a translation on: what is added is their image.
+    """A weight that a translation's numbers pass: their image under it is what is added.
 
     Attributes:
         edge_set: name of the weight's edge set.
@@ -314,7 +314,7 @@ class TranslationTerm:
 
 @dataclass(frozen=True)
 class Translation:
-    """Numbers that may be added to edge sets: what a softmax or a normalisation takes away again.
+    """Numbers that may be added to edge sets because a softmax or a normalisation removes them.
 
     What is added to one bias may also be taken back in the next one, with a weight between them
     that carries it there.
@@ -341,9 +341,9 @@ def _sizes(edges: EdgeSet, dims: tuple[int, ...]) -> tuple[int, ...] | None:
 
 @dataclass(frozen=True)
 class Exchange:
-    """Branches that may trade places, any with any: a sum, a maximum or a mean joins them.
+    """Branches that may be permuted, since a sum, a maximum or a mean joins them.
 
-    What a branch holds trades places block by block, whatever axes say of the indices inside.
+    The edge sets of branches are exchanged block by block; indices inside a block stay.
 
     Attributes:
         name: unique in the spec.
@@ -446,8 +446,14 @@ class GraphSpec:
                 if end not in self._node_sets:
                     raise SpecError(f"edge set {edges.name}: no node set is called {end!r}")
             for dim in edges.dims:
-                if dim.axis is not None and dim.size != self._axis(dim.axis, edges.name).size:
-                    raise SpecError(f"edge set {edges.name}: {dim} has not the size of its axis")
+                if dim.axis is None:
+                    continue
+                size = self._axis(dim.axis, edges.name).size
+                if dim.size != size:
+                    raise SpecError(
+                        f"edge set {edges.name}: a dim of size {dim.size} differs from its axis "
+                        f"{dim.axis!r} of size {size}"
+                    )
         for symmetry in self.symmetries.followed:
             for term in symmetry.terms:
                 if term.edge_set not in self._edge_sets:
@@ -457,7 +463,7 @@ class GraphSpec:
             self._check_carried(translation)
 
     def _check_carried(self, translation: Translation) -> None:
-        """That what weights carry has their shape, and its numbers stand somewhere as they are."""
+        """Checks the shapes of terms through a weight, and that the first term passes none."""
         name, moved = translation.name, {term.edge_set for term in translation.terms}
         if translation.terms and translation.terms[0].through is not None:
             raise SpecError(f"{name}: its first term must be without a weight to pass")
@@ -469,14 +475,14 @@ class GraphSpec:
             if through.edge_set in moved:
                 raise SpecError(f"{name}: it moves {through.edge_set}, which its numbers pass")
             weight, edges = self._edge_sets[through.edge_set], self._edge_sets[term.edge_set]
-            wanted = _sizes(edges, term.dims)
+            shape = _sizes(edges, term.dims)
             if (_sizes(weight, through.source), _sizes(weight, through.target)) != (
                 translation.shape,
-                wanted,
+                shape,
             ):
                 raise SpecError(
                     f"{name}: {through.edge_set} does not take numbers of shape "
-                    f"{translation.shape} to {wanted} of {term.edge_set}"
+                    f"{translation.shape} to {shape} of {term.edge_set}"
                 )
 
     def _check_changes(self, symmetry: str, name: str) -> None:
@@ -519,7 +525,7 @@ class GraphSpec:
                 raise SpecError(f"{exchange.name}: {', '.join(column)} differ in shape or type")
 
     def _content(self, name: str) -> tuple[object, ...]:
-        """What edge sets need to have in common for their values to trade places."""
+        """What edge sets have in common if their values may be exchanged."""
         edges = self._edge_sets[name]
         entry = self._entries[edges.parameter]
         return edges.shape, edges.kind, entry.parameter, entry.floating, entry.complex
@@ -569,17 +575,17 @@ class GraphSpec:
 
     @cached_property
     def places(self) -> Mapping[str, str]:
-        """By edge set that exchanges move, the first one of all that its values may come to."""
-        order = {name: place for place, name in enumerate(self._edge_sets)}
+        """By edge set that exchanges move, the first edge set of its orbit."""
+        order = {name: index for index, name in enumerate(self._edge_sets)}
         first: dict[str, str] = {}
         members: dict[str, set[str]] = {}
         for exchange in self.exchanges:
             for column in zip(*exchange.branches, strict=True):
                 roots = {first.get(name, name) for name in column}
                 root = min(roots, key=order.__getitem__)
-                found = set(column).union(*(members.pop(name, {name}) for name in roots))
-                members[root] = found
-                first |= dict.fromkeys(found, root)
+                orbit = set(column).union(*(members.pop(name, {name}) for name in roots))
+                members[root] = orbit
+                first |= dict.fromkeys(orbit, root)
         return first
 
     @cached_property

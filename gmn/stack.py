@@ -1,4 +1,4 @@
-"""Several graphs of the same networks, read together."""
+"""Several parameter graphs of the same networks as one input: checkpoints, gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gmn.graph import ParameterGraph
 class StackedGraph(ParameterGraph):
     """Several values for every parameter: checkpoints of a training run, weights and gradients.
 
-    To whatever knows of one value only it is the first graph. Selecting networks and moving to
+    Code that expects a plain graph sees the first one. Selecting networks and moving to
     another device or type keep all; made by :func:`stack`.
 
     Attributes:
@@ -39,7 +39,7 @@ class StackedGraph(ParameterGraph):
         return cls([ParameterGraph.cat(parts) for parts in zip(*stacks, strict=True)])
 
     def replace(self, values: Mapping[str, Tensor]) -> NoReturn:
-        """Refused: what changes weights says nothing of what is stacked on them.
+        """Refused, as new weights would not fit the other graphs of the stack.
 
         Raises:
             TypeError: always.
@@ -56,7 +56,7 @@ class StackedGraph(ParameterGraph):
 
 
 def stack(graphs: Sequence[ParameterGraph]) -> StackedGraph:
-    """Puts graphs of the same networks on one another, for :class:`gmn.features.Stacked`.
+    """Stacks graphs of the same networks, for :class:`gmn.features.Stacked`.
 
     ``stack([canonical(graph), graph])`` keeps what a canonical form removes; checkpoints and
     gradients of the same weights stack alike. Permutations act on all graphs in the same way;

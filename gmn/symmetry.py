@@ -90,8 +90,10 @@ class Element:
             "bases": self.bases,
             "shifts": self.shifts,
         }
-        told = ", ".join(f"{len(found)} {kind}" for kind, found in parts.items() if found)
-        return f"Element({told or 'identity'}{', after another' if self.first else ''})"
+        counts = ", ".join(
+            f"{len(elements)} {kind}" for kind, elements in parts.items() if elements
+        )
+        return f"Element({counts or 'identity'}{', after another' if self.first else ''})"
 
     def inverse(self) -> Element:
         """The element that undoes this one."""
@@ -140,7 +142,7 @@ class Element:
         edges = self.spec.edge_set(term.edge_set)
         spread = _spread(shift, term.dims, edges)
         moved = self._move(spread.expand(1, *edges.shape), edges, linear=True)[0]
-        others = [place for place in range(len(edges.dims)) if place not in term.dims]
+        others = [dim for dim in range(len(edges.dims)) if dim not in term.dims]
         return moved.permute(*term.dims, *others).reshape(*shift.shape, -1)[..., 0]
 
     def _moved(self, gauge: Gauge) -> Tensor:
@@ -167,10 +169,10 @@ class Element:
         return {**values, **draft.changed()}
 
     def _exchanged(self, values: Mapping[str, Tensor], exchange: Exchange) -> dict[str, Tensor]:
-        """The values of branches in other places."""
+        """The values after branches were exchanged."""
         draft = Draft(self.spec, values)
-        for place, origin in enumerate(self.exchanges[exchange.name].tolist()):
-            pairs = zip(exchange.branches[place], exchange.branches[origin], strict=True)
+        for index, origin in enumerate(self.exchanges[exchange.name].tolist()):
+            pairs = zip(exchange.branches[index], exchange.branches[origin], strict=True)
             for own, other in ((self.spec.edge_set(a), self.spec.edge_set(b)) for a, b in pairs):
                 draft.block(own).copy_(view_block(values[other.parameter], other))
         return {**values, **draft.changed()}
@@ -180,8 +182,8 @@ class Element:
         block = self._scale(self._turn(block, edges), edges, linear)
         index = self._gather_index(edges.dims)
         if index:
-            places: list[Tensor | slice] = [i.to(block.device) for i in index]
-            block = block[(slice(None), *places)]
+            indices: list[Tensor | slice] = [i.to(block.device) for i in index]
+            block = block[(slice(None), *indices)]
         return block
 
     def _shift(self, block: Tensor, edges: EdgeSet, values: Mapping[str, Tensor]) -> Tensor:
@@ -207,7 +209,7 @@ class Element:
                     yield self.shifts[translation.name], term
 
     def _between(self, edges: EdgeSet, values: Mapping[str, Tensor]) -> Tensor:
-        """A weight that carries shifts: the mean of what it was and what shifts make of it."""
+        """A weight that shifts pass: the mean of the weight before and after it is shifted."""
         block = view_block(computable(values[edges.parameter]), edges)
         for shift, term in self._terms(edges):
             if term.through is None:
@@ -230,11 +232,11 @@ class Element:
                 if gauge.name in self.bases and term.edge_set == edges.name:
                     matrix = self.bases[gauge.name]
                     matrix = matrix if term.exponent > 0 else matrix.inverse().mT
-                    places, ends = [1 + dim for dim in term.dims], range(len(term.dims))
-                    block = block.movedim(places, [*ends])
+                    dims, ends = [1 + dim for dim in term.dims], range(len(term.dims))
+                    block = block.movedim(dims, [*ends])
                     outer, rest = block.shape[: len(ends)], block.shape[len(ends) :]
                     turned = matrix.to(block) @ block.reshape(*outer, -1)
-                    block = turned.reshape(*outer, *rest).movedim([*ends], places)
+                    block = turned.reshape(*outer, *rest).movedim([*ends], dims)
         return block
 
     def _scale(self, block: Tensor, edges: EdgeSet, linear: bool) -> Tensor:
@@ -274,8 +276,8 @@ def _spread(numbers: Tensor, dims: tuple[int, ...], edges: EdgeSet) -> Tensor:
     """
     front = numbers.dim() - len(dims)
     order = sorted(range(len(dims)), key=dims.__getitem__)
-    shape = [dim.size if place in dims else 1 for place, dim in enumerate(edges.dims)]
-    turned = numbers.permute([*range(front), *(front + place for place in order)])
+    shape = [dim.size if position in dims else 1 for position, dim in enumerate(edges.dims)]
+    turned = numbers.permute([*range(front), *(front + position for position in order)])
     return turned.reshape(*numbers.shape[:front], *shape)
 
 

@@ -1,4 +1,4 @@
-"""Where an edge set lies in its parameter tensor, and which neurons each edge connects."""
+"""Views of edge sets in their parameter tensors, and the indices of nodes that edges connect."""
 
 from __future__ import annotations
 
@@ -87,20 +87,20 @@ def pair_index(spec: GraphSpec, edges: EdgeSet) -> Tensor:
     ends = []
     for port, node_set in (("source", edges.source), ("target", edges.target)):
         nodes = spec.node_set(node_set)
-        number = torch.zeros(shape, dtype=torch.long)
+        index = torch.zeros(shape, dtype=torch.long)
         for name, size in zip(nodes.axes, nodes.shape, strict=True):
             own, shared = grids.get((name, port)), grids.get((name, "both"))
             position = own if own is not None else shared
             if position is None:
                 raise ValueError(f"{edges.name}: no dimension indexes {name} of {node_set}")
-            number = number * size + position
-        ends.append(number.reshape(-1))
+            index = index * size + position
+        ends.append(index.reshape(-1))
     return torch.stack(ends)
 
 
 @lru_cache(maxsize=64)
 def memberships(spec: GraphSpec) -> Tensor:
-    """Which neurons belong together although no edge says so: those of one head, of one group.
+    """Groups of neurons that no edge connects: those of one head, of one group of channels.
 
     An axis of :func:`grouping_axes` numbers groups of neurons, in every node set that has it. After
     those come branches that may trade places, each with the neurons of its own: an expert with its
@@ -113,26 +113,26 @@ def memberships(spec: GraphSpec) -> Tensor:
     first, groups = {}, 0
     for axis, count in grouping_axes(spec):
         first[axis.name], groups = groups, groups + count
-    found, start = [torch.zeros(2, 0, dtype=torch.long)], 0
+    members_of, start = [torch.zeros(2, 0, dtype=torch.long)], 0
     for nodes in spec.node_sets:
         grids = torch.meshgrid(*map(torch.arange, nodes.shape), indexing="ij")
         for name in nodes.axes:
             if name in first:
                 # An index of a nested axis means something only within its parents'.
-                number = torch.zeros(nodes.shape, dtype=torch.long)
+                index = torch.zeros(nodes.shape, dtype=torch.long)
                 for part in (*spec.axis(name).within, name):
-                    number = number * spec.axis(part).size + grids[nodes.axes.index(part)]
+                    index = index * spec.axis(part).size + grids[nodes.axes.index(part)]
                 members = start + torch.arange(nodes.size)
-                found.append(torch.stack([members, first[name] + number.flatten()]))
+                members_of.append(torch.stack([members, first[name] + index.flatten()]))
         start += nodes.size
     sizes = [nodes.size for nodes in spec.node_sets]
     neurons = torch.arange(sum(sizes)).split(sizes)
     for exchange in spec.exchanges:
         for group, branch in enumerate(own_node_sets(spec, exchange), start=groups):
-            members = torch.cat([neurons[0][:0], *(neurons[number] for number in branch)])
-            found.append(torch.stack([members, torch.full_like(members, group)]))
+            members = torch.cat([neurons[0][:0], *(neurons[index] for index in branch)])
+            members_of.append(torch.stack([members, torch.full_like(members, group)]))
         groups += len(exchange.branches)
-    return torch.cat(found, dim=1)
+    return torch.cat(members_of, dim=1)
 
 
 def grouping_axes(spec: GraphSpec) -> list[tuple[Axis, int]]:
@@ -156,23 +156,23 @@ def own_node_sets(spec: GraphSpec, exchange: Exchange) -> list[list[int]]:
     Returns:
         Their numbers by branch, in corresponding order; none if branches have different ones.
     """
-    number = {nodes.name: place for place, nodes in enumerate(spec.node_sets)}
+    index_of = {nodes.name: index for index, nodes in enumerate(spec.node_sets)}
     touching: dict[str, set[str]] = {nodes.name: set() for nodes in spec.node_sets}
     for edges in spec.edge_sets:
         for end in (edges.source, edges.target):
             touching[end].add(edges.tied_to or edges.name)
-    found = []
+    owned = []
     for branch in exchange.branches:
         held = [spec.edge_set(name) for name in branch]
         ends = dict.fromkeys(end for edges in held for end in (edges.source, edges.target))
-        found.append([number[end] for end in ends if touching[end] <= {*branch}])
-    shapes = {tuple(spec.node_sets[place].shape for place in branch) for branch in found}
-    return found if len(shapes) == 1 else [[] for _ in found]
+        owned.append([index_of[end] for end in ends if touching[end] <= {*branch}])
+    shapes = {tuple(spec.node_sets[index].shape for index in branch) for branch in owned}
+    return owned if len(shapes) == 1 else [[] for _ in owned]
 
 
 @dataclass(frozen=True)
 class Topology:
-    """All neuron pairs of a spec, numbered through.
+    """All pairs of neurons of a spec, with global indices.
 
     Attributes:
         edge_index: (2, P) source and target neuron of each pair, over all edge sets in order.

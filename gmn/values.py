@@ -1,4 +1,4 @@
-"""Entries of a state dict as numbers that can be computed with: real, floating-point and finite.
+"""Converts state-dict entries to finite real floating-point tensors and back.
 
 Entries may hold complex numbers, integers, truth values, eight-bit floats, and masks of minus
 infinity. What reads a graph meets none of these: complex numbers are pairs of real ones, and a mask
@@ -37,15 +37,15 @@ def as_floating(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def masked(values: Tensor) -> Tensor:
-    """Which networks of (B, ...) hold a mask: nothing but 0 and what blocks, and some of that.
+    """Which networks of (B, ...) hold a mask: zeros and blocking values only, not zeros alone.
 
     Returns:
         Truth values of shape (B, 1, ..., 1).
     """
     rows = values.flatten(1)
     blocked = rows <= BLOCKED
-    found = (blocked | (rows == 0)).all(dim=1) & blocked.any(dim=1)
-    return found.view(-1, *(1 for _ in values.shape[1:]))
+    masks = (blocked | (rows == 0)).all(dim=1) & blocked.any(dim=1)
+    return masks.view(-1, *(1 for _ in values.shape[1:]))
 
 
 def without_blocks(values: Tensor) -> Tensor:
@@ -76,5 +76,5 @@ def is_finite(values: Tensor) -> bool:
     values = computable(as_real(values))
     if values.numel() == 0 or not values.is_floating_point():
         return True
-    # Extremes pass NaN on, and need one reading and no memory; isfinite().all() makes two copies.
+    # aminmax propagates NaN, reads once and allocates nothing; isfinite().all() makes two copies.
     return bool(torch.stack(values.aminmax()).isfinite().all())

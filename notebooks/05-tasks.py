@@ -84,7 +84,7 @@ class Depth(Task):
     name = "depth"
     target = "number of layers"
 
-    def targets(self, graph: gmn.ParameterGraph, numbers: Tensor) -> Tensor:
+    def targets(self, graph: gmn.ParameterGraph, indices: Tensor) -> Tensor:
         layers = sum(edges.kind == "weight" for edges in graph.spec.edge_sets)
         return torch.full((len(graph),), float(layers))
 
@@ -95,8 +95,8 @@ class LengthOfTraining(Task):
     name = "length of training"
     target = "log of the number of steps"
 
-    def targets(self, graph: gmn.ParameterGraph, numbers: Tensor) -> Tensor:
-        return labels.numbers(self.zoo, "steps", low=1)[numbers].log()
+    def targets(self, graph: gmn.ParameterGraph, indices: Tensor) -> Tensor:
+        return labels.numbers(self.zoo, "steps", low=1)[indices].log()
 
 
 zoo.build("mlp-digits", size=150, seed=0, out=folder / "mlps", workers=1, progress=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import subprocess
 import sys
@@ -34,7 +35,16 @@ def own_rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/writing-a-rule.md", "docs/writing-a-layer.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/converting.md",
+        "docs/training.md",
+        "docs/writing-a-rule.md",
+        "docs/writing-a-layer.md",
+    ],
+)
 @pytest.mark.usefixtures("own_rules")
 def test_pages_run(page: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
@@ -63,6 +73,14 @@ def test_every_installed_model_has_its_row() -> None:
     rows = [line for line in text.splitlines() if line.startswith("|")]
     missing = [name for name in registry.names() if not any(f"`{name}`" in row for row in rows)]
     assert not missing, f"docs/metanetworks.md says nothing of {missing}"
+
+
+def test_the_glossary_is_in_order_and_names_what_there_is() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text()
+    terms = [line.split(" | ")[0].strip("| ") for line in text.splitlines() if line[:2] == "| "][1:]
+    assert terms == sorted(terms, key=str.lower)
+    for name in re.findall(r"`((?:gmn|converters|baselines)(?:\.\w+)+)`", text):
+        assert pkgutil.resolve_name(name) is not None
 
 
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,1 +1,1 @@
-"""From what was inferred to a spec: blocks, names, generators, the program as data."""
+"""Builds a GraphSpec from inferred axes and equations: blocks, names, symmetries, program."""

@@ -1,4 +1,4 @@
-"""Cuts parameters into blocks between neurons, before anything has a name."""
+"""Cuts each parameter into blocks, one for each pair of node sets that it connects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NodeKey = tuple[Atom, ...]
 
 
 @dataclass(frozen=True)
-class Piece:
+class BlockDim:
     """One dimension of a block before axes have names."""
 
     atom: Atom | None
@@ -34,9 +34,9 @@ class Block:
     Attributes:
         use: the use of the parameter.
         key: which part of the parameter it is.
-        number: the same as a number.
+        index: its position among the combinations of terms.
         pieces: its dimensions.
-        places: by place of the parameter, the number of its piece.
+        places: by place of the parameter, the index of its piece.
         offset: first element, in the flattened tensor.
         target: the neurons that edges enter.
         source: the neurons that they leave.
@@ -44,8 +44,8 @@ class Block:
 
     use: Use
     key: Key
-    number: int
-    pieces: tuple[Piece, ...]
+    index: int
+    pieces: tuple[BlockDim, ...]
     places: Mapping[Place, int]
     offset: int
     target: NodeKey
@@ -57,26 +57,26 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Leaf:
+class AxisTerm:
     """One term of one dimension of a parameter tensor.
 
     Attributes:
         offset: first element, in the flattened tensor.
-        number: which term of the dimension it is; None if it has no others.
+        index: which term of the dimension it is; None if it has no others.
         factors: place (none for atoms of one index), atom, stride, port and step of each factor.
     """
 
     offset: int
-    number: int | None
+    index: int | None
     factors: tuple[tuple[Place | None, Atom, int, Port, float], ...]
 
 
 def uses_by_parameter(actions: Actions) -> dict[str, list[Use]]:
     """The uses of every parameter, in execution order."""
-    found: dict[str, list[Use]] = {}
+    uses: dict[str, list[Use]] = {}
     for use in actions.uses:
-        found.setdefault(use.parameter, []).append(use)
-    return found
+        uses.setdefault(use.parameter, []).append(use)
+    return uses
 
 
 def blocks_of(actions: Actions, entry: StateEntry, uses: Sequence[Use]) -> list[Block]:
@@ -89,7 +89,7 @@ def blocks_of(actions: Actions, entry: StateEntry, uses: Sequence[Use]) -> list[
 def _real(block: Block) -> Block:
     """A block of complex numbers as pairs of real ones: the last dimension is a tap."""
     pieces = [replace(piece, stride=2 * piece.stride) for piece in block.pieces]
-    pair = Piece(None, 2, 1, "tap", 1.0)
+    pair = BlockDim(None, 2, 1, "tap", 1.0)
     return replace(block, pieces=(*pieces, pair), offset=2 * block.offset)
 
 
@@ -100,24 +100,24 @@ def _cut(use: Use, axes: Sequence[Axis]) -> list[Block]:
     inner = dict(use.inner)
     leaves = []
     for dim, axis in enumerate(axes):
-        found = _leaves(resolve(axis))
+        terms = _leaves(resolve(axis))
         row = []
-        for number, (offset, factors) in enumerate(found):
-            places = itertools.count()
+        for index, (offset, factors) in enumerate(terms):
+            counter = itertools.count()
             made = []
             for atom, stride in factors:
-                place = (dim, next(places)) if atom.size > 1 else None
+                place = (dim, next(counter)) if atom.size > 1 else None
                 port = use.ports[dim] if place is None else inner.get(place, use.ports[dim])
                 made.append((place, atom, stride * strides[dim], port, steps[dim]))
-            row.append(Leaf(offset * strides[dim], number if len(found) > 1 else None, tuple(made)))
+            row.append(
+                AxisTerm(offset * strides[dim], index if len(terms) > 1 else None, tuple(made))
+            )
         leaves.append(row)
     blocks = []
-    for number, combination in enumerate(itertools.product(*leaves)):
-        key = tuple(
-            (d, leaf.number) for d, leaf in enumerate(combination) if leaf.number is not None
-        )
+    for index, combination in enumerate(itertools.product(*leaves)):
+        key = tuple((d, leaf.index) for d, leaf in enumerate(combination) if leaf.index is not None)
         if use.key is None or use.key == key:
-            blocks.append(_block(use, key, number, combination))
+            blocks.append(_block(use, key, index, combination))
     return blocks
 
 
@@ -143,14 +143,14 @@ def _leaves(axis: Axis) -> list[tuple[int, list[tuple[Atom, int]]]]:
 def _terms(factor: Atom | Sum) -> list[tuple[int, list[tuple[Atom, int]]]]:
     if isinstance(factor, Atom):
         return [(0, [(factor, 1)])]
-    found, start = [], 0
+    result, start = [], 0
     for term in factor.terms:
-        found += [(start + offset, inner) for offset, inner in _leaves(resolve(term))]
+        result += [(start + offset, inner) for offset, inner in _leaves(resolve(term))]
         start += math.prod(f.size for f in term)
-    return found
+    return result
 
 
-def _block(use: Use, key: Key, number: int, leaves: Sequence[Leaf]) -> Block:
+def _block(use: Use, key: Key, index: int, leaves: Sequence[AxisTerm]) -> Block:
     ends: dict[str, list[Atom]] = {"target": [], "source": []}
     factors = [factor for leaf in leaves for factor in leaf.factors]
     for _, atom, _, port, _ in factors:
@@ -159,7 +159,7 @@ def _block(use: Use, key: Key, number: int, leaves: Sequence[Leaf]) -> Block:
                 ends[end].append(atom)
     target = _neurons(ends["target"])
     source = target if ends["source"] == ends["target"] else _neurons(ends["source"])
-    kept: list[Piece] = []
+    kept: list[BlockDim] = []
     places: dict[Place, int] = {}
     for place, atom, stride, port, step in factors:
         piece = _piece(atom, stride, port, step, {"target": target, "source": source})
@@ -170,10 +170,10 @@ def _block(use: Use, key: Key, number: int, leaves: Sequence[Leaf]) -> Block:
     present = {piece.atom for piece in kept}
     for atom in (*target, *source):
         if atom not in present:
-            kept.append(Piece(atom, atom.size, 0, "both", 1.0))
+            kept.append(BlockDim(atom, atom.size, 0, "both", 1.0))
             present.add(atom)
     offset = sum(leaf.offset for leaf in leaves)
-    return Block(use, key, number, tuple(kept), places, offset, target, source)
+    return Block(use, key, index, tuple(kept), places, offset, target, source)
 
 
 def _neurons(ends: list[Atom]) -> NodeKey:
@@ -193,8 +193,8 @@ def _neurons(ends: list[Atom]) -> NodeKey:
     return tuple(large or chosen[:1] or [Atom(1, "a single value")])
 
 
-def _piece(atom: Atom, stride: int, port: Port, step: float, ends: dict[str, NodeKey]) -> Piece:
-    wanted = ends["target"] + ends["source"] if port == "both" else ends.get(port, ())
-    if port != "tap" and atom in wanted:
-        return Piece(atom, atom.size, stride, port, step)
-    return Piece(None, atom.size, stride, "tap", step)
+def _piece(atom: Atom, stride: int, port: Port, step: float, ends: dict[str, NodeKey]) -> BlockDim:
+    neurons = ends["target"] + ends["source"] if port == "both" else ends.get(port, ())
+    if port != "tap" and atom in neurons:
+        return BlockDim(atom, atom.size, stride, port, step)
+    return BlockDim(None, atom.size, stride, "tap", step)

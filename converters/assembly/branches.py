@@ -1,7 +1,7 @@
-"""Which branches of a network may trade places: proofs by renaming entries in its program.
+"""Finds branches that may be exchanged, by renaming entries in the forward graph.
 
 Branches are parts of a sum, a product, a maximum or a mean of stacked values that look alike when
-entries of one shape are not told apart. That two of them may trade places is then proved: with
+entries of one shape count as equal. That two of them may be exchanged is then proved: with
 their entries renamed, the program computes the same expressions of the same entries
 (:mod:`.expressions`). Only what changes is computed anew.
 """
@@ -21,15 +21,15 @@ from torch.fx import Node
 
 from gmn.spec import StateEntry
 
-from .expressions import Entry, Expression, Expressions, Reordered, Row
+from .expressions import EntryHead, Expression, Expressions, ReorderedHead, RowHead
 
 # For each name, the entry that it stands for, or two of whose indices trade places.
-Renaming = Mapping[str, Entry | Reordered]
+Renaming = Mapping[str, EntryHead | ReorderedHead]
 
 
 @dataclass(frozen=True)
 class Branches:
-    """Branches that may trade places, any with any.
+    """Branches that may be exchanged, any with any.
 
     Attributes:
         entries: names of the entries of each branch, in corresponding order.
@@ -43,35 +43,35 @@ class Branches:
 def branches_of(
     exported: ExportedProgram, entries: Sequence[StateEntry], shared: frozenset[str] = frozenset()
 ) -> list[Branches]:
-    """Finds branches that may trade places, larger numbers of them first.
+    """Finds branches that may be exchanged, largest sets first.
 
     Args:
         exported: the program, without writes in place.
         entries: the state dict.
         shared: names of entries that have memory in common with others; they stay.
     """
-    program = _Program(exported, entries)
-    places = {entry.name: place for place, entry in enumerate(entries)}
-    found: list[Branches] = []
+    program = _NumberedGraph(exported, entries)
+    order = {entry.name: index for index, entry in enumerate(entries)}
+    result: list[Branches] = []
     for alike in _alike(program):
         for steps in _classes(program, alike, shared):
-            branches = _branches(steps, places)
-            if branches is not None and not any(_covers(other, branches) for other in found):
-                _add(found, branches)
-    return found
+            branches = _branches(steps, order)
+            if branches is not None and not any(_covers(other, branches) for other in result):
+                _add(result, branches)
+    return result
 
 
 # --- the program as expressions -----------------------------------------------------------------
 
 
-class _Program:
-    """A program, the numbers of its values, and what they become when entries are renamed."""
+class _NumberedGraph:
+    """A forward graph with value numbers, also of its values after entries are renamed."""
 
     def __init__(self, exported: ExportedProgram, entries: Sequence[StateEntry]) -> None:
         self.expressions = Expressions()
         self.values: dict[Node, int] = {}
         self._places: dict[str, list[Node]] = defaultdict(list)
-        self._order = {node: place for place, node in enumerate(exported.graph.nodes)}
+        self._order = {node: index for index, node in enumerate(exported.graph.nodes)}
         self._nodes = list(self._order)
         self._proved: dict[Hashable, bool] = {}
         self._looks: list[int] = []
@@ -89,12 +89,12 @@ class _Program:
         value = node.meta.get("val")
         shape = tuple(int(size) for size in value.shape) if isinstance(value, Tensor) else None
         self.values[node] = self.expressions.enter(Expression(head), shape)
-        if isinstance(head, Entry):
+        if isinstance(head, EntryHead):
             self._places[head.name].append(node)
 
     def looks(self) -> Sequence[int]:
-        """Numbers of all expressions that do not tell entries of one shape and type apart."""
-        for made in self.expressions.known[len(self._looks) :]:  # operands come first
+        """Value numbers of a graph in which entries of equal shape and type count as equal."""
+        for made in self.expressions.by_number[len(self._looks) :]:  # operands come first
             operands = [self._looks[operand] for operand in made.operands]
             key = _nameless(made.head), tuple(sorted(operands) if made.unordered else operands)
             self._looks.append(self._kinds.setdefault(key, len(self._kinds)))
@@ -116,8 +116,8 @@ class _Program:
             new[node] = number
             fresh = {self._order[user] for user in node.users} - listed
             listed.update(fresh)
-            for place in fresh:
-                heapq.heappush(waiting, place)
+            for index in fresh:
+                heapq.heappush(waiting, index)
 
         for name, head in renaming.items():
             for node in self._places[name]:
@@ -136,24 +136,24 @@ class _Program:
 def _given(exported: ExportedProgram, owners: Mapping[str, str]) -> dict[Node, Hashable]:
     """What each placeholder is: an entry, an input, or a constant by its values."""
     specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
-    places = [node for node in exported.graph.nodes if node.op == "placeholder"]
+    placeholders = [node for node in exported.graph.nodes if node.op == "placeholder"]
     constants = {
         node: exported.constants.get(specs[node.name].target)
-        for node in places
+        for node in placeholders
         if specs[node.name].kind != InputKind.USER_INPUT
     }
     alike = Counter(_looks(value) for value in constants.values())
-    found: dict[Node, Hashable] = {}
-    for node in places:
+    heads: dict[Node, Hashable] = {}
+    for node in placeholders:
         spec, value = specs[node.name], node.meta.get("val")
         if spec.kind != InputKind.USER_INPUT and spec.target in owners and value is not None:
-            found[node] = Entry(owners[spec.target], tuple(value.shape), value.dtype)
+            heads[node] = EntryHead(owners[spec.target], tuple(value.shape), value.dtype)
             continue
-        known = constants.get(node)
-        found[node] = "given", node.name
-        if isinstance(known, Tensor) and alike[_looks(known)] > 1:
-            found[node] = _constant(node, known)
-    return found
+        constant = constants.get(node)
+        heads[node] = "given", node.name
+        if isinstance(constant, Tensor) and alike[_looks(constant)] > 1:
+            heads[node] = _constant(node, constant)
+    return heads
 
 
 def _looks(value: object) -> Hashable:
@@ -161,58 +161,58 @@ def _looks(value: object) -> Hashable:
 
 
 def _constant(node: Node, value: Tensor) -> Hashable:
-    """A constant by its values, if it has some."""
+    """A constant as a key: its values, or its name where it has none (meta tensors)."""
     if value.is_meta or type(value).__name__ == "FakeTensor" or value.layout != torch.strided:
         return "given", node.name
     plain = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
-    numbers = plain.detach().cpu().contiguous().flatten().view(torch.uint8)
-    return "constant", value.dtype, tuple(value.shape), numbers.numpy().tobytes()
+    data = plain.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return "constant", value.dtype, tuple(value.shape), data.numpy().tobytes()
 
 
 # --- what looks alike ---------------------------------------------------------------------------
 
 
-def _alike(program: _Program) -> list[list[int]]:
-    """Parts of sums, products and the like that differ in their entries only, most parts first."""
-    known = program.expressions.known
+def _alike(program: _NumberedGraph) -> list[list[int]]:
+    """Operands of sums, products and the like that differ only in entries, largest groups first."""
+    expressions = program.expressions.by_number
     whole = {
         number
         for number in program.values.values()
-        if known[number].unordered and number not in program.expressions.absorbed
+        if expressions[number].unordered and number not in program.expressions.absorbed
     }
-    if not any(len(set(known[number].operands)) > 1 for number in whole):
+    if not any(len(set(expressions[number].operands)) > 1 for number in whole):
         return []
     looks = program.looks()
-    found: list[list[int]] = []
+    result: list[list[int]] = []
     for number in sorted(whole):
         groups: dict[int, list[int]] = defaultdict(list)
-        for operand in sorted(set(known[number].operands)):
+        for operand in sorted(set(expressions[number].operands)):
             groups[looks[operand]].append(operand)
-        found += [group for group in groups.values() if len(group) > 1]
-    return sorted(found, key=len, reverse=True)
+        result += [group for group in groups.values() if len(group) > 1]
+    return sorted(result, key=len, reverse=True)
 
 
 def _nameless(head: Hashable) -> Hashable:
-    if isinstance(head, Entry):
+    if isinstance(head, EntryHead):
         return "entry", head.shape, head.dtype
-    if isinstance(head, Row):
+    if isinstance(head, RowHead):
         return "row", head.entry.shape, head.entry.dtype, head.dim
     return head
 
 
 # --- what may trade places ----------------------------------------------------------------------
 
-_FAILURES = 16  # attempts beyond two for each part, after which the others keep their places
+_FAILURES = 16  # attempts beyond two for each part, after which the others are not tried
 
-Leaf = Entry | Row
-Step = Mapping[Leaf, Leaf]  # what stands in one branch where what stands in the next
+Head = EntryHead | RowHead
+HeadMap = Mapping[Head, Head]  # the renaming of entries from one branch to the next
 
 
 def _classes(
-    program: _Program, alike: Sequence[int], shared: frozenset[str]
-) -> Iterator[list[Step]]:
-    """The steps from branch to branch of every class of parts that may trade places."""
-    classes: list[tuple[list[int], list[Step]]] = []
+    program: _NumberedGraph, alike: Sequence[int], shared: frozenset[str]
+) -> Iterator[list[HeadMap]]:
+    """For every class of exchangeable operands, the renamings from each to the next."""
+    classes: list[tuple[list[int], list[HeadMap]]] = []
     left = 2 * len(alike) + _FAILURES
     for part in alike:
         for members, steps in classes[: max(left, 0)]:
@@ -228,28 +228,28 @@ def _classes(
     return (steps for _, steps in classes if steps)
 
 
-def _step(program: _Program, one: int, other: int) -> Step:
-    """What in one expression stands where what stands in another one that looks alike.
+def _step(program: _NumberedGraph, one: int, other: int) -> HeadMap:
+    """The renaming of entries that maps one expression to another of the same form.
 
-    Nothing if something would have two places.
+    Empty if an entry would get two names.
     """
-    known, looks = program.expressions.known, program.looks()
-    found: dict[Leaf, Leaf] = {}
+    expressions, looks = program.expressions.by_number, program.looks()
+    step: dict[Head, Head] = {}
     waiting, seen = [(one, other)], {(one, other)}
     while waiting:
         left, right = waiting.pop()
         if left == right:
             continue
-        first, second = known[left].head, known[right].head
-        if isinstance(first, (Entry, Row)) and isinstance(second, (Entry, Row)):
-            if found.setdefault(first, second) != second:
+        first, second = expressions[left].head, expressions[right].head
+        if isinstance(first, (EntryHead, RowHead)) and isinstance(second, (EntryHead, RowHead)):
+            if step.setdefault(first, second) != second:
                 return {}
             continue
-        for pair in _operands(looks, known[left], known[right]):
+        for pair in _operands(looks, expressions[left], expressions[right]):
             if pair not in seen:
                 seen.add(pair)
                 waiting.append(pair)
-    return found
+    return step
 
 
 def _operands(
@@ -263,18 +263,22 @@ def _operands(
     return zip(left, right, strict=True)
 
 
-def _proved(program: _Program, step: Step, shared: frozenset[str]) -> bool:
+def _proved(program: _NumberedGraph, step: HeadMap, shared: frozenset[str]) -> bool:
     renaming = _renaming(step)
     return bool(renaming) and shared.isdisjoint(renaming) and program.keeps(renaming)
 
 
-def _renaming(step: Step) -> Renaming:
-    """Both directions of a step at once; nothing if it is no exchange."""
-    entries: dict[str, Entry | Reordered] = {}
-    rows: dict[Entry, tuple[set[int], set[tuple[int, int]]]] = {}
-    whole: dict[Entry, Entry] = {}
+def _renaming(step: HeadMap) -> Renaming:
+    """The renaming in both directions; empty if that is no exchange."""
+    entries: dict[str, EntryHead | ReorderedHead] = {}
+    rows: dict[EntryHead, tuple[set[int], set[tuple[int, int]]]] = {}
+    whole: dict[EntryHead, EntryHead] = {}
     for before, after in step.items():
-        if isinstance(before, Row) and isinstance(after, Row) and before.entry == after.entry:
+        if (
+            isinstance(before, RowHead)
+            and isinstance(after, RowHead)
+            and before.entry == after.entry
+        ):
             dims, swapped = rows.setdefault(before.entry, (set(), set()))
             dims.add(before.dim)
             swapped.add((before.index, after.index))
@@ -293,31 +297,31 @@ def _renaming(step: Step) -> Renaming:
     if len(pairs) > 1 or any(len(dims) > 1 for dims, _ in rows.values()):
         return {}
     for entry, (dims, swapped) in rows.items():
-        entries[entry.name] = Reordered(entry, min(dims), min(swapped))
+        entries[entry.name] = ReorderedHead(entry, min(dims), min(swapped))
     return entries
 
 
-def _owner(leaf: Leaf) -> Entry:
-    return leaf if isinstance(leaf, Entry) else leaf.entry
+def _owner(leaf: Head) -> EntryHead:
+    return leaf if isinstance(leaf, EntryHead) else leaf.entry
 
 
-def _index(leaf: Leaf) -> int | None:
-    return None if isinstance(leaf, Entry) else leaf.index
+def _index(leaf: Head) -> int | None:
+    return None if isinstance(leaf, EntryHead) else leaf.index
 
 
-def _branches(steps: Sequence[Step], places: Mapping[str, int]) -> Branches | None:
-    """Branches by the steps between them; None if they have entries in common."""
-    lists = [sorted(steps[0], key=lambda leaf: (places[_owner(leaf).name], _index(leaf) or 0))]
+def _branches(steps: Sequence[HeadMap], order_of: Mapping[str, int]) -> Branches | None:
+    """Branches from the renamings between them; None if they share entries."""
+    lists = [sorted(steps[0], key=lambda leaf: (order_of[_owner(leaf).name], _index(leaf) or 0))]
     for step in steps:
         lists.append([step[leaf] for leaf in lists[-1]])
     numbered, moved = set(), []
-    for place in range(len(lists[0])):
-        column = [leaves[place] for leaves in lists]
+    for k in range(len(lists[0])):
+        column = [leaves[k] for leaves in lists]
         owners = [_owner(leaf) for leaf in column]
         if len(set(owners)) == len(owners):
             moved.append(tuple(owner.name for owner in owners))
-        elif len(set(owners)) == 1 and isinstance(row := column[0], Row):
-            indices = tuple(leaf.index for leaf in column if isinstance(leaf, Row))
+        elif len(set(owners)) == 1 and isinstance(row := column[0], RowHead):
+            indices = tuple(leaf.index for leaf in column if isinstance(leaf, RowHead))
             numbered.add((owners[0].name, row.dim, owners[0].shape[row.dim], indices))
         else:
             return None
@@ -337,17 +341,17 @@ def _branches(steps: Sequence[Step], places: Mapping[str, int]) -> Branches | No
     )
 
 
-def _add(found: list[Branches], branches: Branches) -> None:
-    """Enters branches, as one with those that trade places with one of them already."""
-    for place, other in enumerate(found):
+def _add(result: list[Branches], branches: Branches) -> None:
+    """Adds branches, merged with those that share a branch with them."""
+    for k, other in enumerate(result):
         alike = not {*other.entries}.isdisjoint(branches.entries)
         if alike and not other.numbered and not branches.numbered:
-            found[place] = Branches((*dict.fromkeys([*other.entries, *branches.entries]),))
+            result[k] = Branches((*dict.fromkeys([*other.entries, *branches.entries]),))
             return
-    found.append(branches)
+    result.append(branches)
 
 
 def _covers(one: Branches, other: Branches) -> bool:
-    """Whether one says all that the other says."""
-    known = {frozenset(branch) for branch in one.entries}
-    return one.numbered == other.numbered and known.issuperset(map(frozenset, other.entries))
+    """Whether the first set of branches contains the second."""
+    covered = {frozenset(branch) for branch in one.entries}
+    return one.numbered == other.numbered and covered.issuperset(map(frozenset, other.entries))

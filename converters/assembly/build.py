@@ -1,4 +1,4 @@
-"""From a finished trace to a GraphSpec."""
+"""Assembles a GraphSpec from a finished inference."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def build_spec(
         if e.name in trace.parameters
     }
     constants = {e.name for e in entries if not e.learnable}
-    names = Names(actions, [block for found in blocks.values() for block in found])
+    names = Names(actions, [block for of_entry in blocks.values() for block in of_entry])
     pairs = [
         pair
-        for name, found in blocks.items()
-        for pair in _edge_sets(actions, name, found, names, constant=name in constants)
+        for name, of_entry in blocks.items()
+        for pair in _edge_sets(actions, name, of_entry, names, constant=name in constants)
     ]
     pairs = with_routes(trace, pairs, exported)
     held = [(edges, block) for edges, block in pairs if edges.tied_to is None]
     targets = {edges.name: edges.target for edges, _ in held}
     scales, gauges = with_gauges(actions, tuple(scalings(actions, held, names)), names, targets)
-    found = translations(actions, held, names)
-    shifts = tuple(shift for shift in found if stays_one(shift, (*scales, *gauges)))
+    candidates = translations(actions, held, names)
+    shifts = tuple(shift for shift in candidates if stays_one(shift, (*scales, *gauges)))
     taken = {axis.name for axis in names.axes()} | {s.name for s in scales}
     taken |= {gauge.name for gauge in gauges} | {shift.name for shift in shifts}
     pairs, exchanges = with_exchanges(trace, pairs, exported, entries, taken)
@@ -76,13 +76,13 @@ def build_spec(
 def _edge_sets(
     actions: Actions, name: str, blocks: Sequence[Block], names: Names, *, constant: bool
 ) -> Iterator[tuple[EdgeSet, Block]]:
-    """Edge sets of one parameter; those of its first use hold it, those of others are tied."""
-    parts = {block.number for block in blocks}
+    """Edge sets of one parameter: its first use holds the values, further uses are tied to it."""
+    parts = {block.index for block in blocks}
     uses: dict[int, int] = {}
-    for block in sorted(blocks, key=lambda b: (uses_of(blocks, b), b.number)):
-        use = uses.get(block.number, 0)
-        uses[block.number] = use + 1
-        suffix = f"[{block.number}]" if len(parts) > 1 else ""
+    for block in sorted(blocks, key=lambda b: (uses_of(blocks, b), b.index)):
+        use = uses.get(block.index, 0)
+        uses[block.index] = use + 1
+        suffix = f"[{block.index}]" if len(parts) > 1 else ""
         primary = f"{name}{suffix}"
         edges = EdgeSet(
             name=primary if use == 0 else f"{primary}@{use + 1}",
@@ -106,6 +106,6 @@ def _kind(block: Block, constant: bool) -> str:
 
 
 def uses_of(blocks: Sequence[Block], block: Block) -> int:
-    """How many uses of the same part come before."""
+    """How many earlier uses of the same part there are."""
     before = blocks[: next(n for n, b in enumerate(blocks) if b is block)]
-    return sum(other.number == block.number for other in before)
+    return sum(other.index == block.index for other in before)

@@ -1,4 +1,4 @@
-"""What is computed around each operation: digests for what neither edges nor node sets say.
+"""Computes contexts: digests of what the forward graph does around each operation.
 
 Causal attention and attention without a mask, a norm without parameters and none, a residual
 connection before an activation and after it have the same parameters between the same neurons.
@@ -56,25 +56,25 @@ _COMMUTATIVE = {
 }  # fmt: skip
 _JOINING = {"cat", "concat", "concatenate", "hstack", "stack", "vstack"}
 # Arguments that say how an operation runs, or how large its operands are.
-_UNTOLD = {
+_OMITTED = {
     "C", "HxW", "N", "benchmark", "call", "cudnn_enable", "cudnn_enabled", "deterministic",
     "device", "inplace", "layout", "length", "m", "memory_format", "momentum", "n", "non_blocking",
     "normalized_shape", "pin_memory", "repeats", "requires_grad", "shape", "size", "sizes",
     "split_size", "split_sizes", "steps", "train", "training", "use_input_stats",
 }  # fmt: skip
-_PLACES = {"select": ("index",), "slice": ("start", "end"), "narrow": ("start",)}
+_POSITIONS = {"select": ("index",), "slice": ("start", "end"), "narrow": ("start",)}
 _DIMS = {"dim", "dims", "dim0", "dim1", "start_dim", "end_dim", "source", "destination"}
 
 Colours = dict[Node, str]
 
 
 @dataclass(frozen=True)
-class _Link:
+class _Operand:
     """An operand of an operation, seen through changes of shape.
 
     Attributes:
         node: where the numbers come from.
-        how: which operand it is, and what moved its numbers on the way.
+        how: which operand it is, and the moves of its numbers in between.
     """
 
     node: Node
@@ -93,8 +93,8 @@ class _Graph:
     """
 
     first: Colours = field(default_factory=dict)
-    operands: dict[Node, list[_Link]] = field(default_factory=dict)
-    readers: dict[Node, list[_Link]] = field(default_factory=dict)
+    operands: dict[Node, list[_Operand]] = field(default_factory=dict)
+    readers: dict[Node, list[_Operand]] = field(default_factory=dict)
     settled: set[Node] = field(default_factory=set)
 
 
@@ -116,7 +116,7 @@ def contexts_of(exported: torch.export.ExportedProgram) -> Mapping[Node, str]:
         }
         rounds.append(colours)
     return {
-        node: ".".join(_seen(graph, node, found)[:DIGITS] for found in rounds)
+        node: ".".join(_seen(graph, node, colouring)[:DIGITS] for colouring in rounds)
         for node in exported.graph.nodes
         if node.op != "output"
     }
@@ -128,12 +128,12 @@ def _refined(graph: _Graph, node: Node, colours: Colours) -> str:
 
 
 def _around(graph: _Graph, node: Node, colours: Colours) -> list[str]:
-    """What reads a node; how often does not count, or masks would tell of the number of layers."""
+    """The set of what reads a node: a count would reveal the number of layers that share a mask."""
     return sorted({f"{link.how} {colours[link.node]}" for link in graph.readers.get(node, ())})
 
 
 def _seen(graph: _Graph, node: Node, colours: Colours) -> str:
-    """The colour of a node; of those that have none or say nothing, what reads them."""
+    """The colour of a node, or of its readers where the node itself has none."""
     if node in colours and node not in graph.settled:
         return colours[node]
     return _digest(_around(graph, node, colours))
@@ -153,7 +153,7 @@ def _graph(exported: torch.export.ExportedProgram) -> _Graph:
             sources.constants |= {node} if settled and "constant" in graph.first[node] else set()
         elif node.op == "output":
             _leave(graph, sources, node)
-        elif not _says_nothing(node) and not sources.passes(node):
+        elif not _is_silent(node) and not sources.passes(node):
             _enter(graph, sources, node)
     return graph
 
@@ -161,7 +161,7 @@ def _graph(exported: torch.export.ExportedProgram) -> _Graph:
 def _placeholders(
     exported: torch.export.ExportedProgram,
 ) -> Iterator[tuple[Node, tuple[str, bool]]]:
-    """What each placeholder is, and whether nothing around it changes that."""
+    """What each placeholder is (input, entry or constant), and whether its colour is final."""
     specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
     inputs = 0
     for node in exported.graph.nodes:
@@ -187,36 +187,36 @@ def _constant(value: object) -> str:
     """Type, shape and values, to five digits: precision does not count."""
     if not isinstance(value, Tensor):
         return type(value).__name__
-    known = value.detach()
-    if known.is_meta or type(known).__name__ == "FakeTensor":
-        return f"{_number_type(known.dtype)} {known.dim()} unknown"
-    if known.is_complex():
-        known = torch.view_as_real(known.resolve_conj())
-    return _digest(_number_type(value.dtype), [*value.shape], _values(known.double().cpu()))
+    constant = value.detach()
+    if constant.is_meta or type(constant).__name__ == "FakeTensor":
+        return f"{_number_type(constant.dtype)} {constant.dim()} unknown"
+    if constant.is_complex():
+        constant = torch.view_as_real(constant.resolve_conj())
+    return _digest(_number_type(value.dtype), [*value.shape], _values(constant.double().cpu()))
 
 
-def _values(numbers: Tensor) -> str:
-    """A digest of numbers to five digits; infinite ones and NaN are kinds of their own."""
-    usual = numbers.isfinite() & (numbers != 0)
-    safe = torch.where(usual, numbers, 1)
+def _values(tensor: Tensor) -> str:
+    """A digest of numbers rounded to five digits; infinities and NaN are kept apart."""
+    usual = tensor.isfinite() & (tensor != 0)
+    safe = torch.where(usual, tensor, 1)
     power = safe.abs().log10().floor()
     digits = (safe / 10 ** (power - 4)).round()
     full = digits.abs() == 100_000  # rounded up to the next power
     digits, power = torch.where(full, digits / 10, digits), torch.where(full, power + 1, power)
-    digits = torch.where(usual, digits, torch.nan_to_num(numbers, 1, 2, -2))
+    digits = torch.where(usual, digits, torch.nan_to_num(tensor, 1, 2, -2))
     table = torch.stack([digits, power]).to(torch.int32).contiguous()
     return hashlib.blake2b(table.numpy().tobytes(), digest_size=8).hexdigest()
 
 
 def _enter(graph: _Graph, sources: _Sources, node: Node) -> None:
-    """An operation that does something to numbers."""
-    name, told = _name(node), _arguments(node)
+    """Enters an operation that computes new numbers."""
+    name, arguments = _name(node), _arguments(node)
     links = [
-        _Link(found, f"{where} {' '.join(moves)}")
-        for where, operand in ([] if name in _NEW else told.operands)
-        for found, moves in [sources.of(operand)]
+        _Operand(source, f"{where} {' '.join(moves)}")
+        for where, operand in ([] if name in _NEW else arguments.operands)
+        for source, moves in [sources.of(operand)]
     ]
-    graph.first[node] = _digest(name, told.said)
+    graph.first[node] = _digest(name, arguments.text)
     if name not in _RANDOM and sources.constants.issuperset(link.node for link in links):
         parts = sorted(f"{link.how} {graph.first[link.node]}" for link in links)
         graph.first[node] = f"constant {_digest(graph.first[node], parts)}"
@@ -225,26 +225,26 @@ def _enter(graph: _Graph, sources: _Sources, node: Node) -> None:
         sources.constants.add(node)
         return
     graph.operands[node] = links
-    for (where, operand), link in zip(told.operands if links else (), links, strict=False):
-        graph.readers.setdefault(link.node, []).append(_Link(node, link.how))
+    for (where, operand), link in zip(arguments.operands if links else (), links, strict=False):
+        graph.readers.setdefault(link.node, []).append(_Operand(node, link.how))
         for passed in sources.path(operand):
-            graph.readers.setdefault(passed, []).append(_Link(node, where))
+            graph.readers.setdefault(passed, []).append(_Operand(node, where))
 
 
 def _leave(graph: _Graph, sources: _Sources, node: Node) -> None:
     graph.first[node], graph.operands[node] = "output", []
     graph.settled.add(node)
-    for place, operand in enumerate(_nodes(node.args)):
-        found, moves = sources.of(operand)
-        how = f"{place} {' '.join(moves)}"
-        graph.readers.setdefault(found, []).append(_Link(node, how))
+    for index, operand in enumerate(_nodes(node.args)):
+        source, moves = sources.of(operand)
+        how = f"{index} {' '.join(moves)}"
+        graph.readers.setdefault(source, []).append(_Operand(node, how))
 
 
 _RANDOM = {"rand", "rand_like", "randint", "randn", "randn_like", "randperm", "bernoulli"}
 
 
 class _Sources:
-    """Where the numbers of nodes come from that only move them.
+    """Traces nodes that only move numbers (views, transposes) back to the node that computed them.
 
     Attributes:
         constants: nodes that depend on nothing but constants.
@@ -255,7 +255,7 @@ class _Sources:
         self._before: dict[Node, tuple[Node, str]] = {}
 
     def passes(self, node: Node) -> bool:
-        """Enters a node, if it only moves the numbers of one other."""
+        """Enters a node if it only moves the numbers of one other node; returns whether it does."""
         operands = [n for n in node.all_input_nodes if not _is_size(n)]
         name = _name(node)
         silent = name in _SILENT and not (name.endswith("dropout") and node.args[-1] is True)
@@ -263,20 +263,20 @@ class _Sources:
             return False
         if silent and _type(node) != _type(operands[0]):
             return False
-        said = "" if silent else f"{name}{_arguments(node).said}"
-        self._before[node] = (operands[0], said)
+        move = "" if silent else f"{name}{_arguments(node).text}"
+        self._before[node] = (operands[0], move)
         return True
 
     def of(self, node: Node) -> tuple[Node, list[str]]:
-        """The node that made the numbers, and the moves since."""
+        """The node that computed the numbers, and the moves since then."""
         moves: list[str] = []
         while node in self._before:
-            node, said = self._before[node]
-            moves += [said] if said else []
+            node, move = self._before[node]
+            moves += [move] if move else []
         return node, moves[::-1]
 
     def path(self, node: Node) -> Iterator[Node]:
-        """The nodes on the way, the given one first and the node that made the numbers left out."""
+        """The nodes back to the one that computed the numbers, which is left out."""
         while node in self._before:
             yield node
             node = self._before[node][0]
@@ -286,29 +286,34 @@ class _Sources:
 
 
 @dataclass(frozen=True)
-class _Arguments:
-    """Attributes: operands with which argument each is, and the other arguments as text."""
+class _ArgumentText:
+    """The arguments of an operation.
+
+    Attributes:
+        operands: for each tensor, the name of its argument and the node.
+        text: all other arguments.
+    """
 
     operands: tuple[tuple[str, Node], ...]
-    said: str
+    text: str
 
 
-def _arguments(node: Node) -> _Arguments:
-    name, operands, said = _name(node), [], []
+def _arguments(node: Node) -> _ArgumentText:
+    name, operands, texts = _name(node), [], []
     any_order = name in _COMMUTATIVE and node.kwargs.get("alpha", 1) == 1
     for key, value in _named(node).items():
-        place = "" if any_order or name in _JOINING else key
-        if found := _nodes(value):
+        label = "" if any_order or name in _JOINING else key
+        if nodes := _nodes(value):
             whole = isinstance(value, Node) or name in _JOINING
             items = [value] if isinstance(value, Node) else value
-            numbered = enumerate(items) if not whole else ((None, item) for item in found)
-            for number, item in numbered:
+            numbered = enumerate(items) if not whole else ((None, item) for item in nodes)
+            for index, item in numbered:
                 if isinstance(item, Node) and not _is_size(item):
-                    operands.append((place if number is None else f"{place}.{number}", item))
-        elif key not in _UNTOLD and not (name == "arange" and key in ("start", "end")):
-            text = _say(node, name, key, value)
-            said += [f"{place}={text}"] if text else []
-    return _Arguments(tuple(operands), f"({', '.join(sorted(said) if any_order else said)})")
+                    operands.append((label if index is None else f"{label}.{index}", item))
+        elif key not in _OMITTED and not (name == "arange" and key in ("start", "end")):
+            text = _as_text(node, name, key, value)
+            texts += [f"{label}={text}"] if text else []
+    return _ArgumentText(tuple(operands), f"({', '.join(sorted(texts) if any_order else texts)})")
 
 
 def _named(node: Node) -> dict[str, Any]:
@@ -319,7 +324,7 @@ def _named(node: Node) -> dict[str, Any]:
 
 
 def _name(node: Node) -> str:
-    """The operation, without overload and in-place underscore."""
+    """Name of the operation, without overload and in-place underscore."""
     if node.op != "call_function":
         return node.op
     schema = getattr(node.target, "_schema", None)
@@ -329,17 +334,17 @@ def _name(node: Node) -> str:
     return name if name.startswith("_") else name.rstrip("_")
 
 
-def _say(node: Node, name: str, key: str, value: object) -> str:
-    """An argument as text; empty for what says nothing."""
+def _as_text(node: Node, name: str, key: str, value: object) -> str:
+    """An argument as text; empty if it carries no information."""
     if isinstance(value, (list, tuple)):
-        parts = [_say(node, name, key, part) for part in value]
+        parts = [_as_text(node, name, key, part) for part in value]
         return f"[{' '.join(parts)}]" if any(parts) else ""
     shapes = [n.meta["val"].shape for n in node.all_input_nodes if _is_tensor(n)]
     if key in _DIMS and type(value) is int and shapes:
         return str(value if value < 0 else value - len(shapes[0]))
-    if key in _PLACES.get(name, ()) and type(value) is int and shapes:
-        place = _place(value, shapes[0][_named(node).get("dim", 0)])
-        return "" if (key, place) in (("start", "0"), ("end", "end")) else place
+    if key in _POSITIONS.get(name, ()) and type(value) is int and shapes:
+        position = _position(value, shapes[0][_named(node).get("dim", 0)])
+        return "" if (key, position) in (("start", "0"), ("end", "end")) else position
     if isinstance(value, float):
         return _amount(node, name, value, shapes)
     if isinstance(value, (bool, int, str)):
@@ -347,8 +352,8 @@ def _say(node: Node, name: str, key: str, value: object) -> str:
     return _number_type(value) if isinstance(value, torch.dtype) else ""
 
 
-def _place(index: int, size: Any) -> str:
-    """A place on a dimension: counted from the nearer end, or as a simple fraction of its size."""
+def _position(index: int, size: Any) -> str:
+    """An index on a dimension as text: from the nearer end, or as a simple fraction of the size."""
     if not isinstance(size, int):
         return str(index)
     index = index + size if index < 0 else min(index, size)
@@ -359,7 +364,7 @@ def _place(index: int, size: Any) -> str:
 
 
 def _amount(node: Node, name: str, value: float, shapes: Sequence[Sequence[Any]]) -> str:
-    """A number; roots of sizes, with which attention is scaled, by name."""
+    """A number as text; roots of sizes, with which attention is scaled, by name."""
     near = [size for shape in shapes for size in shape]
     if name in ("mul", "div"):
         before = [n for operand in node.all_input_nodes for n in operand.all_input_nodes]
@@ -374,12 +379,12 @@ def _amount(node: Node, name: str, value: float, shapes: Sequence[Sequence[Any]]
     return _short(value)
 
 
-def _short(number: float) -> str:
-    return f"{number:.5g}"
+def _short(value: float) -> str:
+    return f"{value:.5g}"
 
 
 def _number_type(dtype: torch.dtype) -> str:
-    """Of all precisions the same."""
+    """Kind of a number type, the same for all precisions."""
     if dtype.is_floating_point or dtype.is_complex:
         return "complex" if dtype.is_complex else "float"
     return "bool" if dtype == torch.bool else "int"
@@ -395,7 +400,7 @@ def _is_tensor(node: Node) -> bool:
     return isinstance(node.meta.get("val"), Tensor)
 
 
-def _says_nothing(node: Node) -> bool:
+def _is_silent(node: Node) -> bool:
     """Whether a node computes a size, or only checks something."""
     return _is_size(node) or _name(node).startswith(("_assert", "sym_"))
 

@@ -1,4 +1,4 @@
-"""Exchanges of branches as a spec says them: which edge sets trade places."""
+"""Writes exchangeable branches into a spec, as the edge sets that each branch holds."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def with_exchanges(
     owned = {entry.name: entry for entry in entries}
     exchanges, first = [], {edges.name: edges for edges, _ in pairs}
     for branches in branches_of(exported, entries, shared):
-        held = [_held(branches, place, owned, uses) for place in range(len(branches.entries))]
+        held = [_held(branches, index, owned, uses) for index in range(len(branches.entries))]
         if all(held) and len({tuple(map(_layout, edges)) for edges in held}) == 1:
             for alike in zip(*held, strict=True):
                 _join(first, alike)
@@ -62,22 +62,22 @@ def with_exchanges(
 
 
 def _held(
-    branches: Branches, place: int, owned: Mapping[str, StateEntry], uses: Uses
+    branches: Branches, index: int, owned: Mapping[str, StateEntry], uses: Uses
 ) -> list[EdgeSet]:
-    """The edge sets of a branch, further uses included; none if they are not all that it has."""
-    found: list[EdgeSet] = []
-    for name in branches.entries[place]:
+    """The edge sets of a branch, further uses included; empty if they do not cover its entries."""
+    result: list[EdgeSet] = []
+    for name in branches.entries[index]:
         edges = uses.get(name, [])
         if _size(edges) != owned[name].numbers:
             return []
-        found += edges
+        result += edges
     for name, dim in branches.numbered:
         shape = owned[name].shape
-        edges = [e for e in uses.get(name, ()) if _lies_at(e, place, dim, shape)]
+        edges = [e for e in uses.get(name, ()) if _lies_at(e, index, dim, shape)]
         if owned[name].complex or _size(edges) * shape[dim] != owned[name].numbers:
             return []
-        found += edges
-    return found
+        result += edges
+    return result
 
 
 def _size(uses: Sequence[EdgeSet]) -> int:
@@ -86,15 +86,15 @@ def _size(uses: Sequence[EdgeSet]) -> int:
 
 def _lies_at(edges: EdgeSet, index: int, dim: int, shape: Sequence[int]) -> bool:
     """Whether all numbers of an edge set are those of one index of a dimension of its entry."""
-    places = torch.tensor(edges.offset)
+    elements = torch.tensor(edges.offset)
     for side in edges.dims:
-        places = places.unsqueeze(-1) + torch.arange(side.size) * side.stride
+        elements = elements.unsqueeze(-1) + torch.arange(side.size) * side.stride
     step = math.prod(shape[dim + 1 :])
-    return bool((places // step % shape[dim] == index).all())
+    return bool((elements // step % shape[dim] == index).all())
 
 
 def _layout(edges: EdgeSet) -> tuple[object, ...]:
-    """What edge sets need to have in common, names aside."""
+    """What corresponding edge sets of two branches have in common: all but names."""
     steps = tuple((dim.size, dim.stride, dim.port, dim.step) for dim in edges.dims)
     return edges.tied_to is None, edges.kind, edges.operation, edges.depth, steps
 

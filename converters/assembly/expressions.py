@@ -1,9 +1,9 @@
-"""The values of a program as expressions: equal numbers, equal values.
+"""Hash-conses the values of a forward graph: equal numbers mean equal expressions.
 
 Every expression is entered once (hash consing), so two nodes compute the same function of the same
 entries and inputs if their numbers agree. What addition, multiplication, maxima and reductions over
 stacked values put together has no order; parts of sums of sums are parts of one sum. The reverse
-does not hold: equal values may have different numbers, which means that less is known.
+does not hold: equal values may have different numbers, in which case fewer symmetries are found.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ _WITH_PLACES = frozenset({"max", "min", "median"})  # of whose results the first
 # They take no more than shape and type from their first operand.
 _FILLED = frozenset({"full_like", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like"})
 _DEEPEST = 60  # operations that one index of a dimension is followed back through
-_MOST = 256  # indices of a dimension that are told apart
+_MOST = 256  # indices of a dimension that are kept apart
 _UNSETTLED = ("empty", "new_empty")  # memory as it was found
 
 
 @dataclass(frozen=True)
 class Expression:
-    """What a value is.
+    """A value: an operation (the head) and the value numbers of its operands.
 
     Attributes:
         head: the operation and its arguments but for the operands.
@@ -77,7 +77,7 @@ class Expression:
 
 
 @dataclass(frozen=True)
-class Entry:
+class EntryHead:
     """Head of an entry of the state dict."""
 
     name: str
@@ -86,25 +86,25 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Row:
+class RowHead:
     """Head of a part of an entry: one index of one dimension."""
 
-    entry: Entry
+    entry: EntryHead
     dim: int
     index: int
 
 
 @dataclass(frozen=True)
-class Reordered:
+class ReorderedHead:
     """Head of an entry of which two indices of a dimension have changed places."""
 
-    entry: Entry
+    entry: EntryHead
     dim: int
     swapped: tuple[int, int]
 
 
 @dataclass(frozen=True)
-class _Call:
+class _Operator:
     """Head of an operation: its name, and its arguments with gaps for operands."""
 
     name: str
@@ -117,14 +117,14 @@ _GAP = object()
 
 @dataclass
 class Expressions:
-    """All expressions that were met.
+    """Value numbering: the table of all expressions.
 
     Attributes:
-        known: the expressions by number.
+        by_number: the expressions by number.
         absorbed: those that are a part of a longer sum or product of their kind.
     """
 
-    known: list[Expression] = field(default_factory=list)
+    by_number: list[Expression] = field(default_factory=list)
     absorbed: set[int] = field(default_factory=set)
     _numbers: dict[Expression, int] = field(default_factory=dict)
     _shapes: dict[int, Shape] = field(default_factory=dict)
@@ -133,11 +133,11 @@ class Expressions:
     _depth: int = 0
 
     def enter(self, expression: Expression, shape: Shape | None = None) -> int:
-        """The number of an expression."""
+        """The value number of an expression; a new one if it is new."""
         number = self._numbers.get(expression)
         if number is None:
-            number = self._numbers[expression] = len(self.known)
-            self.known.append(expression)
+            number = self._numbers[expression] = len(self.by_number)
+            self.by_number.append(expression)
         if shape is not None and number not in self._shapes:
             self._shapes[number] = shape
             if stacked := self._stacked_dims(expression, shape):
@@ -145,7 +145,7 @@ class Expressions:
         return number
 
     def of_node(self, node: Node, values: Callable[[Node], int]) -> int:
-        """The number of an operation's result.
+        """The value number of an operation's result.
 
         Args:
             node: the operation.
@@ -162,11 +162,11 @@ class Expressions:
         shape = tuple(int(n) for n in value.shape) if tensor else None  # type: ignore[union-attr]
         overload = getattr(node.target, "_overloadname", "")
         dtype = value.dtype if tensor else None  # type: ignore[union-attr]
-        call = _Call(name, (overload, arguments, named), dtype)
-        found = self._expression(call, tuple(operands), node)
-        return self.enter(found, shape)
+        call = _Operator(name, (overload, arguments, named), dtype)
+        expression = self._expression(call, tuple(operands), node)
+        return self.enter(expression, shape)
 
-    def _expression(self, call: _Call, operands: tuple[int, ...], node: Node) -> Expression:
+    def _expression(self, call: _Operator, operands: tuple[int, ...], node: Node) -> Expression:
         plain = not node.kwargs
         if call.name in _REGROUPED and plain:
             return self._regrouped(call, operands)
@@ -177,40 +177,40 @@ class Expressions:
         if call.name in _FILLED and isinstance(node.args[0], Node):
             value = node.meta["val"]
             return Expression(("filled", call, tuple(value.shape)), operands[1:])
-        found = None
+        special = None
         if call.name in _REDUCTIONS and len(operands) == 1:
-            found = self._reduction(call, operands[0], node)
+            special = self._reduction(call, operands[0], node)
         elif call.name == "getitem" and len(operands) == 1:
-            found = self._picked(node, operands[0])
+            special = self._picked(node, operands[0])
         elif call.name in ("select", "slice") and len(operands) == 1 and plain:
-            found = self._taken(call, operands[0], node)
-        return Expression(call, operands) if found is None else found
+            special = self._taken(call, operands[0], node)
+        return Expression(call, operands) if special is None else special
 
     # --- sums and products ----------------------------------------------------------------------
 
-    def _regrouped(self, call: _Call, operands: tuple[int, ...]) -> Expression:
+    def _regrouped(self, call: _Operator, operands: tuple[int, ...]) -> Expression:
         """Sums, products and maxima as one collection of parts."""
-        head = _Call(call.name, "parts", call.dtype)
-        numbers = () if len(operands) == 2 else (self._scalar(call),)
-        return self._collection(head, (*operands, *numbers))
+        head = _Operator(call.name, "parts", call.dtype)
+        scalars = () if len(operands) == 2 else (self._scalar(call),)
+        return self._collection(head, (*operands, *scalars))
 
-    def _scalar(self, call: _Call) -> int:
+    def _scalar(self, call: _Operator) -> int:
         return self.enter(Expression(("number", call.name, call.arguments)))
 
-    def _difference(self, call: _Call, operands: tuple[int, ...], node: Node) -> Expression:
+    def _difference(self, call: _Operator, operands: tuple[int, ...], node: Node) -> Expression:
         """A sum of the first operand and the negative second one."""
-        head = _Call("add", "parts", call.dtype)
+        head = _Operator("add", "parts", call.dtype)
         if len(operands) == 2:
-            negative = self.enter(Expression(_Call("neg", "difference"), operands[1:]))
+            negative = self.enter(Expression(_Operator("neg", "difference"), operands[1:]))
             return self._collection(head, (operands[0], negative))
         if isinstance(node.args[0], Node):
             return self._collection(head, (*operands, self._scalar(call)))
         return Expression(call, operands)
 
-    def _collection(self, head: _Call, operands: tuple[int, ...]) -> Expression:
+    def _collection(self, head: _Operator, operands: tuple[int, ...]) -> Expression:
         parts: list[int] = []
         for operand in operands:
-            inner = self.known[operand]
+            inner = self.by_number[operand]
             if inner.head == head:
                 self.absorbed.add(operand)
                 parts += inner.operands
@@ -220,7 +220,7 @@ class Expressions:
 
     # --- reductions over stacked values ---------------------------------------------------------
 
-    def _reduction(self, call: _Call, operand: int, node: Node) -> Expression | None:
+    def _reduction(self, call: _Operator, operand: int, node: Node) -> Expression | None:
         shape = self._shapes.get(operand, ())
         reduced = _dims(node, len(shape))
         for dim in sorted(self._stacked.get(operand, frozenset()).intersection(reduced)):
@@ -231,10 +231,10 @@ class Expressions:
     def _picked(self, node: Node, operand: int) -> Expression | None:
         """One of several results: values of a reduction, one index of a dimension."""
         whole, index = node.args
-        made = self.known[operand]
+        made = self.by_number[operand]
         if not isinstance(whole, Node) or whole.kwargs or not isinstance(index, int):
             return None
-        if not isinstance(made.head, _Call):
+        if not isinstance(made.head, _Operator):
             return None
         if made.head.name in _WITH_PLACES and index == 0 and len(made.operands) == 1:
             return self._reduction(made.head, made.operands[0], whole)
@@ -245,7 +245,7 @@ class Expressions:
             return self._one(made.operands[0], dim, index, "slice")
         return None
 
-    def _taken(self, call: _Call, operand: int, node: Node) -> Expression | None:
+    def _taken(self, call: _Operator, operand: int, node: Node) -> Expression | None:
         """One index of one dimension."""
         if call.name == "select":
             return self._one(operand, node.args[1], node.args[2], "select")
@@ -265,13 +265,13 @@ class Expressions:
             return None
         dim, index = dim % len(shape), index % shape[dim]
         item = self.item(operand, dim, index)
-        if self.known[item].head == ("item", dim, index):
+        if self.by_number[item].head == ("item", dim, index):
             return None
         return Expression((how, len(shape), dim), (item,))
 
     def _stacked_dims(self, made: Expression, shape: Shape) -> frozenset[int]:
-        """Dimensions along which values were stacked, and only changed one by one since."""
-        if not isinstance(made.head, _Call):
+        """Dimensions along which values were stacked and have not been mixed since."""
+        if not isinstance(made.head, _Operator):
             return frozenset()
         if (own := self._stack_dim(made, shape)) is not None:
             return frozenset([own])
@@ -280,20 +280,20 @@ class Expressions:
         return frozenset(
             dim
             for dim in range(len(shape))
-            for operand, place in self._carriers(made, shape, dim)
-            if place in self._stacked.get(operand, ())
+            for operand, operand_dim in self._carriers(made, shape, dim)
+            if operand_dim in self._stacked.get(operand, ())
         )
 
     def _stack_dim(self, made: Expression, shape: Shape) -> int | None:
         """The dimension that has one index for each operand, if it is a stack."""
-        if not isinstance(made.head, _Call) or made.head.name not in ("stack", "cat"):
+        if not isinstance(made.head, _Operator) or made.head.name not in ("stack", "cat"):
             return None
         dim = _second(made.head, 0) % len(shape)
         return dim if shape[dim] == len(made.operands) else None
 
     def _carriers(self, made: Expression, shape: Shape, dim: int) -> list[tuple[int, int]]:
         """Operands that have a dimension of the result, and which of theirs it is."""
-        assert isinstance(made.head, _Call)
+        assert isinstance(made.head, _Operator)
         name = made.head.name
         if name == "unsqueeze":
             new = _second(made.head, 0) % len(shape)
@@ -313,35 +313,35 @@ class Expressions:
         own = self._shapes.get(operand)
         if own is None:
             return None
-        place = dim - len(shape) + len(own)
-        return place if place >= 0 and own[place] == shape[dim] > 1 else None
+        operand_dim = dim - len(shape) + len(own)
+        return operand_dim if operand_dim >= 0 and own[operand_dim] == shape[dim] > 1 else None
 
     # --- one index of a dimension ---------------------------------------------------------------
 
     def item(self, number: int, dim: int, index: int) -> int:
-        """The number of what a value is at one index of one of its dimensions."""
+        """The value number of one index of a dimension of a value."""
         key = number, dim, index
         if key not in self._items:
-            made, found = self.known[number], None
+            made, result = self.by_number[number], None
             if self._depth < _DEEPEST:
                 self._depth += 1
-                found = self._item(made, number, dim, index)
+                result = self._item(made, number, dim, index)
                 self._depth -= 1
             plain = Expression(("item", dim, index), (number,))
-            self._items[key] = self.enter(plain) if found is None else found
+            self._items[key] = self.enter(plain) if result is None else result
         return self._items[key]
 
     def _item(self, made: Expression, number: int, dim: int, index: int) -> int | None:
         head, shape = made.head, self._shapes.get(number)
-        if isinstance(head, Entry):
-            return self.enter(Expression(Row(head, dim, index)))
-        if isinstance(head, Reordered):
+        if isinstance(head, EntryHead):
+            return self.enter(Expression(RowHead(head, dim, index)))
+        if isinstance(head, ReorderedHead):
             if dim != head.dim:
                 return None
             one, other = head.swapped
             index = {one: other, other: one}.get(index, index)
-            return self.enter(Expression(Row(head.entry, dim, index)))
-        if not isinstance(head, _Call) or shape is None or shape[dim] > _MOST:
+            return self.enter(Expression(RowHead(head.entry, dim, index)))
+        if not isinstance(head, _Operator) or shape is None or shape[dim] > _MOST:
             return None
         if head.name in _SOFTMAX and _second(head, -1) % len(shape) == dim:
             parts = sorted(self.item(made.operands[0], dim, k) for k in range(shape[dim]))
@@ -353,8 +353,8 @@ class Expressions:
             only = Expression(("only one", dim), (part,))
             return part if head.name == "stack" else self.enter(only)
         if head.name == "linear" and dim == len(shape) - 1:
-            places = [self.item(operand, 0, index) for operand in made.operands[1:]]
-            return self.enter(Expression(("part", head), (made.operands[0], *places)))
+            items = [self.item(operand, 0, index) for operand in made.operands[1:]]
+            return self.enter(Expression(("part", head), (made.operands[0], *items)))
         if head.name == "matmul" and dim == len(shape) - 1:
             return self._column(made, index)
         return self._item_of_parts(made, shape, dim, index)
@@ -382,7 +382,7 @@ class Expressions:
         )
 
 
-def _second(head: _Call, default: int) -> int:
+def _second(head: _Operator, default: int) -> int:
     """The argument after the first one: a dimension, of most operations that have one."""
     arguments: Any = head.arguments
     _, positional, named = arguments
@@ -407,7 +407,7 @@ def _dims(node: Node, rank: int) -> frozenset[int]:
 
 
 def _name_of(node: Node) -> str | None:
-    """The name of an operation that gives the same results for the same operands, else None."""
+    """Name of a deterministic operation; None for all others."""
     target = node.target
     if target is operator.getitem:
         return "getitem"

@@ -1,4 +1,4 @@
-"""Changes of basis: scalings of neurons that are only mixed linearly are the diagonal of one."""
+"""Finds gauges: scalings of neurons that are only mixed linearly extend to changes of basis."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def with_gauges(
         if sign.domain != "sign" or not basis:
             continue
         scale = positive.get(_support(sign))
+        # What scales by s², such as a variance, has no counterpart for matrices, nor has an offset.
         if scale is not None and any(abs(t.exponent) != 1 or t.offset for t in scale.terms):
             continue
         if scale is None and any(basis[-1] in other.axes for other in positive.values()):
@@ -63,14 +64,14 @@ def _support(scaling: Scaling) -> frozenset[tuple[str, tuple[int, ...], str]]:
 def _gauge(name: str, sign: Scaling, scale: Scaling | None, basis: str) -> Gauge:
     """The change of basis whose diagonal the scalings are; its last axis is the mixed one."""
     diagonal = sign if scale is None else scale
-    places = sorted(range(len(sign.axes)), key=lambda place: diagonal.axes[place] == basis)
+    order = sorted(range(len(sign.axes)), key=lambda index: diagonal.axes[index] == basis)
     return Gauge(
         name,
         "orthogonal" if scale is None else "general",
-        tuple(diagonal.axes[place] for place in places),
-        tuple(diagonal.shape[place] for place in places),
+        tuple(diagonal.axes[index] for index in order),
+        tuple(diagonal.shape[index] for index in order),
         tuple(
-            replace(term, dims=tuple(term.dims[place] for place in places))
+            replace(term, dims=tuple(term.dims[index] for index in order))
             for term in diagonal.terms
         ),
     )
@@ -79,15 +80,15 @@ def _gauge(name: str, sign: Scaling, scale: Scaling | None, basis: str) -> Gauge
 def _linear(actions: Actions) -> set[Atom]:
     """The atoms along which every operation acts linearly, alike at all other indices."""
     trace = actions.trace
-    found: set[Atom] = set()
+    candidates: set[Atom] = set()
     bound: set[Atom] = set()
     for node, value in trace.values.items():
         if node.op == "placeholder" or node.target is operator.getitem:
             continue
         present = _atoms_at(trace, node)
-        found |= present
+        candidates |= present
         bound |= (present - actions.linear.get(node, frozenset())) | _repeated(value)
-    return found - bound
+    return candidates - bound
 
 
 def _repeated(value: Any) -> frozenset[Atom]:

@@ -1,4 +1,4 @@
-"""Names of node sets and axes, given in the order in which the network runs."""
+"""Names node sets and axes, in execution order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Names:
 
     def __init__(self, actions: Actions, blocks: Sequence[Block]) -> None:
         self._trace = actions.trace
-        order = {id(use): number for number, use in enumerate(actions.uses)}
+        order = {id(use): index for index, use in enumerate(actions.uses)}
         ordered = sorted(blocks, key=lambda block: order[id(block.use)])
         self._keys: dict[NodeKey, str] = {}
         self._taken: set[str] = set()
@@ -33,17 +33,17 @@ class Names:
             for position, atom in enumerate(key):
                 self._keys_with.setdefault(atom, []).append(key)
                 if atom not in self._atoms:
-                    wanted = name if len(key) == 1 else f"{name}.{position}"
-                    self._atoms[atom] = unique(wanted, taken)
+                    proposal = name if len(key) == 1 else f"{name}.{position}"
+                    self._atoms[atom] = unique(proposal, taken)
 
     def _source_name(self, block: Block) -> str:
         is_input = all("input" in atom.roles for atom in block.source)
         return "input" if is_input else f"{_module_of(block.use.parameter)}.input"
 
-    def _name(self, key: NodeKey, wanted: str) -> None:
+    def _name(self, key: NodeKey, proposal: str) -> None:
         if key in self._keys:
             return
-        self._keys[key] = unique(wanted, self._taken)
+        self._keys[key] = unique(proposal, self._taken)
 
     def node_set(self, key: NodeKey) -> str:
         """Name of a node set."""
@@ -66,19 +66,19 @@ class Names:
 
     def node_sets(self, operations: Sequence[tuple[Operation, object]]) -> tuple[NodeSet, ...]:
         """All node sets, with the operations that run on them."""
-        found: dict[NodeKey, list[Operation]] = {key: [] for key in self._keys}
+        operations_of: dict[NodeKey, list[Operation]] = {key: [] for key in self._keys}
         for operation, node in operations:
             value = self._trace.values[node]  # type: ignore[index]
             axes = value[0] if value and isinstance(value[0], list) else value
             for key in self.node_sets_on(frozenset(a for axis in axes for a in atoms(axis))):
-                found[key].append(operation)
+                operations_of[key].append(operation)
         return tuple(
             NodeSet(
                 name,
                 _role(key),
                 tuple(self._atoms[atom] for atom in key),
                 tuple(atom.size for atom in key),
-                tuple(found[key]),
+                tuple(operations_of[key]),
             )
             for key, name in self._keys.items()
         )
@@ -90,9 +90,9 @@ class Names:
         return [k for k in inside if not any(set(k) < set(other) for other in inside)]
 
 
-def unique(wanted: str, taken: set[str]) -> str:
-    """The wanted name, numbered if it is taken; it is then taken itself."""
-    names = itertools.chain([wanted], (f"{wanted}.{number}" for number in itertools.count(2)))
+def unique(proposal: str, taken: set[str]) -> str:
+    """A name that is not taken yet, with a suffix if need be; it is entered as taken."""
+    names = itertools.chain([proposal], (f"{proposal}.{suffix}" for suffix in itertools.count(2)))
     name = next(name for name in names if name not in taken)
     taken.add(name)
     return name

@@ -1,4 +1,4 @@
-"""From an exported graph to a :class:`gmn.program.Program`: its operations, and where to look."""
+"""Converts an exported graph to a gmn Program, with the values to observe at each node set."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ LARGEST = 4096  # numbers in a constant that a program brings along
 BESIDE = ("placeholder", "output")
 
 
-# By unknown, the generators that move it, by number, with the coefficient.
+# By unknown, the indices of the generators that move it, with their coefficients.
 Movers = dict[Unknown, list[tuple[int, "Fraction | int"]]]
 
 
 class _Unfit(Exception):
-    """The graph holds something that a program cannot say."""
+    """The graph holds something that a :class:`gmn.program.Program` cannot express."""
 
 
 def program_of(
@@ -76,8 +76,8 @@ def program_of(
         )
     except _Unfit:
         return None
-    seen = dict.fromkeys([*_read(actions, pairs), *_left(exported, actions.trace, names)])
-    return Program(tuple(inputs), tuple(lookups), tuple(constants), calls, tuple(seen))
+    observations = dict.fromkeys([*_read(actions, pairs), *_left(exported, actions.trace, names)])
+    return Program(tuple(inputs), tuple(lookups), tuple(constants), calls, tuple(observations))
 
 
 def _placeholders(exported: torch.export.ExportedProgram) -> Iterator[tuple[Node, Any]]:
@@ -139,10 +139,10 @@ def _say(item: Any) -> Any:
 
 
 def _read(actions: Actions, pairs: Sequence[tuple[EdgeSet, Block]]) -> Iterator[Observation]:
-    """What each block of weights reads; the first that reads a value stands for the others."""
+    """The values that blocks of weights read, each once."""
     trace = actions.trace
     claimed = _held(generators(actions.magnitudes)), _held(generators(actions.signs, 2))
-    told: set[tuple[str, str, tuple[Side, ...]]] = set()
+    observed: set[tuple[str, str, tuple[Side, ...]]] = set()
     for edges, block in pairs:
         if edges.diagonal or block.use.kind != "weight":
             continue
@@ -152,8 +152,8 @@ def _read(actions: Actions, pairs: Sequence[tuple[EdgeSet, Block]]) -> Iterator[
             sides = _sides(trace.values[operand], block.source)
             if sides is None or not _carries(actions, operand, block, claimed):
                 continue
-            if (operand.name, edges.source, sides) not in told:
-                told.add((operand.name, edges.source, sides))
+            if (operand.name, edges.source, sides) not in observed:
+                observed.add((operand.name, edges.source, sides))
                 yield Observation(operand.name, edges.source, edges.name, sides)
 
 
@@ -177,26 +177,26 @@ def _carries(actions: Actions, operand: Node, block: Block, claimed: Sequence[Mo
 
 
 def _held(claimed: Sequence[Generator]) -> Movers:
-    found: Movers = {}
-    for number, generator in enumerate(claimed):
+    movers: Movers = {}
+    for index, generator in enumerate(claimed):
         for (unknown, *_), coefficient in generator.terms.items():
-            found.setdefault(unknown, []).append((number, coefficient))
-    return found
+            movers.setdefault(unknown, []).append((index, coefficient))
+    return movers
 
 
 def _moves(terms: Terms, movers: Movers, modulus: int | None) -> bool:
     """Whether a generator moves a value by what is alike for all neurons of its source."""
     totals: dict[int, Fraction | int] = {}
     for term, coefficient in terms.items():
-        for number, own in movers.get(term.unknown, ()):
-            totals[number] = totals.get(number, 0) + coefficient * own
+        for index, own in movers.get(term.unknown, ()):
+            totals[index] = totals.get(index, 0) + coefficient * own
     return any(total % modulus if modulus else total for total in totals.values())
 
 
 def _left(
     exported: torch.export.ExportedProgram, trace: Tracing, names: Names
 ) -> Iterator[Observation]:
-    """What the network answers."""
+    """The outputs of the network."""
     output = next(node for node in exported.graph.nodes if node.op == "output")
     for operand in output.all_input_nodes:
         value = trace.values[operand]
@@ -216,10 +216,10 @@ def _sides(value: Any, key: NodeKey) -> tuple[Side, ...] | None:
     sides = [_side(resolve(axis), key) for axis in value]
     if any(side is None for side in sides):
         return None
-    found = [f.axis for side in sides if side for f in side.factors if f.axis is not None]
-    wanted = [place for place, atom in enumerate(key) if atom.size > 1]
-    large = [axis for axis in found if key[axis].size > 1]
-    return tuple(side for side in sides if side) if sorted(large) == wanted else None
+    axes = [f.axis for side in sides if side for f in side.factors if f.axis is not None]
+    expected = [index for index, atom in enumerate(key) if atom.size > 1]
+    large = [axis for axis in axes if key[axis].size > 1]
+    return tuple(side for side in sides if side) if sorted(large) == expected else None
 
 
 def _side(axis: Axis, key: NodeKey) -> Side | None:
@@ -227,11 +227,11 @@ def _side(axis: Axis, key: NodeKey) -> Side | None:
     start = 0
     if len(axis) == 1 and isinstance(axis[0], Sum):
         for term in axis[0].terms:
-            found = resolve(term)
-            if any(atom in key for atom in atoms(found)):
-                axis = found
+            part = resolve(term)
+            if any(atom in key for atom in atoms(part)):
+                axis = part
                 break
-            start += size_of(found)
+            start += size_of(part)
     if any(isinstance(factor, Sum) for factor in axis):
         return (
             None if any(a in key for a in atoms(axis)) else Side(0, (Factor(size_of(axis), None),))

@@ -1,4 +1,4 @@
-"""What tells edges apart that join the same neurons, and what is computed around them."""
+"""Sets routes and contexts, which tell edges between the same neurons apart."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ Pair = tuple[EdgeSet, Block]
 
 
 def with_routes(trace: Tracing, pairs: Sequence[Pair], exported: ExportedProgram) -> list[Pair]:
-    """Gives edge sets their contexts, and those that join the same neurons in one way a route.
+    """Sets the contexts of edge sets, and the routes of those that connect the same neurons alike.
 
     Queries and keys range over the same units, as do the two branches of a gated unit. Without a
     route they could be exchanged, weight by weight, and the graph would not change.
     """
     alike = Counter(_likeness(edges) for edges, _ in pairs)
     contexts = contexts_of(exported)
-    found = []
+    result = []
     for edges, block in pairs:
         route = _route(trace, block) if alike[_likeness(edges)] > 1 else ()
         context = contexts.get(block.use.node, "")
-        found.append((replace(edges, route=route, context=context), block))
-    return found
+        result.append((replace(edges, route=route, context=context), block))
+    return result
 
 
 def _likeness(edges: EdgeSet) -> tuple[str, str, str]:
@@ -43,16 +43,16 @@ def _likeness(edges: EdgeSet) -> tuple[str, str, str]:
 
 
 def _route(trace: Tracing, block: Block) -> tuple[str, ...]:
-    """Which operand and which part of it the edges are, and what their results pass through."""
+    """The operand and part that the edges are, and the operations their results pass through."""
     node, name = block.use.node, block.use.parameter
     slots = [n for n, leaf in enumerate(_operands(node)) if trace.parameter_name(leaf) == name]
-    places = [f"operand {n}" for n in slots]
-    places += [f"{block.use.ports[dim]} part {n}" for dim, n in block.key if n]
-    return (*places, *sorted(set(_onward(node))))
+    operands = [f"operand {n}" for n in slots]
+    operands += [f"{block.use.ports[dim]} part {n}" for dim, n in block.key if n]
+    return (*operands, *sorted(set(_onward(node))))
 
 
 def _onward(start: Node) -> Iterator[str]:
-    """Operations on the way to the next weights or products; for some, the operand matters."""
+    """Operations between a node and the next weights or products, some with the operand's index."""
     frontier, seen = [start], {start}
     for _ in range(_LONGEST):
         readers = [(user, node) for node in frontier for user in node.users if user.op != "output"]

@@ -1,4 +1,4 @@
-"""From solved equations between units to the scalings of a spec."""
+"""Turns solved equations between scales into the scalings of a spec."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Held = Sequence[tuple[EdgeSet, Block]]
 class Follower(NamedTuple):
     """An edge set that holds an unknown's part of an entry, or of one that shares its memory."""
 
-    number: int
+    order: int
     edges: EdgeSet
     block: Block
     dims: tuple[int | None, ...]
@@ -33,37 +33,37 @@ class Index:
 
     def __init__(self, actions: Actions, held: Held) -> None:
         self.targets = {edges.name: edges.target for edges, _ in held}
-        self._found = {
-            (edges.parameter, block.key): (number, edges, block)
-            for number, (edges, block) in enumerate(held)
+        self._held = {
+            (edges.parameter, block.key): (index, edges, block)
+            for index, (edges, block) in enumerate(held)
         }
         self._views: dict[str, list[tuple[str, dict[int, int]]]] = {}
         for name, view in actions.trace.views.items():
             if view.dims is not None:
-                where = {dim: place for place, dim in enumerate(view.dims)}
+                where = {dim: position for position, dim in enumerate(view.dims)}
                 self._views.setdefault(view.owner, []).append((name, where))
 
     def followers(self, unknown: Unknown, follows: Sequence[int]) -> list[Follower] | None:
-        """The edge sets that an unknown moves; None if some of its numbers are on no edges."""
+        """The edge sets that an unknown moves; None if some of its entries are on no edges."""
         places = places_of(unknown, follows)
-        held = self._found.get((unknown.entry, unknown.key))
-        found = [] if held is None else [_follower(held, places)]
+        held = self._held.get((unknown.entry, unknown.key))
+        result = [] if held is None else [_follower(held, places)]
         views = self._views.get(unknown.entry, ())
         for name, where in views:
-            other = self._found.get((name, turned_key(unknown.key, where)))
+            other = self._held.get((name, turned_key(unknown.key, where)))
             if other is not None:
-                found.append(_follower(other, turned_places(places, where)))
-        return found or None
+                result.append(_follower(other, turned_places(places, where)))
+        return result or None
 
     def holds(self, entry: str, key: Key) -> tuple[EdgeSet, Block] | None:
         """The edge set that holds a part of an entry."""
-        found = self._found.get((entry, key))
-        return None if found is None else found[1:]
+        held = self._held.get((entry, key))
+        return None if held is None else held[1:]
 
 
 def _follower(held: tuple[int, EdgeSet, Block], places: Sequence[Place]) -> Follower:
-    number, edges, block = held
-    return Follower(number, edges, block, tuple(block.at(place) for place in places))
+    index, edges, block = held
+    return Follower(index, edges, block, tuple(block.at(place) for place in places))
 
 
 def scalings(actions: Actions, held: Held, names: Names) -> Iterator[Scaling]:
@@ -81,10 +81,10 @@ def scalings(actions: Actions, held: Held, names: Names) -> Iterator[Scaling]:
         system = actions.signs if domain == "sign" else actions.magnitudes
         for generator in generators(system, 2 if domain == "sign" else None):
             phase = next((u for u, *_ in generator.terms if u.phase), None)
-            found = _terms(actions, generator, index, names, signs=domain == "sign")
-            if found is None:
+            form = _terms(actions, generator, index, names, signs=domain == "sign")
+            if form is None:
                 continue
-            axes, shape, terms = found
+            axes, shape, terms = form
             target = index.targets[terms[0].edge_set]
             if phase is not None:
                 whole = _with_phase(actions, generator, index, terms)
@@ -92,6 +92,7 @@ def scalings(actions: Actions, held: Held, names: Names) -> Iterator[Scaling]:
                     name = unique(f"{index.targets[whole[-1].edge_set]}.phase", taken)
                     yield Scaling(name, "phase", axes, shape, whole)
                 continue
+            # s and s² generate the same group, so the first edge set may have exponent one.
             terms = [replace(t, exponent=t.exponent / terms[0].exponent) for t in terms]
             if not axes and _is_uneven(terms):
                 continue
@@ -99,7 +100,7 @@ def scalings(actions: Actions, held: Held, names: Names) -> Iterator[Scaling]:
 
 
 def _is_uneven(terms: Sequence[ScalingTerm]) -> bool:
-    """Whether edges follow one number in several powers, as where a layer is applied twice.
+    """Whether one scale acts in several powers, as where a layer is applied twice.
 
     What reads specs counts units of neurons; such a scale is no unit of any, so it is not claimed.
     """
@@ -112,23 +113,23 @@ Form = tuple[tuple[str, ...], tuple[int, ...], list[ScalingTerm]]
 def _terms(
     actions: Actions, generator: Generator, index: Index, names: Names, *, signs: bool
 ) -> Form | None:
-    """Axes, their sizes and the edge sets that follow; None if something cannot be said."""
-    found: dict[tuple[int, tuple[int, ...]], tuple[EdgeSet, Block, Fraction]] = {}
+    """Axes, their sizes and the edge sets that follow; None if a scale has no axis."""
+    followed: dict[tuple[int, tuple[int, ...]], tuple[EdgeSet, Block, Fraction]] = {}
     for (unknown, follows, _), coefficient in generator.terms.items():
         if unknown.phase:
             continue
         followers = index.followers(unknown, follows)
         if followers is None:
             return None
-        for number, edges, block, dims in followers:
+        for order_index, edges, block, dims in followers:
             if any(dim is None or block.pieces[dim].atom is None for dim in dims):
                 return None  # the scale varies along taps, which have no axis
-            key = number, tuple(dim for dim in dims if dim is not None)
-            known = found.get(key, (edges, block, Fraction(0)))[2]
-            found[key] = edges, block, known + Fraction(coefficient)
+            key = order_index, tuple(dim for dim in dims if dim is not None)
+            total = followed.get(key, (edges, block, Fraction(0)))[2]
+            followed[key] = edges, block, total + Fraction(coefficient)
     if signs:
-        found = {k: (e, b, c % 2) for k, (e, b, c) in found.items()}
-    kept = {k: v for k, v in found.items() if v[2]}
+        followed = {k: (e, b, c % 2) for k, (e, b, c) in followed.items()}
+    kept = {k: v for k, v in followed.items() if v[2]}
     if not kept:
         return None
     (_, dims), (_, block, _) = min(kept.items(), key=lambda item: item[0][0])

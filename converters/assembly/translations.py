@@ -1,4 +1,4 @@
-"""From solved equations between shifts to the translations of a spec.
+"""Turns solved equations between shifts into the translations of a spec.
 
 A softmax over keys ignores what is constant along keys, LayerNorm what is constant along its
 features, batch normalisation what its running mean follows; of two biases that are only ever added,
@@ -29,13 +29,13 @@ def translations(actions: Actions, held: Held, names: Names) -> Iterator[Transla
         names: names of axes.
     """
     index, taken = Index(actions, held), set[str]()
-    found = []
+    candidates = []
     for generator in generators(actions.shifts):
         if not _is_split(actions, generator):
             made = _translation(actions, generator, index, names)
             if made is not None:
-                found.append(made)
-    for _, suffix, axes, shape, terms in sorted(found, key=lambda item: item[0]):
+                candidates.append(made)
+    for _, suffix, axes, shape, terms in sorted(candidates, key=lambda item: item[0]):
         name = unique(f"{terms[0].edge_set}.{suffix}", taken)
         yield Translation(name, axes, shape, terms)
 
@@ -71,37 +71,39 @@ Made = tuple[int, str, tuple[str | None, ...], tuple[int, ...], tuple[Translatio
 
 
 def _translation(actions: Actions, generator: Generator, index: Index, names: Names) -> Made | None:
-    found: dict[tuple[int, tuple[int, ...]], tuple[EdgeSet, Block, Fraction]] = {}
+    followed: dict[tuple[int, tuple[int, ...]], tuple[EdgeSet, Block, Fraction]] = {}
     for (unknown, follows, mixed), coefficient in generator.terms.items():
         if mixed:
             continue
         followers = index.followers(unknown, follows)
         if followers is None:
             return None
-        for number, edges, block, dims in followers:
+        for order_index, edges, block, dims in followers:
             if any(dim is None for dim in dims):
                 return None
-            key = number, tuple(dim for dim in dims if dim is not None)
-            known = found.get(key, (edges, block, Fraction(0)))[2]
-            found[key] = edges, block, known + Fraction(coefficient)
-    kept = {k: v for k, v in found.items() if v[2]}
+            key = order_index, tuple(dim for dim in dims if dim is not None)
+            total = followed.get(key, (edges, block, Fraction(0)))[2]
+            followed[key] = edges, block, total + Fraction(coefficient)
+    kept = {k: v for k, v in followed.items() if v[2]}
     if not kept:
         return None
     # Of a value and its statistic the value comes first.
     order = sorted(kept.items(), key=lambda item: (item[1][0].kind == "mean", item[0]))
-    (number, dims), (_, block, first) = order[0]
-    places = sorted(range(len(dims)), key=lambda n: dims[n])
+    (order_index, dims), (_, block, first) = order[0]
+    by_dim = sorted(range(len(dims)), key=lambda n: dims[n])
     terms = tuple(
-        TranslationTerm(e.name, tuple(d[n] for n in places), float(c / first))
+        TranslationTerm(e.name, tuple(d[n] for n in by_dim), float(c / first))
         for (_, d), (e, _, c) in order
     )
-    carried = _carried(actions, generator, index, places, first)
+    carried = _carried(actions, generator, index, by_dim, first)
     if carried is None:
         return None
-    pieces = [block.pieces[dims[n]] for n in places]
+    pieces = [block.pieces[dims[n]] for n in by_dim]
+    # The suffix of the name tells what compensates the numbers: a weight that they pass, another
+    # entry that gives them back, or the operations behind.
     traded = any(term.factor < 0 for term in terms)
     return (
-        number,
+        order_index,
         "carry" if carried else "trade" if traded else "shift",
         tuple(names.axis(piece.atom) for piece in pieces),
         tuple(piece.size for piece in pieces),
@@ -110,45 +112,45 @@ def _translation(actions: Actions, generator: Generator, index: Index, names: Na
 
 
 def _carried(
-    actions: Actions, generator: Generator, index: Index, places: list[int], first: Fraction
+    actions: Actions, generator: Generator, index: Index, by_dim: list[int], first: Fraction
 ) -> tuple[TranslationTerm, ...] | None:
-    """The terms that a weight carries the numbers to; None if one of them cannot be said."""
-    found: list[tuple[int, TranslationTerm]] = []
+    """Terms whose numbers pass a weight; None if one of them passes several."""
+    terms: list[tuple[int, TranslationTerm]] = []
     for following, coefficient in generator.terms.items():
         if not following.mixed:
             continue
         carriers = actions.maps.carriers(following.mixed)
         if carriers is None or len(carriers) != 1:
             return None  # through several weights
-        through = _through(carriers[0], index, places)
+        through = _through(carriers[0], index, by_dim)
         ends = _ends(following, index)
         if through is None or ends is None:
             return None
         factor = float(Fraction(coefficient) / first)
-        found += [(n, TranslationTerm(name, dims, factor, through)) for n, name, dims in ends]
-    return tuple(term for _, term in sorted(found, key=lambda item: item[0]))
+        terms += [(n, TranslationTerm(name, dims, factor, through)) for n, name, dims in ends]
+    return tuple(term for _, term in sorted(terms, key=lambda item: item[0]))
 
 
 def _ends(following: Following, index: Index) -> list[tuple[int, str, tuple[int, ...]]] | None:
     """The edge sets that hold what follows, and the dimensions over which it varies."""
-    found = []
-    for number, edges, _, dims in index.followers(following.unknown, following.slots) or ():
+    result = []
+    for order_index, edges, _, dims in index.followers(following.unknown, following.slots) or ():
         whole = tuple(dim for dim in dims if dim is not None)
         if len(whole) < len(dims):
             return None
-        found.append((number, edges.name, whole))
-    return found or None
+        result.append((order_index, edges.name, whole))
+    return result or None
 
 
-def _through(carrier: Carrier, index: Index, places: list[int]) -> Through | None:
-    """A weight on the way of a translation's numbers, which stand in this order."""
+def _through(carrier: Carrier, index: Index, by_dim: list[int]) -> Through | None:
+    """The weight that a translation's numbers pass, with its dims in their order."""
     held = index.holds(carrier.entry, carrier.key)
     if held is None:
         return None
     edges, block = held
-    source = [block.at(carrier.source[n]) for n in places]
+    source = [block.at(carrier.source[n]) for n in by_dim]
     target = [block.at(place) for place in carrier.target]
-    known = [dim for dim in (*source, *target) if dim is not None]
-    if len(known) < len(source) + len(target):
+    dims = [dim for dim in (*source, *target) if dim is not None]
+    if len(dims) < len(source) + len(target):
         return None
-    return Through(edges.name, tuple(known[: len(source)]), tuple(known[len(source) :]))
+    return Through(edges.name, tuple(dims[: len(source)]), tuple(dims[len(source) :]))

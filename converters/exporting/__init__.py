@@ -1,1 +1,1 @@
-"""From a module to its functional program: one graph of operations without side effects."""
+"""Exports a module as a functional forward graph: operations without side effects."""

@@ -1,4 +1,4 @@
-"""The state dict of a module: its entries, and which of them share memory."""
+"""Lists the entries of a module's state dict, and which of them share memory."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def state_entries(model: nn.Module) -> list[StateEntry]:
 
 def entry_views(model: nn.Module, entries: Sequence[StateEntry]) -> dict[str, View]:
     """Entries that share memory with others, each with the first one that does."""
-    found = shared_views(model)
+    views = shared_views(model)
     owners = {entry.name: entry.tied_to or entry.name for entry in entries}
     result: dict[str, View] = {}
-    for name, view in found.items():
+    for name, view in views.items():
         owner, dims = owners[view.owner], view.dims
         if owner in result and owner != name:
             first = result[owner]

@@ -1,4 +1,4 @@
-"""From a module to its functional graph, through ``torch.export``."""
+"""Exports a module to a functional forward graph through ``torch.export``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from ..inference.tracing import TraceError, place_of
+from ..inference.tracing import TraceError, path_of
 from .functional import functional
 from .leaves import as_operations
 from .normal_form import normalise
@@ -97,10 +97,10 @@ def evaluation(model: nn.Module) -> Iterator[None]:
 def _require_shapes(model: nn.Module) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
-            place, _, entry = name.rpartition(".")
-            kind = type(model.get_submodule(place)).__name__
+            path, _, entry = name.rpartition(".")
+            kind = type(model.get_submodule(path)).__name__
             raise TraceError(
-                f"{place or 'model'} ({kind}): {entry} has no shape yet. Run the module once on "
+                f"{path or 'model'} ({kind}): {entry} has no shape yet. Run the module once on "
                 "example inputs before tracing it; that initialises lazy layers"
             )
 
@@ -179,7 +179,7 @@ def _settle(model: nn.Module, program: torch.export.ExportedProgram) -> None:
         settle_sizes(program.graph)
     except UnsettledSize as error:
         raise TraceError(
-            f"{place_of(error.node)}: {error}, and no size fits what the module does with it. "
+            f"{path_of(error.node)}: {error}, and no size fits what the module does with it. "
             f"Give {type(model).__name__}, or the module inside it that is to blame, a rule with "
             "converters.register(its class, rule), or write it without such sizes"
         ) from error

@@ -1,4 +1,4 @@
-"""Makes an exported program functional: no operation changes what another one has computed.
+"""Makes an exported graph functional: replaces in-place writes by operations with results.
 
 Most writes in place are to a value that nothing else holds, such as ``nn.ReLU(inplace=True)`` after
 a layer; they become the operation that gives a new value. Where a write goes through a view, to
@@ -39,7 +39,7 @@ _SILENT = frozenset({"detach_"})  # mutates no element
 
 
 def functional(program: ExportedProgram) -> ExportedProgram:
-    """The same function without writes in place; the given program is changed on the way.
+    """The same function without in-place writes; the given program is changed.
 
     Results that are new values of buffers or inputs are no longer results.
     """
@@ -75,7 +75,7 @@ def _is_autocast(node: Node) -> bool:
 
 
 def _plain(node: Node) -> torch._ops.OpOverload | None:
-    """The operator that gives a new value where this one overwrites one that nothing else holds."""
+    """The out-of-place form of an in-place operator on a value that nothing else holds."""
     target = node.target
     assert isinstance(target, torch._ops.OpOverload)
     written = node.args[0] if node.args else None
@@ -122,7 +122,7 @@ def _of_one_type(node: Node) -> bool:
 
 
 def _rewrite(node: Node, plain: torch._ops.OpOverload) -> None:
-    """Who reads the written value afterwards reads the new one."""
+    """Replaces later reads of the overwritten value by reads of the new one."""
     written = node.args[0]
     assert isinstance(written, Node)
     node.target = plain
@@ -142,8 +142,8 @@ def _inline_grad_modes(module: GraphModule) -> None:
         if node.target is not torch.ops.higher_order.wrap_with_set_grad_enabled:
             continue
         region: Any = module.get_submodule(str(node.args[1].target))
-        places = [inner for inner in region.graph.nodes if inner.op == "placeholder"]
-        values: dict[Node, Any] = dict(zip(places, node.args[2:], strict=True))
+        placeholders = [inner for inner in region.graph.nodes if inner.op == "placeholder"]
+        values: dict[Node, Any] = dict(zip(placeholders, node.args[2:], strict=True))
         with graph.inserting_before(node):
             _copy_attributes(region, module)
             results: Any = graph.graph_copy(region.graph, values)
@@ -173,7 +173,7 @@ def _copy_attributes(region: GraphModule, module: GraphModule) -> None:
 def _drop_writes(program: ExportedProgram) -> None:
     output = next(iter(program.graph.find_nodes(op="output")))
     specs = program.graph_signature.output_specs
-    kept = [place for place, spec in enumerate(specs) if spec.kind == OutputKind.USER_OUTPUT]
+    kept = [index for index, spec in enumerate(specs) if spec.kind == OutputKind.USER_OUTPUT]
     results: Any = output.args[0]
-    output.args = (tuple(results[place] for place in kept),)
-    specs[:] = [specs[place] for place in kept]
+    output.args = (tuple(results[index] for index in kept),)
+    specs[:] = [specs[index] for index in kept]

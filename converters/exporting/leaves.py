@@ -1,4 +1,4 @@
-"""Modules with a rule of their own enter the exported graph as one operation each.
+"""Keeps modules that have a rule of their own as single operations of the exported graph.
 
 That is how a module is traced that ``torch.export`` cannot follow: its forward pass is replaced by
 an operation whose results have the shapes that the module gave on the example inputs.
@@ -57,7 +57,7 @@ def as_operations(
         _results.clear()
 
 
-Call = tuple[int, pytree.TreeSpec]
+LeafCall = tuple[int, pytree.TreeSpec]
 
 
 def _record(
@@ -65,9 +65,9 @@ def _record(
     leaves: list[nn.Module],
     example_inputs: tuple[Any, ...],
     example_kwargs: Mapping[str, Any],
-) -> dict[nn.Module, list[Call]]:
+) -> dict[nn.Module, list[LeafCall]]:
     """Runs the model once: the number of every call of a leaf, and how its results are nested."""
-    calls: dict[nn.Module, list[Call]] = {module: [] for module in leaves}
+    calls: dict[nn.Module, list[LeafCall]] = {module: [] for module in leaves}
 
     def note(module: nn.Module, _: object, output: object) -> None:
         results, nesting = pytree.tree_flatten(output)
@@ -83,7 +83,7 @@ def _record(
     return calls
 
 
-def _operation(module: nn.Module, calls: Iterator[Call]) -> Any:
+def _operation(module: nn.Module, calls: Iterator[LeafCall]) -> Any:
     name = name_of_class(type(module))
 
     def forward(*args: Any, **kwargs: Any) -> Any:

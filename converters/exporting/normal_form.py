@@ -1,4 +1,4 @@
-"""One name and one form for each operation of a functional program.
+"""Normalises a functional graph: one name and one form for each operation.
 
 torch has several names for many operations and forms that differ only in how results share memory.
 Rules see one of them: this is the one place where they are made alike. Every rewritten node
@@ -57,7 +57,7 @@ _OVERLOADS = dict.fromkeys(
 
 
 def is_idle_dropout(node: Node) -> bool:
-    """Whether it is a dropout that is off."""
+    """Whether the node is a dropout in evaluation mode."""
     target = node.target
     named = isinstance(target, torch._ops.OpOverload) and target._opname in _DROPOUTS
     return named and len(node.args) == 3 and not _is_on(node.args)
@@ -137,9 +137,9 @@ def _rename(node: Node) -> None:
     overload = _OVERLOADS.get(target._opname, target._overloadname)
     if overload not in packet.overloads():
         return
-    found = getattr(packet, overload)
-    if set(_parameters(found)).issuperset(node.kwargs):
-        node.target = found
+    operation = getattr(packet, overload)
+    if set(_parameters(operation)).issuperset(node.kwargs):
+        node.target = operation
 
 
 # --- forms --------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def _move(node: Node) -> None:
     source, destination = (_dimensions(dims, rank) for dims in node.args[1:])
     rest = iter(dim for dim in range(rank) if dim not in source)
     moved = dict(zip(destination, source, strict=True))
-    order = [moved[place] if place in moved else next(rest) for place in range(rank)]
+    order = [moved[position] if position in moved else next(rest) for position in range(rank)]
     _replace(node, aten.permute.default, node.args[0], order)
 
 

@@ -1,4 +1,4 @@
-"""Operators of torch by name."""
+"""Looks up operators of torch by name."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def exists(name: str) -> bool:
         name: such as ``relu``, which stands for ``aten::relu``, or ``mylib::my_op``.
     """
     namespace, _, operator = name.rpartition("::")
-    found = getattr(torch.ops, namespace or "aten")
+    operators = getattr(torch.ops, namespace or "aten")
     if namespace == "higher_order":
         return operator in {each._name for each in torch._ops._higher_order_ops.values()}
     try:
-        return isinstance(getattr(found, operator), torch._ops.OpOverloadPacket)
+        return isinstance(getattr(operators, operator), torch._ops.OpOverloadPacket)
     except AttributeError:
         return False
 

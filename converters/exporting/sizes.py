@@ -1,4 +1,4 @@
-"""Sizes that depend on the values of inputs, such as how many entries a mask leaves."""
+"""Replaces sizes that depend on input values, such as the length of a masked selection."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def _strides(value: Tensor) -> tuple[Any, ...]:
 
 
 def _symbols(value: object) -> Iterator[sympy.Symbol]:
-    for number in _numbers(value):
-        yield from number.node.expr.free_symbols
+    for size in _numbers(value):
+        yield from size.node.expr.free_symbols
 
 
 def _environment(leaves: list[object]) -> Any:
@@ -68,14 +68,14 @@ def _environment(leaves: list[object]) -> Any:
 
 def _choose(symbol: sympy.Symbol, sizes: Sizes, environment: Any, node: Node) -> None:
     """The first stand-in within the symbol's range, taken by no other, that fits all equations."""
-    known = environment.var_to_range.get(symbol)
+    bounds = environment.var_to_range.get(symbol)
     asserted = environment.deferred_runtime_asserts.values()
     checks = [check for each in asserted for check in each]
-    candidates = [n for n in _STANDINS if known is None or known.lower <= n <= known.upper]
-    for number in sorted(candidates, key=lambda n: n in sizes.values()):
-        trial = {**sizes, symbol: number}
+    candidates = [n for n in _STANDINS if bounds is None or bounds.lower <= n <= bounds.upper]
+    for size in sorted(candidates, key=lambda n: n in sizes.values()):
+        trial = {**sizes, symbol: size}
         if not any(sympy.simplify(_put(check.expr, trial)) is sympy.false for check in checks):
-            sizes[symbol] = number
+            sizes[symbol] = size
             return
     raise UnsettledSize(node)
 

@@ -1,4 +1,4 @@
-"""Entries of a state dict that share memory without being the same tensor."""
+"""Finds state-dict entries that are views of the same memory but not the same tensor."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def shared_views(model: nn.Module) -> dict[str, View]:
     Returns:
         By name of the entry.
     """
-    found: dict[str, View] = {}
+    result: dict[str, View] = {}
     seen: dict[int, list[tuple[str, Tensor]]] = {}  # by storage
     for name, tensor in model.state_dict(keep_vars=True).items():
         if not _has_memory(tensor):
@@ -48,10 +48,10 @@ def shared_views(model: nn.Module) -> dict[str, View]:
         others.append((name, tensor))
         if overlapping:
             views = [View(owner, _reordered(tensor, other)) for owner, other in overlapping]
-            found[name] = next((view for view in views if view.dims is not None), views[0])
+            result[name] = next((view for view in views if view.dims is not None), views[0])
         elif _is_expanded(tensor):
-            found[name] = View(name, None)
-    return found
+            result[name] = View(name, None)
+    return result
 
 
 def _has_memory(tensor: object) -> bool:
@@ -76,26 +76,26 @@ def _overlap(one: Tensor, other: Tensor) -> bool:
         return False
     if max(one.numel(), other.numel()) > 10**6 or one.element_size() != other.element_size():
         return True
-    return bool(torch.isin(_places(one), _places(other)).any())
+    return bool(torch.isin(_offsets(one), _offsets(other)).any())
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
-    """First byte in its storage, and the first one behind it."""
+    """First byte of a tensor in its storage, and the first one after it."""
     size = tensor.element_size()
     steps = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     start = int(tensor.storage_offset())
     return start * size, (start + int(steps) + 1) * size
 
 
-def _places(tensor: Tensor) -> Tensor:
-    places = torch.tensor([tensor.storage_offset()])
+def _offsets(tensor: Tensor) -> Tensor:
+    offsets = torch.tensor([tensor.storage_offset()])
     for size, step in zip(tensor.shape, tensor.stride(), strict=True):
-        places = (places[:, None] + step * torch.arange(size)).flatten()
-    return places
+        offsets = (offsets[:, None] + step * torch.arange(size)).flatten()
+    return offsets
 
 
 def _reordered(tensor: Tensor, owner: Tensor) -> tuple[int, ...] | None:
-    """Which dimension of the owner each of its dimensions is, if it is all of the owner."""
+    """For each dim of a view the owner's dim, if the view covers all of the owner."""
     if tensor.dtype != owner.dtype or tensor.storage_offset() != owner.storage_offset():
         return None
     if tensor.dim() != owner.dim() or sorted(tensor.shape) != sorted(owner.shape):
@@ -108,6 +108,6 @@ def _reordered(tensor: Tensor, owner: Tensor) -> tuple[int, ...] | None:
 
 
 def _same_strides(one: Tensor, other: Tensor) -> bool:
-    """Of dimensions of size one, the stride says nothing."""
+    """Whether strides agree; dimensions of size one are ignored."""
     pairs = zip(one.shape, one.stride(), other.stride(), strict=True)
     return all(size == 1 or a == b for size, a, b in pairs)

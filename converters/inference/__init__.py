@@ -1,1 +1,1 @@
-"""What every value of a program ranges over, and how it transforms when weights move."""
+"""Infers, for every value of a forward graph, its axes and how it transforms with the weights."""

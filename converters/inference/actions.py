@@ -1,4 +1,4 @@
-"""How every value of a program transforms when weights move: scales, signs and shifts.
+"""The state of the second pass: how values transform under scales, signs and shifts.
 
 Going forward, a parameter may be multiplied and shifted by unknown functions of its indices. A rule
 says how its result moves when its operands do, and what must not move; what it says holds for all
@@ -22,7 +22,7 @@ from gmn.spec import Operation, Port
 from .axes import Atom, atoms
 from .cells import Cell, cells
 from .equations import Key, Maps, Place, System, Term, Terms, Unknown
-from .tracing import TraceError, Tracing, Value, name_of, operation_of, place_of
+from .tracing import TraceError, Tracing, Value, name_of, operation_of, path_of
 
 Label: TypeAlias = Hashable
 Labels: TypeAlias = "Sequence[Label | None]"
@@ -31,7 +31,7 @@ _MOST = 7  # places of an entry that scales and shifts may depend on all at once
 
 
 @dataclass(frozen=True)
-class Origin:
+class EntryOrigin:
     """An entry of the state dict inside a value that was computed from it, entry by entry.
 
     Attributes:
@@ -59,7 +59,7 @@ class Action:
     magnitude: Field = field(default_factory=dict)
     sign: Field = field(default_factory=dict)
     shift: Field = field(default_factory=dict)
-    origins: Mapping[Key, tuple[Origin, ...]] = field(default_factory=dict)
+    origins: Mapping[Key, tuple[EntryOrigin, ...]] = field(default_factory=dict)
 
 
 NOTHING = Action()
@@ -136,19 +136,19 @@ class Actions:
 
     def cells(self, axes: Value) -> list[Cell]:
         """The parts of a value."""
-        found = self._cells.get(id(axes))
-        if found is None:
-            found = self._cells[id(axes)] = cells(axes)
+        result = self._cells.get(id(axes))
+        if result is None:
+            result = self._cells[id(axes)] = cells(axes)
             self._kept.append(axes)  # its identity is the key
-        return found
+        return result
 
     def of(self, value: object) -> Action:
         """How an operand transforms; numbers and inputs do not."""
         if not isinstance(value, Node):
             return NOTHING
         self._asked.add(value)
-        found = self._actions.get(value, NOTHING)
-        return found if isinstance(found, Action) else NOTHING
+        action = self._actions.get(value, NOTHING)
+        return action if isinstance(action, Action) else NOTHING
 
     def results(self, node: Node) -> Any:
         """How the results of an operation transform: one action, or one for each result."""
@@ -174,7 +174,7 @@ class Actions:
         self._actions[node] = action
 
     def _check(self, node: Node, action: Action, axes: Value) -> None:
-        """The law: a unit ranges over the axes that its value has, and over no others."""
+        """Checks that every term runs over axes that the value has."""
         by_key = {cell.key: cell for cell in self.cells(axes)}
         for channel in (action.magnitude, action.sign, action.shift):
             for key, terms in channel.items():
@@ -183,7 +183,7 @@ class Actions:
                 for term in terms:
                     if not places.issuperset(term.at) or not self._fits(term, cell):
                         raise TraceError(
-                            f"{place_of(node)}: the rule of {name_of(node)} lets a scale or shift "
+                            f"{path_of(node)}: the rule of {name_of(node)} lets a scale or shift "
                             f"of {term.unknown.entry} range over a dimension that its result does "
                             "not have; mend the rule"
                         )
@@ -225,14 +225,16 @@ class Actions:
         magnitude: dict[Key, Terms] = {}
         sign: dict[Key, Terms] = {}
         shift: dict[Key, Terms] = {}
-        origins: dict[Key, tuple[Origin, ...]] = {}
+        origins: dict[Key, tuple[EntryOrigin, ...]] = {}
         for cell in self.cells(axes):
-            origins[cell.key] = (Origin(entry, cell.key, tuple((p, p) for p in cell.places)),)
+            origins[cell.key] = (EntryOrigin(entry, cell.key, tuple((p, p) for p in cell.places)),)
             places = [p for p in cell.places if cell.atom(p).size > 1]
             neurons = [p for p in places if _is_neuron(cell.atom(p))]
+            # One unknown per set of dimensions: what varies along all of them and what varies along
+            # a part are independent functions, of which operations let through some and not others.
             unknowns = [Unknown(entry, cell.key, slots) for slots in _subsets(places)]
             if scaled:
-                # No scale can be told that varies along taps, which have no axis.
+                # Taps have no axis, so no scale may vary along them.
                 large = [u for u in unknowns if set(u.slots) <= set(neurons)]
                 magnitude[cell.key] = sign[cell.key] = {Term(u, u.slots): 1 for u in large}
                 for unknown in large:
@@ -260,9 +262,9 @@ class Actions:
     def _view_of(
         self, entry: str, owner: str, dims: tuple[int, ...], scaled: bool, shifted: bool
     ) -> Action:
-        """What an entry shares memory with moves, it does, too: its dimensions are reordered."""
+        """The action of an entry that is a view of another, with its dimensions reordered."""
         whole = self.leaf(owner, scaled=scaled, shifted=shifted)
-        where = {dim: place for place, dim in enumerate(dims)}
+        where = {dim: position for position, dim in enumerate(dims)}
 
         def turned(channel: Field) -> Field:
             return {
@@ -273,7 +275,7 @@ class Actions:
             }
 
         own = {
-            cell.key: (Origin(entry, cell.key, tuple((p, p) for p in cell.places)),)
+            cell.key: (EntryOrigin(entry, cell.key, tuple((p, p) for p in cell.places)),)
             for cell in self.cells(self.trace.parameters[entry])
         }
         return Action(turned(whole.magnitude), turned(whole.sign), turned(whole.shift), own)
@@ -281,23 +283,23 @@ class Actions:
     # --- demands --------------------------------------------------------------------------------
 
     def pin(self, value: object) -> None:
-        """Nothing may move: neither scales nor shifts."""
+        """Requires that an operand has neither scales nor shifts."""
         self.pin_action(self.of(value))
 
     def pin_action(self, action: Action) -> None:
-        """Nothing of an action is left."""
+        """Requires that an action is trivial."""
         self.zero(self.magnitudes, action.magnitude)
         self.zero(self.signs, action.sign)
         self.zero(self.shifts, action.shift)
 
     def pin_all(self, node: Node) -> None:
-        """Nothing that an operation reads may move."""
+        """Requires that no operand of an operation has scales or shifts."""
         for operand in node.all_input_nodes:
             for action in flat_actions(self.results(operand)):
                 self.pin_action(action)
 
     def zero(self, system: System, channel: Field) -> None:
-        """Every part of a channel vanishes."""
+        """Requires that a channel vanishes in every part."""
         for terms in channel.values():
             if terms:
                 system.require(terms)
@@ -338,7 +340,7 @@ class Actions:
         value: object,
         node: Node,
         kind: str,
-        origins: Mapping[Key, Sequence[Origin]],
+        origins: Mapping[Key, Sequence[EntryOrigin]],
         roles: Mapping[Label, Port],
         direct: Use | None = None,
     ) -> None:
@@ -358,7 +360,9 @@ class Actions:
         if direct is not None and self.trace.parameter_name(value) is not None:
             self.uses.append(direct)
             return
-        best: dict[tuple[str, Key], Origin] = {}
+        # An entry may reach the operand on several paths; the one that keeps most of its
+        # dimensions says most about what the edges connect.
+        best: dict[tuple[str, Key], EntryOrigin] = {}
         for origin in itertools.chain.from_iterable(origins.values()):
             known = best.get((origin.entry, origin.key))
             if known is None or _lost(origin) < _lost(known):
@@ -366,7 +370,9 @@ class Actions:
         for origin in best.values():
             self._use_of(origin, node, kind, roles)
 
-    def _use_of(self, origin: Origin, node: Node, kind: str, roles: Mapping[Label, Port]) -> None:
+    def _use_of(
+        self, origin: EntryOrigin, node: Node, kind: str, roles: Mapping[Label, Port]
+    ) -> None:
         kept: list[tuple[Place, Port]] = [
             (own, roles.get(place[0], "both")) for own, place in origin.at if place is not None
         ]
@@ -390,21 +396,21 @@ class Actions:
         )
 
 
-def _lost(origin: Origin) -> int:
+def _lost(origin: EntryOrigin) -> int:
     return sum(place is None for _, place in origin.at)
 
 
 def _ports_of_dims(rank: int, places: Sequence[tuple[Place, Port]], kind: str) -> tuple[Port, ...]:
-    """Which end a dimension indexes: that of its first place; of one index, the end that lacks."""
-    found: dict[int, Port] = {}
+    """The port of each dim: that of its first place; for dims of size one, the missing end."""
+    by_dim: dict[int, Port] = {}
     for (dim, _), port in places:
-        found.setdefault(dim, port)
+        by_dim.setdefault(dim, port)
     if kind != "weight":
-        return tuple(found.get(dim, "both") for dim in range(rank))
-    missing: list[Port] = [p for p in ("target", "source") if p not in found.values()]
+        return tuple(by_dim.get(dim, "both") for dim in range(rank))
+    missing: list[Port] = [p for p in ("target", "source") if p not in by_dim.values()]
     ports: list[Port] = []
     for dim in range(rank):
-        ports.append(found[dim] if dim in found else missing.pop(0) if missing else "tap")
+        ports.append(by_dim[dim] if dim in by_dim else missing.pop(0) if missing else "tap")
     return tuple(ports)
 
 
@@ -437,10 +443,12 @@ def turned_key(key: Key, where: Mapping[int, int]) -> Key:
     return tuple(sorted((where[dim], n) for dim, n in key))
 
 
-def merge_origins(*found: Mapping[Key, tuple[Origin, ...]]) -> dict[Key, tuple[Origin, ...]]:
+def merge_origins(
+    *operands: Mapping[Key, tuple[EntryOrigin, ...]],
+) -> dict[Key, tuple[EntryOrigin, ...]]:
     """The entries behind several operands, part by part."""
-    result: dict[Key, tuple[Origin, ...]] = {}
-    for origins in found:
+    result: dict[Key, tuple[EntryOrigin, ...]] = {}
+    for origins in operands:
         if not origins:
             continue
         if not result:

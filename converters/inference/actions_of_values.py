@@ -1,4 +1,4 @@
-"""How every value of a program transforms, operation by operation; edges are found on the way."""
+"""Second pass: applies each operation's action rule and records where parameters are used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..rules import rule_of
 from .actions import NOTHING, Actions, Use, flat_actions
 from .axes import atoms, fix
 from .equations import Key
-from .tracing import Tracing, Value, flat_axes, name_of, operation_of, overlooked, place_of
+from .tracing import Tracing, Value, flat_axes, name_of, operation_of, overlooked, path_of
 
 
 def run_actions(
@@ -28,7 +28,7 @@ def run_actions(
     """States how every operation's result transforms; what no rule tells may not move."""
     actions = Actions(result)
     reached: set[tuple[str, Key]] = set()
-    numbers = {entry.name: entry for entry in entries if entry.floating or entry.complex}
+    movable = {entry.name: entry for entry in entries if entry.floating or entry.complex}
     tangled = {n for name, v in result.views.items() if v.dims is None for n in (name, v.owner)}
     for node in program.graph.nodes:
         before = len(actions.uses)
@@ -37,8 +37,8 @@ def run_actions(
             name = result.parameter_name(node)
             if name is not None and node.users:
                 exact = node.meta["val"].dtype.itemsize > 1  # eight-bit floats round what is scaled
-                scaled = name in numbers and name not in tangled and exact
-                shifted = scaled and not numbers[name].complex
+                scaled = name in movable and name not in tangled and exact
+                shifted = scaled and not movable[name].complex
                 actions.set(node, actions.leaf(name, scaled=scaled, shifted=shifted))
         elif node.op == "call_function":
             actions.begin()
@@ -46,10 +46,10 @@ def run_actions(
             if report := _overlooked(actions, node, before):
                 unknown += [report] if report not in unknown else []
             reached |= _reached(actions, node)
-            found = actions.uses[before:]
-            actions.depth[node] += any(use.kind == "weight" for use in found)
+            uses = actions.uses[before:]
+            actions.depth[node] += any(use.kind == "weight" for use in uses)
             rule = rule_of(node)
-            if rule is not None and rule.recorded and not found and node not in result.unknown:
+            if rule is not None and rule.recorded and not uses and node not in result.unknown:
                 actions.operations.append((operation_of(node), node))
         elif node.op == "output":
             reached |= _reached(actions, node)
@@ -82,7 +82,7 @@ def _parts(actions: Actions, node: Node) -> Iterator[tuple[str, Key]]:
 
 
 def _pin_unreached(actions: Actions, reached: set[tuple[str, Key]]) -> None:
-    """What the example leaves unread of an entry, other inputs may read, as they do the rest.
+    """Pins parts of entries that the example does not read: other inputs may read them.
 
     So it is with positions that are cut to the length of the input: all of the entry stays put.
     """
@@ -103,8 +103,8 @@ def _action_of(actions: Actions, node: Node) -> Any:
     rule = None if node in actions.trace.unknown else rule_of(node)
     if node.target is operator.getitem:
         results = actions.results(node.args[0])  # type: ignore[arg-type]
-        number = node.args[1]
-        return results[number] if isinstance(results, list) and len(results) > number else NOTHING  # type: ignore[operator,index]
+        index = node.args[1]
+        return results[index] if isinstance(results, list) and len(results) > index else NOTHING  # type: ignore[operator,index]
     if rule is None:
         actions.pin_all(node)
         return NOTHING
@@ -112,7 +112,7 @@ def _action_of(actions: Actions, node: Node) -> Any:
 
 
 def _overlooked(actions: Actions, node: Node, before: int) -> str | None:
-    """The law that unknown means less: what a rule has not looked at may do anything.
+    """Pins operands that a rule has not looked at, and reports arguments it has not looked at.
 
     An operation with such an argument has no rule; of operands like that, nothing may move.
     """
@@ -125,10 +125,10 @@ def _overlooked(actions: Actions, node: Node, before: int) -> str | None:
         for action in flat_actions(actions.results(operand)):
             actions.pin_action(action)
         for axis in flat_axes(actions.trace.values[operand]):
-            fix(axis, f"{place_of(node)}: the rule of {name_of(node)} does not mention it")
+            fix(axis, f"{path_of(node)}: the rule of {name_of(node)} does not mention it")
     if not names:
         return None
-    reason = f"{place_of(node)}: {name_of(node)} with {', '.join(names)} has no rule"
+    reason = f"{path_of(node)}: {name_of(node)} with {', '.join(names)} has no rule"
     for axis in flat_axes(actions.trace.values[node]):
         fix(axis, reason)
     actions.trace.unknown.add(node)
@@ -138,7 +138,7 @@ def _overlooked(actions: Actions, node: Node, before: int) -> str | None:
 
 
 def _add_unused(actions: Actions, entries: Sequence[StateEntry]) -> None:
-    """Entries that no operation reads as edges become edges all the same.
+    """Adds uses for entries that no operation reads as edges, so that every entry is on the graph.
 
     Those that the network reads in another way join the neurons that they range over; parameters
     that it does not read at all join neurons of their own that may not move.
@@ -188,8 +188,8 @@ def _ports_of_unused(axes: Value, *, entered: bool, index: bool) -> tuple[Port, 
     as many neurons as a table has places, most metanetworks would do little else than read them.
     """
     moving = [
-        place
-        for place, axis in enumerate(axes)
+        dim
+        for dim, axis in enumerate(axes)
         if any(not atom.fixed and atom.size > 1 for atom in atoms(axis))
     ]
     if index and not moving:

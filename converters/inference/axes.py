@@ -1,4 +1,4 @@
-"""What the dimensions of a traced value range over, found by unification.
+"""Axes of traced values and their unification: which dimensions share an index set.
 
 Every dimension is a product of *atoms*, index sets on which one permutation acts; concatenation
 adds sums of such products. Operations equate dimensions (an addition joins both sides), split them
@@ -89,7 +89,7 @@ def resolve(axis: Axis) -> Axis:
 
 
 def _follow(atom: Atom) -> Axis:
-    """What is at the end of a chain of bound atoms; each walk makes the chain shorter.
+    """The end of a chain of bound atoms, with path compression.
 
     A residual stream is one chain through all layers. Links to products stay: taking values apart
     rebinds those.
@@ -149,7 +149,7 @@ def without(axis: Axis, gone: set[Atom]) -> Axis:
 
 
 def repeated(axes: Iterable[Axis]) -> frozenset[Atom]:
-    """Root atoms that stand in two places of a value: which one is meant, nobody could tell."""
+    """Root atoms that occur in two dimensions of one value, which makes them ambiguous."""
     counts: Counter[Atom] = Counter()
     for axis in axes:
         most: Counter[Atom] = Counter()
@@ -168,14 +168,14 @@ def fix(axis: Axis, reason: str) -> None:
 
 
 def _give_up(axis: Axis, reason: str) -> None:
-    """Fixes what could not be matched: nothing may be permuted or scaled by its indices."""
+    """Fixes axes that could not be matched: neither permutations nor scales by their indices."""
     fix(axis, reason)
     for atom in atoms(axis):
         atom.unmatched = True
 
 
 def mark_position(axis: Axis) -> None:
-    """Declares the axis places of a feature map."""
+    """Marks an axis as positions of a feature map."""
     for atom in atoms(axis):
         atom.position = True
 
@@ -416,10 +416,12 @@ def _split_sum(factor: Sum, major: int, reason: str) -> Axis | None:
     parts, minor = factor.terms, factor.size // major
     shares = [size_of(part) // minor for part in parts]
     if all(size_of(part) % minor == 0 for part in parts) and max(shares) > 1:
-        found = [regroup([part], (n, minor), reason) for part, n in zip(parts, shares, strict=True)]
-        for _, rest in found[1:]:
-            unify(found[0][1], rest, reason)
-        return (Sum(tuple(outer for outer, _ in found)), *resolve(found[0][1]))
+        halves = [
+            regroup([part], (n, minor), reason) for part, n in zip(parts, shares, strict=True)
+        ]
+        for _, rest in halves[1:]:
+            unify(halves[0][1], rest, reason)
+        return (Sum(tuple(outer for outer, _ in halves)), *resolve(halves[0][1]))
     if len({size_of(part) for part in parts}) > 1:
         return None
     for part in parts[1:]:

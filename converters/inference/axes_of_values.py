@@ -1,4 +1,4 @@
-"""What every value of a program ranges over, operation by operation."""
+"""First pass: applies each operation's axis rule, so that every value gets its axes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .tracing import (
     flat_axes,
     is_read,
     name_of,
-    place_of,
+    path_of,
 )
 
 
@@ -104,10 +104,10 @@ def _apply(result: Tracing, node: Node) -> str | None:
     rule, sums = rule_of(node), len(result.contractions)
     axes = _axes_of(rule, result, node) if rule is not None else None
     if rule is None or axes is None or not _fits(axes, node):
-        place = place_of(node)
-        result.values[node] = result.opaque(node, f"{place}: {name_of(node)} has no rule")
+        location = path_of(node)
+        result.values[node] = result.opaque(node, f"{location}: {name_of(node)} has no rule")
         return (
-            f"{place}: {node.target} has no rule; its axes stay ordered. "
+            f"{location}: {node.target} has no rule; its axes stay ordered. "
             "Add one with converters.register"
         )
     result.values[node] = axes
@@ -116,7 +116,7 @@ def _apply(result: Tracing, node: Node) -> str | None:
 
 
 def _axes_of(rule: Rule, result: Tracing, node: Node) -> Any:
-    """What the rule says; nothing where it does not cover this form of the operation."""
+    """The axes that the rule gives; None where it does not cover this form of the operation."""
     try:
         with result.asking(node):
             return rule.axes(result, node)
@@ -127,7 +127,7 @@ def _axes_of(rule: Rule, result: Tracing, node: Node) -> Any:
 
 
 def _note_mixing(result: Tracing, node: Node, summed: Sequence[Axis]) -> None:
-    """What an operand has and the result has not, or what is summed over, is put together."""
+    """Records axes that the operation mixes: those summed over, and those the result lacks."""
     left = {atom for axis in flat_axes(result.values[node]) for atom in atoms(axis)}
     left -= {atom for axis in summed for atom in atoms(axis)}
     for operand in node.all_input_nodes:
@@ -146,8 +146,8 @@ def _fits(axes: Any, node: Node) -> bool:
     if isinstance(meta, torch.Tensor):
         return _sizes(axes) == list(meta.shape)
     if isinstance(meta, (list, tuple)):
-        read = [number for number in range(len(meta)) if is_read(node, number)]
-        return all(_sizes(axes[number]) == list(meta[number].shape) for number in read)
+        read = [index for index in range(len(meta)) if is_read(node, index)]
+        return all(_sizes(axes[index]) == list(meta[index].shape) for index in read)
     return True
 
 

@@ -1,8 +1,8 @@
-"""Where a weight carries on what is added to a value, and where an average does.
+"""Finds weights and averages that carry a constant added before them to the next bias.
 
 A shift of what a linear layer reads is one of what it writes: the weight times the shift. What of
-the operands decides the map is one part of an entry, entry by entry as it is, so the map can be
-told (:class:`converters.inference.equations.Carrier`). An average along a dimension, such as the
+the operands decides the map is one part of an entry, entry by entry as it is, so the map is known
+(:class:`converters.inference.equations.Carrier`). An average along a dimension, such as the
 values that a softmax weighs, keeps what is alike along it.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from .actions import Field, Label, Origin, compatible
+from .actions import EntryOrigin, Field, Label, compatible
 from .cells import is_small
 from .equations import Carrier, Key, Term, add
 from .frames import Frame
@@ -40,8 +40,8 @@ def note_carriers(
     Args:
         frame: the operation's index space.
         shift: of the sum, by label.
-        first: number of a factor.
-        second: number of the other.
+        first: index of a factor among the operands.
+        second: index of the other.
         over: the labels that were summed over.
     """
     for weight, value in ((first, second), (second, first)):
@@ -57,16 +57,17 @@ def note_carriers(
 def _note(frame: Frame, weight: int, term: Term, origins: Any) -> None:
     maps = frame.actions.maps
     whole = maps.last(term.mixed)
+    # The map of a weight has two steps, a product with it and a sum, both of this operation.
     if not whole.before or whole.how[:2] != (frame, "sum"):  # type: ignore[index]
         return
     factor = maps.last(whole.before)
     if factor.how[:2] != (frame, weight):  # type: ignore[index]
         return
     key: Key = factor.how[2]  # type: ignore[index]
-    found: tuple[Origin, ...] = origins.get(key, ())
-    if len(found) != 1:
+    sources: tuple[EntryOrigin, ...] = origins.get(key, ())
+    if len(sources) != 1:
         return
-    (origin,) = found
+    (origin,) = sources
     where = {place: own for own, place in origin.at if place is not None}
     whole_entry = len(where) == len(origin.at) and set(where) == frame.places(weight, key)
     if whole_entry and where.keys() >= {*factor.at, *term.at}:
@@ -80,7 +81,7 @@ def by_part(frame: Frame, other: int, shift: Field, over: Collection[Label] = ()
 
     Args:
         frame: the operation's index space.
-        other: number of the operand.
+        other: index of that operand.
         shift: by label.
         over: labels along which parts stay together.
     """
@@ -156,8 +157,8 @@ def weighted(
         weights: numbers of the operands that weights are made of.
     """
     actions, result = frame.actions, {}
-    for number in weights:
-        shift = by_part(frame, number, shift, over)
+    for operand in weights:
+        shift = by_part(frame, operand, shift, over)
     for key, terms in shift.items():
         terms = actions.shifts.reduce(terms)
         apart = {t: c for t, c in terms.items() if any(label in over for label, _ in t.at)}

@@ -1,4 +1,4 @@
-"""The parts of a value: dimensions that are concatenations, one term of each at a time.
+"""Splits a value along its concatenated dimensions into cells of plain product axes.
 
 Within a part every dimension is a product of atoms, so a place, a dimension and the number of an
 atom in it, says where something runs. Atoms of one index are left out: nothing varies over them,
@@ -30,10 +30,10 @@ class Cell:
     @property
     def places(self) -> list[Place]:
         """All places, major first."""
-        return [(dim, k) for dim, found in enumerate(self.atoms) for k in range(len(found))]
+        return [(dim, k) for dim, factors in enumerate(self.atoms) for k in range(len(factors))]
 
     def atom(self, place: Place) -> Atom | Sum:
-        """What runs at a place."""
+        """The atom at a place."""
         return self.atoms[place[0]][place[1]]
 
 
@@ -45,13 +45,13 @@ def cells(axes: Sequence[Axis]) -> list[Cell]:
     """
     stacks = {a.stack for axis in axes for a in atoms(axis) if a.stack is not None}
     choices = [list(_choices(axis, stacks)) for axis in axes]
-    found = []
+    result = []
     for combination in itertools.product(*(range(len(options)) for options in choices)):
         picked = [options[n] for options, n in zip(choices, combination, strict=True)]
         taken = {outer: index for _, outer_at in picked for outer, index in outer_at}
         key = tuple((d, n) for d, n in enumerate(combination) if len(choices[d]) > 1)
-        found.append(Cell(key, tuple(_large(_copied(a, taken)) for a, _ in picked)))
-    return found
+        result.append(Cell(key, tuple(_large(_copied(a, taken)) for a, _ in picked)))
+    return result
 
 
 def _choices(
@@ -78,5 +78,5 @@ def _large(factors: Iterable[Atom | Sum]) -> tuple[Atom | Sum, ...]:
 
 
 def is_small(axis: Axis) -> bool:
-    """Whether nothing varies along the dimension: it has one index, and not only in the example."""
+    """Whether the dimension has one index for every input, not only in the example."""
     return size_of(axis) <= 1 and not any(atom.example for atom in atoms(axis))

@@ -1,4 +1,4 @@
-"""Which permutations may depend on the index of another axis: units within heads, within groups."""
+"""Decides which axes may be permuted separately at each index of another (wreath products)."""
 
 from __future__ import annotations
 

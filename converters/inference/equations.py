@@ -91,7 +91,7 @@ class Following(NamedTuple):
 Expression: TypeAlias = "dict[Following, Fraction | int]"
 
 
-class Step(NamedTuple):
+class MapStep(NamedTuple):
     """A linear map, as the last of several.
 
     Attributes:
@@ -130,8 +130,8 @@ class Maps:
     """
 
     def __init__(self) -> None:
-        self._numbers: dict[Step, int] = {}
-        self._steps: list[Step] = []
+        self._numbers: dict[MapStep, int] = {}
+        self._steps: list[MapStep] = []
         self._carriers: dict[int, Carrier] = {}
 
     def mix(self, terms: Terms, how: Hashable, also: Iterable[Place] = ()) -> Terms:
@@ -145,18 +145,18 @@ class Maps:
         also = tuple(also)
         result: dict[Term, Fraction | int] = {}
         for term, coefficient in terms.items():
-            number = self._number(Step(term.mixed, term.at, how))
+            number = self._number(MapStep(term.mixed, term.at, how))
             at = tuple(sorted({*term.at, *also}))
             result[Term(term.unknown, at, number)] = coefficient
         return result
 
-    def _number(self, step: Step) -> int:
+    def _number(self, step: MapStep) -> int:
         if step not in self._numbers:
             self._steps.append(step)
             self._numbers[step] = len(self._steps)
         return self._numbers[step]
 
-    def last(self, number: int) -> Step:
+    def last(self, number: int) -> MapStep:
         """The last step of a map."""
         return self._steps[number - 1]
 
@@ -175,7 +175,7 @@ class Maps:
         for depth, one in enumerate(reversed(steps)):
             step = self.last(one)
             at = step.at if depth else tuple(step.at[slot] for slot in slots)
-            result = self._number(Step(result, at, step.how))
+            result = self._number(MapStep(result, at, step.how))
             if one in self._carriers:
                 # A product, which is the first step, and a sum, which is the second.
                 self._carriers[result] = _reordered(self._carriers[one], slots, depth == 1)
@@ -191,14 +191,14 @@ class Maps:
 
     def carriers(self, number: int) -> list[Carrier] | None:
         """The weights that a map consists of, the first one first; None if it has other parts."""
-        found: list[Carrier] = []
+        result: list[Carrier] = []
         while number:
             carrier = self._carriers.get(number)
             if carrier is None:
                 return None
-            found.insert(0, carrier)
+            result.insert(0, carrier)
             number = self.before(number)
-        return found
+        return result
 
 
 def _reordered(carrier: Carrier, slots: tuple[int, ...], first: bool) -> Carrier:
@@ -208,7 +208,7 @@ def _reordered(carrier: Carrier, slots: tuple[int, ...], first: bool) -> Carrier
 
 
 class System:
-    """Equations, solved as they come.
+    """A system of linear equations that is solved as equations are added.
 
     Args:
         modulus: 2 for signs, None for numbers.
@@ -228,6 +228,7 @@ class System:
 
     def reduce(self, terms: Terms) -> Terms:
         """The terms, by unknowns that are still free."""
+        # Modulo 2, terms without a solved unknown still change: even coefficients vanish.
         if not terms or (
             self._modulus is None and all(t.unknown not in self._solved for t in terms)
         ):
@@ -251,7 +252,7 @@ class System:
         return {t: c for t, c in result.items() if c}
 
     def _expression(self, unknown: Unknown) -> Expression | None:
-        """What a solved unknown is, by unknowns that are still free; each look makes it shorter."""
+        """A solved unknown in terms of free ones, with path compression."""
         solved = self._solved.get(unknown)
         if solved is None or not any(other in self._solved for other, *_ in solved):
             return solved
@@ -276,7 +277,7 @@ class System:
         return Following(inner.unknown, slots, inner.mixed)
 
     def require(self, terms: Terms) -> None:
-        """Adds the equation that the terms sum to nothing at every index.
+        """Adds the equation that the terms sum to zero at every index.
 
         What values of the program make of a sum of terms vanishes if the sum does. Only weights
         are known as maps: an unknown may be what a weight makes of others.
@@ -290,7 +291,7 @@ class System:
             self._solve(groups[0])
 
     def _is_opaque(self, term: Term) -> bool:
-        """Whether all that is known of a term is what it may vary over."""
+        """Whether a term is an opaque map: only the dims it varies over are known."""
         if not term.mixed:
             return False
         carriers = self.maps.carriers(term.mixed)
@@ -298,24 +299,24 @@ class System:
 
     def _unmapped(self, terms: Terms) -> list[Terms]:
         """By last map and places, the terms that opaque maps are applied to."""
-        found: dict[tuple[Hashable, tuple[Place, ...]], Terms] = {}
+        result: dict[tuple[Hashable, tuple[Place, ...]], Terms] = {}
         for term, coefficient in terms.items():
             if self._is_opaque(term):
                 step = self.maps.last(term.mixed)
                 inner: Terms = {Term(term.unknown, step.at, step.before): coefficient}
                 key = step.how, term.at
-                found[key] = add(found.get(key, {}), inner)
-        return list(found.values())
+                result[key] = add(result.get(key, {}), inner)
+        return list(result.values())
 
     def _groups(self, terms: Terms) -> list[dict[Term, Fraction | int]]:
         """Terms by the places that they run over."""
-        found: dict[frozenset[Place], dict[Term, Fraction | int]] = {}
+        groups: dict[frozenset[Place], dict[Term, Fraction | int]] = {}
         for term, coefficient in terms.items():
-            found.setdefault(frozenset(term.at), {})[term] = coefficient
-        return list(found.values())
+            groups.setdefault(frozenset(term.at), {})[term] = coefficient
+        return list(groups.values())
 
     def _solve(self, group: Mapping[Term, Fraction | int]) -> None:
-        """Expresses the latest unknown that occurs once; without one, all are nothing."""
+        """Solves for the latest unknown that occurs once; if none does, all unknowns are zero."""
         counts: dict[Unknown, int] = {}
         for term in group:
             counts[term.unknown] = counts.get(term.unknown, 0) + 1
@@ -324,10 +325,14 @@ class System:
             for t in group
             if not t.mixed and counts[t.unknown] == 1 and len(set(t.at)) == len(t.at)
         ]
+        # On a diagonal, a term is a function of fewer indices than its unknown has, so it does not
+        # determine the unknown. To pin all of them gives up symmetries, but claims no false one.
         if not once or any(len(set(t.at)) < len(t.at) for t in group):
             for term in group:
                 self._pin(term.unknown)
             return
+        # Later unknowns follow earlier ones, so generators are named after the first weight that
+        # they move. Parities stay free longest: phases are settled when all else is known.
         pivot = max(once, key=lambda t: (not t.unknown.phase, self._order[t.unknown]))
         own = -Fraction(group[pivot])
         self._solved[pivot.unknown] = {
@@ -339,6 +344,7 @@ class System:
         }
 
     def _pin(self, unknown: Unknown) -> None:
+        # The unknown is zero only if the free ones that it follows are; an empty sum is zero.
         for term in self.reduce({Term(unknown, unknown.slots): 1}):
             self._solved[term.unknown] = {}
 
@@ -350,7 +356,7 @@ class System:
         """Whether no equation says what an unknown is."""
         return unknown not in self._solved
 
-    def place(self, unknown: Unknown) -> int:
+    def order(self, unknown: Unknown) -> int:
         """How many unknowns were entered before."""
         return self._order[unknown]
 
@@ -362,19 +368,19 @@ class System:
             slot of the follower that runs with it (of a map of the free one: for each place where
             that varies), and the coefficient.
         """
-        found: dict[Unknown, list[tuple[Following, Fraction | int]]] = {}
+        result: dict[Unknown, list[tuple[Following, Fraction | int]]] = {}
         for unknown in self._order:
             reduced = self.reduce({Term(unknown, tuple((0, n) for n in _numbers(unknown))): 1})
             for term, coefficient in reduced.items():
                 follows = tuple(place[1] for place in term.at)
                 following = Following(unknown, follows, term.mixed)
-                found.setdefault(term.unknown, []).append((following, coefficient))
-        return found
+                result.setdefault(term.unknown, []).append((following, coefficient))
+        return result
 
 
 def _numbers(unknown: Unknown) -> range:
     return range(len(unknown.slots))
 
 
-def _plain(number: Fraction) -> Fraction | int:
-    return int(number) if number.denominator == 1 else number
+def _plain(fraction: Fraction) -> Fraction | int:
+    return int(fraction) if fraction.denominator == 1 else fraction

@@ -1,4 +1,4 @@
-"""The index space of one operation: which dimensions of operands and results are one."""
+"""Frames: the joint index space of one operation, in which operands and results have labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from .actions import Action, Actions, Field, Label, Labels, Origin, compatible
+from .actions import Action, Actions, EntryOrigin, Field, Label, Labels, compatible
 from .axes import Atom, atoms
 from .cells import Cell, is_small
 from .equations import Key, Place, System, Term, Terms, add
@@ -71,7 +71,7 @@ class Frame:
         self.broken = self._broken()
 
     def _broken(self) -> set[Label]:
-        found: set[Label] = set()
+        broken: set[Label] = set()
         every = [(m.axes, m.labels) for m in self.members] + [(self.result_axes, self.result)]
         first: dict[Label, tuple[list[Cell], Labels]] = {}
         for axes, labels in every:
@@ -80,27 +80,27 @@ class Frame:
                 if label is None:
                     continue
                 if list(labels).count(label) > 1:
-                    found.add(label)
+                    broken.add(label)
                 known = first.setdefault(label, (parts, labels))
                 same = known[0] is parts and known[1] == labels
                 if not same and not _agree(known, (parts, labels), label):
-                    found.add(label)
-        return found
+                    broken.add(label)
+        return broken
 
     # --- operands -------------------------------------------------------------------------------
 
-    def take(self, number: int) -> Action:
+    def take(self, operand: int) -> Action:
         """An operand's action, its places named by labels.
 
-        Scales and shifts along dimensions that cannot be told are forbidden.
+        Scales and shifts along ambiguous dimensions are forbidden.
         """
-        member = self.members[number]
+        member = self.members[operand]
         systems = self.actions
         return Action(
             self._take(member, member.action.magnitude, systems.magnitudes),
             self._take(member, member.action.sign, systems.signs),
             self._take(member, member.action.shift, systems.shifts),
-            self.origins(number),
+            self.origins(operand),
         )
 
     def _take(self, member: Member, channel: Field, system: System) -> Field:
@@ -139,10 +139,10 @@ class Frame:
         kept = [(label, n) for label, n in named if label is not None and label not in self.broken]
         return tuple(sorted(kept))  # type: ignore[arg-type]
 
-    def origins(self, number: int) -> Mapping[Key, tuple[Origin, ...]]:
+    def origins(self, operand: int) -> Mapping[Key, tuple[EntryOrigin, ...]]:
         """The entries behind an operand, their places named by labels."""
-        member = self.members[number]
-        result: dict[Key, tuple[Origin, ...]] = {}
+        member = self.members[operand]
+        result: dict[Key, tuple[EntryOrigin, ...]] = {}
         for key, origins in member.action.origins.items():
             new = self.key(member.labels, key)
             named = tuple(
@@ -161,19 +161,19 @@ class Frame:
             return None
         return label, place[1]  # type: ignore[return-value]
 
-    def places(self, number: int, key: Key) -> set[Place]:
+    def places(self, operand: int, key: Key) -> set[Place]:
         """Where an operand varies, by label, in the part that a key means."""
-        member = self.members[number]
-        found: set[Place] = set()
+        member = self.members[operand]
+        result: set[Place] = set()
         for cell in self.actions.cells(member.axes):
             if compatible(self.key(member.labels, cell.key), key):
                 for dim, k in cell.places:
                     label = member.labels[dim]
-                    found.add((label, k))  # type: ignore[arg-type]
+                    result.add((label, k))  # type: ignore[arg-type]
         for n in member.labels:
             if n is not None and n in self.broken:
-                found.add((n, 0))  # type: ignore[arg-type]
-        return {place for place in found if place[0] is not None}
+                result.add((n, 0))  # type: ignore[arg-type]
+        return {place for place in result if place[0] is not None}
 
     # --- the result -----------------------------------------------------------------------------
 
@@ -216,16 +216,16 @@ class Frame:
         return result
 
     def _give_origins(
-        self, origins: Mapping[Key, tuple[Origin, ...]]
-    ) -> Mapping[Key, tuple[Origin, ...]]:
+        self, origins: Mapping[Key, tuple[EntryOrigin, ...]]
+    ) -> Mapping[Key, tuple[EntryOrigin, ...]]:
         dims = {label: dim for dim, label in enumerate(self.result) if label is not None}
-        result: dict[Key, tuple[Origin, ...]] = {}
+        result: dict[Key, tuple[EntryOrigin, ...]] = {}
         for cell in self.actions.cells(self.result_axes):
             key = self.key(self.result, cell.key)
-            found: list[Origin] = []
+            kept: list[EntryOrigin] = []
             for own, each in origins.items():
                 if compatible(own, key):
-                    found += [
+                    kept += [
                         replace(
                             o,
                             at=tuple(
@@ -235,19 +235,19 @@ class Frame:
                         )
                         for o in each
                     ]
-            if found:
-                result[cell.key] = tuple(dict.fromkeys(found))
+            if kept:
+                result[cell.key] = tuple(dict.fromkeys(kept))
         return result
 
     def atoms_at(self, labels: Iterable[Label]) -> frozenset[Atom]:
         """What the dimensions with these labels range over."""
-        wanted = set(labels)
+        chosen = set(labels)
         every = [(m.axes, m.labels) for m in self.members] + [(self.result_axes, self.result)]
         return frozenset(
             atom
             for axes, given in every
             for axis, label in zip(axes, given, strict=True)
-            if label is not None and label in wanted
+            if label is not None and label in chosen
             for atom in atoms(axis)
             if atom.size > 1
         )
@@ -271,13 +271,13 @@ def _without_small(labels: Labels, axes: Value) -> Labels:
 def _agree(one: tuple[list[Cell], Labels], other: tuple[list[Cell], Labels], label: Label) -> bool:
     """Whether two values range over the same atoms, part by part, along a labelled dimension."""
     (first, labels), (second, others) = one, other
-    dim, place = list(labels).index(label), list(others).index(label)
-    if _numbers(first, dim) != _numbers(second, place):
+    dim, other_dim = list(labels).index(label), list(others).index(label)
+    if _numbers(first, dim) != _numbers(second, other_dim):
         return False
     if not first or not second:
         return True
     shared = _chosen(first[0], labels).keys() & _chosen(second[0], others).keys()
-    here, there = _runs(first, labels, dim, shared), _runs(second, others, place, shared)
+    here, there = _runs(first, labels, dim, shared), _runs(second, others, other_dim, shared)
     return all(len(here[key] | there[key]) == 1 for key in here.keys() & there.keys())
 
 
@@ -289,12 +289,12 @@ def _chosen(cell: Cell, labels: Labels) -> dict[Label, int]:
 def _runs(
     parts: Sequence[Cell], labels: Labels, dim: int, shared: set[Label]
 ) -> dict[tuple[int, ...], set[Any]]:
-    """What runs along a dimension, by the terms of the labels that another value has, too."""
-    found: dict[tuple[int, ...], set[Any]] = {}
+    """The atoms along a dimension, by the terms chosen on labels that another value shares."""
+    result: dict[tuple[int, ...], set[Any]] = {}
     for cell in parts:
         chosen = _chosen(cell, labels)
-        found.setdefault(tuple(chosen[s] for s in shared), set()).add(cell.atoms[dim])
-    return found
+        result.setdefault(tuple(chosen[s] for s in shared), set()).add(cell.atoms[dim])
+    return result
 
 
 def _numbers(parts: Sequence[Cell], dim: int) -> set[int]:

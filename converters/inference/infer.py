@@ -1,4 +1,4 @@
-"""Two passes over a program: what values range over, then how they transform."""
+"""Runs both inference passes over a forward graph: axes, then actions."""
 
 from __future__ import annotations
 

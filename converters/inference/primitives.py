@@ -1,4 +1,4 @@
-"""The few forms that nearly all operations have, and what each does to scales, signs and shifts.
+"""Action rules of the basic operation forms: sums, products, contractions, views, norms.
 
 Products, sums, contractions, homogeneous functions, reductions and normalisations are stated once,
 in the labels of a :class:`converters.inference.frames.Frame`; views, cuts and joins are stated part
@@ -17,7 +17,7 @@ from torch.fx import Node
 
 from gmn.spec import Port
 
-from .actions import NOTHING, Action, Actions, Field, Label, Origin, Use, merge_origins
+from .actions import NOTHING, Action, Actions, EntryOrigin, Field, Label, Use, merge_origins
 from .axes import Atom, size_of
 from .carrying import averaged, by_part, note_carriers
 from .cells import Cell
@@ -58,11 +58,11 @@ def multiplied(action: Action, factor: Number) -> Action:
     return replace(action, shift=times(action.shift, exact(factor)))
 
 
-def exact(number: Number) -> Fraction | int:
-    """A number as a fraction: floats are what they are in decimal."""
-    if isinstance(number, int):
-        return number
-    return Fraction(repr(number)) if math.isfinite(number) else 0
+def exact(value: Number) -> Fraction | int:
+    """A number as a fraction; floats by their shortest decimal form."""
+    if isinstance(value, int):
+        return value
+    return Fraction(repr(value)) if math.isfinite(value) else 0
 
 
 # --- sums and products --------------------------------------------------------------------------
@@ -82,14 +82,14 @@ def equate(system: System, first: Field, second: Field) -> Field:
 
 
 def total(
-    frame: Frame, numbers: Sequence[int], factors: Sequence[Number], kind: str = "shift"
+    frame: Frame, operands: Sequence[int], factors: Sequence[Number], kind: str = "shift"
 ) -> Action:
     """The sum of some operands, each times a factor: units agree, shifts add.
 
     Operands made of parameters are edges of that kind.
     """
     actions = frame.actions
-    parts = [frame.take(n) for n in numbers]
+    parts = [frame.take(n) for n in operands]
     magnitude, sign, shift = (
         parts[0].magnitude,
         parts[0].sign,
@@ -101,16 +101,16 @@ def total(
         if part.shift or shift:
             scaled = exact(factor)
             shift = join(shift, part.shift, lambda a, b, k=scaled: add(a, b, k))  # type: ignore[misc]
-    for number, part in zip(numbers, parts, strict=True):
-        find_diagonal(frame, number, kind, part)
+    for operand, part in zip(operands, parts, strict=True):
+        find_diagonal(frame, operand, kind, part)
     return Action(magnitude, sign, shift, merge_origins(*(p.origins for p in parts)))
 
 
-def find_diagonal(frame: Frame, number: int, kind: str, part: Action | None = None) -> None:
+def find_diagonal(frame: Frame, operand: int, kind: str, part: Action | None = None) -> None:
     """An operand made of parameters acts on every neuron by itself."""
-    origins = frame.origins(number) if part is None else part.origins
-    use = direct_use(frame, number, kind)
-    frame.actions.find(frame.members[number].value, frame.node, kind, origins, {}, use)
+    origins = frame.origins(operand) if part is None else part.origins
+    use = direct_use(frame, operand, kind)
+    frame.actions.find(frame.members[operand].value, frame.node, kind, origins, {}, use)
 
 
 def added(actions: Actions, one: Action, other: Action) -> Action:
@@ -158,14 +158,14 @@ def _mixed_shifts(frame: Frame, *factors: tuple[int, Field]) -> Field:
 
 
 def times_values(frame: Frame, other: int, shift: Field) -> Field:
-    """Shifts times the values of another operand, which are others in each of its parts."""
+    """Shifts times the values of another operand, as a separate map for each of its parts."""
     member, maps = frame.members[other], frame.actions.maps
     own = {label for label in member.labels if label is not None}
-    found = {}
+    result = {}
     for key, terms in by_part(frame, other, shift).items():
         chosen = tuple(pair for pair in key if pair[0] in own)
-        found[key] = maps.mix(terms, (frame, other, chosen), frame.places(other, key))
-    return found
+        result[key] = maps.mix(terms, (frame, other, chosen), frame.places(other, key))
+    return result
 
 
 def summed(frame: Frame, action: Action, labels: Collection[Label], counts: bool = True) -> Action:
@@ -180,8 +180,8 @@ def summed(frame: Frame, action: Action, labels: Collection[Label], counts: bool
     actions = frame.actions
     gone = set(labels)
     origins = {
-        _less(key, gone): tuple(_forget(o, gone) for o in found)
-        for key, found in action.origins.items()
+        _less(key, gone): tuple(_forget(o, gone) for o in held)
+        for key, held in action.origins.items()
     }
     return Action(
         outside(actions.magnitudes, action.magnitude, gone),
@@ -231,17 +231,17 @@ def _summed_shifts(frame: Frame, channel: Field, gone: set[Label], counts: bool)
 
 
 def _alike_parts(channel: Field, gone: set[Label]) -> dict[Key, Terms]:
-    """What all parts along dimensions have that are averaged over: the average has it, too."""
-    found: dict[Key, list[Terms]] = {}
+    """The shift that all averaged parts share, which the average has as well."""
+    groups: dict[Key, list[Terms]] = {}
     for key, terms in channel.items():
-        found.setdefault(_less(key, gone), []).append(terms)
+        groups.setdefault(_less(key, gone), []).append(terms)
     return {
         new: {
             term: coefficient
             for term, coefficient in parts[0].items()
             if not _touches(term, gone) and all(part.get(term) == coefficient for part in parts)
         }
-        for new, parts in found.items()
+        for new, parts in groups.items()
     }
 
 
@@ -253,7 +253,7 @@ def _less(key: Key, gone: Collection[Label]) -> Key:
     return tuple(pair for pair in key if pair[0] not in gone)
 
 
-def _forget(origin: Origin, gone: Collection[Label]) -> Origin:
+def _forget(origin: EntryOrigin, gone: Collection[Label]) -> EntryOrigin:
     at = tuple((p, None if q is not None and q[0] in gone else q) for p, q in origin.at)
     return replace(origin, at=at)
 
@@ -275,38 +275,38 @@ def contract(
 
     Args:
         frame: the operation's index space.
-        first: number of an operand.
-        second: number of the other.
+        first: index of an operand.
+        second: index of the other.
         over: the labels that are summed over.
         roles: ends of the edges by label, where they are others.
         direct: uses to record for operands that are entries themselves.
     """
     actions, node = frame.actions, frame.node
     whole = product(frame, first, second)
-    for number, other in ((first, second), (second, first)):
-        value = frame.members[number].value
+    for operand, other in ((first, second), (second, first)):
+        value = frame.members[operand].value
         shared = set(frame.members[other].given) - {None}
         ends: dict[Label, Port] = {
             label: "source" if label in over else "both" if label in shared else "target"
-            for label in frame.members[number].given
+            for label in frame.members[operand].given
             if label is not None
         }
         ends.update(roles or {})
-        use = (direct or {}).get(number) or direct_use(frame, number, "weight", ends)
-        actions.find(value, node, "weight", frame.origins(number), ends, use)
+        use = (direct or {}).get(operand) or direct_use(frame, operand, "weight", ends)
+        actions.find(value, node, "weight", frame.origins(operand), ends, use)
     for weights, values in ((first, second), (second, first)):
         if (shift := averaged(frame, weights, values, over)) is not None:
             return summed(frame, replace(whole, shift=shift), over, counts=False)
-    found = summed(frame, whole, over)
-    note_carriers(frame, found.shift, first, second, over)
-    return found
+    result = summed(frame, whole, over)
+    note_carriers(frame, result.shift, first, second, over)
+    return result
 
 
 def direct_use(
-    frame: Frame, number: int, kind: str, ends: Mapping[Label, Port] | None = None
+    frame: Frame, operand: int, kind: str, ends: Mapping[Label, Port] | None = None
 ) -> Use | None:
     """The use of an operand that is an entry itself."""
-    member = frame.members[number]
+    member = frame.members[operand]
     name = frame.actions.trace.parameter_name(member.value)
     if name is None:
         return None
@@ -323,18 +323,18 @@ Sign = Literal["keep", "drop", "pin"]
 
 
 def homogeneous(
-    frame: Frame, number: int = 0, *, degree: Fraction | int | None = 1, sign: Sign = "pin"
+    frame: Frame, operand: int = 0, *, degree: Fraction | int | None = 1, sign: Sign = "pin"
 ) -> Action:
     """φ(sx) = s^degree φ(x) for positive s; what signs do; no shift passes.
 
     Args:
         frame: the operation's index space.
-        number: the operand.
+        operand: the operand.
         degree: None if no positive scale passes.
         sign: whether φ is odd ("keep"), even ("drop") or neither ("pin").
     """
     actions = frame.actions
-    taken = frame.take(number)
+    taken = frame.take(operand)
     actions.zero(actions.shifts, taken.shift)
     magnitude: Field = {}
     if degree is None:
@@ -347,20 +347,20 @@ def homogeneous(
 
 
 def pinned(frame: Frame) -> Action:
-    """Nothing passes; the entries that operands are computed from are remembered."""
+    """An action without scales or shifts that keeps the entries its operands come from."""
     origins = []
-    for number, member in enumerate(frame.members):
+    for operand, member in enumerate(frame.members):
         frame.actions.pin(member.value)
-        origins.append(frame.origins(number))
+        origins.append(frame.origins(operand))
     return Action({}, {}, {}, merge_origins(*origins))
 
 
 # --- reductions and normalisations --------------------------------------------------------------
 
 
-def extremum(frame: Frame, labels: Collection[Label], number: int = 0) -> Action:
+def extremum(frame: Frame, labels: Collection[Label], operand: int = 0) -> Action:
     """The largest entry along dimensions: positive scales and shifts alike along them pass."""
-    actions, taken = frame.actions, frame.take(number)
+    actions, taken = frame.actions, frame.take(operand)
     actions.zero(actions.signs, taken.sign)
     gone = set(labels)
     return Action(
@@ -406,7 +406,7 @@ def transfer(
         dims: for every dimension, where it is in the result; None for one that is gone.
         removed: dimensions of which one index is taken: shifts along them may be anything then.
     """
-    target = {dim: place for dim, place in enumerate(dims) if place is not None}
+    target = {dim: new for dim, new in enumerate(dims) if new is not None}
 
     def channel(given: Field, system: System, shifts: bool = False) -> Field:
         result: dict[Key, Terms] = {}
@@ -422,8 +422,8 @@ def transfer(
                     if len(stays) == len(term.at):
                         kept[Term(term.unknown, at, term.mixed)] = coefficient
                     elif shifts:
-                        found = actions.maps.mix({term: coefficient}, (old.key, object()))
-                        (other,) = found
+                        image = actions.maps.mix({term: coefficient}, (old.key, object()))
+                        (other,) = image
                         kept[Term(other.unknown, at, other.mixed)] = coefficient
                     else:
                         lost[term] = coefficient
@@ -434,7 +434,7 @@ def transfer(
             _enter(system, result, new.key, kept)
         return result
 
-    origins: dict[Key, tuple[Origin, ...]] = {}
+    origins: dict[Key, tuple[EntryOrigin, ...]] = {}
     for old, new in pairs:
         moved = tuple(
             replace(
@@ -531,14 +531,14 @@ def _dealt(actions: Actions, action: Action, pairs: Sequence[tuple[Cell, Cell]])
             _enter(system, result, new.key, kept)
         return result
 
-    origins: dict[Key, tuple[Origin, ...]] = {}
+    origins: dict[Key, tuple[EntryOrigin, ...]] = {}
     for (old, new), where in zip(pairs, maps, strict=True):
-        found = tuple(
+        held = tuple(
             replace(o, at=tuple((p, where.get(q) if q is not None else None) for p, q in o.at))
             for o in action.origins.get(old.key, ())
         )
-        if found:
-            origins[new.key] = origins.get(new.key, ()) + found
+        if held:
+            origins[new.key] = origins.get(new.key, ()) + held
     return Action(
         channel(action.magnitude, actions.magnitudes),
         channel(action.sign, actions.signs),
@@ -585,21 +585,21 @@ def choices(actions: Actions, axes: Value, dim: int) -> list[tuple[int, int]]:
         sizes[n] = math.prod(factor.size for factor in cell.atoms[dim])
     if len(sizes) == 1:
         return [(0, size_of(axes[dim]))]
-    found, start = [], 0
+    result, start = [], 0
     for n in sorted(sizes):
-        found.append((start, sizes[n]))
+        result.append((start, sizes[n]))
         start += sizes[n]
-    return found
+    return result
 
 
-def renumbered(cell: Cell, dims: Sequence[int | None], dim: int, number: int | None) -> Key:
+def renumbered(cell: Cell, dims: Sequence[int | None], dim: int, choice: int | None) -> Key:
     """The key of a part after its dimensions moved, with another choice along one of them."""
     chosen = dict(cell.key)
     chosen.pop(dim, None)
-    key = [(place, n) for d, n in chosen.items() if (place := dims[d]) is not None]
+    key = [(new_dim, n) for d, n in chosen.items() if (new_dim := dims[d]) is not None]
     target = dims[dim]
-    if number is not None and target is not None:
-        key.append((target, number))
+    if choice is not None and target is not None:
+        key.append((target, choice))
     return tuple(sorted(key))
 
 
@@ -609,14 +609,14 @@ def matched(
     after: Value,
     dims: Sequence[int | None],
     dim: int,
-    number: Any,
+    renumber: Any,
 ) -> list[tuple[Cell, Cell]]:
     """Parts of a value with the parts that they become; the choice along ``dim`` is renumbered."""
     parts = actions.cells(after)
     several, having = any(d == dims[dim] for cell in parts for d, _ in cell.key), by_choices(parts)
     pairs = []
     for cell in actions.cells(before):
-        chosen = number(dict(cell.key).get(dim, 0))
+        chosen = renumber(dict(cell.key).get(dim, 0))
         if chosen is None:
             continue
         key = renumbered(cell, dims, dim, chosen if several else None)
@@ -625,7 +625,7 @@ def matched(
 
 
 def by_choices(parts: Iterable[Cell]) -> Callable[[Key], Sequence[Cell]]:
-    """What finds the parts that have the choices of a key, and maybe others besides."""
+    """A function that returns the parts whose choices include those of a key."""
     tables: dict[frozenset[int], dict[Key, list[Cell]]] = {}
 
     def having(key: Key) -> Sequence[Cell]:
@@ -644,24 +644,24 @@ def by_choices(parts: Iterable[Cell]) -> Callable[[Key], Sequence[Cell]]:
 
 
 def all_atoms(actions: Actions, values: Iterable[Any]) -> frozenset[Atom]:
-    """What some values range over."""
+    """The atoms of some values."""
     return atoms_of(*(axis for value in values for axis in flat_axes(value)))
 
 
 def linear_moved(actions: Actions, node: Node) -> None:
-    """Entries are moved as they are: linear along everything."""
+    """Marks an operation that only moves entries as linear along all atoms."""
     values = [actions.trace.values[operand] for operand in node.all_input_nodes]
     actions.linear[node] = all_atoms(actions, [*values, actions.trace.values[node]])
 
 
 def linear_summed(actions: Actions, node: Node, operands: Sequence[object]) -> None:
-    """Values are added: linear along what all of them range over."""
+    """Marks a sum as linear along atoms that all operands have."""
     sets = [atoms_of(*actions.axes(value)) for value in operands]
     actions.linear[node] = frozenset.intersection(*sets) if sets else frozenset()
 
 
 def linear_product(actions: Actions, node: Node, first: object, second: object) -> None:
-    """Entries are multiplied: linear along what one operand alone ranges over."""
+    """Marks a product as linear along atoms that only one operand has."""
     one, other = (atoms_of(*actions.axes(value)) for value in (first, second))
     actions.linear[node] = one ^ other
 
@@ -677,8 +677,8 @@ def linear_contracted(
     mixed = frame.atoms_at(kept[0] & kept[1])
     own = [atoms_of(*frame.members[n].axes) for n in (first, second)]
     unlabelled = frozenset().union(*own) - frame.atoms_at(sets[0] | sets[1])
-    found = passing - mixed - unlabelled
+    linear = passing - mixed - unlabelled
     if bias is not None:
         rest = frame.atoms_at(set(over))
-        found = (found & atoms_of(*actions.axes(bias))) | (found & rest)
-    actions.linear[frame.node] = found
+        linear = (linear & atoms_of(*actions.axes(bias))) | (linear & rest)
+    actions.linear[frame.node] = linear

@@ -1,4 +1,4 @@
-"""From solved equations to independent generators, each at the largest set of indices it may have.
+"""Reduces solved equations to independent generators, each over its largest index set.
 
 A scale that may differ from neuron to neuron may also be the same for all of them. Such a generator
 is part of the larger one and is not listed again; one that is no part of any other is.
@@ -37,30 +37,30 @@ def generators(system: System, modulus: int | None = None) -> list[Generator]:
         system: the solved system.
         modulus: 2 if coefficients count modulo 2.
     """
-    found: list[Generator] = []
+    candidates: list[Generator] = []
     for free, followers in system.solutions().items():
         terms: Followers = {}
         for following, coefficient in followers:
             terms[following] = terms.get(following, 0) + coefficient
-        found.append(Generator(free, {k: c for k, c in terms.items() if c}))
-    covered = _covered(found, modulus)
-    largest = [generator for generator in found if generator.free not in covered]
-    parts = [generator for generator in found if generator.free in covered]
-    if not any(following.mixed for generator in found for following in generator.terms):
+        candidates.append(Generator(free, {k: c for k, c in terms.items() if c}))
+    covered = _covered(candidates, modulus)
+    largest = [generator for generator in candidates if generator.free not in covered]
+    parts = [generator for generator in candidates if generator.free in covered]
+    if not any(following.mixed for generator in candidates for following in generator.terms):
         return _sparse(largest, parts, modulus)
-    largest.sort(key=lambda generator: system.place(generator.free))
+    largest.sort(key=lambda generator: system.order(generator.free))
     return _step_by_step(_less_later(largest), parts, system.maps)
 
 
 def _sparse(
-    found: list[Generator], parts: Sequence[Generator], modulus: int | None
+    candidates: list[Generator], parts: Sequence[Generator], modulus: int | None
 ) -> list[Generator]:
     """The same group by generators that move as little as possible: neighbours are subtracted."""
     holders: Holders = {}
-    for generator in (*found, *parts):
+    for generator in (*candidates, *parts):
         _hold(holders, generator)
     result = []
-    for generator in found:
+    for generator in candidates:
         one = generator
         while (short := next(_shortened(one, holders, modulus), None)) is not None:
             one = short
@@ -68,7 +68,7 @@ def _sparse(
     return result
 
 
-def _less_later(found: Sequence[Generator]) -> list[Generator]:
+def _less_later(candidates: Sequence[Generator]) -> list[Generator]:
     """The same group by generators less multiples of later ones, as long as they become shorter.
 
     Along a residual stream, what is added to the bias of one block is taken back by the next one,
@@ -76,7 +76,7 @@ def _less_later(found: Sequence[Generator]) -> list[Generator]:
     """
     later: Holders = {}
     result = []
-    for generator in reversed(found):
+    for generator in reversed(candidates):
         one = generator
         while short := min(_shortened(one, later), key=lambda g: len(g.terms), default=None):
             one = short
@@ -143,11 +143,12 @@ def _aligned(other: Generator, shared: Following, mine: Following) -> Followers 
     return {Following(u, tuple(f[k] for k in order)): c for (u, f, _), c in other.terms.items()}
 
 
-def _covered(found: Sequence[Generator], modulus: int | None) -> set[Unknown]:
+def _covered(candidates: Sequence[Generator], modulus: int | None) -> set[Unknown]:
     """Free unknowns of generators that are parts of larger ones, by elimination."""
-    lookup = {_name(g.free): g.free for g in found}
+    lookup = {_name(g.free): g.free for g in candidates}
     rows: dict[Unknown, dict[Unknown, Fraction]] = {}
-    for generator in sorted(found, key=lambda g: -len(g.free.slots)):
+    # Largest first: a scale per neuron contains the one that is alike for all neurons.
+    for generator in sorted(candidates, key=lambda g: -len(g.free.slots)):
         if generator.free in rows:
             continue
         for slots in _proper_subsets(len(generator.free.slots)):
@@ -200,20 +201,20 @@ def _name(unknown: Unknown) -> tuple[object, ...]:
 
 
 def _step_by_step(
-    found: list[Generator], parts: Sequence[Generator], maps: Maps
+    candidates: list[Generator], parts: Sequence[Generator], maps: Maps
 ) -> list[Generator]:
     """The same group by generators whose numbers pass as few weights as possible.
 
     Of three linear layers in a row, what is added to the first bias is not made up for in the
     third, two weights on, but in the second.
     """
-    return [_made_near(generator, (*found, *parts), maps) for generator in found]
+    return [_made_near(generator, (*candidates, *parts), maps) for generator in candidates]
 
 
 def _made_near(one: Generator, others: Sequence[Generator], maps: Maps) -> Generator:
     while _weights(one.terms, maps):
         nearer = (_nearer(one, other, maps) for other in others if other.free is not one.free)
-        near = next((found for found in nearer if found is not None), None)
+        near = next((candidate for candidate in nearer if candidate is not None), None)
         if near is None:
             break
         one = near
@@ -221,7 +222,7 @@ def _made_near(one: Generator, others: Sequence[Generator], maps: Maps) -> Gener
 
 
 def _nearer(one: Generator, other: Generator, maps: Maps) -> Generator | None:
-    """One generator less what a map makes of another, if its numbers pass fewer weights then."""
+    """One generator minus a mapped other one, if its numbers then pass fewer weights."""
     for following, coefficient in one.terms.items():
         for before in _parts(following.mixed, maps):
             for theirs, own in other.terms.items():
@@ -261,10 +262,10 @@ def _order(
         first = maps.last(first).before
     while maps.last(rest).before != before:
         rest = maps.last(rest).before
-    given, wanted = maps.last(first).at, maps.last(rest).at
-    if len(given) != len(wanted) or set(given) != set(wanted):
+    given, expected = maps.last(first).at, maps.last(rest).at
+    if len(given) != len(expected) or set(given) != set(expected):
         return None
-    order = tuple(given.index(place) for place in wanted)
+    order = tuple(given.index(place) for place in expected)
     return order if maps.after(theirs.mixed, before, order) == following.mixed else None
 
 
@@ -276,7 +277,7 @@ def _mapped(each: Following, before: int, order: tuple[int, ...], maps: Maps) ->
 
 
 def _weights(terms: Followers, maps: Maps) -> int:
-    """How many weights numbers pass after the first one."""
+    """How many weights a generator's numbers pass after the first one."""
     passed = (len(maps.carriers(following.mixed) or ()) for following in terms)
     return sum(max(0, count - 1) for count in passed)
 

@@ -1,4 +1,4 @@
-"""What every value of an exported graph ranges over.
+"""The state of the first pass: the axes of every value of an exported graph.
 
 A rule is asked twice: first what its operation does to axes; then, once all axes are known, how its
 result transforms when its operands do (:mod:`converters.inference.actions`).
@@ -53,7 +53,7 @@ class TraceError(ValueError):
 
 @dataclass(frozen=True)
 class Rule:
-    """What one operation does.
+    """What one operation does to axes, and how its result transforms.
 
     Attributes:
         axes: returns the axes of the result, after stating what the operands have in common; None
@@ -115,7 +115,7 @@ class Tracing:
             if view is None or view.dims is None:
                 self.parameters[name] = [(Atom(size),) for size in shape]
             else:
-                sizes = {dim: shape[place] for place, dim in enumerate(view.dims)}
+                sizes = {dim: shape[position] for position, dim in enumerate(view.dims)}
                 owner = self.parameters.setdefault(
                     view.owner, [(Atom(sizes[dim]),) for dim in range(len(shape))]
                 )
@@ -186,7 +186,7 @@ def _fresh(meta: Any, reason: str) -> Any:
 
 
 def atoms_of(*axes: Axis) -> frozenset[Atom]:
-    """What units can vary over along these axes: their atoms of more than one index."""
+    """Atoms of more than one index, over which units along these axes can vary."""
     return frozenset(atom for axis in axes for atom in atoms(axis) if atom.size > 1)
 
 
@@ -197,7 +197,7 @@ def shape_of(node: Node) -> tuple[int, ...]:
     return tuple(int(size) for size in first.shape)
 
 
-def place_of(node: Node) -> str:
+def path_of(node: Node) -> str:
     """Dotted path of the module that runs the operation; ``model`` for the model itself."""
     stack = node.meta.get("nn_module_stack") or {}
     return str(list(stack.values())[-1][0] if stack else "") or "model"
@@ -228,9 +228,9 @@ def operands_of(node: Node) -> list[Node]:
     return [leaf for leaf in leaves if isinstance(leaf, Node)]
 
 
-def is_read(node: Node, number: int) -> bool:
+def is_read(node: Node, index: int) -> bool:
     """Whether anything reads this one of the operation's results."""
-    return any(user.users for user in node.users if user.args[1:] == (number,))
+    return any(user.users for user in node.users if user.args[1:] == (index,))
 
 
 def first_arguments(node: Node, count: int) -> list[Any]:
@@ -310,13 +310,13 @@ def _is_floating(node: Node) -> bool:
 
 def operation_of(node: Node) -> Operation:
     """The operation as data: its name and the numbers among its arguments."""
-    name, found = name_of(node), []
+    name, attributes = name_of(node), []
     for key, value in every_argument(node).items():
         if key in _SILENT:
             continue
-        numbers = value if isinstance(value, (list, tuple)) else [value]
+        values = value if isinstance(value, (list, tuple)) else [value]
         if isinstance(value, str) and value != "none":
             name = f"{name}_{value}"
-        elif numbers and all(isinstance(v, (int, float)) for v in numbers):
-            found.append((key, tuple(float(v) for v in numbers)))
-    return Operation(name, tuple(sorted(found)))
+        elif values and all(isinstance(v, (int, float)) for v in values):
+            attributes.append((key, tuple(float(v) for v in values)))
+    return Operation(name, tuple(sorted(attributes)))

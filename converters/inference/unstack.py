@@ -1,4 +1,4 @@
-"""Taking values apart along a dimension that a reshape made: packed queries, keys and values."""
+"""Separates values along a dimension made by a reshape, such as packed queries, keys, values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def unstack(axes: Sequence[Axis], dim: int, reason: str) -> list[list[Axis]]:
         dim: the dimension that goes.
         reason: what to report for the dimension, which is fixed.
     """
-    rest = [resolve(axis) for place, axis in enumerate(axes) if place != dim]
+    rest = [resolve(axis) for d, axis in enumerate(axes) if d != dim]
     outer = resolve(axes[dim])
     size = size_of(outer)
     fix(outer, reason)

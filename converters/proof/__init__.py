@@ -1,1 +1,1 @@
-"""Claims held against the module itself: the experiment, the certificate, what is missing."""
+"""Tests claimed symmetries on the module itself: experiment, certificate, completeness."""

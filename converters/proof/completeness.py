@@ -1,4 +1,4 @@
-"""How many continuous symmetries a network has, and how many of them its spec claims.
+"""Counts the continuous symmetries of a network, and how many of them its spec claims.
 
 At a generic point, the directions in which parameters can move without a change of any output are
 the null space of the Jacobian of outputs with respect to parameters, over enough inputs. The
@@ -100,18 +100,18 @@ def measure(
         )
     ranges = _ranges(function, given)
     kinds = {edges.parameter: edges.kind for edges in spec.edge_sets}
-    found: list[Completeness] = []
+    counts: list[Completeness] = []
     for draw in range(DRAWS):
         state = random_state(function.runner, kinds, generator, SIZES[draw % len(SIZES)])
-        found.append(_count(function, state, given, ranges, spec, generator))
-        best = min(map(_order, found))
-        if best == (0, 0) or [*map(_order, found)].count(best) == AGREED:
+        counts.append(_count(function, state, given, ranges, spec, generator))
+        best = min(map(_order, counts))
+        if best == (0, 0) or [*map(_order, counts)].count(best) == AGREED:
             break
-    return min(found, key=_order)
+    return min(counts, key=_order)
 
 
 def _order(count: Completeness) -> tuple[int, int]:
-    """Weights at which units sleep come last: there, more numbers can move or go unread."""
+    """Sort key of draws: weights with inactive units come last, since more can move there."""
     return count.missed + count.unread, count.missed
 
 
@@ -161,18 +161,19 @@ class _Function:
         )
         names = {id(tensor): name for name, tensor in self.runner.entries.items()}
         self._names = {name: names.get(id(tensor), "") for name, tensor in inside}
-        self.places = _places(entries)
+        self.positions = _positions(entries)
 
     def __len__(self) -> int:
         return 1 + max(
-            (int(places.max()) for places in self.places.values() if places.numel()), default=-1
+            (int(positions.max()) for positions in self.positions.values() if positions.numel()),
+            default=-1,
         )
 
     def vector(self, state: Mapping[str, Tensor]) -> Tensor:
         """The numbers of a state dict."""
         result = torch.zeros(len(self), dtype=torch.float64)
-        for name, places in self.places.items():
-            result[places] = _real(state[name]).cpu()
+        for name, positions in self.positions.items():
+            result[positions] = _real(state[name]).cpu()
         return result
 
     def outputs(
@@ -188,8 +189,8 @@ class _Function:
         """
         values = {}
         for inside, name in self._names.items():
-            if name in self.places:
-                value = vector[self.places[name]].to(state[name].device)
+            if name in self.positions:
+                value = vector[self.positions[name]].to(state[name].device)
                 values[inside] = torch.view_as_complex(value) if name in self._complex else value
             elif name:
                 values[inside] = state[name].clone()
@@ -198,8 +199,8 @@ class _Function:
             result = functional_call(
                 self._model, values, arguments.args, dict(arguments.kwargs), tie_weights=False
             )
-        found = [t for t in tensors_of(result) if t.is_floating_point() or t.is_complex()]
-        flat = torch.cat([_real(tensor).flatten().cpu() for tensor in found] or [vector[:0]])
+        floating = [t for t in tensors_of(result) if t.is_floating_point() or t.is_complex()]
+        flat = torch.cat([_real(tensor).flatten().cpu() for tensor in floating] or [vector[:0]])
         return flat[flat.detach().isfinite()]
 
 
@@ -237,24 +238,26 @@ def _real(value: Tensor) -> Tensor:
     return torch.view_as_real(value) if value.is_complex() else value
 
 
-def _places(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _positions(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Numbers every distinct number that the entries hold."""
     starts: dict[int, int] = {}
-    found: dict[str, Tensor] = {}
+    result: dict[str, Tensor] = {}
     end = 0
     for name, tensor in entries.items():
         storage, real = tensor.untyped_storage(), _real(tensor)
         length = storage.nbytes() // real.element_size()
-        key = storage.data_ptr() or -len(found) - 1
+        key = storage.data_ptr() or -len(result) - 1
         if key not in starts:
             starts[key], end = end, end + length
         inside = torch.arange(length).as_strided(real.shape, real.stride(), real.storage_offset())
-        found[name] = starts[key] + inside
-    if not found:
+        result[name] = starts[key] + inside
+    if not result:
         return {}
-    _, numbers = torch.unique(torch.cat([p.flatten() for p in found.values()]), return_inverse=True)
-    parts = numbers.split([places.numel() for places in found.values()])
-    return {name: part.view(found[name].shape) for name, part in zip(found, parts, strict=True)}
+    _, distinct = torch.unique(
+        torch.cat([p.flatten() for p in result.values()]), return_inverse=True
+    )
+    parts = distinct.split([positions.numel() for positions in result.values()])
+    return {name: part.view(result[name].shape) for name, part in zip(result, parts, strict=True)}
 
 
 # --- the Jacobian -------------------------------------------------------------------------------
@@ -269,8 +272,8 @@ def _jacobian(
 ) -> Tensor:
     """Gradients of outputs on random inputs, of length one each."""
     rows: list[Tensor] = []
-    wanted, run = math.ceil(ROWS * len(function)), 0
-    while sum(map(len, rows)) < wanted:
+    enough, run = math.ceil(ROWS * len(function)), 0
+    while sum(map(len, rows)) < enough:
         inputs = _inputs(given, ranges, MAGNITUDES[run % len(MAGNITUDES)], generator)
         vector = function.vector(state).requires_grad_()
         outputs = function.outputs(vector, state, inputs, run)
@@ -342,7 +345,9 @@ def _ranges(function: _Function, given: Given) -> dict[int, int]:
     """
     whole = [t for t in given.tensors if not (t.is_floating_point() or t.is_complex())]
     whole = [t for t in whole if t.dtype != torch.bool and t.numel() and int(t.min()) >= 0]
-    tables = {places.shape[0] for places in function.places.values() if places.dim() == 2}
+    tables = {
+        positions.shape[0] for positions in function.positions.values() if positions.dim() == 2
+    }
     result = {}
     for tensor in whole:
         least = int(tensor.max()) + 1
@@ -409,11 +414,11 @@ def _algebra(gauge: Gauge) -> Iterator[Tensor]:
 
 
 def _null_space(matrix: Tensor) -> tuple[Tensor, float]:
-    """Orthonormal rows that the matrix takes to zero, and the gap between singular values there."""
+    """An orthonormal basis of the null space, and the gap of singular values that separates it."""
     triangle = torch.linalg.qr(matrix, mode="r").R
     _, values, directions = torch.linalg.svd(triangle)
     sizes = [max(value, NOISE) for value in (values / values[0]).tolist()]
-    steps = [(a / b, place) for place, (a, b) in enumerate(pairwise(sizes), 1) if b <= FLAT]
+    steps = [(a / b, index) for index, (a, b) in enumerate(pairwise(sizes), 1) if b <= FLAT]
     gap, rank = max(steps, default=(sizes[-1] / NOISE, len(sizes)))
     return directions[rank:], gap
 
@@ -435,20 +440,20 @@ def _rank(rows: Tensor, least: float) -> int:
 def _support(
     null: Tensor, claimed: Tensor, missed: int, function: _Function, read: Tensor
 ) -> tuple[str, ...]:
-    """Entries that what was missed has to move: without any of them, less of it is left.
+    """A minimal set of entries that the missed directions move.
 
     Entries are given up one after the other, large ones first, as long as all that was missed can
     do without.
     """
-    numbers = torch.full((len(read),), -1)
-    numbers[read] = torch.arange(int(read.sum()))
-    needed = list(function.places)
-    for name in sorted(needed, key=lambda name: -function.places[name].numel()):
+    column = torch.full((len(read),), -1)
+    column[read] = torch.arange(int(read.sum()))
+    needed = list(function.positions)
+    for name in sorted(needed, key=lambda name: -function.positions[name].numel()):
         still = [n for n in needed if n != name]
         kept = torch.zeros(null.shape[1], dtype=torch.bool)
         for other in still:
-            places = numbers[function.places[other].flatten()]
-            kept[places[places >= 0]] = True
+            columns = column[function.positions[other].flatten()]
+            kept[columns[columns >= 0]] = True
         flat = len(null) - _rank(null[:, ~kept], ANGLE)
         moved = len(claimed) - _rank(claimed[:, ~kept], ANGLE)
         if flat - moved >= missed:

@@ -1,4 +1,4 @@
-"""Which rule is wrong: a program runs on weights and on moved ones, value by value, side by side.
+"""Finds the rule behind a false symmetry, by comparing two runs value by value.
 
 The first value that is another than its type says is that of an operation whose rule is false.
 """
@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from ..exporting.operators import is_random, qualified_name
 from ..inference.actions import Action, Actions
-from ..inference.tracing import Value, place_of
+from ..inference.tracing import Value, path_of
 from .elements import PERMUTATIONS, Group
 from .moved_values import Moved, is_number, redrawn, rounding
 from .running import Given
@@ -61,7 +61,7 @@ def culprit(
         before, after = (_values(program, each, fresh) for each in (state, new))
         for node in calls:
             if _differs(actions, moved, node, before.get(node), after.get(node)):
-                return f"{qualified_name(node)} in {place_of(node)}"
+                return f"{qualified_name(node)} in {path_of(node)}"
     return None
 
 
@@ -92,7 +92,7 @@ def _random_state(model: nn.Module, actions: Actions, generator: torch.Generator
 
 
 def _moved_state(model: nn.Module, moved: Moved, actions: Actions, state: State) -> State:
-    """What the entries become, those with several names alike."""
+    """The transformed entries, equal under all their names."""
     own = model.state_dict(keep_vars=True)
     first = {id(value): name for name, value in reversed(own.items())}
     known = actions.trace.parameters
@@ -112,22 +112,22 @@ def _values(program: ExportedProgram, state: State, given: Given) -> dict[Node, 
     """The results of all operations that run, in wide types."""
     inputs = iter(pytree.tree_leaves((given.args, dict(given.kwargs))))
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
-    found: dict[Node, Any] = {}
+    results: dict[Node, Any] = {}
     default = torch.get_default_dtype()
-    known = torch.default_generator.get_state()
+    saved = torch.default_generator.get_state()
     torch.set_default_dtype(torch.float64)
     torch.default_generator.manual_seed(0)
     try:
         with torch.no_grad():
             for node in program.graph.nodes:
                 if node.op == "placeholder":
-                    found[node] = _given(program, specs[node.name], state, inputs)
-                elif node.op == "call_function" and all(n in found for n in node.all_input_nodes):
-                    _run(node, found)
+                    results[node] = _given(program, specs[node.name], state, inputs)
+                elif node.op == "call_function" and all(n in results for n in node.all_input_nodes):
+                    _run(node, results)
     finally:
         torch.set_default_dtype(default)
-        torch.default_generator.set_state(known)
-    return found
+        torch.default_generator.set_state(saved)
+    return results
 
 
 def _given(program: ExportedProgram, spec: Any, state: State, inputs: Any) -> Any:
@@ -140,12 +140,12 @@ def _given(program: ExportedProgram, spec: Any, state: State, inputs: Any) -> An
     return _wide(value) if isinstance(value, Tensor) else value
 
 
-def _run(node: Node, found: dict[Node, Any]) -> None:
+def _run(node: Node, results: dict[Node, Any]) -> None:
     """Adds a result; none where the operation stands for a module or does not run in wide types."""
-    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: found[n])
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: results[n])
     args, kwargs = pytree.tree_map(_widened, (args, kwargs))
     try:
-        found[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        results[node] = node.target(*args, **kwargs)  # type: ignore[operator]
     except Exception:  # whatever the operation raises
         return
 

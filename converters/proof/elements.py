@@ -1,4 +1,4 @@
-"""Random elements of the group that a trace found, before anything has a name."""
+"""Draws random elements of a group that was inferred but not yet named."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCALES, SIGNS, SHIFTS, PERMUTATIONS = KINDS = ("magnitudes", "signs", "shifts", 
 
 @dataclass(frozen=True)
 class Freedom:
-    """Something that may move by itself.
+    """One independent freedom of the group: a free unknown or a permutable atom.
 
     Attributes:
         kind: one of ``KINDS``.
@@ -34,7 +34,7 @@ class Freedom:
 
 
 class Group:
-    """All that may move in a finished trace.
+    """The group that a finished trace allows.
 
     Args:
         actions: how values transform.
@@ -50,15 +50,15 @@ class Group:
         self.parts = [*self._unknowns(), *self._permutations()]
 
     def _unknowns(self) -> list[Freedom]:
-        found = []
+        result = []
         for kind in (SCALES, SIGNS, SHIFTS):
             system: System = getattr(self._actions, kind)
             for free, followers in system.solutions().items():
                 torn = kind == SHIFTS and any(free in a and free in b for a, b in self._torn)
                 if not torn:
                     entries = tuple(dict.fromkeys(f.unknown.entry for f, _ in followers))
-                    found.append(Freedom(kind, free, entries))
-        return found
+                    result.append(Freedom(kind, free, entries))
+        return result
 
     def _permutations(self) -> list[Freedom]:
         parameters = {
@@ -71,7 +71,7 @@ class Group:
         ]
 
     def compatible(self, parts: Sequence[Freedom]) -> list[Freedom]:
-        """As many of these as may move at once: shifts of one factor of every product."""
+        """Freedoms that may move together: of every product, shifts of one factor only."""
         kept: list[Freedom] = []
         for part in parts:
             if not any(self._meet(part, other) for other in kept):
@@ -86,15 +86,15 @@ class Group:
 
     def element(self, parts: Sequence[Freedom], generator: torch.Generator) -> Move:
         """A random element that moves these parts and nothing else."""
-        numbers: dict[str, dict[Unknown, Tensor]] = {SCALES: {}, SIGNS: {}, SHIFTS: {}}
+        values: dict[str, dict[Unknown, Tensor]] = {SCALES: {}, SIGNS: {}, SHIFTS: {}}
         permutations: dict[Atom, Tensor] = {}
         for part in parts:
             if isinstance(part.free, Atom):
                 permutations[part.free] = _permutation(part.free, generator)
             else:
                 sizes = self._actions.sizes(part.free)
-                numbers[part.kind][part.free] = _numbers(part.kind, sizes, generator)
-        return Move(numbers[SCALES], numbers[SIGNS], numbers[SHIFTS], permutations)
+                values[part.kind][part.free] = _random_values(part.kind, sizes, generator)
+        return Move(values[SCALES], values[SIGNS], values[SHIFTS], permutations)
 
 
 def _torn(actions: Actions) -> list[tuple[set[Unknown], set[Unknown]]]:
@@ -111,10 +111,10 @@ def _atoms(actions: Actions) -> list[Atom]:
     return [a for a in dict.fromkeys(every) if not a.fixed and a.size > 1]
 
 
-def _numbers(kind: str, sizes: list[int], generator: torch.Generator) -> Tensor:
+def _random_values(kind: str, sizes: list[int], generator: torch.Generator) -> Tensor:
     if kind == SIGNS:
-        found = torch.randint(2, sizes, generator=generator).double()
-        return found if bool(found.any()) else 1 - found
+        flips = torch.randint(2, sizes, generator=generator).double()
+        return flips if bool(flips.any()) else 1 - flips
     size = 0.7 if kind == SCALES else 1.3
     return size * torch.randn(sizes, generator=generator, dtype=torch.float64)
 

@@ -1,4 +1,4 @@
-"""The end of every trace: claims are tried on the module, and those that fail are given up.
+"""Tries the symmetries of a new spec on its module, and drops those that fail.
 
 Rules can be wrong, and whoever uses a spec believes it. Whole elements of the group come first, so
 a module that is right costs three forward passes; only where one fails does each generator move
@@ -66,8 +66,8 @@ def tried(
             source = torch.Generator().manual_seed(0)
             situation = in_widest(model, lambda runner: at_random(runner, given, spec, source))
         except Exception as error:  # the module's own; a spec is of use without the experiment
-            said = (str(error).strip().splitlines() or [""])[0]
-            reason = f"{type(model).__name__} does not run with random weights: {said}"
+            message = (str(error).strip().splitlines() or [""])[0]
+            reason = f"{type(model).__name__} does not run with random weights: {message}"
     if reason is not None:
         return replace(spec, tried=(), untried=reason)
     spec = _without_false(spec, situation, type(model).__name__, blame)
@@ -89,7 +89,7 @@ def _reason_not_to(model: nn.Module, given: Given, spec: GraphSpec) -> str | Non
 def _without_false(
     spec: GraphSpec, situation: Situation, module: str, blame: Callable[[], str | None]
 ) -> GraphSpec:
-    """Gives up claims until whole elements of the group leave the outputs as they are."""
+    """Drops symmetries until random elements of the whole group preserve the outputs."""
     source = torch.Generator().manual_seed(1)
     allowed = situation.tolerance
     asked, wrong = False, None
@@ -100,6 +100,7 @@ def _without_false(
         )
         if error <= allowed:
             return spec
+        # Measured only now, as most modules pass with the default tolerance.
         if allowed < (noise := situation.rounding()):
             allowed = noise
             continue
@@ -110,7 +111,7 @@ def _without_false(
 
 
 def _asked(blame: Callable[[], str | None]) -> str | None:
-    """The name of an operation, if it can be found; a search that fails is no reason to."""
+    """The name of the culprit operation; None if the search fails."""
     try:
         return blame()
     except Exception:  # the module's own operations, run one by one
@@ -129,6 +130,7 @@ def _false(
     false = [(name, error) for name, error in errors if not error <= allowed]
     if false:
         return false
+    # Each holds alone, together they do not: bisect for the one with which it begins.
     low, high = 1, len(names)
     while low < high:  # the shortest list of the first ones that fails as a whole
         middle = (low + high) // 2

@@ -1,4 +1,4 @@
-"""Elements of a claimed group that move what they should, and specs that claim less."""
+"""Elements that move along one symmetry alone, and specs with some symmetries removed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gmn.symmetry import Element
 
 
 def generators(spec: GraphSpec, permutations: bool = True) -> list[str]:
-    """Names of all that may move: axes, scalings, changes of basis, translations, exchanges."""
+    """Names of the generators: axes, scalings, changes of basis, translations, exchanges."""
     group = spec.symmetries
     moving = group.permutations if permutations else ()
     return [part.name for part in (*moving, *group.followed, *group.exchanges)]
 
 
 def moving(spec: GraphSpec, names: Iterable[str], generator: torch.Generator) -> Element:
-    """A random element that moves each of these, and does: no permutation or sign is the identity.
+    """A random element in which none of these generators is the identity.
 
     A fair permutation of two leaves them where they are half the time.
 

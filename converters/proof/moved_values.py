@@ -1,4 +1,4 @@
-"""What every value of a program should become when weights move, told from what it was.
+"""Predicts every value of a run on transformed weights from a run on the original ones.
 
 A value's type says how it follows: which factor and which summand each of its entries gets, and
 where permutations put it. Two runs, one on the weights and one on the moved ones, then show the
@@ -45,16 +45,16 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Part:
+class ValuePart:
     """A part of a value: a product of atoms, and where it lies in the tensor.
 
     Attributes:
         cell: what it ranges over.
-        places: by dimension, the index in the tensor of each of its own indices, major first.
+        indices: by dimension, the index in the tensor of each of its own indices, major first.
     """
 
     cell: Cell
-    places: tuple[Tensor, ...]
+    indices: tuple[Tensor, ...]
 
     @property
     def sizes(self) -> list[int]:
@@ -67,13 +67,13 @@ class Part:
 
     def write(self, value: Tensor, part: Tensor) -> None:
         """Overwrites the part of a tensor."""
-        value[self._index()] = part.reshape([len(p) for p in self.places])
+        value[self._index()] = part.reshape([len(p) for p in self.indices])
 
     def _index(self) -> tuple[Tensor, ...]:
-        rank = len(self.places)
+        rank = len(self.indices)
         return tuple(
             p.reshape([-1 if d == dim else 1 for d in range(rank)])
-            for dim, p in enumerate(self.places)
+            for dim, p in enumerate(self.indices)
         )
 
 
@@ -83,7 +83,7 @@ def parents(atom: Atom) -> list[Atom]:
 
 
 class Moved:
-    """What values become.
+    """Predicts values of a run on transformed weights.
 
     Args:
         actions: how they transform; equations are solved.
@@ -95,7 +95,7 @@ class Moved:
         self._actions = actions
         self._move = move
         self._state = state
-        self._parts: dict[int, list[Part]] = {}
+        self._parts: dict[int, list[ValuePart]] = {}
 
     def entry(self, name: str, value: Tensor) -> Tensor:
         """What an entry of the state dict becomes."""
@@ -114,8 +114,8 @@ class Moved:
         if not value.numel():
             return result
         for part in self._parts_of(axes):
-            told = self._scaled(action, part, part.of(value))
-            part.write(result, self._permuted(part, told))
+            predicted = self._scaled(action, part, part.of(value))
+            part.write(result, self._permuted(part, predicted))
         return result
 
     def error(self, action: Action, axes: Value, before: Tensor, after: Tensor) -> float:
@@ -141,11 +141,11 @@ class Moved:
         worst = 0.0
         for part in self._parts_of(axes):
             old = part.of(before)
-            told = self._scaled(action, part, old)
-            found = self._permuted(part, part.of(after), back=True)
-            if bool((_kind(told) != _kind(found)).any()):
+            predicted = self._scaled(action, part, old)
+            actual = self._permuted(part, part.of(after), back=True)
+            if bool((_kind(predicted) != _kind(actual)).any()):
                 return math.inf
-            difference = torch.where(told.isfinite(), found - told, 0)
+            difference = torch.where(predicted.isfinite(), actual - predicted, 0)
             for term in action.shift.get(part.cell.key, {}):
                 if self._actions.maps.carriers(term.mixed) is None:
                     difference = _beside(difference, part.cell.places, term.at)
@@ -155,13 +155,13 @@ class Moved:
 
     # --- parts ----------------------------------------------------------------------------------
 
-    def _parts_of(self, axes: Value) -> list[Part]:
-        found = self._parts.get(id(axes))
-        if found is None:
-            found = self._parts[id(axes)] = parts(self._actions, axes)
-        return found
+    def _parts_of(self, axes: Value) -> list[ValuePart]:
+        result = self._parts.get(id(axes))
+        if result is None:
+            result = self._parts[id(axes)] = parts(self._actions, axes)
+        return result
 
-    def _scaled(self, action: Action, part: Part, value: Tensor) -> Tensor:
+    def _scaled(self, action: Action, part: ValuePart, value: Tensor) -> Tensor:
         if not is_number(value):
             return value
         key = part.cell.key
@@ -169,23 +169,23 @@ class Moved:
         value = value * (1 - 2 * (self._sum(action.sign, part, "signs") % 2))
         return value + self._sum(action.shift, part, "shifts") if action.shift.get(key) else value
 
-    def _sum(self, channel: Field, part: Part, kind: str) -> Tensor:
+    def _sum(self, channel: Field, part: ValuePart, kind: str) -> Tensor:
         """The sum of the terms of a channel at every index; those of unknown maps are left out."""
         system: System = getattr(self._actions, kind)
         total = torch.zeros(part.sizes, dtype=torch.float64)
         terms: Terms = channel.get(part.cell.key, {})
         if kind == "shifts":
             total = total + self._half_periods(terms, part)
-        numbers: Mapping[Unknown, Tensor] = getattr(self._move, kind)
+        values: Mapping[Unknown, Tensor] = getattr(self._move, kind)
         for term, coefficient in system.reduce(terms).items():
-            if term.unknown not in numbers:
+            if term.unknown not in values:
                 continue
-            added = self._carried(numbers[term.unknown], term)
+            added = self._carried(values[term.unknown], term)
             if added is not None:
                 total = total + float(coefficient) * _spread(added, term, part)
         return total
 
-    def _carried(self, numbers: Tensor, term: Term) -> Tensor | None:
+    def _carried(self, values: Tensor, term: Term) -> Tensor | None:
         """The numbers of a term, after the weights on their way; None if those are not known."""
         carriers = self._actions.maps.carriers(term.mixed)
         for carrier in carriers or ():
@@ -197,11 +197,11 @@ class Moved:
             places = part.cell.places
             source = [places.index(place) for place in carrier.source]
             target = [places.index(place) for place in carrier.target]
-            ends = [*range(len(places))], numbers.double(), source, target
-            numbers = torch.einsum(weight, *ends)
-        return None if carriers is None else numbers
+            ends = [*range(len(places))], values.double(), source, target
+            values = torch.einsum(weight, *ends)
+        return None if carriers is None else values
 
-    def _half_periods(self, terms: Terms, part: Part) -> Tensor:
+    def _half_periods(self, terms: Terms, part: ValuePart) -> Tensor:
         """What biases of a phase are shifted by where its parity is odd."""
         total = torch.zeros(part.sizes, dtype=torch.float64)
         steps = {shift: (parity, step) for parity, (shift, step) in self._actions.phases.items()}
@@ -216,7 +216,7 @@ class Moved:
             total = total + float(coefficient) * float(step) * math.pi * (amount % 2)
         return total
 
-    def _permuted(self, part: Part, value: Tensor, *, back: bool = False) -> Tensor:
+    def _permuted(self, part: ValuePart, value: Tensor, *, back: bool = False) -> Tensor:
         places = part.cell.places
         where = {part.cell.atom(place): n for n, place in enumerate(places)}
         # Children first: the permutation of a child goes by its parent's index before the move.
@@ -248,33 +248,35 @@ def _moved_along(
     """Entries moved along a dimension to where a table says, for every index of others."""
     order = [*outer, dim]
     sizes = [value.shape[d] if d in order else 1 for d in range(value.dim())]
-    place = [order.index(d) for d in sorted(order)]
-    index = table.permute(place).reshape(sizes).expand(value.shape)
+    permutation = [order.index(d) for d in sorted(order)]
+    index = table.permute(permutation).reshape(sizes).expand(value.shape)
     return value.gather(dim, index) if back else torch.empty_like(value).scatter(dim, index, value)
 
 
-def _spread(numbers: Tensor, term: Term, part: Part) -> Tensor:
+def _spread(values: Tensor, term: Term, part: ValuePart) -> Tensor:
     """Numbers of an unknown at the places of a part where it runs."""
     places = part.cell.places
     at = [places.index(place) for place in term.at]
     letters = [chr(ord("a") + n) for n in range(len(places))]
     ones = [torch.ones(size, dtype=torch.float64) for size in part.sizes]
     equation = ",".join(["".join(letters[n] for n in at), *letters]) + "->" + "".join(letters)
-    return torch.einsum(equation, numbers.double(), *ones)
+    return torch.einsum(equation, values.double(), *ones)
 
 
 def _beside(difference: Tensor, places: Sequence[Place], at: Sequence[Place]) -> Tensor:
-    """What of a difference is no function of some places alone."""
+    """The part of a difference that is not a function of some places alone."""
     others = [n for n, place in enumerate(places) if place not in at]
     return difference - difference.mean(dim=others, keepdim=True) if others else difference * 0
 
 
-def parts(actions: Actions, axes: Value) -> list[Part]:
+def parts(actions: Actions, axes: Value) -> list[ValuePart]:
     """The parts of a value with their places, in the order of its cells."""
     cells = actions.cells(axes)
     stacks = {a.stack for axis in axes for a in atoms(axis) if a.stack is not None}
     options = [_choices(axis, stacks) for axis in axes]
-    return [Part(cell, places) for cell, places in zip(cells, _products(options), strict=True)]
+    return [
+        ValuePart(cell, indices) for cell, indices in zip(cells, _products(options), strict=True)
+    ]
 
 
 def _products(options: Sequence[Sequence[Tensor]]) -> list[tuple[Tensor, ...]]:
@@ -286,14 +288,14 @@ def _products(options: Sequence[Sequence[Tensor]]) -> list[tuple[Tensor, ...]]:
 
 def _choices(axis: Axis, stacks: set[Atom]) -> list[Tensor]:
     """The places of every term of a dimension; one for every index of an atom in ``stacks``."""
-    found = []
-    for factors, places in _terms(axis):
+    result = []
+    for factors, indices in _terms(axis):
         outer = [n for n, f in enumerate(factors) if isinstance(f, Atom) and f in stacks]
         rest = [n for n in range(len(factors)) if n not in outer]
-        by_outer = places.permute([*outer, *rest])
+        by_outer = indices.permute([*outer, *rest])
         count = math.prod(factors[n].size for n in outer)
-        found += list(by_outer.reshape(count, -1))
-    return found
+        result += list(by_outer.reshape(count, -1))
+    return result
 
 
 def _terms(axis: Axis) -> list[tuple[tuple[Atom, ...], Tensor]]:
@@ -311,9 +313,9 @@ def _terms(axis: Axis) -> list[tuple[tuple[Atom, ...], Tensor]]:
         result = [
             (
                 (*head, *more),
-                places.reshape(*places.shape, *[1] * len(more)) * factor.size + inner,
+                indices.reshape(*indices.shape, *[1] * len(more)) * factor.size + inner,
             )
-            for head, places in result
+            for head, indices in result
             for more, inner in own
         ]
     return result
@@ -325,7 +327,7 @@ def is_number(value: Tensor) -> bool:
 
 
 def rounding(result: Tensor) -> float:
-    """What results are off by for their type."""
+    """The rounding error to expect of a result of this type."""
     return 1e6 * torch.finfo(result.dtype).eps if is_number(result) else 0.0
 
 

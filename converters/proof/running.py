@@ -1,4 +1,4 @@
-"""A module that runs with other weights than its own, in wide types, as a copy of itself.
+"""Runs a copy of a module in float64 with weights other than its own.
 
 What a module is besides its state dict stays: hooks that compute weights before a pass, entries
 that share storage, tensors that are plain attributes. The module itself, its warnings and the
@@ -103,7 +103,7 @@ class Runner:
     def outputs(
         self, state: Mapping[str, Tensor], given: Given, *, seed: int = 0, fresh: bool = False
     ) -> list[Tensor]:
-        """What the module answers with these weights.
+        """The outputs of the module with these weights.
 
         Args:
             state: a state dict of the architecture.
@@ -151,7 +151,7 @@ class Runner:
         return change(one, other) > self.tolerance
 
     def remembers(self, state: Mapping[str, Tensor], given: Given) -> bool:
-        """Whether the module keeps what it computed from earlier weights, and answers with that."""
+        """Whether the module caches results of earlier weights and returns them."""
         other = {k: 1.5 * v if v.is_floating_point() else v for k, v in state.items()}
         self.outputs(state, given)
         kept, own = (self.outputs(other, given, fresh=fresh) for fresh in (False, True))
@@ -183,7 +183,7 @@ class Runner:
 
 
 def in_widest(model: nn.Module, use: Callable[[Runner], T]) -> T:
-    """What becomes of a runner in float64; in float32 if the module refuses float64."""
+    """Calls a function with a runner in float64, or in float32 if the module refuses float64."""
     try:
         return use(Runner(model))
     except (RuntimeError, TypeError):
@@ -192,7 +192,7 @@ def in_widest(model: nn.Module, use: Callable[[Runner], T]) -> T:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Lets nothing warn: whoever built the module has seen its warnings before."""
+    """Silences warnings, which the module has shown before."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -257,18 +257,18 @@ def _as_kind(value: Tensor, like: Tensor) -> Tensor:
 
 
 def _storage(tensor: Tensor) -> int:
-    """Where the tensor's numbers begin; a number of its own if it has none."""
+    """A key of the tensor's storage; unique if it has none."""
     return tensor.untyped_storage().data_ptr() or id(tensor)
 
 
 def _share_storage(tensors: Iterable[Tensor]) -> bool:
-    """Whether two tensors, or two places of one, hold the same numbers."""
+    """Whether two tensors, or two elements of one, share memory."""
     distinct = list({id(tensor): tensor for tensor in tensors}.values())
     return len({*map(_storage, distinct)}) < len(distinct) or any(map(_expanded_dims, distinct))
 
 
 def _expanded_dims(tensor: Tensor) -> list[int]:
-    """Dimensions along which one number stands in all places."""
+    """Expanded dimensions, of stride zero."""
     strides = zip(tensor.shape, tensor.stride(), strict=True)
     return [dim for dim, (size, stride) in enumerate(strides) if size > 1 and stride == 0]
 
@@ -280,12 +280,12 @@ def _copies(tensors: Iterable[Tensor], dtype: torch.dtype) -> dict[int, Tensor]:
     storages: dict[tuple[int, torch.dtype], Tensor] = {}
     result = {}
     for original in originals:
-        tensor, place = original.detach(), _storage(original)
-        if users[place] > 1 or _expanded_dims(tensor):
-            if (place, tensor.dtype) not in storages:
+        tensor, storage = original.detach(), _storage(original)
+        if users[storage] > 1 or _expanded_dims(tensor):
+            if (storage, tensor.dtype) not in storages:
                 whole = tensor.new_empty(0).set_(tensor.untyped_storage())
-                storages[place, tensor.dtype] = whole.to(_wide(tensor, dtype), copy=True)
-            whole = storages[place, tensor.dtype]
+                storages[storage, tensor.dtype] = whole.to(_wide(tensor, dtype), copy=True)
+            whole = storages[storage, tensor.dtype]
             copied = whole.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
         else:
             copied = tensor.to(_wide(tensor, dtype), copy=True)

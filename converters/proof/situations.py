@@ -1,4 +1,4 @@
-"""Weights and inputs on which claims are tried: random ones, not those that happen to be there.
+"""Random weights and inputs for testing symmetries: a module's own may hide failures.
 
 At initialisation gains are one, biases and the last layer of a branch zero, and what is zero or one
 hides what it is multiplied with. An example of one token or of one network hides broadcasting.
@@ -29,7 +29,7 @@ class CannotTry(ValueError):
 
 
 class Situation:
-    """A module with certain weights on certain inputs, and what it answers there.
+    """A module with given weights and inputs, and its outputs.
 
     Args:
         runner: the module.
@@ -55,7 +55,7 @@ class Situation:
         self._fresh = self._runner.remembers(self._state, self._given)
 
     def error(self, element: Element) -> float:
-        """How much an element of the group changes the outputs, or what it makes disagree.
+        """How much an element changes the outputs, or makes entries of shared storage disagree.
 
         An element that contradicts itself, such as an axis within one that a block lacks, changes
         all there is.
@@ -204,7 +204,7 @@ def _nudge(value: Tensor, amount: float, generator: torch.Generator) -> Tensor:
 
 
 def inputs(given: Given, spec: GraphSpec, generator: torch.Generator) -> Iterator[Given]:
-    """Fresh inputs, the most telling first; the example itself is the last.
+    """Random inputs, the most informative first; the example itself comes last.
 
     Sizes of one are tried as others, then the batch size alone; what a module does not take, it
     refuses by an error.
@@ -218,7 +218,7 @@ Shape = Callable[[Tensor], tuple[int, ...]]
 
 
 def redrawn(given: Given, generator: torch.Generator, magnitude: float, shapes: Shape) -> Given:
-    """Inputs of the same types with other values.
+    """Inputs of the same types and shapes with random values.
 
     Args:
         given: the example.
@@ -241,8 +241,8 @@ def _redraw(
     repeated = value.detach()
     for dim, size in enumerate(shape):
         if size != value.shape[dim]:
-            places = torch.arange(size, device=value.device) % max(value.shape[dim], 1)
-            repeated = repeated.index_select(dim, places)
+            indices = torch.arange(size, device=value.device) % max(value.shape[dim], 1)
+            repeated = repeated.index_select(dim, indices)
     if value.dtype == torch.bool or not value.numel():
         return repeated
     if not (value.is_floating_point() or value.is_complex()) or _is_mask(value):

@@ -1,4 +1,4 @@
-"""The certificate: proof by experiment that a spec's symmetries preserve the function."""
+"""The certificate: tests by experiment that a spec's symmetries preserve the function."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOLERANCE = 1e-8
 
 @dataclass(frozen=True)
 class Certificate:
-    """What happened to the outputs when weights moved along the group.
+    """Relative changes of the outputs when the weights moved along the group.
 
     Errors are relative: the largest change of any entry of an output over its largest entry. Where
     entries of the state dict share storage and an element would have them differ, by how much.

@@ -55,11 +55,11 @@ _OF_NUMBERS = Rule(
 
 
 def _is_of_numbers(node: Node) -> bool:
-    """Whether it is a function of Python that computes a number, such as a size, from numbers."""
+    """Whether a node computes a Python number, such as a size, from numbers."""
     if isinstance(node.target, torch._ops.OpOverload):
         return False
-    numbers = (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
-    return all(isinstance(n.meta.get("val"), numbers) for n in (node, *node.all_input_nodes))
+    numeric = (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
+    return all(isinstance(n.meta.get("val"), numeric) for n in (node, *node.all_input_nodes))
 
 
 def register(operation: Any, rule: Rule) -> None:
@@ -107,8 +107,8 @@ def _known(name: str) -> str:
     """
     if not exists(name):
         plain = name.rpartition("::")[2]
-        found = sorted({n.partition(".")[0] for n in torch._C._dispatch_get_all_op_names()})
-        others = [other for other in found if other.endswith(f"::{plain}")]
+        names = sorted({n.partition(".")[0] for n in torch._C._dispatch_get_all_op_names()})
+        others = [other for other in names if other.endswith(f"::{plain}")]
         hint = f"; did you mean {' or '.join(others)}?" if others else ""
         raise ValueError(
             f"no operation is called {name}. Operators beside torch's own go by namespace and "

@@ -1,4 +1,4 @@
-"""Operations that pick entries by number, or copy them: what is picked from keeps its order."""
+"""Rules of operations that select entries by index, or copy them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..inference.tracing import (
     arguments,
     is_read,
     name_of,
-    place_of,
+    path_of,
     shape_of,
 )
 from .pointwise import aligned, fixed_all, is_zero, pinned_all
@@ -30,22 +30,22 @@ _REASON = "picking entries by number tells positions apart"
 def _index_axes(trace: Tracing, node: Node) -> Value:
     """``x[:, i, :, j]``: indexed dimensions are replaced by those of the index tensors."""
     axes, indices = trace.axes(node.args[0]), list(arguments(node)["indices"])
-    picked = [place for place, index in enumerate(indices) if index is not None]
-    for place in picked:
-        fix(axes[place], _REASON)
-        for axis in trace.axes(indices[place]):
+    picked = [dim for dim, index in enumerate(indices) if index is not None]
+    for dim in picked:
+        fix(axes[dim], _REASON)
+        for axis in trace.axes(indices[dim]):
             fix(axis, _REASON)
-    kept = [axis for place, axis in enumerate(axes) if place not in picked]
+    kept = [axis for dim, axis in enumerate(axes) if dim not in picked]
     new = len(shape_of(node)) - len(kept)
     together = picked == list(range(picked[0], picked[-1] + 1))
     start = picked[0] if together else 0
     sizes = shape_of(node)[start : start + new]
     masks = (torch.bool, torch.uint8)
-    if any(indices[place].meta["val"].dtype in masks for place in picked):  # as many as hold
-        found = [fixed(size, _REASON) for size in sizes]
+    if any(indices[dim].meta["val"].dtype in masks for dim in picked):  # as many as hold
+        new_axes = [fixed(size, _REASON) for size in sizes]
     else:
-        found = aligned([trace.axes(indices[place]) for place in picked], sizes, _REASON)
-    return [*kept[:start], *found, *kept[start:]]
+        new_axes = aligned([trace.axes(indices[dim]) for dim in picked], sizes, _REASON)
+    return [*kept[:start], *new_axes, *kept[start:]]
 
 
 def _dim(node: Node) -> int:
@@ -71,11 +71,11 @@ def _running_axes(trace: Tracing, node: Node) -> Value:
     dim = _dim(node) % len(axes)
     for name in ("prepend", "append"):
         end = call.get(name)
-        for place, axis in enumerate(trace.axes(end)):
-            if place == dim:
+        for d, axis in enumerate(trace.axes(end)):
+            if d == dim:
                 fix(axis, _REASON)
             else:
-                unify(axes[place], axis, place_of(node))
+                unify(axes[d], axis, path_of(node))
     return axes
 
 
@@ -93,18 +93,18 @@ def _gather_axes(trace: Tracing, node: Node) -> Value:
     axes, shape = list(trace.axes(node.args[0])), shape_of(node)
     call = arguments(node)
     index = trace.axes(call.get("index", call.get("indices")))
-    for place in range(len(axes)):
-        fix(axes[place], _REASON)
-        fix(index[place], _REASON)
+    for dim in range(len(axes)):
+        fix(axes[dim], _REASON)
+        fix(index[dim], _REASON)
     return [fixed(size, _REASON) for size in shape]
 
 
 def _shifted_axes(trace: Tracing, node: Node) -> Value:
-    """Rolling and flipping: entries change places along some dimensions."""
+    """Rolling and flipping: entries move along some dimensions."""
     axes, dims = list(trace.axes(node.args[0])), arguments(node)["dims"]
     for dim in dims or range(len(axes)):
         fix(axes[dim], _REASON)
-        # New places: what an index stood for before is elsewhere now.
+        # Indices have other meanings after the move, so they are a new ordered set.
         axes[dim] = fixed(size_of(axes[dim]), _REASON)
     return axes
 
@@ -140,7 +140,7 @@ def _copies(count: int) -> Axis:
 
 
 def _top_axes(trace: Tracing, node: Node) -> list[Value]:
-    """The largest entries in order; the order of all does not matter, unless places are told."""
+    """The largest entries in order; permutations of the input pass unless indices are read."""
     axes = list(trace.axes(node.args[0]))
     dim = arguments(node)["dim"]
     trace.mix(axes, atoms(axes[dim]))
@@ -156,31 +156,31 @@ def _fix_all(*axes: Axis) -> None:
 
 
 def _index_add_axes(trace: Tracing, node: Node) -> Value:
-    """Rows of a source are added at places that an index tells."""
+    """Rows of a source are added at the rows that an index tensor names."""
     call = arguments(node)
     axes, source = list(trace.axes(call["self"])), trace.axes(call.get("source", call.get("src")))
     dim = call["dim"] % max(len(axes), 1)
-    for place, axis in enumerate(axes):
-        if place == dim:
-            _fix_all(axis, source[place], *trace.axes(call["index"]))
-        elif size_of(axis) == size_of(source[place]):
-            unify(axis, source[place], place_of(node))
+    for d, axis in enumerate(axes):
+        if d == dim:
+            _fix_all(axis, source[d], *trace.axes(call["index"]))
+        elif size_of(axis) == size_of(source[d]):
+            unify(axis, source[d], path_of(node))
     return axes
 
 
 def _scattered_axes(trace: Tracing, node: Node) -> Value:
-    """Entries are written to, or added at, places of one dimension that an index tells."""
+    """Entries are written to, or added at, indices of one dimension from an index tensor."""
     call = arguments(node)
     axes, index = list(trace.axes(call["self"])), trace.axes(call["index"])
     source = trace.axes(call.get("src")) if isinstance(call.get("src"), Node) else None
     dim = call["dim"] % max(len(axes), 1)
-    for place, axis in enumerate(axes):
-        others = [a[place] for a in (index, source) if a is not None and len(a) > place]
-        if place == dim or any(size_of(other) != size_of(axis) for other in others):
+    for d, axis in enumerate(axes):
+        others = [a[d] for a in (index, source) if a is not None and len(a) > d]
+        if d == dim or any(size_of(other) != size_of(axis) for other in others):
             _fix_all(axis, *others)
         else:
             for other in others:
-                unify(axis, other, place_of(node))
+                unify(axis, other, path_of(node))
     return axes
 
 
@@ -189,17 +189,17 @@ def _put_axes(trace: Tracing, node: Node) -> Value:
     call = arguments(node)
     axes, values = list(trace.axes(node.args[0])), trace.axes(call["values"])
     indices = list(call["indices"])
-    picked = [place for place, index in enumerate(indices) if index is not None]
-    for place in picked:
-        _fix_all(axes[place], *trace.axes(indices[place]))
-    kept = [place for place in range(len(axes)) if place not in picked]
+    picked = [dim for dim, index in enumerate(indices) if index is not None]
+    for dim in picked:
+        _fix_all(axes[dim], *trace.axes(indices[dim]))
+    kept = [dim for dim in range(len(axes)) if dim not in picked]
     trailing = picked == list(range(len(picked)))
     if trailing:
-        for place, axis in zip(reversed(kept), reversed(values), strict=False):
-            if size_of(axes[place]) == size_of(axis):
-                unify(axes[place], axis, place_of(node))
+        for dim, axis in zip(reversed(kept), reversed(values), strict=False):
+            if size_of(axes[dim]) == size_of(axis):
+                unify(axes[dim], axis, path_of(node))
             elif size_of(axis) > 1:
-                _fix_all(axes[place], axis)
+                _fix_all(axes[dim], axis)
         for axis in values[: max(len(values) - len(kept), 0)]:
             fix(axis, _REASON)
     else:
@@ -221,16 +221,16 @@ def _diagonal_axes(trace: Tracing, node: Node) -> Value:
     call = arguments(node)
     axes = list(trace.axes(node.args[0]))
     one, other = call.get("dim1", 0) % len(axes), call.get("dim2", 1) % len(axes)
-    rest = [axis for place, axis in enumerate(axes) if place not in (one, other)]
+    rest = [axis for dim, axis in enumerate(axes) if dim not in (one, other)]
     if call.get("offset", 0) == 0 and size_of(axes[one]) == size_of(axes[other]):
-        unify(axes[one], axes[other], place_of(node))
+        unify(axes[one], axes[other], path_of(node))
         return [*rest, axes[one]]
     _fix_all(axes[one], axes[other])
     return [*rest, fixed(shape_of(node)[-1], _REASON)]
 
 
 def _all_ordered_axes(trace: Tracing, node: Node) -> Any:
-    """What is picked depends on everything: all of it keeps its order."""
+    """The selection depends on all entries, so all axes are ordered."""
     for operand in node.all_input_nodes:
         _fix_all(*trace.axes(operand))
     meta = node.meta["val"]
@@ -257,9 +257,9 @@ def kept(actions: Actions, node: Node, picked: Collection[int], result: Labels) 
 
 def _index(actions: Actions, node: Node) -> Action:
     indices = list(arguments(node)["indices"])
-    picked = [place for place, index in enumerate(indices) if index is not None]
+    picked = [dim for dim, index in enumerate(indices) if index is not None]
     rank = len(actions.axes(node.args[0]))
-    rest: list[int | None] = [place for place in range(rank) if place not in picked]
+    rest: list[int | None] = [dim for dim in range(rank) if dim not in picked]
     new = len(actions.axes(node)) - len(rest)
     together = picked == list(range(picked[0], picked[-1] + 1))
     start = picked[0] if together else 0
@@ -267,16 +267,16 @@ def _index(actions: Actions, node: Node) -> Action:
 
 
 def _along(actions: Actions, node: Node) -> Action:
-    """Entries change places along one dimension."""
+    """Entries move along one dimension."""
     rank, dim = len(actions.axes(node)), _dim(node) % max(len(actions.axes(node)), 1)
-    labels: list[int | None] = [None if place == dim else place for place in range(rank)]
+    labels: list[int | None] = [None if d == dim else d for d in range(rank)]
     return kept(actions, node, [dim], labels)
 
 
 def _shifted(actions: Actions, node: Node) -> Action:
     rank = len(actions.axes(node))
     picked = {dim % rank for dim in arguments(node)["dims"] or range(rank)}
-    labels: list[int | None] = [None if place in picked else place for place in range(rank)]
+    labels: list[int | None] = [None if d in picked else d for d in range(rank)]
     return kept(actions, node, picked, labels)
 
 
@@ -292,7 +292,7 @@ def _running(actions: Actions, node: Node) -> Action:
     actions.only_shape(*ends)
     rank, dim = len(actions.axes(node)), _dim(node)
     dim %= max(rank, 1)
-    labels: list[int | None] = [None if place == dim else place for place in range(rank)]
+    labels: list[int | None] = [None if d == dim else d for d in range(rank)]
     frame = Frame(actions, node, [(node.args[0], range(rank))], labels)
     taken = frame.take(0)
     if name_of(node) == "diff" and not ends:
@@ -314,16 +314,16 @@ def _copies_of(actions: Actions, node: Node) -> Action:
         counts = [1] * (len(before) - len(counts)) + counts
         split: Value = []
         labels: list[int | None] = []
-        for place, count in enumerate(counts):
-            own = place - (len(counts) - len(before))
+        for d, count in enumerate(counts):
+            own = d - (len(counts) - len(before))
             if count > 1:
-                split.append(_dealt(after[place], count, node)[0])
+                split.append(_dealt(after[d], count, node)[0])
                 labels.append(None)
             if own >= 0:
                 split.append(before[own])
                 labels.append(own)
             elif count == 1:
-                split.append(after[place])
+                split.append(after[d])
                 labels.append(None)
         frame = Frame(actions, node, [(node.args[0], range(len(before)))], labels, split)
         return reshaped(actions, frame.give(frame.take(0)), split, after)
@@ -339,7 +339,7 @@ def _copies_of(actions: Actions, node: Node) -> Action:
 
 
 def _dealt(axis: Axis, major: int, node: Node) -> list[Axis]:
-    return regroup([axis], (major, size_of(axis) // major), place_of(node))
+    return regroup([axis], (major, size_of(axis) // major), path_of(node))
 
 
 def _top(actions: Actions, node: Node) -> Any:
@@ -348,7 +348,7 @@ def _top(actions: Actions, node: Node) -> Any:
     dim = arguments(node).get("dim")
     dim = (-1 if dim is None else dim) % max(rank, 1)
     axes = actions.trace.values[node][0]
-    labels: list[int | None] = [None if place == dim else place for place in range(rank)]
+    labels: list[int | None] = [None if d == dim else d for d in range(rank)]
     frame = Frame(actions, node, [(node.args[0], labels)], labels, axes)
     taken = frame.take(0)
     actions.zero(actions.signs, taken.sign)
@@ -360,7 +360,7 @@ def _index_add(actions: Actions, node: Node) -> Action:
     call = arguments(node)
     base, source = call["self"], call.get("source", call.get("src"))
     rank, dim = len(actions.axes(node)), call["dim"] % max(len(actions.axes(node)), 1)
-    labels: list[int | None] = [None if place == dim else place for place in range(rank)]
+    labels: list[int | None] = [None if d == dim else d for d in range(rank)]
     for operand in node.all_input_nodes:
         if operand not in (base, source):
             actions.pin(operand)

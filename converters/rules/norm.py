@@ -1,4 +1,4 @@
-"""Normalisation layers."""
+"""Rules of normalisation layers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..inference.primitives import (
     times_values,
     total,
 )
-from ..inference.tracing import Rule, Tracing, Value, arguments, name_of, place_of
+from ..inference.tracing import Rule, Tracing, Value, arguments, name_of, path_of
 
 _KINDS = {
     "weight": "gain",
@@ -38,10 +38,10 @@ def _batch_norm_axes(trace: Tracing, node: Node) -> Value:
     features = trace.axes(call["input"])
     for name in _KINDS:
         if call[name] is not None:
-            unify(trace.axes(call[name])[0], features[1], place_of(node))
+            unify(trace.axes(call[name])[0], features[1], path_of(node))
     if _by_batch(call):
-        for place, axis in enumerate(features):
-            trace.mix(features, atoms(axis) if place != 1 else ())
+        for dim, axis in enumerate(features):
+            trace.mix(features, atoms(axis) if dim != 1 else ())
     return list(features)
 
 
@@ -56,7 +56,7 @@ def _weight_norm_axes(trace: Tracing, node: Node) -> Value:
     direction, length = trace.axes(call["v"]), trace.axes(call["g"])
     dim = call["dim"]
     if 0 <= dim < len(length) and len(length) == len(direction):
-        unify(length[dim], direction[dim], place_of(node))
+        unify(length[dim], direction[dim], path_of(node))
     return list(direction)
 
 
@@ -66,7 +66,7 @@ def _affine_axes(trace: Tracing, node: Node, axes: Value, weight: object, bias: 
         if operand is not None:
             own = trace.axes(operand)
             for first, second in zip(own, axes[-len(own) :], strict=True):
-                unify(first, second, place_of(node))
+                unify(first, second, path_of(node))
 
 
 def _normalise(trace: Tracing, features: Value, over: Sequence[Axis]) -> None:
@@ -85,7 +85,7 @@ def _group_norm_axes(trace: Tracing, node: Node) -> Value:
     call = arguments(node)
     features, groups = trace.axes(call["input"]), call["num_groups"]
     size = size_of(features[1])
-    _, members = regroup([features[1]], (groups, size // groups), place_of(node))
+    _, members = regroup([features[1]], (groups, size // groups), path_of(node))
     _normalise(trace, features, [members, *features[2:]])
     _affine_axes(trace, node, [features[1]], call["weight"], call["bias"])
     return list(features)
@@ -96,7 +96,7 @@ def _instance_norm_axes(trace: Tracing, node: Node) -> Value:
     features = trace.axes(call["input"])
     for name in ("running_mean", "running_var"):
         if call[name] is not None:
-            unify(trace.axes(call[name])[0], features[1], place_of(node))
+            unify(trace.axes(call[name])[0], features[1], path_of(node))
     if call["use_input_stats"]:
         _normalise(trace, features, features[2:])
     _affine_axes(trace, node, [features[1]], call["weight"], call["bias"])
@@ -115,10 +115,10 @@ def _features(actions: Actions, node: Node) -> Frame:
     return Frame(actions, node, members, range(rank))
 
 
-def _numbers(call: Mapping[str, Any]) -> dict[str, int]:
+def _positions(call: Mapping[str, Any]) -> dict[str, int]:
     """Which member of the frame is which operand."""
-    found = [name for name in _KINDS if call.get(name) is not None]
-    return {name: number + 1 for number, name in enumerate(found)}
+    names = [name for name in _KINDS if call.get(name) is not None]
+    return {name: index + 1 for index, name in enumerate(names)}
 
 
 def affine(frame: Frame, value: Action, gain: int | None, shift: int | None) -> Action:
@@ -146,7 +146,7 @@ def _batch_norm(actions: Actions, node: Node) -> Any:
     mean has to follow them, and the running variance the square of the scale.
     """
     call = arguments(node)
-    frame, numbers = _features(actions, node), _numbers(call)
+    frame, positions = _features(actions, node), _positions(call)
     value = frame.take(0)
     others = [d for d in range(len(actions.axes(call["input"]))) if d != 1]
     if _by_batch(call):
@@ -156,19 +156,22 @@ def _batch_norm(actions: Actions, node: Node) -> Any:
         outside(actions.signs, value.sign, set(others))
         forgetting(frame, value, others)
     else:
-        _follow_statistics(frame, numbers, call, value)
+        _follow_statistics(frame, positions, call, value)
     result = affine(
-        frame, Action({}, value.sign, {}, value.origins), numbers.get("weight"), numbers.get("bias")
+        frame,
+        Action({}, value.sign, {}, value.origins),
+        positions.get("weight"),
+        positions.get("bias"),
     )
     return frame.give(result)
 
 
 def _follow_statistics(
-    frame: Frame, numbers: dict[str, int], call: Mapping[str, Any], value: Action
+    frame: Frame, positions: dict[str, int], call: Mapping[str, Any], value: Action
 ) -> None:
     """The running mean moves with the value, the running variance with its square."""
     actions = frame.actions
-    mean, variance = (frame.take(numbers[name]) for name in ("running_mean", "running_var"))
+    mean, variance = (frame.take(positions[name]) for name in ("running_mean", "running_var"))
     equate(actions.magnitudes, value.magnitude, mean.magnitude)
     equate(actions.signs, value.sign, mean.sign)
     equate(actions.shifts, value.shift, mean.shift)
@@ -177,21 +180,22 @@ def _follow_statistics(
     actions.zero(actions.shifts, variance.shift)
     name = actions.trace.parameter_name(call["running_var"])
     if name is not None and _is_only_a_variance(actions, call["running_var"], call["eps"]):
+        # σ² + ε scales by s² exactly if s² (σ² + ε) − ε is stored, so ε goes into the spec's term.
         actions.offsets[name] = float(call["eps"])
     elif call["eps"]:
         actions.zero(actions.magnitudes, variance.magnitude)
     for name in ("running_mean", "running_var"):
-        find_diagonal(frame, numbers[name], _KINDS[name])
+        find_diagonal(frame, positions[name], _KINDS[name])
 
 
 def _is_only_a_variance(actions: Actions, value: Node, epsilon: float) -> bool:
-    """Whether all that read an entry add the same number to it before it counts."""
+    """Whether every reader of an entry adds the same epsilon to it first."""
     trace = actions.trace
     name = trace.parameter_name(value)
-    places = [n for n in value.graph.nodes if trace.parameter_name(n) == name and n.users]
+    readers = [n for n in value.graph.nodes if trace.parameter_name(n) == name and n.users]
     shares = name in trace.views or any(view.owner == name for view in trace.views.values())
     return (
-        places == [value]
+        readers == [value]
         and not shares
         and all(_adds(user, value, epsilon) for user in value.users)
     )
@@ -212,7 +216,7 @@ def _weight_norm(actions: Actions, node: Node) -> Action:
     direction, length, dim = call["v"], call["g"], call["dim"]
     rank = len(actions.axes(direction))
     per_row = 0 <= dim < rank and len(actions.axes(length)) == rank
-    labels = [dim if place == dim else None for place in range(rank)] if per_row else []
+    labels = [dim if n == dim else None for n in range(rank)] if per_row else []
     members: list[Any] = [(direction, range(rank))]
     members += [(length, labels if per_row else [None] * len(actions.axes(length)))]
     frame = Frame(actions, node, members, range(rank))
@@ -238,13 +242,13 @@ def _last(actions: Actions, node: Node) -> tuple[Frame, list[int], int | None, i
     rank, count = len(actions.axes(call["input"])), len(call["normalized_shape"])
     over = list(range(rank - count, rank))
     members: list[Any] = [(call["input"], range(rank))]
-    found: list[int | None] = []
+    positions: list[int | None] = []
     for name in ("weight", "bias"):
         value = call.get(name)
-        found.append(len(members) if value is not None else None)
+        positions.append(len(members) if value is not None else None)
         if value is not None:
             members.append((value, over))
-    return Frame(actions, node, members, range(rank)), over, found[0], found[1]
+    return Frame(actions, node, members, range(rank)), over, positions[0], positions[1]
 
 
 def _layer_norm(actions: Actions, node: Node) -> Action:
@@ -272,7 +276,7 @@ def _group_norm(actions: Actions, node: Node) -> Action:
     features = actions.axes(call["input"])
     groups = call["num_groups"]
     sizes = (groups, size_of(features[1]) // groups)
-    channels = regroup([features[1]], sizes, place_of(node))
+    channels = regroup([features[1]], sizes, path_of(node))
     split = [features[0], *channels, *features[2:]]
     labels = ["b", "g", "m", *(f"p{n}" for n in range(len(features) - 2))]
     members = [Member(call["input"], labels, split, _dealt(actions, call["input"], split))]
@@ -280,14 +284,14 @@ def _group_norm(actions: Actions, node: Node) -> Action:
         if call[name] is not None:
             action = _dealt(actions, call[name], channels)
             members.append(Member(call[name], ["g", "m"], channels, action))
-    frame, numbers = Frame(actions, node, members, labels, split), _numbers(call)
+    frame, positions = Frame(actions, node, members, labels, split), _positions(call)
     value = frame.take(0)
     over = set[Label](labels) - {"b", "g"}
     actions.zero(actions.magnitudes, value.magnitude)
     sign = outside(actions.signs, value.sign, over)
     forgetting(frame, value, over)
     scaled = affine(
-        frame, Action({}, sign, {}, value.origins), numbers.get("weight"), numbers.get("bias")
+        frame, Action({}, sign, {}, value.origins), positions.get("weight"), positions.get("bias")
     )
     return reshaped(actions, frame.give(scaled), split, actions.axes(node))
 
@@ -299,7 +303,7 @@ def _dealt(actions: Actions, operand: object, axes: Value) -> Action:
 def _instance_norm(actions: Actions, node: Node) -> Action:
     """Every channel of every example by itself: a sign stays, shifts per channel vanish."""
     call = arguments(node)
-    frame, numbers = _features(actions, node), _numbers(call)
+    frame, positions = _features(actions, node), _positions(call)
     value = frame.take(0)
     over = list(range(2, len(actions.axes(call["input"]))))
     if call["use_input_stats"] or call["running_mean"] is None:
@@ -309,11 +313,14 @@ def _instance_norm(actions: Actions, node: Node) -> Action:
         sign = outside(actions.signs, value.sign, set(over))
         forgetting(frame, value, over)
     else:
-        _follow_statistics(frame, numbers, call, value)
+        _follow_statistics(frame, positions, call, value)
         sign = value.sign
     return frame.give(
         affine(
-            frame, Action({}, sign, {}, value.origins), numbers.get("weight"), numbers.get("bias")
+            frame,
+            Action({}, sign, {}, value.origins),
+            positions.get("weight"),
+            positions.get("bias"),
         )
     )
 

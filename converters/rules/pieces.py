@@ -1,4 +1,4 @@
-"""Operations that join values along a dimension, or cut them."""
+"""Rules of operations that join values along a dimension, or cut them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..inference.axes import Atom, Axis, Sum, atoms, cut, fix, fixed, size_of, t
 from ..inference.cells import Cell
 from ..inference.equations import System, add
 from ..inference.primitives import by_choices, choices, linear_moved, matched, renumbered, transfer
-from ..inference.tracing import Rule, Tracing, Value, arguments, place_of, shape_of
+from ..inference.tracing import Rule, Tracing, Value, arguments, path_of, shape_of
 from ..inference.unstack import unstack
 from .pointwise import is_zero, moved
 
@@ -27,9 +27,9 @@ def _cat_axes(trace: Tracing, node: Node) -> Value:
     dim = arguments(node).get("dim", 0) % len(values[0])
     result = list(values[0])
     for value in values[1:]:
-        for place, axis in enumerate(value):
-            if place != dim:
-                unify(result[place], axis, place_of(node))
+        for d, axis in enumerate(value):
+            if d != dim:
+                unify(result[d], axis, path_of(node))
     result[dim] = (Sum(tuple(value[dim] for value in values)),)
     return result
 
@@ -61,12 +61,12 @@ def _cat(actions: Actions, node: Node) -> Action:
 
 
 def _together(parts: Sequence[Action]) -> Action:
-    """An action from those of its parts."""
+    """One action from the actions of disjoint parts."""
     return Action(
         {key: terms for part in parts for key, terms in part.magnitude.items()},
         {key: terms for part in parts for key, terms in part.sign.items()},
         {key: terms for part in parts for key, terms in part.shift.items()},
-        {key: found for part in parts for key, found in part.origins.items()},
+        {key: origins for part in parts for key, origins in part.origins.items()},
     )
 
 
@@ -75,7 +75,7 @@ def _stack_axes(trace: Tracing, node: Node) -> Value:
     values = [trace.axes(operand) for operand in call["tensors"]]
     for value in values[1:]:
         for first, other in zip(values[0], value, strict=True):
-            unify(first, other, place_of(node))
+            unify(first, other, path_of(node))
     result = list(values[0])
     result.insert(call["dim"] % (len(result) + 1), fixed(len(values), "stacked values"))
     return result
@@ -86,8 +86,8 @@ def _stack(actions: Actions, node: Node) -> Action:
     linear_moved(actions, node)
     call, result = arguments(node), actions.axes(node)
     dim = call["dim"] % len(result)
-    dims = [place if place < dim else place + 1 for place in range(len(result) - 1)]
-    found: Action | None = None
+    dims = [d if d < dim else d + 1 for d in range(len(result) - 1)]
+    common: Action | None = None
     for operand in call["tensors"]:
         axes = actions.axes(operand)
         old, new = actions.cells(axes), actions.cells(result)
@@ -95,8 +95,8 @@ def _stack(actions: Actions, node: Node) -> Action:
             actions.pin_all(node)
             return NOTHING
         each = transfer(actions, actions.of(operand), list(zip(old, new, strict=True)), dims)
-        found = each if found is None else alike(actions, found, each)
-    return found or NOTHING
+        common = each if common is None else alike(actions, common, each)
+    return common or NOTHING
 
 
 def alike(actions: Actions, one: Action, other: Action) -> Action:
@@ -124,7 +124,7 @@ def _cut_axes(trace: Tracing, node: Node) -> list[Value]:
     axes, dim = trace.axes(node.args[0]), arguments(node).get("dim", 0)
     dim %= len(axes)
     sizes = [int(part.shape[dim]) for part in node.meta["val"]]
-    parts = _parts(axes[dim], sizes, place_of(node))
+    parts = _parts(axes[dim], sizes, path_of(node))
     return [[*axes[:dim], part, *axes[dim + 1 :]] for part in parts]
 
 
@@ -135,19 +135,19 @@ def _parts(axis: Axis, sizes: list[int], reason: str) -> list[Axis]:
     if _are_too_many(axis, sizes):
         fix(axis, f"{reason}: into more than {MOST} parts")
         return [fixed(size, reason) for size in sizes]
-    found = cut(axis, sizes, reason) if len(sizes) > 1 else [axis]
-    return found if found is not None else [fixed(size, reason) for size in sizes]
+    pieces = cut(axis, sizes, reason) if len(sizes) > 1 else [axis]
+    return pieces if pieces is not None else [fixed(size, reason) for size in sizes]
 
 
 def _are_too_many(axis: Axis, sizes: list[int]) -> bool:
-    """Whether the dimension would have more parts than are told apart: work is by pairs of them."""
+    """Whether there would be more parts than are kept apart, as cost grows with their pairs."""
     ends = set(itertools.accumulate(size_of(term) for term in terms(axis)))
     new = set(itertools.accumulate(sizes)) - ends
     return bool(new) and len(ends | new) > MOST
 
 
 def _is_dealt_out(axis: Axis) -> bool:
-    """Whether the dimension numbers indices of an input together with others, as after flatten."""
+    """Whether the dimension merges an input's indices with others, as after flatten."""
     factors = [factor for factor in axis if factor.size > 1]
     return len(factors) > 1 and any("input" in atom.roles for atom in atoms(axis))
 
@@ -176,13 +176,13 @@ def piece(
     Where they begin or end within a term, what varies along the dimension may not move.
     """
     before = actions.axes(operand)
-    found = choices(actions, before, dim)
+    spans = choices(actions, before, dim)
     covered = [
-        n for n, (at, length) in enumerate(found) if at < start + size and start < at + length
+        n for n, (at, length) in enumerate(spans) if at < start + size and start < at + length
     ]
     if not covered:
         return NOTHING
-    whole = found[covered[0]][0] == start and sum(found[covered[-1]]) == start + size
+    whole = spans[covered[0]][0] == start and sum(spans[covered[-1]]) == start + size
     rank = len(before)
     if whole and len(choices(actions, after, dim)) == len(covered):
         first = covered[0]
@@ -191,7 +191,7 @@ def piece(
             lambda n: n - first if n in covered else None,
         )  # fmt: skip
         return transfer(actions, actions.of(operand), pairs, range(rank))
-    dims: list[int | None] = [None if place == dim else place for place in range(rank)]
+    dims: list[int | None] = [None if d == dim else d for d in range(rank)]
     by_rest = _rest(actions, after, dim)
     pairs = []
     for cell in actions.cells(before):
@@ -203,10 +203,10 @@ def piece(
 
 def _rest(actions: Actions, axes: Value, dim: int) -> dict[Any, list[Cell]]:
     """Parts by what they choose along other dimensions."""
-    found: dict[Any, list[Cell]] = {}
+    groups: dict[Any, list[Cell]] = {}
     for cell in actions.cells(axes):
-        found.setdefault(tuple(pair for pair in cell.key if pair[0] != dim), []).append(cell)
-    return found
+        groups.setdefault(tuple(pair for pair in cell.key if pair[0] != dim), []).append(cell)
+    return groups
 
 
 def _unbind_axes(trace: Tracing, node: Node) -> list[Value]:
@@ -238,14 +238,14 @@ def _select(actions: Actions, node: Node) -> Action:
 def taken(actions: Actions, operand: object, after: Value, dim: int, index: int) -> Action:
     """One index of a dimension: the part it lies in; what varies along the dimension is gone."""
     before = actions.axes(operand)
-    found = choices(actions, before, dim)
-    number = next(n for n, (at, length) in enumerate(found) if at <= index < at + length)
+    spans = choices(actions, before, dim)
+    choice = next(n for n, (at, length) in enumerate(spans) if at <= index < at + length)
     rank = len(before)
     dims: list[int | None] = [p if p < dim else None if p == dim else p - 1 for p in range(rank)]
     having = by_choices(actions.cells(after))
     pairs = []
     for cell in actions.cells(before):
-        if dict(cell.key).get(dim, 0) == number:
+        if dict(cell.key).get(dim, 0) == choice:
             key = renumbered(cell, dims, dim, None)
             pairs += [(cell, new) for new in having(key)]
     return transfer(actions, actions.of(operand), pairs, dims, removed=[dim])
@@ -266,7 +266,7 @@ def _slice_axes(trace: Tracing, node: Node) -> Value:
         fix(axes[dim], "slicing with a step tells positions apart")
         axes[dim] = fixed(after, "slicing with a step")
         return axes
-    axes[dim] = _middle(axes[dim], start, after, place_of(node))
+    axes[dim] = _middle(axes[dim], start, after, path_of(node))
     return axes
 
 
@@ -297,8 +297,8 @@ def _expand_axes(trace: Tracing, node: Node) -> Value:
     new = len(shape) - len(axes)
     # Copies are alike, so a repeated dimension may be permuted.
     return [
-        axes[place - new] if place >= new and size_of(axes[place - new]) == size else (Atom(size),)
-        for place, size in enumerate(shape)
+        axes[dim - new] if dim >= new and size_of(axes[dim - new]) == size else (Atom(size),)
+        for dim, size in enumerate(shape)
     ]
 
 
@@ -317,16 +317,16 @@ def _put_axes(trace: Tracing, node: Node) -> Value:
     axes, source = list(trace.axes(node.args[0])), trace.axes(node.args[1])
     dim = call["dim"] % len(axes)
     size, start = size_of(source[dim]), start_of(call, size_of(axes[dim]))
-    for place, axis in enumerate(axes):
-        if place != dim and size_of(axis) == size_of(source[place]):
-            unify(axis, source[place], place_of(node))
+    for d, axis in enumerate(axes):
+        if d != dim and size_of(axis) == size_of(source[d]):
+            unify(axis, source[d], path_of(node))
     if call.get("step", 1) != 1:
         for axis in (axes[dim], source[dim]):
             fix(axis, "writing with a step tells positions apart")
     elif size == size_of(axes[dim]):
-        unify(axes[dim], source[dim], place_of(node))
+        unify(axes[dim], source[dim], path_of(node))
     elif size:
-        unify(_middle(axes[dim], start, size, place_of(node)), source[dim], place_of(node))
+        unify(_middle(axes[dim], start, size, path_of(node)), source[dim], path_of(node))
     return axes
 
 
@@ -337,18 +337,18 @@ def _put(actions: Actions, node: Node) -> Action:
     dim, rank = call["dim"] % len(after), len(after)
     written = actions.axes(node.args[1])
     size, start = size_of(written[dim]), start_of(call, size_of(after[dim]))
-    found = choices(actions, after, dim)
+    spans = choices(actions, after, dim)
     inside = [
-        n for n, (at, length) in enumerate(found) if start <= at and at + length <= start + size
+        n for n, (at, length) in enumerate(spans) if start <= at and at + length <= start + size
     ]
     touched = [
-        n for n, (at, length) in enumerate(found) if at < start + size and start < at + length
+        n for n, (at, length) in enumerate(spans) if at < start + size and start < at + length
     ]
     step = call.get("step", 1)
     if step != 1 or inside != touched or len(choices(actions, written, dim)) != len(inside):
         actions.pin_all(node)
         return NOTHING
-    keep = [n for n in range(len(found)) if n not in inside]
+    keep = [n for n in range(len(spans)) if n not in inside]
     parts = []
     if keep:
         base = matched(
@@ -369,7 +369,7 @@ def _put_one_axes(trace: Tracing, node: Node) -> Value:
     dim = call["dim"] % len(axes)
     fix(axes[dim], "writing at an index tells positions apart")
     for axis, other in zip(axes[:dim] + axes[dim + 1 :], source, strict=True):
-        unify(axis, other, place_of(node))
+        unify(axis, other, path_of(node))
     return axes
 
 
@@ -380,7 +380,7 @@ def _put_one(actions: Actions, node: Node) -> Action:
     dim, rank = call["dim"] % len(after), len(after)
     cells = actions.cells(after)
     base, written = node.args[0], node.args[1]
-    dims = [place if place < dim else place + 1 for place in range(rank - 1)]
+    dims = [d if d < dim else d + 1 for d in range(rank - 1)]
     old = actions.cells(actions.axes(written))
     if len(cells) != len(old):
         actions.pin_all(node)
@@ -388,7 +388,7 @@ def _put_one(actions: Actions, node: Node) -> Action:
     new = transfer(actions, actions.of(written), list(zip(old, cells, strict=True)), dims)
     if is_zero(base) and size_of(after[dim]) == 1:
         return new
-    rest: list[int | None] = [None if place == dim else place for place in range(rank)]
+    rest: list[int | None] = [None if d == dim else d for d in range(rank)]
     same = list(zip(actions.cells(actions.axes(base)), cells, strict=True))
     kept = transfer(actions, actions.of(base), same, rest)
     if is_zero(base):

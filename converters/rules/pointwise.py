@@ -1,4 +1,4 @@
-"""Operations on single entries: activations, sums and products."""
+"""Rules of elementwise operations: activations, sums and products."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from ..inference.tracing import (
     atoms_of,
     first_arguments,
     name_of,
-    place_of,
+    path_of,
     shape_of,
 )
 
@@ -60,7 +60,7 @@ def broadcast_axes(trace: Tracing, node: Node) -> Value:
     example is so small; other inputs would number that axis, so it keeps its order.
     """
     operands = [trace.axes(operand) for operand in node.all_input_nodes]
-    return aligned(operands, shape_of(node), place_of(node))
+    return aligned(operands, shape_of(node), path_of(node))
 
 
 def aligned(operands: Sequence[Value], shape: Sequence[int], reason: str) -> Value:
@@ -151,9 +151,9 @@ def _cast(actions: Actions, node: Node) -> Any:
     actions.only_shape(*(o for o in node.all_input_nodes if o is not node.args[0]))
     value = node.meta["val"]
     source = node.args[0].meta["val"] if isinstance(node.args[0], Node) else value
-    numbers = value.is_floating_point() or value.is_complex() or value.dtype == source.dtype
+    numeric = value.is_floating_point() or value.is_complex() or value.dtype == source.dtype
     drops = source.is_complex() and not value.is_complex()
-    return moved(actions, node) if numbers and not drops else plain(actions, node)
+    return moved(actions, node) if numeric and not drops else plain(actions, node)
 
 
 def _wave(actions: Actions, node: Node) -> Action:
@@ -247,9 +247,9 @@ def _sum(actions: Actions, node: Node) -> Action:
     values = [(v, f) for v, f in zip((first, second), factors, strict=True) if isinstance(v, Node)]
     frame = broadcast(actions, node, [value for value, _ in values])
     if len(values) < 2:
-        number = second if isinstance(first, Node) else first
+        constant = second if isinstance(first, Node) else first
         taken = frame.take(0)
-        if number != 0:
+        if constant != 0:
             actions.zero(actions.magnitudes, taken.magnitude)
             actions.zero(actions.signs, taken.sign)
             taken = Action({}, {}, taken.shift, taken.origins)
@@ -271,7 +271,7 @@ ZEROS = ("zeros", "new_zeros", "zeros_like")
 
 
 def is_zero(value: object) -> bool:
-    """Whether a value is nothing but zeros by the operation that made it."""
+    """Whether a value is zero by construction."""
     while isinstance(value, Node) and value.op == "call_function":
         if name_of(value) in ZEROS:
             return True
@@ -286,11 +286,11 @@ def is_zero(value: object) -> bool:
 def _product(actions: Actions, node: Node) -> Action:
     first, second = first_arguments(node, 2)
     if not (isinstance(first, Node) and isinstance(second, Node)):
-        value, number = (first, second) if isinstance(first, Node) else (second, first)
+        value, constant = (first, second) if isinstance(first, Node) else (second, first)
         linear_moved(actions, node)
         frame = broadcast(actions, node, [value])
         taken = frame.take(0)
-        factor = exact(number) if isinstance(number, int | float) else 0
+        factor = exact(constant) if isinstance(constant, int | float) else 0
         if not factor:
             actions.zero(actions.shifts, taken.shift)
         shift = times(taken.shift, factor) if factor else {}
@@ -302,8 +302,8 @@ def _of_two(actions: Actions, node: Node, first: Node, second: Node, power: int)
     linear_product(actions, node, first, second)
     frame = broadcast(actions, node, [first, second])
     result = product(frame, 0, 1, power)
-    for number in (0, 1):
-        find_diagonal(frame, number, "gain")
+    for operand in (0, 1):
+        find_diagonal(frame, operand, "gain")
     return frame.give(result)
 
 
@@ -334,8 +334,8 @@ def _fused(actions: Actions, node: Node) -> Action:
     power = -1 if name_of(node) == "addcdiv" else 1
     frame = broadcast(actions, node, [base, first, second])
     inner = product(frame, 1, 2, power)
-    for number in (1, 2):
-        find_diagonal(frame, number, "gain")
+    for operand in (1, 2):
+        find_diagonal(frame, operand, "gain")
     outer = total(frame, [0], [1])
     return frame.give(added(actions, outer, inner))
 
@@ -374,7 +374,7 @@ def larger(actions: Actions, node: Node) -> Action:
 
 
 def compared(actions: Actions, node: Node) -> Action:
-    """Which of two values is larger: units they share and equal shifts make no difference."""
+    """Comparisons: shared scales and equal shifts do not change which value is larger."""
     first, second = first_arguments(node, 2)
     operands = [v for v in (first, second) if isinstance(v, Node)]
     frame = broadcast(actions, node, operands)
@@ -387,8 +387,8 @@ def compared(actions: Actions, node: Node) -> Action:
         equate(actions.signs, ends[0].sign, ends[1].sign)
         equate(actions.shifts, ends[0].shift, ends[1].shift)
         return frame.give(Action(origins=_origins(frame)))
-    number = second if isinstance(first, Node) else first
-    if number != 0:
+    constant = second if isinstance(first, Node) else first
+    if constant != 0:
         return frame.give(pinned(frame))
     actions.zero(actions.shifts, ends[0].shift)
     return frame.give(Action(origins=_origins(frame)))

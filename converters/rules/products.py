@@ -1,4 +1,4 @@
-"""Products of two values: matrix products, einsum and attention."""
+"""Rules of products of two values: matrix products, einsum and attention."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..inference.primitives import (
     summed,
     total,
 )
-from ..inference.tracing import Rule, Tracing, Value, arguments, atoms_of, place_of
+from ..inference.tracing import Rule, Tracing, Value, arguments, atoms_of, path_of
 from .pointwise import pinned_all
 from .weights import contracted
 
@@ -32,8 +32,8 @@ from .weights import contracted
 def batch_axes(first: Sequence[Axis], second: Sequence[Axis], reason: str) -> Value:
     """Joins the batch dimensions of two operands, aligned from the right, as broadcasting does."""
     result: Value = []
-    for place in range(max(len(first), len(second)), 0, -1):
-        pair = [axes[-place] for axes in (first, second) if len(axes) >= place]
+    for offset in range(max(len(first), len(second)), 0, -1):
+        pair = [axes[-offset] for axes in (first, second) if len(axes) >= offset]
         full = [axis for axis in pair if size_of(axis) == max(map(size_of, pair))]
         for axis in full[1:]:
             unify(full[0], axis, reason)
@@ -45,8 +45,8 @@ def _matmul_axes(trace: Tracing, node: Node) -> Value:
     """``A @ B``: the last dimension of A with the second to last of B, or the only one."""
     first, second = trace.axes(node.args[0]), trace.axes(node.args[1])
     column = second[-2] if len(second) > 1 else second[-1]
-    unify(first[-1], column, place_of(node))
-    batch = batch_axes(first[:-2], second[:-2], place_of(node))
+    unify(first[-1], column, path_of(node))
+    batch = batch_axes(first[:-2], second[:-2], path_of(node))
     trace.contract(first[-1], batch if len(second) > 1 else ())
     rows = first[-2:-1]
     columns = second[-1:] if len(second) > 1 else []
@@ -72,10 +72,10 @@ def _matmul(actions: Actions, node: Node) -> Action:
 def _added_axes(trace: Tracing, node: Node) -> Value:
     """``baddbmm``: a product added to a third value."""
     added, first, second = (trace.axes(operand) for operand in node.args[:3])
-    batch = batch_axes(first[:-2], second[:-2], place_of(node))
-    unify(first[-1], second[-2], place_of(node))
+    batch = batch_axes(first[:-2], second[:-2], path_of(node))
+    unify(first[-1], second[-2], path_of(node))
     trace.contract(first[-1], batch)
-    return batch_axes([*batch, first[-2], second[-1]], added, place_of(node))
+    return batch_axes([*batch, first[-2], second[-1]], added, path_of(node))
 
 
 def _added_product(actions: Actions, node: Node) -> Action:
@@ -88,12 +88,12 @@ def _added_product(actions: Actions, node: Node) -> Action:
     frame = Frame(
         actions, node, [(first, ["b", "r", "k"]), (second, ["b", "k", "c"]), (third, own)], labels
     )
-    found = multiplied(contract(frame, 0, 1, {"k"}), call["alpha"])
+    result = multiplied(contract(frame, 0, 1, {"k"}), call["alpha"])
     if call["beta"] == 0:  # the third value is not looked at
         linear_contracted(frame, 0, 1, {"k"})
-        return frame.give(found)
+        return frame.give(result)
     linear_contracted(frame, 0, 1, {"k"}, third)
-    return frame.give(added(actions, found, total(frame, [2], [call["beta"]])))
+    return frame.give(added(actions, result, total(frame, [2], [call["beta"]])))
 
 
 def _outer_axes(trace: Tracing, node: Node) -> Value:
@@ -114,22 +114,22 @@ def _tensordot_labels(trace: Tracing, node: Node) -> tuple[list[str], list[str],
     ]
     one = [f"a{n}" for n in range(ranks[0])]
     other = [f"z{n}" for n in range(ranks[1])]
-    for number, (left, right) in enumerate(zip(*dims, strict=True)):
-        one[left] = other[right] = f"k{number}"
+    for index, (left, right) in enumerate(zip(*dims, strict=True)):
+        one[left] = other[right] = f"k{index}"
     rest = [label for label in (*one, *other) if not label.startswith("k")]
     return one, other, rest
 
 
 def _tensordot_axes(trace: Tracing, node: Node) -> Value:
     one, other, rest = _tensordot_labels(trace, node)
-    found: dict[str, Axis] = {}
+    by_label: dict[str, Axis] = {}
     for labels, operand in ((one, node.args[0]), (other, node.args[1])):
         for label, axis in zip(labels, trace.axes(operand), strict=True):
-            if label in found:
-                unify(found[label], axis, place_of(node))
+            if label in by_label:
+                unify(by_label[label], axis, path_of(node))
                 trace.contract(axis)
-            found[label] = axis
-    return [found[label] for label in rest]
+            by_label[label] = axis
+    return [by_label[label] for label in rest]
 
 
 def _tensordot(actions: Actions, node: Node) -> Action:
@@ -141,11 +141,9 @@ def _added_vector_axes(trace: Tracing, node: Node) -> Value:
     """``addmv`` and ``addr``: a matrix times a vector, or two vectors, added to a third value."""
     base, first, second = (trace.axes(operand) for operand in node.args[:3])
     if len(first) == 2:
-        unify(first[1], second[0], place_of(node))
+        unify(first[1], second[0], path_of(node))
         trace.contract(first[1])
-    return batch_axes(
-        [first[0]] if len(first) == 2 else [first[0], second[0]], base, place_of(node)
-    )
+    return batch_axes([first[0]] if len(first) == 2 else [first[0], second[0]], base, path_of(node))
 
 
 def _added_vector(actions: Actions, node: Node) -> Action:
@@ -160,9 +158,9 @@ def _added_vector(actions: Actions, node: Node) -> Action:
     own = labels[len(labels) - len(actions.axes(base)) :]
     frame = Frame(actions, node, [(first, ends[0]), (second, ends[1]), (base, own)], labels)
     over = {"k"} if matrix else set[str]()
-    found = multiplied(contract(frame, 0, 1, over), call["alpha"])
+    result = multiplied(contract(frame, 0, 1, over), call["alpha"])
     linear_contracted(frame, 0, 1, over, base)
-    return frame.give(added(actions, found, total(frame, [2], [call["beta"]])))
+    return frame.give(added(actions, result, total(frame, [2], [call["beta"]])))
 
 
 # --- einsum -------------------------------------------------------------------------------------
@@ -172,19 +170,19 @@ def _einsum_axes(trace: Tracing, node: Node) -> Value | None:
     labels, output = _letters(trace, node)
     if labels is None:
         return None
-    found: dict[str, Axis] = {}
+    by_letter: dict[str, Axis] = {}
     for operand, letters in zip(_operands(node), labels, strict=True):
         for letter, axis in zip(letters, trace.axes(operand), strict=True):
-            known = found.get(letter)
-            if known is None or size_of(known) == 1:
-                found[letter] = axis
+            first = by_letter.get(letter)
+            if first is None or size_of(first) == 1:
+                by_letter[letter] = axis
             elif size_of(axis) > 1:
-                unify(known, axis, place_of(node))
-    shared = [axis for letter, axis in found.items() if all(letter in part for part in labels)]
-    for letter, axis in found.items():
+                unify(first, axis, path_of(node))
+    shared = [axis for letter, axis in by_letter.items() if all(letter in part for part in labels)]
+    for letter, axis in by_letter.items():
         if letter not in output:
             trace.contract(axis, shared)
-    return [found[letter] for letter in output]
+    return [by_letter[letter] for letter in output]
 
 
 def _einsum(actions: Actions, node: Node) -> Action:
@@ -241,7 +239,7 @@ def _spelt(part: str, rank: int, dots: int) -> list[str]:
 
 
 def _attention_axes(trace: Tracing, node: Node) -> Value:
-    call, reason = arguments(node), place_of(node)
+    call, reason = arguments(node), path_of(node)
     query, key, value = (trace.axes(call[name]) for name in ("query", "key", "value"))
     if call.get("enable_gqa") and size_of(query[-3]) != size_of(key[-3]):
         groups = size_of(key[-3])
@@ -318,7 +316,7 @@ def _attention_members(
         return members, [*(f"b{n}" for n in range(rank - 2)), "t", "v"], output
     axes, groups = actions.axes(query), size_of(actions.axes(key)[-3])
     each = size_of(axes[-3]) // groups
-    heads = regroup([axes[-3]], (groups, each), place_of(node))
+    heads = regroup([axes[-3]], (groups, each), path_of(node))
     split = [*axes[:-3], *heads, *axes[-2:]]
     count = len(axes) - 3
     front = [f"b{n}" for n in range(count)]
@@ -333,7 +331,7 @@ def _attention_members(
         (key, [*front, "g", "s", "u"]),
         (value, [*front, "g", "s", "v"]),
     ]
-    after = [*output[:-3], *regroup([output[-3]], (groups, each), place_of(node)), *output[-2:]]
+    after = [*output[:-3], *regroup([output[-3]], (groups, each), path_of(node)), *output[-2:]]
     return grouped_members, [*front, "g", "h", "t", "v"], after
 
 
@@ -342,8 +340,8 @@ def _attention_members(
 
 def _cdist_axes(trace: Tracing, node: Node) -> Value:
     first, second = trace.axes(node.args[0]), trace.axes(node.args[1])
-    unify(first[-1], second[-1], place_of(node))
-    batch = batch_axes(first[:-2], second[:-2], place_of(node))
+    unify(first[-1], second[-1], path_of(node))
+    batch = batch_axes(first[:-2], second[:-2], path_of(node))
     trace.contract(first[-1], batch)
     return [*batch, first[-2], second[-2]]
 
@@ -352,7 +350,7 @@ def _cosine_axes(trace: Tracing, node: Node) -> Value:
     """``cosine_similarity``: what two values have in common, less one dimension."""
     dim = arguments(node).get("dim", 1)
     first, second = trace.axes(node.args[0]), trace.axes(node.args[1])
-    whole = batch_axes(first, second, place_of(node))
+    whole = batch_axes(first, second, path_of(node))
     dim %= len(whole)
     trace.contract(whole[dim], _common(first, second))
     return [axis for n, axis in enumerate(whole) if n != dim]

@@ -1,4 +1,4 @@
-"""Recurrent layers: one hidden index set for all gates, for the recurrence and for the readers."""
+"""Rules of recurrent layers, whose gates all share one hidden index set."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..inference.tracing import (
     atoms_of,
     is_read,
     name_of,
-    place_of,
+    path_of,
 )
 from .pieces import cut_evenly
 from .pointwise import ZEROS, is_zero
@@ -34,7 +34,7 @@ CANDIDATES = "gn"  # the gates whose values are written to memory
 
 
 @dataclass(frozen=True)
-class Cell:
+class RecurrentCell:
     """Parameters of one direction of one layer, in the order of the operation's list."""
 
     into: Any
@@ -43,12 +43,12 @@ class Cell:
     projection: Any
 
 
-def _cells(node: Node, call: Mapping[str, Any]) -> list[list[Cell]]:
+def _cells(node: Node, call: Mapping[str, Any]) -> list[list[RecurrentCell]]:
     """Cells by layer and direction."""
     parameters = list(call["params"])
     directions, layers = 2 if call["bidirectional"] else 1, call["num_layers"]
     each = len(parameters) // (directions * layers)
-    found: list[list[Cell]] = []
+    cells: list[list[RecurrentCell]] = []
     for layer in range(layers):
         row = []
         for direction in range(directions):
@@ -56,14 +56,14 @@ def _cells(node: Node, call: Mapping[str, Any]) -> list[list[Cell]]:
             own = parameters[start : start + each]
             count = 2 if call["has_biases"] else 0
             projection = own[2 + count] if each > 2 + count else None
-            row.append(Cell(own[0], own[1], tuple(own[2 : 2 + count]), projection))
-        found.append(row)
-    return found
+            row.append(RecurrentCell(own[0], own[1], tuple(own[2 : 2 + count]), projection))
+        cells.append(row)
+    return cells
 
 
-def _step_cell(call: Mapping[str, Any]) -> Cell:
+def _step_cell(call: Mapping[str, Any]) -> RecurrentCell:
     biases = tuple(call[name] for name in ("b_ih", "b_hh") if call[name] is not None)
-    return Cell(call["w_ih"], call["w_hh"], biases, None)
+    return RecurrentCell(call["w_ih"], call["w_hh"], biases, None)
 
 
 def _given(call: Mapping[str, Any]) -> list[Any]:
@@ -76,14 +76,14 @@ def _gates(node: Node) -> str:
 
 
 def _candidate(node: Node) -> int:
-    return next(number for number, gate in enumerate(_gates(node)) if gate in CANDIDATES)
+    return next(index for index, gate in enumerate(_gates(node)) if gate in CANDIDATES)
 
 
 def _recurrent_axes(trace: Tracing, node: Node) -> list[Value] | None:
     call = arguments(node)
     if "params" not in call or "batch_first" not in call:
         return None  # a packed sequence
-    reason = place_of(node)
+    reason = path_of(node)
     features = trace.axes(call["input"])
     for axis in features[:-1]:
         fix(axis, "steps of a sequence keep their order")
@@ -97,7 +97,7 @@ def _recurrent_axes(trace: Tracing, node: Node) -> list[Value] | None:
 
 
 def _cell_axes(
-    trace: Tracing, node: Node, cell: Cell, values: Axis, reason: str
+    trace: Tracing, node: Node, cell: RecurrentCell, values: Axis, reason: str
 ) -> tuple[Axis, Axis]:
     """Joins one cell's parameters; returns the axes of its output and of its memory.
 
@@ -133,15 +133,15 @@ def _results(
     given = _given(call)
     results: list[Value] = [[*features[:-1], values]]
     batch = features[1 if call["batch_first"] is False else 0 : -1][:1]
-    for number, (initial, ends) in enumerate(zip(given, (states, cells), strict=False), start=1):
+    for index, (initial, ends) in enumerate(zip(given, (states, cells), strict=False), start=1):
         axes = list(trace.axes(initial))
         for axis in axes[:-1]:
             fix(axis, "states of layers and sequences keep their order")
         joined = [axes[-1]] if name_of(initial) not in UNIFORM else []
-        if joined or is_read(node, number):
+        if joined or is_read(node, index):
             # One tensor holds the states of all cells, so they have to move alike.
             for end in ends[1:] + joined:
-                unify(ends[0], end, place_of(node))
+                unify(ends[0], end, path_of(node))
         results.append([axes[0], *batch[: len(axes) - 2], ends[0]])
     return results
 
@@ -149,7 +149,7 @@ def _results(
 def _step_axes(trace: Tracing, node: Node) -> Value | list[Value]:
     """One step of a cell; an LSTM's returns its state and its memory, which are one index set."""
     call = arguments(node)
-    features, reason = trace.axes(call["input"]), place_of(node)
+    features, reason = trace.axes(call["input"]), path_of(node)
     state, _ = _cell_axes(trace, node, _step_cell(call), features[-1], reason)
     result = [*features[:-1], state]
     given = _given(call)
@@ -183,11 +183,9 @@ def _recurrent(actions: Actions, node: Node) -> list[Action]:
         value = _side_by_side(actions, outputs, axes)
     output = actions.trace.values[node]
     results = [_last_dimension(actions, value, axes, output[0])]
-    for number, (initial, ends) in enumerate(
-        zip(_given(call), (states, memories), strict=False), 1
-    ):
-        common = _shared(actions, node, ends, initial, is_read(node, number))
-        results.append(_last_dimension(actions, common, [ends[0][1]], output[number]))
+    for index, (initial, ends) in enumerate(zip(_given(call), (states, memories), strict=False), 1):
+        common = _shared(actions, node, ends, initial, is_read(node, index))
+        results.append(_last_dimension(actions, common, [ends[0][1]], output[index]))
     return results
 
 
@@ -201,9 +199,9 @@ def _step(actions: Actions, node: Node) -> Any:
     values = actions.trace.values[node]
     given = _given(call)
     results = []
-    for number, (initial, end) in enumerate(zip(given, (state, memory), strict=False)):
+    for index, (initial, end) in enumerate(zip(given, (state, memory), strict=False)):
         common = _shared(actions, node, [end], initial, read=True)
-        axes = values[number] if isinstance(values[0], list) else values
+        axes = values[index] if isinstance(values[0], list) else values
         results.append(_last_dimension(actions, common, [end[1]], axes))
     return results if isinstance(values[0], list) else results[0]
 
@@ -218,7 +216,7 @@ def _projected(actions: Actions, node: Node) -> frozenset[Atom]:
 
 
 def _sequence(actions: Actions, operand: object, features: Value) -> Action:
-    """What an input has in common at all steps, along its features alone."""
+    """The action that an input has at all steps, along its features alone."""
     pairs = [
         (cell, new)
         for cell in actions.cells(features)
@@ -226,9 +224,9 @@ def _sequence(actions: Actions, operand: object, features: Value) -> Action:
         if dict(cell.key).get(len(features) - 1, 0) == dict(new.key).get(0, 0)
     ]
     dims: list[int | None] = [None] * (len(features) - 1) + [0]
-    found = transfer(actions, actions.of(operand), pairs, dims)
-    actions.zero(actions.shifts, found.shift)
-    return Action(found.magnitude, found.sign, {}, {})
+    action = transfer(actions, actions.of(operand), pairs, dims)
+    actions.zero(actions.shifts, action.shift)
+    return Action(action.magnitude, action.sign, {}, {})
 
 
 def _side_by_side(actions: Actions, parts: Sequence[tuple[Action, Axis]], axes: Value) -> Action:
@@ -236,15 +234,15 @@ def _side_by_side(actions: Actions, parts: Sequence[tuple[Action, Axis]], axes: 
     if len(parts) == 1:
         return parts[0][0]
     whole = actions.cells(axes)
-    found, start = [], 0
+    moved, start = [], 0
     for action, axis in parts:
         own = actions.cells([axis])
         pairs = list(zip(own, whole[start : start + len(own)], strict=True))
-        found.append(transfer(actions, action, pairs, [0]))
+        moved.append(transfer(actions, action, pairs, [0]))
         start += len(own)
     return Action(
-        {key: terms for part in found for key, terms in part.magnitude.items()},
-        {key: terms for part in found for key, terms in part.sign.items()},
+        {key: terms for part in moved for key, terms in part.magnitude.items()},
+        {key: terms for part in moved for key, terms in part.sign.items()},
     )
 
 
@@ -285,7 +283,7 @@ def _alike(actions: Actions, one: Action, other: Action) -> None:
 
 
 def _cell(
-    actions: Actions, node: Node, cell: Cell, value: Action, inputs: Value
+    actions: Actions, node: Node, cell: RecurrentCell, value: Action, inputs: Value
 ) -> tuple[tuple[Action, Axis], tuple[Action, Axis]]:
     """How a cell's output and memory move: as the candidate that it writes to memory.
 
@@ -324,9 +322,9 @@ def _cell(
         actions.use(bias, node, "bias", ("both",))
     for other in whole[1:]:
         _alike(actions, incoming, other)
-    for number in range(count):
-        if number != candidate:
-            part = _gate(actions, incoming, rows, number, terms(rows[0])[number])
+    for index in range(count):
+        if index != candidate:
+            part = _gate(actions, incoming, rows, index, terms(rows[0])[index])
             actions.zero(actions.magnitudes, part.magnitude)
             actions.zero(actions.signs, part.sign)
     _shifts_cancel(actions, node, whole, candidate)
@@ -345,17 +343,17 @@ def _weighed(
     return frame.give(summed(frame, whole, {"i"}))
 
 
-def _gate(actions: Actions, action: Action, rows: Value, number: int, axis: Axis) -> Action:
+def _gate(actions: Actions, action: Action, rows: Value, index: int, axis: Axis) -> Action:
     """The part of the rows that belongs to one gate."""
     own = actions.cells([axis])
     pairs = [
         (cell, new)
         for cell in actions.cells(rows)
-        if dict(cell.key).get(0, 0) == number
+        if dict(cell.key).get(0, 0) == index
         for new in own
     ]
-    found = transfer(actions, Action(action.magnitude, action.sign), pairs, [0])
-    return found
+    result = transfer(actions, Action(action.magnitude, action.sign), pairs, [0])
+    return result
 
 
 def _shifts_cancel(actions: Actions, node: Node, parts: Sequence[Action], candidate: int) -> None:
@@ -363,9 +361,9 @@ def _shifts_cancel(actions: Actions, node: Node, parts: Sequence[Action], candid
     apart = name_of(node).startswith("gru")
     keys = {key for part in parts for key in part.shift}
     for key in keys:
-        number = dict(key).get(0, 0)
-        sums = [[part] for part in parts] if apart and number == candidate else [list(parts)]
-        if apart and number == candidate:  # inputs with their bias, states with theirs
+        gate = dict(key).get(0, 0)
+        sums = [[part] for part in parts] if apart and gate == candidate else [list(parts)]
+        if apart and gate == candidate:  # inputs with their bias, states with theirs
             sums = [[p for n, p in enumerate(parts) if n % 2 == half] for half in (0, 1)]
         for group in sums:
             total: Any = {}

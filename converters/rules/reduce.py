@@ -1,4 +1,4 @@
-"""Pooling and reductions."""
+"""Rules of pooling and reductions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..inference.actions import NOTHING, Action, Actions
 from ..inference.axes import fix, fixed, mark_position, unify
 from ..inference.frames import Frame
 from ..inference.primitives import extremum, forgetting, homogeneous, pinned, summed, times
-from ..inference.tracing import Rule, Tracing, Value, arguments, atoms_of, name_of, place_of
+from ..inference.tracing import Rule, Tracing, Value, arguments, atoms_of, name_of, path_of
 from .pointwise import broadcast_axes, larger, pinned_all
 from .weights import feature_map
 
@@ -54,8 +54,8 @@ def _extreme_axes(trace: Tracing, node: Node) -> Value | list[Value]:
 
 
 def _argument_axes(trace: Tracing, node: Node) -> Value:
-    for place in _reduced(trace, node):
-        fix(trace.axes(node.args[0])[place], "the place of the largest entry")
+    for dim in _reduced(trace, node):
+        fix(trace.axes(node.args[0])[dim], "the index of the largest entry")
     return _reduction_axes(trace, node)
 
 
@@ -68,9 +68,9 @@ def _resize_axes(trace: Tracing, node: Node) -> Value:
 
 
 def _sampled_axes(trace: Tracing, node: Node) -> Value:
-    """``grid_sample``: every channel is read at the same places."""
+    """``grid_sample``: every channel is read at the same positions."""
     features, grid = trace.axes(node.args[0]), trace.axes(node.args[1])
-    unify(features[0], grid[0], place_of(node))
+    unify(features[0], grid[0], path_of(node))
     for axis in (*features[2:], *grid[1:]):
         fix(axis, "sampling tells positions apart")
         mark_position(axis)
@@ -81,7 +81,7 @@ def _sampled_axes(trace: Tracing, node: Node) -> Value:
 
 
 def _per_channel(actions: Actions, node: Node, spatial: int, result: int) -> Frame:
-    """The frame of an operation that mixes places of a feature map, channel by channel."""
+    """The frame of an operation that mixes positions of a feature map, channel by channel."""
     rank = len(actions.axes(node.args[0]))
     front: list[int | None] = list(range(rank - spatial))
     after = _first(actions.trace.values[node])
@@ -95,22 +95,22 @@ def _per_channel(actions: Actions, node: Node, spatial: int, result: int) -> Fra
 
 
 def _first(values: Any) -> Value:
-    found: Value = values[0] if values and isinstance(values[0], list) else values
-    return found
+    result: Value = values[0] if values and isinstance(values[0], list) else values
+    return result
 
 
 def _pool(actions: Actions, node: Node) -> Any:
-    """Averages keep any scale, maxima positive ones; borders mind shifts.
+    """Averages keep any scale, maxima positive ones; padded borders break shifts.
 
-    What is added to all places alike is added to an average of places alone.
+    What is added to all positions alike is added to an average of positions alone.
     """
     frame = _per_channel(actions, node, _spatial(node), _spatial(node))
     maximum = "max" in name_of(node)
     if not maximum and _averages_places(node):
-        found = frame.take(0)
+        result = frame.take(0)
     else:
-        found = homogeneous(frame, degree=1, sign="pin" if maximum else "keep")
-    given = frame.give(found)
+        result = homogeneous(frame, degree=1, sign="pin" if maximum else "keep")
+    given = frame.give(result)
     if not maximum:
         _linear_kept(actions, node)
     return [given, NOTHING] if isinstance(node.meta["val"], (tuple, list)) else given
@@ -185,8 +185,8 @@ def _variance(actions: Actions, node: Node) -> Action:
     forgetting(frame, taken, reduced)
     degree = 2 if name_of(node) == "var" else 1
     whole = Action(times(taken.magnitude, degree), taken.sign, {}, taken.origins)
-    found = summed(frame, whole, reduced)
-    return frame.give(Action(found.magnitude, {}, {}, found.origins))
+    result = summed(frame, whole, reduced)
+    return frame.give(Action(result.magnitude, {}, {}, result.origins))
 
 
 def _logsumexp(actions: Actions, node: Node) -> Action:

@@ -1,4 +1,4 @@
-"""Operations that move or merge dimensions without touching entries."""
+"""Rules of operations that move or merge dimensions: views, permutations, padding."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..inference.actions import NOTHING, Action, Actions
 from ..inference.axes import Axis, Sum, atoms, fix, fixed, mark_position, regroup, size_of
 from ..inference.frames import Frame, Member
 from ..inference.primitives import choices, linear_moved, matched, reshaped, transfer
-from ..inference.tracing import Rule, Tracing, Value, arguments, place_of, shape_of
+from ..inference.tracing import Rule, Tracing, Value, arguments, path_of, shape_of
 from .weights import feature_map
 
 
 def _view_axes(trace: Tracing, node: Node) -> Value:
-    return regroup(trace.axes(node.args[0]), shape_of(node), place_of(node))
+    return regroup(trace.axes(node.args[0]), shape_of(node), path_of(node))
 
 
 def _view(actions: Actions, node: Node) -> Action:
@@ -54,7 +54,7 @@ def _permute(actions: Actions, node: Node) -> Action:
 def _pad_axes(trace: Tracing, node: Node) -> Value:
     """New entries stand before and behind those that were there: a concatenation of three.
 
-    Along places of a map, which keep their order anyway, the result has places of its own.
+    Along positions of a map, which are ordered anyway, the result has positions of its own.
     """
     before, after = trace.axes(node.args[0]), shape_of(node)
     result = list(before)
@@ -111,10 +111,10 @@ def _pad(actions: Actions, node: Node) -> Action:
 def _beside(actions: Actions, node: Node, after: Value, dim: int, low: int) -> Action:
     """A value as the parts of a longer one that begin at an index; the others hold zeros."""
     value = node.args[0]
-    before, found = actions.axes(value), choices(actions, after, dim)
+    before, spans = actions.axes(value), choices(actions, after, dim)
     lengths = [length for _, length in choices(actions, before, dim)]
-    first = next((n for n, (at, _) in enumerate(found) if at == low), len(found))
-    if [length for _, length in found[first : first + len(lengths)]] != lengths:
+    first = next((n for n, (at, _) in enumerate(spans) if at == low), len(spans))
+    if [length for _, length in spans[first : first + len(lengths)]] != lengths:
         actions.pin_all(node)  # what reads the result takes it apart elsewhere
         return NOTHING
     rank = len(before)
@@ -127,8 +127,8 @@ def _shuffled_axes(trace: Tracing, node: Node) -> Value:
     features, shape = trace.axes(node.args[0]), shape_of(node)
     factor = arguments(node)["upscale_factor"]
     sizes = (shape[-3], factor, factor)
-    channels, *places = regroup([features[-3]], sizes, place_of(node))
-    for axis in (*places, *features[-2:]):
+    channels, *pixels = regroup([features[-3]], sizes, path_of(node))
+    for axis in (*pixels, *features[-2:]):
         fix(axis, "pixels are positions")
         mark_position(axis)
     return [*features[:-3], channels, *feature_map(node, 2)]
@@ -150,7 +150,7 @@ def _channel_shuffled_axes(trace: Tracing, node: Node) -> Value:
     features = list(trace.axes(node.args[0]))
     groups = arguments(node)["groups"]
     size = size_of(features[1])
-    outer, inner = regroup([features[1]], (groups, size // groups), place_of(node))
+    outer, inner = regroup([features[1]], (groups, size // groups), path_of(node))
     features[1] = (*inner, *outer)
     return features
 
@@ -161,7 +161,7 @@ def _of_channels(actions: Actions, node: Node) -> Action:
     before = actions.axes(value)
     many, few = (before, result) if size_of(before[-3]) > size_of(result[-3]) else (result, before)
     sizes = (size_of(few[-3]), size_of(many[-3]) // size_of(few[-3]))
-    channels: list[Axis] = regroup([many[-3]], sizes, place_of(node))
+    channels: list[Axis] = regroup([many[-3]], sizes, path_of(node))
     split = [*many[:-3], *channels, *many[-2:]]
     front: list[Any] = list(range(len(before) - 3))
     action = actions.of(value)
@@ -182,7 +182,7 @@ def _channel_shuffled(actions: Actions, node: Node) -> Action:
     value, result = node.args[0], actions.axes(node)
     before, groups = actions.axes(value), arguments(node)["groups"]
     sizes = (groups, size_of(before[1]) // groups)
-    outer, inner = regroup([before[1]], sizes, place_of(node))
+    outer, inner = regroup([before[1]], sizes, path_of(node))
     split = [before[0], outer, inner, *before[2:]]
     turned = [before[0], inner, outer, *before[2:]]
     rest = list(range(3, len(split)))

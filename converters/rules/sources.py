@@ -1,4 +1,4 @@
-"""Operations that values come from: constants, look-ups, and masks that choose between values."""
+"""Rules of constants, look-ups in tables, and masks that choose between values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..inference.primitives import (
     pinned,
     summed,
 )
-from ..inference.tracing import Rule, Tracing, Value, arguments, atoms_of, place_of, shape_of
+from ..inference.tracing import Rule, Tracing, Value, arguments, atoms_of, path_of, shape_of
 from .pieces import cut_evenly, piece
 from .pointwise import broadcast_axes, fixed_all, is_zero, nothing, pinned_all
 
@@ -56,14 +56,14 @@ def _embedding_axes(trace: Tracing, node: Node) -> Value:
 def _prelu_axes(trace: Tracing, node: Node) -> Value:
     features, slopes = trace.axes(node.args[0]), trace.axes(node.args[1])
     if shape_of(node.args[1]) != (1,):  # type: ignore[arg-type]
-        unify(features[1], slopes[0], place_of(node))
+        unify(features[1], slopes[0], path_of(node))
     return list(features)
 
 
 def _glu_axes(trace: Tracing, node: Node) -> Value:
     axes, dim = list(trace.axes(node.args[0])), arguments(node)["dim"]
-    half, gate = cut_evenly(axes[dim], 2, place_of(node))
-    unify(half, gate, place_of(node))
+    half, gate = cut_evenly(axes[dim], 2, path_of(node))
+    unify(half, gate, path_of(node))
     axes[dim] = half
     return axes
 
@@ -72,14 +72,14 @@ def _glu_axes(trace: Tracing, node: Node) -> Value:
 
 
 def _made(actions: Actions, node: Node) -> Action:
-    """Numbers of their own; of a tensor that is given only the form is taken."""
+    """New values that depend only on the shape of their operand."""
     linear_moved(actions, node)
     actions.only_shape(*node.all_input_nodes)
     return NOTHING
 
 
 def _embedding(actions: Actions, node: Node) -> Action:
-    """Rows picked by tokens: nothing may scale row by row; shifts differ from place to place."""
+    """Rows picked by tokens: nothing may scale row by row; shifts differ from token to token."""
     call = arguments(node)
     indices, weight = call["indices"], call["weight"]
     actions.pin(indices)
@@ -134,9 +134,9 @@ def _bag(actions: Actions, node: Node) -> list[Action]:
 
 
 def _picked(
-    actions: Actions, how: Hashable, terms: Terms, places: Collection[Any], *, whole: bool
+    actions: Actions, how: Hashable, terms: Terms, where: Collection[Any], *, whole: bool
 ) -> Terms:
-    """Shifts of rows that are picked: those that differ by row differ by where they land.
+    """Shifts of selected rows: those that differ by row differ by output position.
 
     Of a table that is put together of several, each part has shifts of its own.
     """
@@ -144,7 +144,7 @@ def _picked(
     for term, coefficient in actions.shifts.reduce(terms).items():
         one: Terms = {term: coefficient}
         if term.mixed or not whole or any(label == "v" for label, _ in term.at):
-            moved = actions.maps.mix(one, (how, "picked"), places)
+            moved = actions.maps.mix(one, (how, "picked"), where)
             one = {
                 Term(t.unknown, tuple(p for p in t.at if p[0] != "v"), t.mixed): c
                 for t, c in moved.items()
@@ -156,23 +156,23 @@ def _picked(
 def _masked(actions: Actions, node: Node) -> Action:
     """Entries filled with 0 keep any scale, with −∞ positive ones and shifts."""
     call = arguments(node)
-    value, mask, number = call["self"], call["mask"], call["value"]
-    if isinstance(number, Node):
+    value, mask, fill = call["self"], call["mask"], call["value"]
+    if isinstance(fill, Node):
         return fixed_all(actions, node)
     actions.pin(mask)
     frame = broadcast(actions, node, [value, mask])
     taken = frame.take(0)
-    infinite = number in (float("-inf"), float("inf"))
-    if number == 0:
+    infinite = fill in (float("-inf"), float("inf"))
+    if fill == 0:
         linear = atoms_of(*actions.axes(value)) - atoms_of(*actions.axes(mask))
         actions.linear[node] = linear
     if not infinite:
         actions.zero(actions.shifts, taken.shift)
         taken = Action(taken.magnitude, taken.sign, {}, taken.origins)
-    if infinite or number != 0:
+    if infinite or fill != 0:
         actions.zero(actions.signs, taken.sign)
         taken = Action(taken.magnitude, {}, taken.shift, taken.origins)
-    if not infinite and number != 0:
+    if not infinite and fill != 0:
         actions.zero(actions.magnitudes, taken.magnitude)
         taken = Action({}, {}, taken.shift, taken.origins)
     find_diagonal(frame, 1, "shift")
@@ -186,8 +186,8 @@ def _where(actions: Actions, node: Node) -> Action:
     actions.pin(condition)
     values = [v for v in (first, second) if isinstance(v, Node)]
     frame = broadcast(actions, node, [condition, *values])
-    for number in range(len(values) + 1):
-        find_diagonal(frame, number, "shift")
+    for operand in range(len(values) + 1):
+        find_diagonal(frame, operand, "shift")
     ends = [frame.take(n + 1) for n in range(len(values))]
     constants = [v for v in (first, second) if not isinstance(v, Node)]
     zero = [is_zero(v) for v in values]

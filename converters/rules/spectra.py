@@ -1,4 +1,4 @@
-"""Complex numbers and Fourier transforms."""
+"""Rules of complex numbers and Fourier transforms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..inference.primitives import broadcast, linear_moved, linear_summed, total
 from ..inference.tracing import Rule, Tracing, Value, arguments, name_of, shape_of
 from .pointwise import broadcast_axes, fixed_all, moved, same_axes, unary
 
-_ORDER = "frequencies and places keep their order"
+_ORDER = "frequencies and positions keep their order"
 
 
 def _transformed(node: Node, rank: int) -> list[int]:
@@ -109,8 +109,8 @@ _TRANSFORM = Rule(
 )
 RULES = {
     **{
-        f"fft_{way}{kind}fft{dims}": _TRANSFORM
-        for way in ("", "i")
+        f"fft_{direction}{kind}fft{dims}": _TRANSFORM
+        for direction in ("", "i")
         for kind in ("", "r")
         for dims in ("", "2", "n")
     },

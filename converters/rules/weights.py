@@ -1,4 +1,4 @@
-"""Operations that mix neurons through a weight tensor: linear maps and convolutions."""
+"""Rules of operations with a weight tensor: linear maps and convolutions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ..inference.tracing import (
     arguments,
     atoms_of,
     operation_of,
-    place_of,
+    path_of,
     shape_of,
 )
 
@@ -41,7 +41,7 @@ from ..inference.tracing import (
 def _linear_axes(trace: Tracing, node: Node) -> Value:
     call = arguments(node)
     features, weight = trace.axes(call["input"]), trace.axes(call["weight"])
-    unify(features[-1], weight[-1], place_of(node))
+    unify(features[-1], weight[-1], path_of(node))
     trace.contract(weight[-1])
     if len(weight) == 1:
         return features[:-1]
@@ -52,18 +52,18 @@ def _linear_axes(trace: Tracing, node: Node) -> Value:
 def _addmm_axes(trace: Tracing, node: Node) -> Value:
     """``b + x @ W``."""
     bias, first, second = (trace.axes(operand) for operand in node.args[:3])
-    unify(first[-1], second[0], place_of(node))
+    unify(first[-1], second[0], path_of(node))
     trace.contract(first[-1])
     result = [*first[:-1], second[1]]
     for axis, other in zip(reversed(bias), reversed(result), strict=False):
         if size_of(axis) == size_of(other):
-            unify(axis, other, place_of(node))
+            unify(axis, other, path_of(node))
     return result
 
 
 def _bias_axes(trace: Tracing, node: Node, bias: object, channels: Axis) -> None:
     if bias is not None:
-        unify(trace.axes(bias)[0], channels, place_of(node))
+        unify(trace.axes(bias)[0], channels, path_of(node))
 
 
 def _conv_axes(trace: Tracing, node: Node) -> Value:
@@ -71,15 +71,15 @@ def _conv_axes(trace: Tracing, node: Node) -> Value:
     features, weight = trace.axes(call["input"]), trace.axes(call["weight"])
     spatial = len(weight) - 2
     channel = len(features) - spatial - 1
-    places = _convolved(node, features[channel + 1 :], weight[2:])
-    shared = _conv_channels(features[channel], weight, call["groups"], place_of(node))
+    spatial_axes = _convolved(node, features[channel + 1 :], weight[2:])
+    shared = _conv_channels(features[channel], weight, call["groups"], path_of(node))
     trace.contract(weight[1], [shared])
     _bias_axes(trace, node, call["bias"], weight[0])
-    return [*features[:channel], weight[0], *places]
+    return [*features[:channel], weight[0], *spatial_axes]
 
 
 def _convolved(node: Node, before: Sequence[Axis], kernel: Sequence[Axis]) -> list[Axis]:
-    """Places of the result. Where the kernel has width one, they stay what they are."""
+    """Positions of the result; along a kernel of width one they are those of the input."""
     padding = arguments(node)["padding"]
     amounts = [0] * len(kernel) if isinstance(padding, str) else list(padding)
     amounts = amounts * len(kernel) if len(amounts) == 1 else amounts
@@ -103,34 +103,34 @@ def _transposed_axes(trace: Tracing, node: Node) -> Value:
     for axis in (*features[channel + 1 :], *weight[2:]):
         fix(axis, "a convolution tells positions apart")
         mark_position(axis)
-    unify(features[channel], weight[0], place_of(node))
+    unify(features[channel], weight[0], path_of(node))
     outputs: Axis = weight[1]
     shared: Axis = ()
     if groups > 1:
-        shared, _ = regroup([weight[0]], (groups, size_of(weight[0]) // groups), place_of(node))
+        shared, _ = regroup([weight[0]], (groups, size_of(weight[0]) // groups), path_of(node))
         outputs = (*shared, *weight[1])
     trace.contract(weight[0], [shared])
     _bias_axes(trace, node, call["bias"], outputs)
     return [*features[:channel], outputs, *feature_map(node, spatial)]
 
 
-def _conv_channels(channels: Axis, weight: Value, groups: int, place: str) -> Axis:
+def _conv_channels(channels: Axis, weight: Value, groups: int, path: str) -> Axis:
     """Joins input channels and weight; returns what both ends of a grouped kernel share."""
     if groups == 1:
-        unify(channels, weight[1], place)
+        unify(channels, weight[1], path)
         return ()
     per_group = size_of(channels) // groups
-    group, member = regroup([channels], (groups, per_group), place)
-    rows, _ = regroup([weight[0]], (groups, size_of(weight[0]) // groups), place)
-    unify(rows, group, place)
+    group, member = regroup([channels], (groups, per_group), path)
+    rows, _ = regroup([weight[0]], (groups, size_of(weight[0]) // groups), path)
+    unify(rows, group, path)
     if per_group > 1:
-        unify(weight[1], member, place)
+        unify(weight[1], member, path)
     return group
 
 
 def feature_map(node: Node, spatial: int) -> list[Axis]:
-    """Axes of the places of a new feature map."""
-    axes = [fixed(size, "places of a feature map") for size in shape_of(node)[-spatial:]]
+    """Axes of the positions of a new feature map."""
+    axes = [fixed(size, "positions of a feature map") for size in shape_of(node)[-spatial:]]
     for axis in axes:
         mark_position(axis)
     return axes
@@ -141,10 +141,10 @@ def _bilinear_axes(trace: Tracing, node: Node) -> Value:
     call = arguments(node)
     first, second, weight = (trace.axes(call[name]) for name in ("input1", "input2", "weight"))
     for axis, features in zip(weight[1:], (first, second), strict=True):
-        unify(features[-1], axis, place_of(node))
+        unify(features[-1], axis, path_of(node))
         trace.contract(axis)
     for one, other in zip(first[:-1], second[:-1], strict=True):
-        unify(one, other, place_of(node))
+        unify(one, other, path_of(node))
     _bias_axes(trace, node, call["bias"], weight[0])
     return [*first[:-1], weight[0]]
 
@@ -181,14 +181,14 @@ def contracted(
         members.append((bias, result[len(result) - len(actions.axes(bias)) :]))
     frame = Frame(actions, node, members, result)
     over = (set(first[1]) | set(second[1])) - set(result)
-    found = contract(frame, 0, 1, over)
+    action = contract(frame, 0, 1, over)
     linear_contracted(frame, 0, 1, over, bias)
-    return frame.give(found if bias is None else biased(frame, found, 2))
+    return frame.give(action if bias is None else biased(frame, action, 2))
 
 
-def biased(frame: Frame, action: Action, number: int) -> Action:
+def biased(frame: Frame, action: Action, operand: int) -> Action:
     """A value by label plus an operand, which is its bias."""
-    bias = total(frame, [number], [1], "bias")
+    bias = total(frame, [operand], [1], "bias")
     return added(frame.actions, action, bias)
 
 
@@ -200,18 +200,18 @@ def _addmm(actions: Actions, node: Node) -> Action:
     labels = ["b0", "o"]
     members = [(first, ["b0", "i"]), (second, ["i", "o"])]
     frame = Frame(actions, node, [*members, (bias, labels[2 - len(actions.axes(bias)) :])], labels)
-    found = multiplied(contract(frame, 0, 1, {"i"}), alpha)
+    result = multiplied(contract(frame, 0, 1, {"i"}), alpha)
     if alpha == 0:
         return frame.give(pinned(frame))
     if beta == 0:  # the bias is not looked at
         linear_contracted(frame, 0, 1, {"i"})
-        return frame.give(found)
+        return frame.give(result)
     linear_contracted(frame, 0, 1, {"i"}, bias)
-    return frame.give(added(actions, found, total(frame, [2], [beta], "bias")))
+    return frame.give(added(actions, result, total(frame, [2], [beta], "bias")))
 
 
 def _conv(actions: Actions, node: Node) -> Action:
-    """Convolution: channels are summed over, places of the result are mixed from those before."""
+    """Convolution: a sum over channels; output positions mix input positions."""
     call = arguments(node)
     features, weight = actions.axes(call["input"]), actions.axes(call["weight"])
     spatial, groups = len(weight) - 2, call["groups"]
@@ -224,7 +224,7 @@ def _conv(actions: Actions, node: Node) -> Action:
         inputs = [features[channel]]
         row_labels, column_labels, input_labels = ["o"], ["i"], ["i"]
     else:
-        reason = place_of(node)
+        reason = path_of(node)
         inputs = regroup([features[channel]], (groups, size_of(weight[1])), reason)
         rows = regroup([weight[0]], (groups, size_of(weight[0]) // groups), reason)
         columns = [weight[1]]
@@ -248,7 +248,7 @@ def _conv_transposed(actions: Actions, node: Node) -> Action:
             taps, kept,
         )  # fmt: skip
         return shape.action(["i"], ["o"], ["i"], transposed=True)
-    reason = place_of(node)
+    reason = path_of(node)
     inputs = regroup([features[channel]], (groups, size_of(weight[0]) // groups), reason)
     columns = regroup([weight[0]], (groups, size_of(weight[0]) // groups), reason)
     shape = _Convolution(
@@ -279,8 +279,8 @@ class _Convolution:
         actions, node, channel = self.actions, self.node, self.channel
         call = arguments(node)
         batch = [f"b{n}" for n in range(channel)]
-        places = [f"p{n}" for n in range(len(self.taps))]
-        before = [label if same else None for label, same in zip(places, self.kept, strict=True)]
+        positions = [f"p{n}" for n in range(len(self.taps))]
+        before = [label if same else None for label, same in zip(positions, self.kept, strict=True)]
         features = [*self.features[:channel], *self.inputs, *self.features[channel + 1 :]]
         ends = [*self.columns, *self.rows] if transposed else [*self.rows, *self.columns]
         end_labels = [*columns, *rows] if transposed else [*rows, *columns]
@@ -314,21 +314,21 @@ class _Convolution:
                     reshaped(actions, actions.of(call["bias"]), own, bias),
                 )
             )
-        result = [*batch, *outputs, *places]
+        result = [*batch, *outputs, *positions]
         frame = Frame(actions, node, members, result, after)
         over = {"i", *(tap for tap in self.taps if tap is not None)}
         roles: dict[Any, Port] = {tap: "tap" for tap in self.taps if tap is not None}
         if grouped:
             roles["g"] = "both"
         use = self._direct(transposed)
-        found = contract(frame, 0, 1, over, roles=roles, direct={1: use} if use else None)
-        found = _everywhere(frame, found, places, self.kept)
+        convolved = contract(frame, 0, 1, over, roles=roles, direct={1: use} if use else None)
+        convolved = _everywhere(frame, convolved, positions, self.kept)
         if call["bias"] is not None:
-            found = biased(frame, found, 2)
+            convolved = biased(frame, convolved, 2)
         linear_contracted(frame, 0, 1, {"i"}, call["bias"])
         own_atoms = atoms_of(*self.weight[:2]) - (atoms_of(*self.inputs[:1]) if grouped else set())
         actions.linear[node] &= own_atoms
-        given = frame.give(found)
+        given = frame.give(convolved)
         return reshaped(actions, given, after, output)
 
     def _outputs(self, output: Value) -> list[Axis]:
@@ -337,7 +337,7 @@ class _Convolution:
         if groups == 1:
             return [output[self.channel]]
         size = size_of(output[self.channel]) // groups
-        return regroup([output[self.channel]], (groups, size), place_of(self.node))
+        return regroup([output[self.channel]], (groups, size), path_of(self.node))
 
     def _direct(self, transposed: bool) -> Use | None:
         """The use of the weight where it is an entry itself."""
@@ -360,20 +360,20 @@ class _Convolution:
         return Use(name, None, "weight", self.node, operation, (*ends, *taps), inner, steps)
 
 
-def _per_dim(numbers: Any, count: int) -> list[int]:
-    found = list(numbers) if isinstance(numbers, (list, tuple)) else [numbers]
-    return found * count if len(found) == 1 else found
+def _per_dim(value: Any, count: int) -> list[int]:
+    sizes = list(value) if isinstance(value, (list, tuple)) else [value]
+    return sizes * count if len(sizes) == 1 else sizes
 
 
-def _everywhere(frame: Frame, action: Action, places: list[str], kept: Sequence[bool]) -> Action:
-    """Shifts after a convolution may be others at every place: borders see less of the kernel.
+def _everywhere(frame: Frame, action: Action, positions: list[str], kept: Sequence[bool]) -> Action:
+    """Shifts after a convolution may differ at every position: borders see less of the kernel.
 
-    Without padding, and at places that stay what they are, the whole kernel carries a shift on.
+    Without padding, and at positions that stay what they are, the whole kernel carries a shift on.
     """
     call, maps = arguments(frame.node), frame.actions.maps
     amounts = call["padding"] if isinstance(call["padding"], (list, tuple)) else [call["padding"]]
     whole = all(amount in (0, "valid") for amount in amounts) and "output_padding" not in call
-    shown = {label for label in frame.result if label in places}
+    shown = {label for label in frame.result if label in positions}
     where = [(label, k) for label in shown for k in range(_most(frame, label))]
     shift = {}
     parts = {frame.key(frame.result, c.key) for c in frame.actions.cells(frame.result_axes)}
@@ -411,11 +411,11 @@ def _bilinear(actions: Actions, node: Node) -> Action:
     )
     ports: tuple[Port, ...] = ("target", "source", "source")
     actions.use(weight, node, "weight", ports)
-    found = summed(frame, whole, {"i", "j"})
+    result = summed(frame, whole, {"i", "j"})
     if call["bias"] is not None:
-        found = biased(frame, found, 3)
+        result = biased(frame, result, 3)
     actions.linear[node] = atoms_of(*actions.axes(weight))
-    return frame.give(found)
+    return frame.give(result)
 
 
 _CONTRACTION = "permutations and scalings of the rows; those of the columns follow the input"

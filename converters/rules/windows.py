@@ -1,4 +1,4 @@
-"""Operations between feature maps and the windows that slide over them."""
+"""Rules of operations between feature maps and sliding windows: fold and unfold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..inference.actions import Action, Actions
 from ..inference.axes import Axis, fix, fixed, mark_position, regroup, size_of
 from ..inference.frames import Frame, Member
 from ..inference.primitives import reshaped
-from ..inference.tracing import Rule, Tracing, Value, arguments, place_of, shape_of
+from ..inference.tracing import Rule, Tracing, Value, arguments, path_of, shape_of
 from .weights import feature_map
 
 _REASON = "windows tell positions apart"
@@ -23,7 +23,7 @@ def _places(*axes: Axis) -> None:
 
 
 def _unfold_axes(trace: Tracing, node: Node) -> Value:
-    """``nn.Unfold``: (channels, height, width) to (channels · places in a window, windows)."""
+    """``nn.Unfold``: (channels, height, width) to (channels · positions in a window, windows)."""
     features, shape = trace.axes(node.args[0]), shape_of(node)
     inside = fixed(shape[-2] // size_of(features[-3]), _REASON)
     windows = fixed(shape[-1], _REASON)
@@ -32,10 +32,10 @@ def _unfold_axes(trace: Tracing, node: Node) -> Value:
 
 
 def _fold_axes(trace: Tracing, node: Node) -> Value:
-    """``nn.Fold``: the way back, where windows that overlap are summed."""
+    """``nn.Fold``: the inverse, where windows that overlap are summed."""
     features, shape = trace.axes(node.args[0]), shape_of(node)
     sizes = (shape[-3], size_of(features[-2]) // shape[-3])
-    channels, inside = regroup([features[-2]], sizes, place_of(node))
+    channels, inside = regroup([features[-2]], sizes, path_of(node))
     _places(inside, features[-1])
     return [*features[:-2], channels, *feature_map(node, 2)]
 
@@ -56,7 +56,7 @@ def _unfold(actions: Actions, node: Node) -> Action:
     before = actions.axes(value)
     actions.zero(actions.shifts, actions.of(value).shift)
     front: list[Any] = list(range(len(before) - 3))
-    channels, inside = _dealt(after[-2], size_of(before[-3]), place_of(node))
+    channels, inside = _dealt(after[-2], size_of(before[-3]), path_of(node))
     split = [*after[:-2], channels, inside, after[-1]]
     frame = Frame(
         actions, node, [(value, [*front, "c", None, None])], [*front, "c", None, None], split
@@ -73,7 +73,7 @@ def _fold(actions: Actions, node: Node) -> Action:
     before = actions.axes(value)
     actions.zero(actions.shifts, actions.of(value).shift)
     front: list[Any] = list(range(len(before) - 2))
-    channels, inside = _dealt(before[-2], size_of(after[-3]), place_of(node))
+    channels, inside = _dealt(before[-2], size_of(after[-3]), path_of(node))
     split = [*before[:-2], channels, inside, before[-1]]
     action = reshaped(actions, actions.of(value), before, split)
     member = Member(value, [*front, "c", None, None], split, action)

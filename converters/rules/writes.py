@@ -1,4 +1,4 @@
-"""Operations that overwrite a value, in their functional forms."""
+"""Rules of operations that overwrite a value, in their functional forms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.fx import Node
 from ..inference.actions import NOTHING, Action, Actions
 from ..inference.axes import size_of, unify
 from ..inference.primitives import broadcast, linear_moved
-from ..inference.tracing import Rule, Tracing, Value, arguments, place_of
+from ..inference.tracing import Rule, Tracing, Value, arguments, path_of
 from .pointwise import same_axes
 
 
@@ -17,7 +17,7 @@ def _copy_axes(trace: Tracing, node: Node) -> Value:
     part, source = list(trace.axes(call["self"])), trace.axes(call["src"])
     for axis, other in zip(reversed(part), reversed(source), strict=False):
         if size_of(axis) == size_of(other):
-            unify(axis, other, place_of(node))
+            unify(axis, other, path_of(node))
     return part
 
 

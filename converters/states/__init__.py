@@ -1,1 +1,1 @@
-"""State dicts from files, other libraries and chains of layers."""
+"""Reads state dicts from files, other libraries and chains of layers without a model."""

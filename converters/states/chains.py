@@ -1,4 +1,4 @@
-"""Weights without a model: the plain chain of layers that their shapes suggest."""
+"""Infers a plain chain of layers from the shapes of weights that come without a model."""
 
 from __future__ import annotations
 
@@ -59,18 +59,18 @@ class Sine(nn.Module):
 
 
 class _InOrder(nn.Module):
-    """Runs layers one after the other, whatever their names."""
+    """Runs layers in the given order."""
 
     def __init__(self, layers: Mapping[str, nn.Module], steps: Iterable[nn.Module]) -> None:
         super().__init__()
         for name, layer in layers.items():
             *path, last = name.split(".")
-            place: nn.Module = self
+            parent: nn.Module = self
             for part in path:
-                if part not in place._modules:
-                    place.add_module(part, nn.Module())
-                place = place.get_submodule(part)
-            place.add_module(last, layer)
+                if part not in parent._modules:
+                    parent.add_module(part, nn.Module())
+                parent = parent.get_submodule(part)
+            parent.add_module(last, layer)
         self._steps = tuple(steps)  # a tuple registers nothing: the names above stand
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def infer_chain(state: Mapping[str, Tensor], activation: nn.Module | None = None
     """
     layers = _layers(state)
     order = _order(layers)
-    builder = _Builder(activation if activation is not None else nn.ReLU())
+    builder = _ChainBuilder(activation if activation is not None else nn.ReLU())
     with torch.device("meta"):
         for name in order:
             builder.add(name, layers[name])
@@ -114,12 +114,12 @@ def _layers(state: Mapping[str, Tensor]) -> Layers:
     """Entries by the module that they belong to."""
     layers: Layers = {}
     for name, tensor in state.items():
-        place, _, last = name.rpartition(".")
+        path, _, last = name.rpartition(".")
         if last not in _KNOWN:
             raise CheckpointError(f"{name} is no entry of a plain chain of layers. {_WAY_OUT}")
-        layers.setdefault(place, {})[last] = tensor
-    for place, entries in layers.items():
-        _check_layer(place, entries)
+        layers.setdefault(path, {})[last] = tensor
+    for path, entries in layers.items():
+        _check_layer(path, entries)
     if not layers:
         raise CheckpointError(f"there are no weights. {_WAY_OUT}")
     if "" in layers and len(layers) > 1:
@@ -127,7 +127,7 @@ def _layers(state: Mapping[str, Tensor]) -> Layers:
     return layers
 
 
-def _check_layer(place: str, entries: Mapping[str, Tensor]) -> None:
+def _check_layer(path: str, entries: Mapping[str, Tensor]) -> None:
     weight = entries.get("weight")
     norm = "running_mean" in entries and "running_var" in entries
     dimensions = None if weight is None else weight.dim()
@@ -135,19 +135,19 @@ def _check_layer(place: str, entries: Mapping[str, Tensor]) -> None:
         return
     if norm or weight is None or dimensions not in (2, *_CONVOLUTIONS):
         raise CheckpointError(
-            f"{place or 'the whole'} is no linear layer, convolution or batch norm, but has "
+            f"{path or 'the whole'} is no linear layer, convolution or batch norm, but has "
             f"{', '.join(f'{n} {tuple(t.shape)}' for n, t in entries.items())}: a layer norm, a "
             f"group norm and a PReLU look alike. {_WAY_OUT}"
         )
     if "bias" in entries and entries["bias"].shape != weight.shape[:1]:
         raise CheckpointError(
-            f"{place}.bias has {entries['bias'].numel()} entries, the layer {len(weight)} outputs, "
+            f"{path}.bias has {entries['bias'].numel()} entries, the layer {len(weight)} outputs, "
             f"as in a transposed convolution. {_WAY_OUT}"
         )
 
 
 def _order(layers: Layers) -> list[str]:
-    """That of the file or that of the names, if the shapes fit just one.
+    """The order of the layers, by file or by name, whichever the shapes fit.
 
     A file that has conv3 before conv2 keeps no order: then only that of the names counts.
     """
@@ -169,11 +169,11 @@ def _counts_up(names: list[str]) -> bool:
     """Whether names that differ by their numbers alone come in the order of these numbers."""
     last: dict[str, list[int]] = {}
     for name in names:
-        numbers = [int(digits[:18]) for digits in re.findall(r"\d+", name)]
+        counters = [int(digits[:18]) for digits in re.findall(r"\d+", name)]
         pattern = re.sub(r"\d+", "0", name)
-        if numbers < last.get(pattern, []):
+        if counters < last.get(pattern, []):
             return False
-        last[pattern] = numbers
+        last[pattern] = counters
     return True
 
 
@@ -211,7 +211,7 @@ def _reads(weight: Tensor, size: int, dimensions: int) -> bool:
     return groups > 0 and size % taken == 0 and weight.shape[0] % groups == 0
 
 
-class _Builder:
+class _ChainBuilder:
     """Adds layers to the end of a chain."""
 
     def __init__(self, activation: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Whether a checkpoint's names are a spec's, and the small differences that are no matter."""
+"""Matches a checkpoint's names to a spec's: prefixes, tied entries, counters that are missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gmn.spec import GraphSpec, StateEntry
 def fit_state(
     spec: GraphSpec, state: Mapping[str, Tensor], prefixes: Iterable[str] = ()
 ) -> dict[str, Tensor]:
-    """A checkpoint's tensors under the names of a spec, where it is clear which is which.
+    """Renames a checkpoint's tensors to a spec's names, where the match is unambiguous.
 
     A tied entry that the file leaves out is taken from the one it is tied to; integer tensors that
     the network does not have are left out; counters of batches, which old files lack, are zero.
@@ -34,16 +34,16 @@ def fit_state(
         >>> list(converters.fit_state(spec, state, prefixes=["net."]))
         ['weight', 'bias']
     """
-    wanted = {entry.name: entry for entry in spec.entries}
-    named = max(_namings(state, prefixes), key=lambda names: len(wanted.keys() & names.keys()))
+    entries = {entry.name: entry for entry in spec.entries}
+    named = max(_namings(state, prefixes), key=lambda names: len(entries.keys() & names.keys()))
     result = dict(named)
     for name, tensor in named.items():
-        if name not in wanted and not (tensor.is_floating_point() or tensor.is_complex()):
+        if name not in entries and not (tensor.is_floating_point() or tensor.is_complex()):
             del result[name]
     for entry in spec.entries:
         if entry.name not in result:
-            found = _implied(entry, spec, result)
-            result |= {} if found is None else {entry.name: found}
+            implied = _implied(entry, spec, result)
+            result |= {} if implied is None else {entry.name: implied}
     return result
 
 

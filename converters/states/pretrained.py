@@ -1,4 +1,4 @@
-"""Modules by their configuration: folders of transformers, and names of timm. No weights are read.
+"""Builds modules from transformers configurations and timm names, without reading weights.
 
 Models are built on the meta device: neither their weights nor the inputs take memory. Code that
 lies beside a configuration is never run.
@@ -41,15 +41,15 @@ def from_config(folder: str | os.PathLike[str]) -> Built:
         CheckpointError: if there is no such file, transformers is not installed, the model needs
             code of its own, or its inputs are of an unknown kind.
     """
-    place = Path(folder)
-    config = _read_config(place)
+    path = Path(folder)
+    config = _read_config(path)
     import transformers
 
     names = list(getattr(config, "architectures", None) or ())
     build = getattr(transformers, names[0], None) if names else transformers.AutoModel
     if build is None:
         raise CheckpointError(
-            f"{place}: transformers has no {names[0]}; code beside the weights is never run. Pass "
+            f"{path}: transformers has no {names[0]}; code beside the weights is never run. Pass "
             "the module yourself (--model package.module:factory)"
         )
     if hasattr(config, "use_cache"):
@@ -57,7 +57,7 @@ def from_config(folder: str | os.PathLike[str]) -> Built:
     config._experts_implementation = "batched_mm"  # the form that is made of known operations
     with torch.device("meta"):
         model: Any = transformers.AutoModel.from_config(config) if not names else build(config)
-    inputs = _inputs(model, config, place)
+    inputs = _inputs(model, config, path)
     return _first_output(model.eval(), tuple(inputs)), tuple(inputs.values())
 
 
@@ -113,44 +113,44 @@ def rename_state(spec: GraphSpec, model: nn.Module, checkpoint: Checkpoint) -> d
     return fit_state(spec, converted)
 
 
-def _read_config(place: Path) -> Any:
-    if not (place / "config.json").is_file():
-        raise CheckpointError(f"{place} has no config.json: not a folder of transformers")
+def _read_config(folder: Path) -> Any:
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} has no config.json: not a folder of transformers")
     try:
         from transformers import AutoConfig
     except ImportError as error:
         raise CheckpointError(
-            f"{place}: needs transformers: pip install 'graph-metanetworks[models]'"
+            f"{folder}: needs transformers: pip install 'graph-metanetworks[models]'"
         ) from error
     try:
-        return AutoConfig.from_pretrained(place, trust_remote_code=False, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError) as error:
-        code = " It names code of its own, which is never run." if _has_code(place) else ""
+        code = " It names code of its own, which is never run." if _has_code(folder) else ""
         first = str(error).strip().splitlines()[:1]
         raise CheckpointError(
-            f"{place / 'config.json'} is no configuration that transformers knows: "
+            f"{folder / 'config.json'} is no configuration that transformers knows: "
             f"{first[0][:200] if first else type(error).__name__}.{code} Pass the module yourself "
             "(--model package.module:factory)"
         ) from error
 
 
-def _has_code(place: Path) -> bool:
+def _has_code(folder: Path) -> bool:
     try:
-        return "auto_map" in json.loads((place / "config.json").read_bytes())
+        return "auto_map" in json.loads((folder / "config.json").read_bytes())
     except (ValueError, TypeError, RecursionError):
         return False
 
 
-def _inputs(model: Any, config: Any, place: Path) -> dict[str, Tensor]:
+def _inputs(model: Any, config: Any, folder: Path) -> dict[str, Tensor]:
     """Small inputs of the kinds that the model needs, on the meta device."""
     accepted = inspect.signature(model.forward).parameters
     names = [model.main_input_name]
     names += ["pixel_values"] if "pixel_values" in accepted else []
     names += ["decoder_input_ids"] if getattr(config, "is_encoder_decoder", False) else []
-    return {name: _input(name, config, place) for name in dict.fromkeys(names)}
+    return {name: _input(name, config, folder) for name in dict.fromkeys(names)}
 
 
-def _input(name: str, config: Any, place: Path) -> Tensor:
+def _input(name: str, config: Any, folder: Path) -> Tensor:
     with torch.device("meta"):
         if name in ("input_ids", "decoder_input_ids"):
             return torch.zeros(2, 7, dtype=torch.int64)
@@ -166,7 +166,7 @@ def _input(name: str, config: Any, place: Path) -> Tensor:
         if name == "input_values":
             return torch.zeros(2, 16_000)
     raise CheckpointError(
-        f"{place}: no example of its input {name!r} is known; pass the module yourself "
+        f"{folder}: no example of its input {name!r} is known; pass the module yourself "
         "(--model package.module:factory --input SHAPE)"
     )
 

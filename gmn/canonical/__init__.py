@@ -1,4 +1,4 @@
-"""Canonical forms: one representative for all networks that a symmetry relates.
+"""Canonical forms: one representative of all networks that scales, signs and shifts relate.
 
 The symmetries of a spec are taken out one kind after the other, each leaving the function as it
 is: what may be added (:mod:`.shifts`), positive scales and changes of basis (:mod:`.balance`), the

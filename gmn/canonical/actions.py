@@ -1,4 +1,4 @@
-"""How positive scales and changes of basis act on blocks: the calculus behind :mod:`.balance`.
+"""Actions of scales and changes of basis on blocks, with derivatives, for :mod:`.balance`.
 
 A tangent holds, for every action, the logarithms of scales or a symmetric matrix; the group is
 reached by their exponentials.
@@ -20,8 +20,8 @@ Tangent = dict[str, Tensor]  # by action: (B, *shape) of scales, (B, *shape, n) 
 
 
 @dataclass(frozen=True)
-class Part:
-    """How a block follows.
+class ActionTerm:
+    """How one block transforms under an action.
 
     Attributes:
         edge_set: name of its edge set.
@@ -38,18 +38,18 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Action:
+class BlockAction:
     """A positive scaling, or a change of basis.
 
     Attributes:
-        name: that of the symmetry.
+        name: name of the symmetry.
         is_scale: whether it is a scaling.
-        parts: what follows it.
+        parts: the blocks that follow it.
     """
 
     name: str
     is_scale: bool
-    parts: tuple[Part, ...]
+    parts: tuple[ActionTerm, ...]
 
     @property
     def one_sided(self) -> bool:
@@ -62,7 +62,7 @@ class Action:
         return len({part.edge_set for part in self.parts}) < len(self.parts)
 
 
-def actions_of(spec: GraphSpec, scales: bool, bases: bool) -> list[Action]:
+def actions_of(spec: GraphSpec, scales: bool, bases: bool) -> list[BlockAction]:
     """The positive scalings and the general changes of basis of a spec."""
     chosen: list[Scaling | Gauge] = []
     if scales:
@@ -70,11 +70,11 @@ def actions_of(spec: GraphSpec, scales: bool, bases: bool) -> list[Action]:
     if bases:
         chosen += [g for g in spec.gauges if g.group == "general"]
     return [
-        Action(
+        BlockAction(
             one.name,
             isinstance(one, Scaling),
             tuple(
-                Part(t.edge_set, t.dims, t.exponent / 2 if t.offset else t.exponent, t.offset)
+                ActionTerm(t.edge_set, t.dims, t.exponent / 2 if t.offset else t.exponent, t.offset)
                 for t in one.terms
             ),
         )
@@ -82,8 +82,8 @@ def actions_of(spec: GraphSpec, scales: bool, bases: bool) -> list[Action]:
     ]
 
 
-def change(actions: Sequence[Action], blocks: Blocks, tangent: Tangent) -> Blocks:
-    """T: how the blocks begin to change along a tangent."""
+def change(actions: Sequence[BlockAction], blocks: Blocks, tangent: Tangent) -> Blocks:
+    """The derivative T of the blocks along a tangent."""
     result = {name: torch.zeros_like(block) for name, block in blocks.items()}
     for action in actions:
         for part in action.parts:
@@ -96,25 +96,25 @@ def change(actions: Sequence[Action], blocks: Blocks, tangent: Tangent) -> Block
     return result
 
 
-def adjoint(actions: Sequence[Action], blocks: Blocks, changes: Blocks) -> Tangent:
-    """Tᵀ: what a change of the blocks says about each action."""
+def adjoint(actions: Sequence[BlockAction], blocks: Blocks, changes: Blocks) -> Tangent:
+    """The adjoint Tᵀ: from changes of the blocks to tangents."""
     result: Tangent = {}
     for action in actions:
         total: Tensor | float = 0.0
         for part in action.parts:
             block, other = blocks[part.edge_set], changes[part.edge_set]
             if action.is_scale:
-                found = sum_onto(block * other, part.dims)
+                added = sum_onto(block * other, part.dims)
             else:
-                found = as_matrices(other, part.dims) @ as_matrices(block, part.dims).mT
-                found = (found + found.mT) / 2
-            total = total + part.exponent * found
+                added = as_matrices(other, part.dims) @ as_matrices(block, part.dims).mT
+                added = (added + added.mT) / 2
+            total = total + part.exponent * added
         assert isinstance(total, Tensor)
         result[action.name] = total
     return result
 
 
-def diagonal(actions: Sequence[Action], blocks: Blocks) -> Tangent:
+def diagonal(actions: Sequence[BlockAction], blocks: Blocks) -> Tangent:
     """The diagonal of TᵀT, where matrices are diagonal in the blocks' own products."""
     result: Tangent = {}
     for action in actions:
@@ -128,7 +128,7 @@ def diagonal(actions: Sequence[Action], blocks: Blocks) -> Tangent:
     return result
 
 
-def act(actions: Sequence[Action], blocks: Blocks, tangent: Tangent) -> None:
+def act(actions: Sequence[BlockAction], blocks: Blocks, tangent: Tangent) -> None:
     """Moves the blocks by the exponential of a tangent."""
     for action in actions:
         for part in action.parts:
@@ -141,7 +141,7 @@ def act(actions: Sequence[Action], blocks: Blocks, tangent: Tangent) -> None:
             blocks[part.edge_set] = moved
 
 
-def speed(actions: Sequence[Action], tangent: Tangent) -> Tensor:
+def speed(actions: Sequence[BlockAction], tangent: Tangent) -> Tensor:
     """How fast a tangent can change any parameter at most, in logarithms: (B,)."""
     result: dict[str, Tensor] = {}
     for action in actions:

@@ -1,4 +1,4 @@
-"""Positive scales and changes of basis: the smallest parameters that compute the function.
+"""Balances scales and changes of basis: the smallest parameters of the same function.
 
 In logarithms of scales, and along geodesics of matrices, the sum of squares of all parameters is a
 sum of exponentials, so convex. Its minimum over the group is unique up to rotations: it is the
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from gmn.canonical.actions import (
-    Action,
+    ActionTerm,
+    BlockAction,
     Blocks,
-    Part,
     Tangent,
     act,
     actions_of,
@@ -73,8 +73,8 @@ def _read(block: Tensor, offset: float) -> Tensor:
 # --- limits -------------------------------------------------------------------------------------
 
 
-def _take_limits(actions: Sequence[Action], blocks: Blocks) -> None:
-    """Sets to 0 what nothing holds against being shrunk. Each loss may cause others."""
+def _take_limits(actions: Sequence[BlockAction], blocks: Blocks) -> None:
+    """Sets to 0 what scales shrink without bound; repeated, as each zero may cause others."""
     for _ in range(1 + len(actions)):
         before = [int(block.count_nonzero()) for block in blocks.values()]
         for action in actions:
@@ -86,7 +86,7 @@ def _take_limits(actions: Sequence[Action], blocks: Blocks) -> None:
             return
 
 
-def _drop_unmatched(action: Action, blocks: Blocks) -> None:
+def _drop_unmatched(action: BlockAction, blocks: Blocks) -> None:
     """Neurons without any input lose their output, and the other way round."""
     up, down = (
         torch.stack([sum_onto(blocks[p.edge_set].abs(), p.dims) for p in side]).sum(0) > 0
@@ -97,7 +97,7 @@ def _drop_unmatched(action: Action, blocks: Blocks) -> None:
         blocks[part.edge_set] = block * along(up & down, part.dims, block)
 
 
-def _drop_null_space(action: Action, blocks: Blocks) -> None:
+def _drop_null_space(action: BlockAction, blocks: Blocks) -> None:
     """Leaves ``P = √S Uᵀ`` and ``N = √S Vᵀ`` of both sides, for ``PᵀN = U S Vᵀ``."""
     up, down = (
         torch.cat([as_matrices(blocks[p.edge_set], p.dims) for p in side], dim=-1)
@@ -108,8 +108,8 @@ def _drop_null_space(action: Action, blocks: Blocks) -> None:
     u, values, vh = torch.linalg.svd(upper @ lower.mT, full_matrices=False)
     root = (values * (values > RANK * values[..., :1])).sqrt().unsqueeze(-1)
     padding = (0, 0, 0, up.shape[-2] - root.shape[-2])
-    found = (root * (left @ u).mT, root * (right @ vh.mT).mT)
-    for side, matrix in zip(_sides(action), found, strict=True):
+    factors = (root * (left @ u).mT, root * (right @ vh.mT).mT)
+    for side, matrix in zip(_sides(action), factors, strict=True):
         start = 0
         for part in side:
             block = blocks[part.edge_set]
@@ -119,7 +119,7 @@ def _drop_null_space(action: Action, blocks: Blocks) -> None:
             start += width
 
 
-def _sides(action: Action) -> tuple[list[Part], list[Part]]:
+def _sides(action: BlockAction) -> tuple[list[ActionTerm], list[ActionTerm]]:
     """The parts that grow with the action, and those that shrink."""
     up = [part for part in action.parts if part.exponent > 0]
     return up, [part for part in action.parts if part.exponent < 0]
@@ -128,7 +128,7 @@ def _sides(action: Action) -> tuple[list[Part], list[Part]]:
 # --- the minimum --------------------------------------------------------------------------------
 
 
-def _minimise(actions: Sequence[Action], blocks: Blocks) -> None:
+def _minimise(actions: Sequence[BlockAction], blocks: Blocks) -> None:
     """Newton's method for ``½ |exp(v) w|² - χ·v``, whose Hessian is ``2 TᵀT``.
 
     T takes a tangent v to the change of w, so every step is a linear least-squares problem.
@@ -136,7 +136,9 @@ def _minimise(actions: Sequence[Action], blocks: Blocks) -> None:
     goal = _goal(actions, blocks)
     for _ in range(STEPS):
         noise = DONE**2 * _dot(blocks, blocks)
-        slope = {n: goal[n] - found for n, found in adjoint(actions, blocks, blocks).items()}
+        slope = {
+            n: goal[n] - derivative for n, derivative in adjoint(actions, blocks, blocks).items()
+        }
         step = _solve(actions, blocks, slope, noise)
         if bool((_dot(slope, step) <= noise).all()):
             return
@@ -146,7 +148,7 @@ def _minimise(actions: Sequence[Action], blocks: Blocks) -> None:
         act(actions, blocks, {n: _times(share, v) for n, v in step.items()})
 
 
-def _goal(actions: Sequence[Action], blocks: Blocks) -> Tangent:
+def _goal(actions: Sequence[BlockAction], blocks: Blocks) -> Tangent:
     """χ: 1 where scales are one-sided and there is something to scale; balance, so 0, elsewhere."""
     goal = {n: torch.zeros_like(v) for n, v in diagonal(actions, blocks).items()}
     for action in actions:
@@ -157,7 +159,9 @@ def _goal(actions: Sequence[Action], blocks: Blocks) -> Tangent:
     return goal
 
 
-def _solve(actions: Sequence[Action], blocks: Blocks, slope: Tangent, noise: Tensor) -> Tangent:
+def _solve(
+    actions: Sequence[BlockAction], blocks: Blocks, slope: Tangent, noise: Tensor
+) -> Tangent:
     """``2 TᵀT v = slope`` by conjugate gradients, for every network of the batch by itself."""
     scale = {n: _ratio(torch.ones_like(v), 2 * v) for n, v in diagonal(actions, blocks).items()}
     solution = {n: torch.zeros_like(v) for n, v in slope.items()}

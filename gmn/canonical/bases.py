@@ -1,4 +1,4 @@
-"""The rotation that a balanced change of basis leaves: directions by how much they carry."""
+"""Rotates balanced bases to principal directions, sorted by singular value."""
 
 from __future__ import annotations
 

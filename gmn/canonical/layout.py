@@ -8,8 +8,8 @@ from torch import Tensor
 def along(numbers: Tensor, dims: tuple[int, ...], block: Tensor) -> Tensor:
     """Numbers (B, *sizes of dims) in the block's dimensions, of size 1 along the others."""
     order = sorted(range(len(dims)), key=dims.__getitem__)
-    shape = [n if place in dims else 1 for place, n in enumerate(block.shape[1:])]
-    return numbers.permute(0, *(1 + place for place in order)).reshape(len(block), *shape)
+    shape = [n if dim in dims else 1 for dim, n in enumerate(block.shape[1:])]
+    return numbers.permute(0, *(1 + dim for dim in order)).reshape(len(block), *shape)
 
 
 def sum_onto(block: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -27,9 +27,9 @@ def from_matrices(matrices: Tensor, dims: tuple[int, ...], block: Tensor) -> Ten
     """Undoes :func:`as_matrices`, into the shape of ``block``."""
     order = _order(block, dims)
     inverse = sorted(range(len(order)), key=order.__getitem__)
-    return matrices.reshape([block.shape[place] for place in order]).permute(inverse)
+    return matrices.reshape([block.shape[dim] for dim in order]).permute(inverse)
 
 
 def _order(block: Tensor, dims: tuple[int, ...]) -> list[int]:
-    others = [place for place in range(block.dim() - 1) if place not in dims]
-    return [0, *(1 + place for place in (*dims, *others))]
+    others = [dim for dim in range(block.dim() - 1) if dim not in dims]
+    return [0, *(1 + dim for dim in (*dims, *others))]

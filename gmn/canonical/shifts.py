@@ -1,4 +1,4 @@
-"""What may be added: one representative for all parameters that additive symmetries relate.
+"""Removes translations and phases: numbers that cancel become zero, phases the smallest.
 
 What may be added to parameters without changing the function is removed: the bias of attention
 keys becomes 0, the columns that write to a centred stream get mean 0, a running mean moves into
@@ -48,12 +48,12 @@ class Change:
             block *= self.signs
 
     def plus(self, numbers: Tensor) -> Change:
-        """With numbers added after everything else."""
+        """The change followed by adding numbers."""
         numbers = numbers if self.signs is None else numbers * self.signs
         return Change(numbers if self.added is None else self.added + numbers, self.signs)
 
     def times(self, signs: Tensor) -> Change:
-        """With signs multiplied by after everything else."""
+        """The change followed by multiplying with signs."""
         return Change(self.added, signs if self.signs is None else self.signs * signs)
 
 
@@ -93,7 +93,7 @@ Passing = Mapping[str, Sequence[tuple[TranslationTerm, Tensor]]]
 
 
 def passing(graph: ParameterGraph) -> Passing:
-    """The numbers that weights carry on: what :func:`without_shifts` takes from before them.
+    """The translation numbers that pass weights in :func:`without_shifts`, by weight.
 
     Returns:
         By edge set of a weight, the terms that its image is taken from, with the numbers
@@ -117,7 +117,7 @@ def _without_translations(graph: ParameterGraph, dtype: torch.dtype | None) -> _
 def following(
     name: str, change: Tensor, numbers: Passing
 ) -> Iterator[tuple[TranslationTerm, Tensor]]:
-    """What else changes with a weight, since it carries numbers on.
+    """Terms that change with a weight because translation numbers pass it.
 
     A change of the form without shifts is a change of the network: there, the weight carries what
     was taken out, and its image changes with it.
@@ -143,15 +143,15 @@ def flips(graph: ParameterGraph) -> dict[str, Tensor]:
     """
     if not any(scaling.domain == "phase" for scaling in graph.spec.scalings):
         return {}
-    found = changes(graph)
-    return {name: one.signs for name, one in found.items() if one.signs is not None}
+    by_name = changes(graph)
+    return {name: one.signs for name, one in by_name.items() if one.signs is not None}
 
 
 class _Ledger:
-    """Changes of a graph's edge sets that are noted, not made.
+    """Changes of edge sets that are recorded and not yet applied.
 
     Attributes:
-        changes: by edge set.
+        changes: recorded changes by edge set.
         passing: by edge set of a weight, the terms that it carries numbers to, and the numbers.
     """
 
@@ -219,13 +219,13 @@ def _in_turn(
     while left:
         following = [*left, *last_ones]
         counts = Counter(name for t in following for name in {term.edge_set for term in t.terms})
-        found = (
+        candidates = (
             (translation, term)
             for translation in left
             for term in reversed(translation.terms)
             if counts[term.edge_set] == 1 and term.through is None
         )
-        chosen, last = next(found, (left[0], _plain(left[0])[-1]))
+        chosen, last = next(candidates, (left[0], _plain(left[0])[-1]))
         left.remove(chosen)
         alike = [term for term in _plain(chosen) if _trade_places(spec, term, last)]
         single = all(counts[term.edge_set] == 1 for term in alike)
@@ -254,7 +254,7 @@ def _kept_inside(spec: GraphSpec) -> list[Translation]:
 
 
 def _stays_inside(spec: GraphSpec, translation: Translation) -> bool:
-    """Whether it only takes from one branch what it gives to another."""
+    """Whether a translation moves numbers between branches only."""
     if len(translation.terms) != 2 or len(_plain(translation)) != 2:
         return False
     giver, taker = translation.terms
@@ -262,7 +262,7 @@ def _stays_inside(spec: GraphSpec, translation: Translation) -> bool:
 
 
 def _groups(inside: Sequence[Translation]) -> list[tuple[tuple[int, ...], list[str]]]:
-    """What such translations join, with the dimensions that their numbers vary over."""
+    """Groups of edge sets that such translations connect, with the dims of their numbers."""
     groups: list[tuple[tuple[int, ...], list[str]]] = []
     for translation in inside:
         dims, names = translation.terms[0].dims, [term.edge_set for term in translation.terms]
@@ -275,7 +275,7 @@ def _groups(inside: Sequence[Translation]) -> list[tuple[tuple[int, ...], list[s
 def _level(names: Sequence[str], dims: tuple[int, ...], ledger: _Ledger) -> None:
     """Gives every branch the mean of all of them."""
     rank = ledger.block(names[0]).dim()
-    constant = [1 + place for place in range(rank - 1) if place not in dims]
+    constant = [1 + dim for dim in range(rank - 1) if dim not in dims]
     means = [ledger.mean(name, constant) for name in names]
     common = torch.stack(means).mean(dim=0)
     for name, own in zip(names, means, strict=True):
@@ -283,19 +283,19 @@ def _level(names: Sequence[str], dims: tuple[int, ...], ledger: _Ledger) -> None
 
 
 def _trade_places(spec: GraphSpec, one: TranslationTerm, other: TranslationTerm) -> bool:
-    """Whether an exchange of branches may bring what follows one term to another."""
+    """Whether an exchange of branches may map one term to another."""
     first = [spec.places.get(term.edge_set, term.edge_set) for term in (one, other)]
     return first[0] == first[1] and (one.dims, one.factor) == (other.dims, other.factor)
 
 
 def _centre(translation: Translation, pivots: list[TranslationTerm], ledger: _Ledger) -> None:
-    """Makes the mean over what is centred 0; that of branches together, in whatever order."""
+    """Makes the mean over the centred dims 0, jointly for branches that may be exchanged."""
     last = pivots[0]
     block = ledger.block(last.edge_set)
-    constant = [1 + place for place in range(block.dim() - 1) if place not in last.dims]
+    constant = [1 + d for d in range(block.dim() - 1) if d not in last.dims]
     means = [ledger.mean(term.edge_set, constant) for term in pivots]
     shift = torch.stack(means).mean(dim=0) if len(means) > 1 else means[0]
-    order = (0, *(1 + place for place in last.dims), *constant)
+    order = (0, *(1 + d for d in last.dims), *constant)
     numbers = shift.permute(order).reshape(len(block), *translation.shape) / last.factor
     whole = len(pivots) == 1 and all(block.shape[dim] == 1 for dim in constant)
     for term in pivots:

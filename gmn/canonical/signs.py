@@ -1,4 +1,4 @@
-"""Signs: incoming weights get a positive sum, or a positive higher odd moment."""
+"""Fixes signs: incoming weights get a positive sum, or a positive higher odd moment."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def with_positive_signs(graph: ParameterGraph, *, bases: bool = True) -> Paramet
 
 
 def _signed(spec: GraphSpec, bases: bool) -> list[Signed]:
-    found: list[Signed] = [s for s in spec.scalings if s.domain == "sign"]
-    return [*found, *spec.gauges] if bases else found
+    signs: list[Signed] = [s for s in spec.scalings if s.domain == "sign"]
+    return [*signs, *spec.gauges] if bases else signs
 
 
 Anchors = list[list[ScalingTerm]]  # those that trade places decide together
 
 
 def _next(left: Sequence[Signed], spec: GraphSpec) -> tuple[Signed, Anchors]:
-    """A symmetry that can be decided now, and the terms that decide it."""
+    """The next symmetry whose sign can be fixed, and the terms that fix it."""
     reached = Counter(term.edge_set for one in left for term in one.terms)
     for one in left:
         anchors = [

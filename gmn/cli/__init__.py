@@ -42,12 +42,12 @@ def options(
 
 
 def main() -> None:
-    """Runs the command; errors that a user can mend are one line."""
+    """Runs the command; errors that a user can correct are printed in one line."""
     try:
         app()
     except (UserError, ZooError, EngineError, KeyError, ValueError, FloatingPointError) as error:
-        said = error.args[0] if isinstance(error, KeyError) and error.args else error
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(said))}", highlight=False)
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(message))}", highlight=False)
         raise SystemExit(2) from error
     except KeyboardInterrupt:
         raise SystemExit(130) from None

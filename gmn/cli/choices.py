@@ -1,4 +1,4 @@
-"""Names that help texts list; here, so that `--help` does not import what they name."""
+"""Names that help texts list, kept here so that ``--help`` imports nothing heavy."""
 
 from __future__ import annotations
 

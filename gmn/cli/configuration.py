@@ -1,4 +1,4 @@
-"""Options from a YAML file; what the command line says goes before it."""
+"""Reads options from a YAML file; the command line overrides them."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def _plain(option: str) -> str:
 
 def _load(file: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(file.read_text())
+        values = yaml.safe_load(file.read_text())
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not YAML: {error}") from error
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{file} has to hold lines such as `epochs: 25`, one for each option")
-    return found
+    return values
 
 
 Config = Annotated[

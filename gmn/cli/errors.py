@@ -1,7 +1,7 @@
-"""Errors of the command line itself."""
+"""The error that the command line prints without a traceback."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something the user can mend; shown without a traceback."""
+    """An error that the user can correct; shown without a traceback."""

@@ -32,8 +32,8 @@ TaskOptions = Annotated[
 @app.command()
 def models(as_json: Json = False) -> None:
     """List the models that `gmn compare` knows."""
-    found = gmn.registry.names()
-    print(json.dumps(found) if as_json else "\n".join(found))
+    names = gmn.registry.names()
+    print(json.dumps(names) if as_json else "\n".join(names))
 
 
 @app.command()
@@ -42,18 +42,18 @@ def tasks(as_json: Json = False) -> None:
 
     Example: `gmn train runs/inr-mnist --task inr-dilation -O copies=4 -m dual-gmn -o runs/dilate`
     """
-    known = {name: gmn.tasks.find(name) for name in gmn.tasks.names()}
-    said: dict[str, dict[str, Any]] = {
+    kinds = {name: gmn.tasks.find(name) for name in gmn.tasks.names()}
+    about: dict[str, dict[str, Any]] = {
         name: {
             "about": (kind.__doc__ or kind.name).strip().splitlines()[0],
             "options": gmn.tasks.options_of(kind),
         }
-        for name, kind in known.items()
+        for name, kind in kinds.items()
     }
     if as_json:
-        print(json.dumps(said))
+        print(json.dumps(about))
         return
-    for name, what in said.items():
+    for name, what in about.items():
         print(f"{name:20s} {what['about']}")
         for option, default in what["options"].items():
             print(f"{'':20s}   -O {option}={'...' if default is None else default}")
@@ -75,6 +75,7 @@ def compare(
     task: TaskName = None,
     option: TaskOptions = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [each model's own]")] = None,
+    device: Device = "cpu",
     as_json: Json = False,
     config: Config = None,
 ) -> None:
@@ -87,6 +88,10 @@ def compare(
     `gmn compare runs/inr-mnist --task inr-dilation -m dual-gmn --epochs 30 --out runs/dilation`;
     with `--ray auto` on the cluster of this machine
     """
+    from gmn.cli import sources
+
+    if ray is not None and device != "cpu":
+        raise UserError(f"--device {device}: jobs on a Ray cluster compute on its processors")
     result = gmn.compare(
         partial(gmn.tasks.task_of, population, task, _options(option)),
         model or gmn.registry.names(),
@@ -94,6 +99,7 @@ def compare(
         recipe=gmn.train.Recipe(epochs=epochs, batch_size=batch_size, learning_rate=lr),
         engine=engine(workers, ray),
         folder=out,
+        device=sources.device(device),
     )
     gmn.comparison.save(result, out)
     if as_json:
@@ -161,8 +167,8 @@ def train(
     if not gmn.train.ranks().first:
         return
     if as_json:
-        told = ("model", "seed", "epoch", "metrics", "baselines")
-        print(json.dumps({name: trained.card[name] for name in told}))
+        fields = ("model", "seed", "epoch", "metrics", "baselines")
+        print(json.dumps({name: trained.card[name] for name in fields}))
         return
     print(f"test split, weights of epoch {trained.card['epoch']}: {_in_words(trained.metrics)}")
     for name, metrics in trained.card["baselines"].items():
@@ -215,7 +221,7 @@ def predict(
 
     trained = gmn.train.load(model)
     trained.model.to(sources.device(device))
-    found = gmn.train.predict_files(
+    predictions = gmn.train.predict_files(
         trained,
         checkpoints,
         architecture=architecture,
@@ -226,7 +232,9 @@ def predict(
     )
     if csv is not None:
         csv.parent.mkdir(parents=True, exist_ok=True)
-        csv.write_text(gmn.train.csv_text(trained, found))
-    print(gmn.train.json_text(found) if as_json else gmn.train.text_table(trained, found))
-    if any(answer.error is not None for answer in found):
+        csv.write_text(gmn.train.csv_text(trained, predictions))
+    print(
+        gmn.train.json_text(predictions) if as_json else gmn.train.text_table(trained, predictions)
+    )
+    if any(answer.error is not None for answer in predictions):
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""Commands on one network: what it is, whether its symmetries hold, its weights, its picture."""
+"""Commands on one network: inspect, verify, convert, draw."""
 
 from __future__ import annotations
 

@@ -57,5 +57,5 @@ RayAddress = Annotated[
 
 
 def engine(workers: int, ray: str | None) -> gmn.engines.Engine:
-    """Where the user wants the work to be done."""
+    """The engine that the options name."""
     return gmn.engines.Processes(workers) if ray is None else gmn.engines.Ray(ray)

@@ -1,4 +1,4 @@
-"""Commands on populations of trained networks."""
+"""Commands that build and import populations of trained networks."""
 
 from __future__ import annotations
 
@@ -118,9 +118,9 @@ def import_zoo(
         "inputs": named and named.inputs,
         "key": key,
     }
-    found = gmn.zoo.importing.named_layout(layout, source, options)
+    named_layout = gmn.zoo.importing.named_layout(layout, source, options)
     on = None if ray is None else engine(workers, ray)
-    population = gmn.zoo.import_zoo(found, out, workers=workers, engine=on)
+    population = gmn.zoo.import_zoo(named_layout, out, workers=workers, engine=on)
     console.print(f"{population} in {out}")
     card = dict(population.manifest["card"])
     skipped = card.pop("skipped")

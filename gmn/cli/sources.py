@@ -1,4 +1,4 @@
-"""The modules and weights that a command line names."""
+"""Builds the modules and reads the weights that a command line names."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _INPUT = re.compile(r"(?:(\w+)=)?(\d+(?:x\d+)*|)(?::(\w+))?(?:<(\d+))?")
 
 @dataclass(frozen=True)
 class Named:
-    """A module and what it is called with.
+    """A module and its example inputs.
 
     Attributes:
         module: the network.
-        inputs: positional ones.
-        keywords: those by name.
+        inputs: positional inputs.
+        keywords: inputs by name.
     """
 
     module: nn.Module
@@ -52,17 +52,17 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def device(name: str) -> torch.device:
-    """The device that the user means.
+    """The device of a name, checked.
 
     Raises:
         UserError: if it is not there.
     """
     try:
-        found = torch.device(name)
-        torch.empty(0, device=found)
+        chosen = torch.device(name)
+        torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return found
+    return chosen
 
 
 def named_module(name: str, shapes: Sequence[str] | None) -> Named:
@@ -100,9 +100,9 @@ def load_weights(module: nn.Module, spec: GraphSpec, path: Path, key: str | None
     """Puts a checkpoint's weights into a module.
 
     Args:
-        module: of the architecture ``spec``.
+        module: a module of the architecture ``spec``.
         spec: the architecture.
-        path: of the checkpoint.
+        path: path of the checkpoint.
         key: where in the file the state dict lies; None to find it.
 
     Raises:
@@ -123,14 +123,14 @@ def convert(
     key: str | None,
     activation: str | None,
 ) -> tuple[ParameterGraph, list[str]]:
-    """The graph of checkpoints of one architecture, and what there is to say about it.
+    """The graph of checkpoints of one architecture, and a report on how they were read.
 
     Args:
         paths: of the checkpoints; may be empty if ``hf`` is given, whose weights are then taken.
         model: a built-in example or ``module:factory``.
         hf: a folder of transformers.
         timm: a name of a timm model.
-        shapes: of the example inputs.
+        shapes: shapes of the example inputs.
         key: where in the files the state dicts lie; None to find them.
         activation: of a bare chain of layers.
 
@@ -199,14 +199,14 @@ def _graph(spec: GraphSpec, state: dict[str, Tensor], path: Path) -> ParameterGr
 def _call_factory(name: str) -> Any:
     from gmn.examples import EXAMPLES
 
-    place, colon, factory = name.partition(":")
+    module, colon, factory = name.partition(":")
     if not colon:
         raise UserError(
             f"{name} is neither a built-in example ({', '.join(EXAMPLES)}) nor module:factory"
         )
     sys.path.insert(0, "")  # as `python -m` does, so that a module in the current folder is found
     try:
-        make = getattr(importlib.import_module(place), factory)
+        make = getattr(importlib.import_module(module), factory)
     except (ImportError, AttributeError) as error:
         raise UserError(f"{name}: {error}") from error
     if isinstance(make, nn.Module):
@@ -221,7 +221,7 @@ def _call_factory(name: str) -> Any:
 
 
 def _needed(make: Any) -> list[str]:
-    """Arguments that a factory does not do without."""
+    """Required arguments of a factory."""
     try:
         parameters = inspect.signature(make).parameters.values()
     except (TypeError, ValueError):  # a few builtins do not say
@@ -232,18 +232,18 @@ def _needed(make: Any) -> list[str]:
 
 def _input(text: str) -> tuple[str, Tensor]:
     """An example input and its name, if it has one: ``[NAME=]SHAPE[:TYPE][<BOUND]``."""
-    found = _INPUT.fullmatch(text)
-    kind = getattr(torch, found[3] or "float32", None) if found else None
-    if found is None or not isinstance(kind, torch.dtype) or (found[4] and int(found[4]) < 1):
+    match = _INPUT.fullmatch(text)
+    kind = getattr(torch, match[3] or "float32", None) if match else None
+    if match is None or not isinstance(kind, torch.dtype) or (match[4] and int(match[4]) < 1):
         raise UserError(
             f"{text!r} is not a shape such as 1x3x32x32, with a type 2x7:int64<100 (whole numbers "
             "below 100), with a name mask=2x7:bool. For other inputs, write a function without "
             "arguments that returns (module, inputs)"
         )
-    shape = [int(size) for size in found[2].split("x")] if found[2] else []
+    shape = [int(size) for size in match[2].split("x")] if match[2] else []
     if kind.is_floating_point or kind.is_complex:
         wide = torch.complex64 if kind.is_complex else torch.float32
-        return found[1] or "", torch.randn(shape, dtype=wide).to(kind)
+        return match[1] or "", torch.randn(shape, dtype=wide).to(kind)
     if kind == torch.bool:
-        return found[1] or "", torch.ones(shape, dtype=kind)
-    return found[1] or "", torch.randint(int(found[4] or 2), shape, dtype=kind)
+        return match[1] or "", torch.ones(shape, dtype=kind)
+    return match[1] or "", torch.randint(int(match[4] or 2), shape, dtype=kind)

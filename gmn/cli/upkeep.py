@@ -1,4 +1,4 @@
-"""Commands on zoos that exist: what is in them, parts of them, several as one, damage."""
+"""Commands on existing zoos: show, verify, merge, append, filter, export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The head-to-head: every model, every seed, one protocol, one table."""
+"""Comparison of models on one task: same minibatches, several seeds, one table."""
 
 from gmn.comparison.result import Comparison, Row, save
 from gmn.comparison.running import compare

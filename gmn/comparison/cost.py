@@ -1,4 +1,4 @@
-"""What a training step costs: time, memory, arithmetic."""
+"""Measures the time, memory and arithmetic of a training step."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from gmn.memory import check_fits, saved_bytes
 from gmn.nn.dual.probes import Probes
 from gmn.registry import Estimator
 from gmn.tasks import Batch, Task
+from gmn.train.evaluate import device_of
 
 __all__ = ["MIB", "Cost", "high_water", "measure", "saved_bytes"]
 
@@ -50,8 +51,9 @@ def measure(model: nn.Module | Estimator, task: Task, batch_size: int, repeats: 
     process.
 
     Args:
-        model: a module or an estimator; an estimator is fitted to the whole training split.
-        task: what is predicted.
+        model: a module on the device where it is to be measured, or an estimator, which is fitted
+            to the whole training split.
+        task: the task: targets and loss.
         batch_size: networks per step.
         repeats: timed steps, after two that are not.
 
@@ -62,6 +64,7 @@ def measure(model: nn.Module | Estimator, task: Task, batch_size: int, repeats: 
     if not isinstance(model, nn.Module):
         return _measure_fit(model, parts)
     batch = parts[0][:batch_size]
+    batch = batch.to(device_of(model) or batch.graph.device)
     check_fits(model, batch.graph, len(batch))
 
     def step() -> None:

@@ -1,4 +1,4 @@
-"""One model with one seed: what it costs, and what it learns."""
+"""Jobs of a comparison: measure one model's cost, or train and test it with one seed."""
 
 from __future__ import annotations
 
@@ -22,28 +22,38 @@ DIGITS = 4  # of answers that are many numbers
 
 
 @dataclass(frozen=True)
-class Job:
-    """One model to be trained with one seed."""
+class TrainingJob:
+    """One model to be trained with one seed.
+
+    Attributes:
+        task: factory of the task.
+        name: name of the model.
+        factory: factory of the model.
+        seed: seed of weights and minibatches.
+        recipe: optimisation settings.
+        device: where the model computes; estimators stay on the CPU.
+    """
 
     task: TaskFactory
     name: str
     factory: registry.Factory
     seed: int
     recipe: Recipe
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
-class Run:
+class RunResult:
     """What a table keeps of a trained model; plain JSON values.
 
     Attributes:
-        model: its name.
-        seed: of weights and minibatches.
-        metrics: on the test split.
+        model: name of the model.
+        seed: seed of weights and minibatches.
+        metrics: metrics on the test split, by name.
         answers: one number per test network, see :class:`gmn.tasks.answers.AnswerKind`.
         shown: answers to the first test networks, where they are many numbers.
         learning_rate: peak of the schedule; 0 for estimators.
-        seconds: that training took.
+        seconds: duration of the training, in seconds.
     """
 
     model: str
@@ -55,22 +65,22 @@ class Run:
     seconds: float
 
 
-def measure(job: Job) -> Cost | str:
-    """The cost of a step, or why the model cannot do the task, or which package it lacks."""
+def measure(job: TrainingJob) -> Cost | str:
+    """The cost of a step; as text, why the model cannot do the task."""
     task = job.task()
     try:
         model = _model(job, task)
         if isinstance(model, torch.nn.Module):
             with torch.no_grad():
                 for part in task.split("train"):
-                    model(part.graph[:1])
+                    model(part[:1].to(torch.device(job.device)).graph)
         return cost.measure(model, task, job.recipe.batch_size)
     except (UnsupportedArchitecture, ImportError) as error:
         return str(error)
 
 
-def train_and_test(job: Job, messages: Any = None) -> Run:
-    """Trains the model and tests it; tells a queue how far it is."""
+def train_and_test(job: TrainingJob, messages: Any = None) -> RunResult:
+    """Trains the model and tests it; reports progress to a queue."""
     task, start, done = job.task(), time.perf_counter(), 0.0
 
     def tell(fraction: float, metric: float) -> None:
@@ -83,7 +93,7 @@ def train_and_test(job: Job, messages: Any = None) -> Run:
         torch.manual_seed(job.seed)
         result = train(_model(job, task), task, job.recipe, job.seed, tell)
     kind = ANSWERS[task.kind]
-    return Run(
+    return RunResult(
         job.name,
         job.seed,
         metrics=result.metrics,
@@ -100,7 +110,8 @@ def first_of(answers: torch.Tensor, count: int) -> list[Any]:
     return nested
 
 
-def _model(job: Job, task: Task) -> Any:
+def _model(job: TrainingJob, task: Task) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(job.seed)
-        return task.build(job.factory, task.split("train")[0].graph.spec)
+        model = task.build(job.factory, task.split("train")[0].graph.spec)
+    return model.to(job.device) if isinstance(model, torch.nn.Module) else model

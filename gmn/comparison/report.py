@@ -1,4 +1,4 @@
-"""A comparison as a table and as a picture."""
+"""Tables and plots of a comparison."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def columns(comparison: Comparison) -> list[str]:
 
 
 def _heading(comparison: Comparison, metric: str) -> str:
-    """A metric's name; of the one that ranks, also that smaller is better if it is."""
+    """A metric's name, marked where smaller values of the ranking metric are better."""
     name = NAMES.get(metric, metric)
     smaller = not comparison.protocol.get("larger_is_better", True)
     return f"{name} ↓" if smaller and metric == comparison.metric else name
@@ -83,7 +83,7 @@ def table_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def _small(probability: float) -> str:
-    """A p-value; what is too small for a number of double precision is no zero."""
+    """A p-value as text; underflow is shown as a bound, not as 0."""
     return f"{probability:.1g}" if probability else "<1e-300"
 
 
@@ -97,10 +97,15 @@ def caption(comparison: Comparison) -> str:
         f"{_seeds(protocol['seeds'])}, "
         f"{recipe['epochs']} epochs of batches of {recipe['batch_size']}, "
         f"AdamW with one cycle, {', '.join(_settings(recipe))}, best validation epoch; "
-        f"costs per training step on {protocol['threads']} thread(s)"
+        f"costs per training step on {_hardware(protocol)}"
     )
     left_out = [f"{name} is left out: {why}" for name, why in comparison.refused.items()]
     return "\n".join([protocol_line, *left_out])
+
+
+def _hardware(protocol: dict[str, Any]) -> str:
+    device = protocol.get("device", "cpu")
+    return f"{protocol['threads']} thread(s)" if device == "cpu" else str(device)
 
 
 def _seeds(count: int) -> str:
@@ -113,7 +118,7 @@ def _options(protocol: dict[str, Any]) -> str:
 
 
 def _settings(recipe: dict[str, Any]) -> list[str]:
-    """What a recipe says beside epochs and batches, as far as it is set."""
+    """Settings of a recipe in words, other than epochs and batches."""
     augment = recipe["augment"]
     settings = ["no augmentation" if augment is None else f"augmented by {augment}"]
     if recipe.get("learning_rate") is not None:
@@ -134,8 +139,8 @@ def _settings(recipe: dict[str, Any]) -> list[str]:
 def text_table(comparison: Comparison) -> str:
     """The table as plain text."""
     table = Table(box=box.SIMPLE_HEAD, caption=caption(comparison), caption_justify="left")
-    for number, name in enumerate(columns(comparison)):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for index, name in enumerate(columns(comparison)):
+        table.add_column(name, justify="right" if index else "left", no_wrap=True)
     for row in table_rows(comparison):
         table.add_row(*row)
     wide = Console(width=10_000)
@@ -201,16 +206,16 @@ def confusion(predictions: Sequence[Sequence[float]], target: Sequence[float]) -
     tensor([[0.7500, 0.2500],
             [0.0000, 1.0000]])
     """
-    found = torch.tensor(predictions).long()
-    truth = torch.tensor(target).long().expand_as(found)
-    classes = int(torch.maximum(found, truth).max()) + 1
+    predicted = torch.tensor(predictions).long()
+    truth = torch.tensor(target).long().expand_as(predicted)
+    classes = int(torch.maximum(predicted, truth).max()) + 1
     counts = torch.zeros(classes, classes)
-    counts.index_put_((truth, found), torch.ones(()), accumulate=True)
+    counts.index_put_((truth, predicted), torch.ones(()), accumulate=True)
     return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def image_plot(comparison: Comparison) -> Figure:
-    """What is given, what is wanted and what the models make of it, for some test networks.
+    """Input, target and each model's output for some test networks.
 
     Every column is a network; answers are those of the first seed.
     """
@@ -237,14 +242,14 @@ def image_plot(comparison: Comparison) -> Figure:
 
 
 def output_plot(comparison: Comparison) -> Figure:
-    """Outputs of some test networks, as answered against true, one panel per model."""
+    """Predicted against true outputs of some test networks, one panel per model."""
     figure, panels = _panels(comparison)
     truth = torch.tensor(comparison.shown["target"]).flatten()
     ends = [float(truth.min()), float(truth.max())]
     for axis, row in panels:
         axis.plot(ends, ends, color="0.7", linewidth=1, zorder=0)
-        found = torch.tensor(row.shown).flatten()
-        axis.scatter(truth, found, s=4, alpha=0.3, linewidths=0, color="C0")
+        predicted = torch.tensor(row.shown).flatten()
+        axis.scatter(truth, predicted, s=4, alpha=0.3, linewidths=0, color="C0")
     figure.supxlabel(f"true {comparison.protocol['target']}", fontsize=10)
     figure.supylabel("answered", fontsize=10)
     return figure
@@ -261,12 +266,12 @@ def bar_plot(comparison: Comparison) -> Figure:
     figure = Picture(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axis, metric in zip(axes, metrics, strict=True):
-        for place, line in enumerate(lines):
+        for y, line in enumerate(lines):
             if isinstance(line, str):
-                axis.barh(place, comparison.baselines[line][metric], color="0.75")
+                axis.barh(y, comparison.baselines[line][metric], color="0.75")
             else:
                 error = line.interval(metric) if len(line.seconds) > 1 else None
-                axis.barh(place, line.mean(metric), xerr=error, color="C0")
+                axis.barh(y, line.mean(metric), xerr=error, color="C0")
         axis.set_xlabel(NAMES.get(metric, metric), fontsize=10)
         axis.set_yticks(range(len(lines)), names, fontsize=9)
     axes[0].invert_yaxis()
@@ -283,7 +288,7 @@ PLOTS: dict[str, Callable[[Comparison], Figure]] = {
 
 
 def plot(comparison: Comparison) -> Figure:
-    """What the models answered and what is true, in the picture that fits the task."""
+    """Predictions and targets, in the plot that fits the task."""
     return PLOTS[comparison.protocol["kind"]](comparison)
 
 

@@ -1,4 +1,4 @@
-"""Results of all models, as a value that tables, pictures and tests are made from."""
+"""The result of a comparison: metrics, predictions and costs of every model."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Row:
     """One model over all seeds.
 
     Attributes:
-        model: its name.
+        model: name of the model.
         metrics: per metric, one value per seed.
         predictions: per seed, one number per test network: the answer (a number or a class), or
             where answers are many numbers, its error: the mean squared one, or for masks the share
             of weights that only one of both masks keeps.
-        cost: of a training step.
-        seconds: training time per seed.
+        cost: cost of a training step.
+        seconds: duration of the training of each seed, in seconds.
         learning_rate: peak of the schedule; 0 for estimators.
         shown: answers of the first seed to the first test networks, as nested lists, where answers
             are images or functions.

@@ -1,4 +1,4 @@
-"""Trains every model with every seed, and makes the table."""
+"""Runs a comparison: trains every model with every seed and collects the results."""
 
 from __future__ import annotations
 
@@ -17,8 +17,15 @@ from tqdm.auto import tqdm
 
 from gmn import registry
 from gmn.comparison.cost import Cost
-from gmn.comparison.jobs import Job, Run, TaskFactory, first_of, measure, train_and_test
-from gmn.comparison.journal import Journal
+from gmn.comparison.finished_runs import FinishedRuns
+from gmn.comparison.jobs import (
+    RunResult,
+    TaskFactory,
+    TrainingJob,
+    first_of,
+    measure,
+    train_and_test,
+)
 from gmn.comparison.result import Comparison, Row
 from gmn.engines import Engine, Processes
 from gmn.errors import UnsupportedArchitecture
@@ -38,6 +45,7 @@ def compare(
     progress: bool = True,
     engine: Engine | None = None,
     folder: Path | None = None,
+    device: torch.device | str = "cpu",
 ) -> Comparison:
     """Trains every model with every seed on one task and reports metrics with their costs.
 
@@ -61,6 +69,7 @@ def compare(
         folder: keeps every finished run, so that a stopped comparison goes on there, and so does
             one of more models or seeds. Models are told apart by name alone: take another folder
             for changed ones. None to keep nothing.
+        device: where modules compute, in every process of the engine; estimators use the CPU.
 
     Raises:
         KeyError: if there is no model of a name.
@@ -70,21 +79,23 @@ def compare(
         EngineError: if a worker process died, or there is no Ray cluster.
     """
     recipe = Recipe() if recipe is None else recipe
-    found = models if isinstance(models, Mapping) else {n: registry.find(n) for n in models}
-    factories = dict(found)
+    factories = dict(
+        models if isinstance(models, Mapping) else {n: registry.find(n) for n in models}
+    )
     if not factories:
         raise ValueError(f"no models to compare; installed: {', '.join(registry.names())}")
     make = _maker(task)
     engine, example = engine or Processes(workers), make()
     truth = torch.cat([part.target for part in example.split("test")])
-    protocol = _protocol(example, recipe, engine.threads)
-    journal = Journal(folder, {**protocol, "truth": _fingerprint(truth)}) if folder else None
-    first = [Job(make, name, factory, 0, recipe) for name, factory in factories.items()]
+    protocol = {**_protocol(example, recipe, engine.threads), "device": torch.device(device).type}
+    finished = FinishedRuns(folder, {**protocol, "truth": _fingerprint(truth)}) if folder else None
+    job = partial(TrainingJob, make, recipe=recipe, device=str(device))
+    first = [job(name=name, factory=factory, seed=0) for name, factory in factories.items()]
     costs, refused = _costs(engine, first, progress)
     if not costs:
         raise UnsupportedArchitecture("; ".join(f"{n}: {why}" for n, why in refused.items()))
-    jobs = [Job(make, n, factories[n], s, recipe) for s in range(seeds) for n in costs]
-    runs = _run_all(engine, jobs, journal, progress)
+    jobs = [job(name=n, factory=factories[n], seed=s) for s in range(seeds) for n in costs]
+    runs = _run_all(engine, jobs, finished, progress)
     rows = [_row(costs[name], [run for run in runs if run.model == name]) for name in costs]
     rows.sort(key=lambda row: _rank(row.mean(example.metric), example.larger_is_better))
     baselines, kind = example.baselines(), ANSWERS[example.kind]
@@ -93,13 +104,13 @@ def compare(
         target=truth.tolist() if kind.single else [],
         rows=tuple(rows),
         refused=refused,
-        baselines={name: example.test_metrics(found, truth) for name, found in baselines.items()},
+        baselines={name: example.test_metrics(own, truth) for name, own in baselines.items()},
         shown=_all_shown({**baselines, "target": truth}, kind.shown),
     )
 
 
 def _maker(task: str | Path | Zoo | Task | TaskFactory) -> TaskFactory:
-    """What makes the task, in other processes, too."""
+    """A picklable factory of the task."""
     if isinstance(task, Task):
         return partial(type(task), task.zoo, **task.settings())
     if isinstance(task, Zoo):
@@ -108,7 +119,7 @@ def _maker(task: str | Path | Zoo | Task | TaskFactory) -> TaskFactory:
 
 
 def _rank(value: float, larger_is_better: bool) -> float:
-    """What sorts the best first, and models without a value last."""
+    """Sort key: best first, models without a value last."""
     if math.isnan(value):
         return math.inf
     return -value if larger_is_better else value
@@ -138,7 +149,7 @@ def _fingerprint(truth: Tensor) -> str:
     return hashlib.sha256(truth.contiguous().numpy().tobytes()).hexdigest()
 
 
-def _row(price: Cost, runs: list[Run]) -> Row:
+def _row(price: Cost, runs: list[RunResult]) -> Row:
     runs.sort(key=lambda run: run.seed)
     return Row(
         runs[0].model,
@@ -152,32 +163,32 @@ def _row(price: Cost, runs: list[Run]) -> Row:
 
 
 def _costs(
-    engine: Engine, jobs: Sequence[Job], progress: bool
+    engine: Engine, jobs: Sequence[TrainingJob], progress: bool
 ) -> tuple[dict[str, Cost], dict[str, str]]:
-    """Costs by model, and by model that cannot do the task, why not."""
+    """Costs by model, and the reasons of models that cannot do the task."""
     costs: dict[str, Cost] = {}
     refused: dict[str, str] = {}
     for job in tqdm(jobs, desc="measuring", unit="model", disable=not progress):
-        (found,) = engine.run_all(measure, [job], fresh=True)
-        if isinstance(found, str):
-            refused[job.name] = found
+        (result,) = engine.run_all(measure, [job], fresh=True)
+        if isinstance(result, str):
+            refused[job.name] = result
         else:
-            costs[job.name] = found
+            costs[job.name] = result
     return costs, refused
 
 
 def _run_all(
-    engine: Engine, jobs: Sequence[Job], journal: Journal | None, progress: bool
-) -> list[Run]:
-    """All runs, those that are kept already and those to be made."""
-    kept = [run for job in jobs if journal and (run := journal.find(job.name, job.seed))]
+    engine: Engine, jobs: Sequence[TrainingJob], finished: FinishedRuns | None, progress: bool
+) -> list[RunResult]:
+    """All runs: those stored already, and the others, which are trained now."""
+    kept = [run for job in jobs if finished and (run := finished.find(job.name, job.seed))]
     done = {(run.model, run.seed) for run in kept}
     rest = [job for job in jobs if (job.name, job.seed) not in done]
     made = []
     with engine.queue() as messages, _progress(messages, len(jobs), len(kept), progress):
         for fresh in engine.run_all(partial(train_and_test, messages=messages), rest, fresh=True):
-            if journal:
-                journal.add(fresh)
+            if finished:
+                finished.add(fresh)
             made.append(fresh)
     return kept + made
 

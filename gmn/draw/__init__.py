@@ -1,4 +1,4 @@
-"""Pictures: a spec as boxes and arrows, the values of an edge set as colours."""
+"""Pictures of specs (boxes and arrows) and of edge sets (heat maps)."""
 
 from gmn.draw.heat import heat_map
 from gmn.draw.network import draw

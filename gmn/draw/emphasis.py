@@ -1,4 +1,4 @@
-"""How strongly a picture shows each edge set."""
+"""Line widths and colours that show a weight for each edge set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ THIN, THICK = 0.8, 5.0
 
 
 class Emphasis:
-    """Shares of edge sets, as colours and widths; without weights everything looks alike.
+    """Colours and line widths by the share of each edge set; all alike without weights.
 
     Args:
         spec: the architecture.

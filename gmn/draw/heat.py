@@ -1,4 +1,4 @@
-"""One edge set as a picture: a matrix of its values, targets down and sources across."""
+"""Draws one edge set as a heat map: targets down and sources across."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def heat_map(graph: ParameterGraph, edge_set: str, network: int = 0) -> Figure:
 
     Args:
         graph: weights or attributions.
-        edge_set: its name.
+        edge_set: name of the edge set.
         network: which network of the graph.
 
     Raises:

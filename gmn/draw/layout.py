@@ -1,4 +1,4 @@
-"""Where the boxes of a picture stand: a residual stream is a rail, its blocks hang on it."""
+"""Layout of a picture: a residual stream is a straight rail, its blocks hang on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ APART = 3  # levels from rail to rail: each keeps one above and one below for it
 
 
 @dataclass(frozen=True)
-class Place:
+class Span:
     """The slots that a box covers from left to right, and its level; level 1 is below level 0."""
 
     left: int
@@ -22,7 +22,7 @@ class Place:
     level: int
 
 
-def arrange(spec: GraphSpec) -> dict[str, Place]:
+def arrange(spec: GraphSpec) -> dict[str, Span]:
     """Places every node set so that no two cover the same slot of a level.
 
     From left to right runs the order of computation. A node set that later layers write to (a
@@ -37,16 +37,16 @@ def arrange(spec: GraphSpec) -> dict[str, Place]:
     first, places = _hang(ahead, column, owner, level)
     for name, end in rails.items():
         under = [places[n].right for n in owner if owner[n] == name and column[n] <= end]
-        places[name] = Place(first[column[name]], max([first[end], *under]), level[name])
+        places[name] = Span(first[column[name]], max([first[end], *under]), level[name])
     for name in sorted(column, key=column.__getitem__):
         if name not in places:
             places[name] = _in_line(name, first[column[name]], ahead, places)
     used = sorted({place.level for place in places.values()})
-    return {n: Place(p.left, p.right, used.index(p.level)) for n, p in places.items()}
+    return {n: Span(p.left, p.right, used.index(p.level)) for n, p in places.items()}
 
 
 def _directions(spec: GraphSpec) -> tuple[set[Arrow], set[Arrow]]:
-    """Arrows that lead on, and arrows that write to what was there before."""
+    """Arrows that point forward, and arrows that write back to an earlier node set."""
     between = [e for e in spec.edge_sets if not e.diagonal and e.source != e.target]
     first = _sources(spec)
     for edges in between:
@@ -105,7 +105,7 @@ def _owners(
 
 
 def _levels(rails: dict[str, int], column: dict[str, int]) -> dict[str, int]:
-    """Rails in use at the same time run side by side."""
+    """The level of each rail: rails that overlap in columns get different levels."""
     levels: dict[str, int] = {}
     busy: list[int] = []  # by lane, the last column taken
     for rail in sorted(rails, key=column.__getitem__):
@@ -117,7 +117,7 @@ def _levels(rails: dict[str, int], column: dict[str, int]) -> dict[str, int]:
 
 def _hang(
     ahead: set[Arrow], column: dict[str, int], owner: dict[str, str], level: dict[str, int]
-) -> tuple[dict[int, int], dict[str, Place]]:
+) -> tuple[dict[int, int], dict[str, Span]]:
     """The first slot of every column, and the places of the boxes that hang on rails.
 
     A column has as many slots as it needs, so that no box stands between another and its rail.
@@ -126,16 +126,16 @@ def _hang(
     for name in column:
         together[column[name]].append(name)
     first: dict[int, int] = {}
-    places: dict[str, Place] = {}
+    places: dict[str, Span] = {}
     start = 0
-    for number in sorted(together):
-        first[number], last = start, start
+    for index in sorted(together):
+        first[index], last = start, start
         taken: set[tuple[int, int]] = set()
-        for name in together[number]:
+        for name in together[index]:
             if name in owner:
                 before = {places[s].level for s, t in ahead if t == name and s in places}
                 slot, side = _beside(level[owner[name]], start, before, taken)
-                places[name] = Place(slot, slot, side)
+                places[name] = Span(slot, slot, side)
                 taken.add((slot, side))
                 last = max(last, slot)
         start = last + 1
@@ -150,7 +150,7 @@ def _beside(
     return next((x, y) for x in count(start) for y in sides if (x, y) not in taken)
 
 
-def _in_line(name: str, slot: int, ahead: set[Arrow], places: dict[str, Place]) -> Place:
+def _in_line(name: str, slot: int, ahead: set[Arrow], places: dict[str, Span]) -> Span:
     """The free level nearest to that of the rail or box that it reads from or is read by."""
     near = {n for arrow in ahead if name in arrow for n in arrow if n in places}
     wish = max(
@@ -158,7 +158,7 @@ def _in_line(name: str, slot: int, ahead: set[Arrow], places: dict[str, Place]) 
     )
     occupied = {p.level for p in places.values() if p.left <= slot <= p.right}
     start = places[wish].level if wish else 0
-    return Place(slot, slot, next(level for level in _around(start) if level not in occupied))
+    return Span(slot, slot, next(level for level in _around(start) if level not in occupied))
 
 
 def _around(level: int) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""A picture of a spec: node sets as boxes from left to right, edge sets as arrows."""
+"""Draws a spec: node sets as boxes from left to right, edge sets as arrows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gmn._print import group_name
 from gmn.draw.emphasis import Emphasis
-from gmn.draw.layout import Place, arrange
+from gmn.draw.layout import Span, arrange
 from gmn.spec import EdgeSet, GraphSpec, NodeSet
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Box(NamedTuple):
 
 
 class Line(NamedTuple):
-    """Where an arrow runs, and where its label stands."""
+    """The line of an arrow and the position of its label."""
 
     start: tuple[float, float]
     end: tuple[float, float]
@@ -243,7 +243,7 @@ def _crosses(a: tuple[float, float], b: tuple[float, float], box: Box) -> bool:
 # --- ink ----------------------------------------------------------------------------------------
 
 
-def _draw_box(axes: Axes, spec: GraphSpec, nodes: NodeSet, place: Place, emphasis: Emphasis) -> Box:
+def _draw_box(axes: Axes, spec: GraphSpec, nodes: NodeSet, place: Span, emphasis: Emphasis) -> Box:
     from matplotlib.patches import FancyBboxPatch
 
     x, y = (place.left + place.right) / 2 * ACROSS, -place.level * DOWN

@@ -1,4 +1,4 @@
-"""A figure that notebooks show without being told to."""
+"""A matplotlib figure that notebooks display without ``plt.show``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all engines have in common."""
+"""The interface of all engines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Work = Callable[[Any], Any]
 
 
 class Engine(ABC):
-    """A place to run independent jobs."""
+    """Runs independent jobs, here or elsewhere."""
 
     @abstractmethod
     def run_all(
@@ -46,7 +46,7 @@ class Engine(ABC):
     @property
     @abstractmethod
     def threads(self) -> int:
-        """Threads that a job has."""
+        """Number of threads of a job."""
 
 
 @contextmanager

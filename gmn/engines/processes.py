@@ -1,4 +1,4 @@
-"""Jobs in processes on this machine."""
+"""Runs jobs in processes on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs as tasks of a Ray cluster."""
+"""Runs jobs as tasks of a Ray cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What metanetworks are asked: data, loss, metrics."""
+"""Tasks: targets, losses and metrics for the networks of a zoo."""
 
 from gmn.tasks.accuracy import AccuracyPrediction
 from gmn.tasks.autoencoding import Autoencoding

@@ -1,4 +1,4 @@
-"""Predicting a network's test accuracy from its weights."""
+"""Task: predict a network's test accuracy from its weights."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class AccuracyPrediction(Task):
     target = "test accuracy"
     metric = "tau"
 
-    def targets(self, graph: ParameterGraph, numbers: Tensor) -> Tensor:
+    def targets(self, graph: ParameterGraph, indices: Tensor) -> Tensor:
         """Accuracies (B,)."""
-        return labels.numbers(self.zoo, "test_accuracy", 0, 1)[numbers]
+        return labels.numbers(self.zoo, "test_accuracy", 0, 1)[indices]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean loss of outputs (B, 1) on accuracies (B,)."""

@@ -1,4 +1,4 @@
-"""What a metanetwork answers, and how wrong an answer is."""
+"""Kinds of predictions, and the error of each network that paired tests compare."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class AnswerKind:
-    """What a comparison keeps of each answer, and the error it tests models by.
+    """How a comparison stores a kind of prediction, and its error per network.
 
     Attributes:
         answers: from predictions and targets (B, ...) to one number per network (B,): the answer
@@ -49,7 +49,7 @@ def _numbers(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def _distances(answers: Tensor, truth: Tensor) -> Tensor:
-    """Of the mean answer from the truth."""
+    """Distance of the mean prediction from the target."""
     return (answers.mean(dim=0) - truth).abs()
 
 
@@ -58,12 +58,12 @@ def _classes(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def _shares_wrong(answers: Tensor, truth: Tensor) -> Tensor:
-    """The share of the seeds whose answer is wrong."""
+    """Share of the seeds whose prediction is wrong."""
     return (answers != truth).double().mean(dim=0)
 
 
 def _means(errors: Tensor, truth: Tensor) -> Tensor:
-    """Of the seeds' errors."""
+    """Mean of the seeds' errors."""
     return errors.mean(dim=0)
 
 

@@ -1,4 +1,4 @@
-"""Networks into a vector and back: any metanetwork, and an MLP onto the parameters."""
+"""Weight autoencoder: any metanetwork as encoder, an MLP onto the parameters as decoder."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Decoder(nn.Module):
         self.start = nn.Parameter(torch.cat(begin))
         self.spread: Tensor
         self.register_buffer("spread", torch.tensor(widths).repeat_interleave(torch.tensor(sizes)))
-        for number, entry in enumerate(self.kept):
-            self.register_buffer(f"kept{number}", _begin(start, entry))
+        for index, entry in enumerate(self.kept):
+            self.register_buffer(f"kept{index}", _begin(start, entry))
         self.body = nn.Sequential(
             nn.Linear(latent, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU(),
             nn.Linear(HIDDEN, sum(sizes)),
@@ -71,8 +71,8 @@ class Decoder(nn.Module):
         parts = flat.split([math.prod(entry.shape) for entry in self.decoded], dim=1)
         values = {e.name: p.unflatten(1, e.shape) if e.shape else p.squeeze(1)
                   for e, p in zip(self.decoded, parts, strict=True)}  # fmt: skip
-        for number, entry in enumerate(self.kept):
-            one = self.get_buffer(f"kept{number}")
+        for index, entry in enumerate(self.kept):
+            one = self.get_buffer(f"kept{index}")
             values[entry.name] = one.expand(len(vectors), *one.shape)
         return ParameterGraph(self.spec, values)
 
@@ -84,7 +84,7 @@ def _begin(start: Mapping[str, Tensor] | None, entry: StateEntry) -> Tensor:
 
 
 class Autoencoder(nn.Module):
-    """Answers with networks made from what an encoder tells of those it is given.
+    """Reconstructs networks from the vectors of an encoder.
 
     The answer is a stack of the reconstructions and of the originals
     (:class:`gmn.stack.StackedGraph`), so that a loss can compare their weights.

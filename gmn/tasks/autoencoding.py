@@ -1,4 +1,4 @@
-"""Weights into a vector and back into weights."""
+"""Task: encode weights in a vector and reconstruct them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MOST = 10_000  # networks that tell how far weights spread
 
 
 class Autoencoding(Task):
-    """Autoencoding of weights: what reconstructed networks compute, from a vector per network.
+    """Autoencoding of weights: networks from a vector each, judged by their outputs.
 
     The encoder is the metanetwork, with ``latent`` numbers; the decoder is an MLP onto the
     parameters (:class:`gmn.tasks.autoencoder.Decoder`). Whatever the loss, networks are judged by
@@ -47,7 +47,7 @@ class Autoencoding(Task):
 
     Args:
         population: a zoo of one architecture, with a program.
-        latent: numbers per network.
+        latent: length of the vector of each network.
         loss: ``function``, ``set``, ``weights``, ``sliced``, ``tree``, or a sum of some.
         probes: random inputs, where networks are no INRs.
         height: rows of the image of an INR; None for those of the zoo's image set.
@@ -74,8 +74,8 @@ class Autoencoding(Task):
         width: int | None = None,
         corners: bool = False,
     ) -> None:
-        self.outputs, self.probes, self.ways = latent, probes, tuple(loss.split("+"))
-        if unknown := [way for way in self.ways if way not in LOSSES]:
+        self.outputs, self.probes, self.losses = latent, probes, tuple(loss.split("+"))
+        if unknown := [name for name in self.losses if name not in LOSSES]:
             raise ValueError(f"no loss is called {unknown[0]!r}; known: {', '.join(LOSSES)}")
         self.grid: PixelGrid | None = None
         if height is not None or width is not None or (population and _holds_images(population)):
@@ -86,7 +86,7 @@ class Autoencoding(Task):
         if population is not None:
             self._scales = spreads(self.split("train")[0].graph[:MOST])
 
-    def targets(self, graph: ParameterGraph, numbers: Tensor) -> Tensor:
+    def targets(self, graph: ParameterGraph, indices: Tensor) -> Tensor:
         """Images (B, channels, height, width), or outputs (B, numbers)."""
         with torch.no_grad():
             pieces = range(0, len(graph), CHUNK)
@@ -104,20 +104,20 @@ class Autoencoding(Task):
 
     def loss(self, output: StackedGraph, target: Tensor) -> Tensor:
         """Mean loss of reconstructions, which come with their originals."""
-        parts = [self._loss(way, output, target) for way in self.ways]
+        parts = [self._loss(name, output, target) for name in self.losses]
         return torch.stack(parts).sum()
 
-    def _loss(self, way: str, output: StackedGraph, target: Tensor) -> Tensor:
-        if way == "function":
+    def _loss(self, name: str, output: StackedGraph, target: Tensor) -> Tensor:
+        if name == "function":
             return functional.mse_loss(self.prediction(output), target)
         made, given = (scaled(graph, self._scales) for graph in output.graphs)
-        if way in CLOUDS:
-            found: Tensor = CLOUDS[way](made, given)
-            return found
-        return _squares(matched(made, given) if way == "set" else made, given)
+        if name in CLOUDS:
+            loss: Tensor = CLOUDS[name](made, given)
+            return loss
+        return _squares(matched(made, given) if name == "set" else made, given)
 
     def prediction(self, output: ParameterGraph) -> Tensor:
-        """What the reconstructed networks answer; of the shape of the targets."""
+        """Outputs of the reconstructed networks, in the shape of the targets."""
         return self._outputs(output)
 
     def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
@@ -127,10 +127,10 @@ class Autoencoding(Task):
         """
         errors = mean_squares(prediction, target)
         spread = mean_squares(target.mean(dim=0, keepdim=True), target)
-        found = {"r2": float(1 - errors.sum() / spread.sum()), "mse": float(errors.mean())}
+        metrics = {"r2": float(1 - errors.sum() / spread.sum()), "mse": float(errors.mean())}
         if self.grid is not None:
-            found["psnr"] = float(-10 * errors.clamp(min=LEAST_ERROR).log10().mean())
-        return found
+            metrics["psnr"] = float(-10 * errors.clamp(min=LEAST_ERROR).log10().mean())
+        return metrics
 
     def baselines(self) -> dict[str, Tensor]:
         """The mean output of the training split."""
@@ -142,7 +142,7 @@ class Autoencoding(Task):
         grid = self.grid
         inputs = {} if grid is None else {"height": grid.height, "width": grid.width}
         corners = {} if grid is None else {"corners": grid.corners}
-        common = {"latent": self.outputs, "loss": "+".join(self.ways), "probes": self.probes}
+        common = {"latent": self.outputs, "loss": "+".join(self.losses), "probes": self.probes}
         return {**common, **inputs, **corners}
 
     def _outputs(self, graph: ParameterGraph) -> Tensor:
@@ -151,14 +151,14 @@ class Autoencoding(Task):
         program = graph.spec.program
         if program is None or any(given.dtype != DEFAULT for given in program.inputs):
             raise ProgramError("autoencoding needs networks that can be run on random numbers")
-        chance = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         given = [
-            2 * torch.rand(self.probes, *i.shape, generator=chance) - 1 for i in program.inputs
+            2 * torch.rand(self.probes, *i.shape, generator=generator) - 1 for i in program.inputs
         ]
-        seen = program.observe(
+        outputs = program.observe(
             graph.values, [g.to(graph.device, graph.dtype) for g in given], program.outputs
         )
-        return torch.cat([values.flatten(1) for values in seen], dim=1)
+        return torch.cat([values.flatten(1) for values in outputs], dim=1)
 
 
 def _holds_images(population: Zoo) -> bool:

@@ -1,4 +1,4 @@
-"""The splits of a population with what is to be predicted of its networks."""
+"""The splits of a population, each as one batch per architecture with its targets."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def split_batches(population: Zoo, targets: Targets) -> dict[str, list[Batch]]:
     return splits
 
 
-def _batch(population: Zoo, targets: Targets, numbers: Tensor, fits: bool) -> Batch:
-    graph = population.graph(numbers) if fits else population.stored(numbers)
-    size, found = len(numbers) if fits else PIECE, []
-    for start in range(0, len(numbers), size):
-        piece, chosen = graph[start : start + size], numbers[start : start + size]
+def _batch(population: Zoo, targets: Targets, indices: Tensor, fits: bool) -> Batch:
+    graph = population.graph(indices) if fits else population.stored(indices)
+    size, parts = len(indices) if fits else PIECE, []
+    for start in range(0, len(indices), size):
+        piece, chosen = graph[start : start + size], indices[start : start + size]
         _require_finite(population, piece, chosen)
-        found.append(targets(piece, chosen))
-    return Batch(graph, torch.cat(found), numbers)
+        parts.append(targets(piece, chosen))
+    return Batch(graph, torch.cat(parts), indices)
 
 
 def _require_finite(population: Zoo, graph: ParameterGraph, chosen: Tensor) -> None:
-    """Refuses diverged networks: left in, one of them makes every loss NaN."""
+    """Refuses diverged networks: a single one would make every loss NaN."""
     for name in dict.fromkeys(edges.parameter for edges in graph.spec.edge_sets):
         if broken := not_finite(graph.numbers(name)):
             who = network_names(population, chosen[broken])
@@ -62,16 +62,16 @@ def _require_finite(population: Zoo, graph: ParameterGraph, chosen: Tensor) -> N
 
 
 def not_finite(values: Tensor) -> list[int]:
-    """Places along the first dimension where something is NaN or infinite."""
+    """Indices along the first dimension where some value is NaN or infinite."""
     rows = values.detach().flatten(1)
     if rows.numel() == 0 or bool(torch.stack(rows.aminmax()).isfinite().all()):
         return []
-    found: list[int] = (~rows.isfinite().all(dim=1)).nonzero().flatten().tolist()
-    return found
+    indices: list[int] = (~rows.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    return indices
 
 
-def network_names(population: Zoo, numbers: Tensor) -> str:
+def network_names(population: Zoo, indices: Tensor) -> str:
     """Networks of a population in words: the ids of the first few."""
-    ids = [str(population.rows[number]["id"]) for number in numbers[:5].tolist()]
-    more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
-    return f"network{'s' if len(numbers) > 1 else ''} {', '.join(ids)}{more}"
+    ids = [str(population.rows[index]["id"]) for index in indices[:5].tolist()]
+    more = f" and {len(indices) - 5} more" if len(indices) > 5 else ""
+    return f"network{'s' if len(indices) > 1 else ''} {', '.join(ids)}{more}"

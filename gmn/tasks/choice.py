@@ -1,4 +1,4 @@
-"""Tasks by name, found through the entry-point group ``gmn.tasks`` of any installed package.
+"""Finds tasks by name, through the entry-point group ``gmn.tasks`` of installed packages.
 
 An entry point names a class derived from :class:`gmn.tasks.Task`, whose constructor takes a zoo
 and, by name, options with defaults. Tasks that come with this package are known without it.
@@ -55,10 +55,10 @@ def find(name: str) -> type[Task]:
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
-    found = registry.attribute(name) if ":" in name else _installed(name)
-    if not (isinstance(found, type) and issubclass(found, Task)):
+    task = registry.attribute(name) if ":" in name else _installed(name)
+    if not (isinstance(task, type) and issubclass(task, Task)):
         raise ValueError(f"{name} is no task: it has to be a class derived from gmn.tasks.Task")
-    return found
+    return task
 
 
 def _installed(name: str) -> Any:
@@ -79,7 +79,7 @@ def task_of(
     ``partial(task_of, folder, name)`` pickles.
 
     Args:
-        folder: of a finished zoo.
+        folder: folder of a finished zoo.
         name: of the task, or ``module:Class``; None for the one that the labels are for.
         options: of the task, by name.
 

@@ -1,4 +1,4 @@
-"""Telling from the weights of an implicit neural representation what its image shows."""
+"""Task: predict the class of the image that an INR represents."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class InrClassification(Task):
             classes = int(labels.classes(self.zoo, "label").max()) + 1
         self.outputs = classes
 
-    def targets(self, graph: ParameterGraph, numbers: Tensor) -> Tensor:
+    def targets(self, graph: ParameterGraph, indices: Tensor) -> Tensor:
         """Classes (B,), int64."""
-        return labels.classes(self.zoo, "label")[numbers]
+        return labels.classes(self.zoo, "label")[indices]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean cross-entropy of scores (B, classes) on classes (B,)."""

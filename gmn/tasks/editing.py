@@ -1,4 +1,4 @@
-"""Changing implicit neural representations so that their images change as an image would."""
+"""Tasks: edit INRs so that the images they represent are dilated, eroded or higher in contrast."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ class InrEditing(Task):
 
     @abstractmethod
     def edit(self, images: Tensor) -> Tensor:
-        """The wanted images, of shape (B, channels, height, width) as those given."""
+        """The target images, of the same shape (B, channels, height, width)."""
 
-    def targets(self, graph: ParameterGraph, numbers: Tensor) -> Tensor:
+    def targets(self, graph: ParameterGraph, indices: Tensor) -> Tensor:
         """The edited images of B networks."""
         return self.edit(self._rendered(graph))
 
@@ -95,12 +95,12 @@ class InrEditing(Task):
         }
 
     def baselines(self) -> dict[str, Tensor]:
-        """The images as they were, and the mean of the training split's wanted images."""
+        """The images as they were, and the mean of the training split's target images."""
         images = torch.cat([self._rendered(part.graph) for part in self.split("test")])
-        wanted = torch.cat([part.target for part in self.split("train")])
+        targets = torch.cat([part.target for part in self.split("train")])
         return {
             "doing nothing": images,
-            "always the mean": wanted.mean(dim=0, keepdim=True).expand_as(images),
+            "always the mean": targets.mean(dim=0, keepdim=True).expand_as(images),
         }
 
     def settings(self) -> dict[str, Any]:

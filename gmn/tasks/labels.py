@@ -1,4 +1,4 @@
-"""Labels of a population, checked before anything is trained on them."""
+"""Reads labels of a population, and refuses those that cannot be learned from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def numbers(population: Zoo, column: str, low: float = -math.inf, high: float = 
 
     Args:
         population: the zoo.
-        column: of its index.
+        column: name of a column of its index.
         low: least number allowed.
         high: largest number allowed.
 
@@ -62,7 +62,7 @@ def _refuse(population: Zoo, column: str, wrong: Tensor, what: str) -> None:
 
 
 def _unreadable(population: Zoo, column: str) -> LabelError:
-    """What to say where a column, or the entry of a network in it, is missing or no number."""
+    """The error for a column that is missing, or has entries that are missing or no numbers."""
     known = sorted({name for row in population.rows for name in row})
     if column not in known:
         return LabelError(
@@ -72,9 +72,9 @@ def _unreadable(population: Zoo, column: str) -> LabelError:
     wrong = [row for row in population.rows if not _is_number(row.get(column))]
     if not wrong:
         return LabelError(f"{population.folder}: {column} cannot be read as numbers")
-    found = "missing" if wrong[0].get(column) is None else repr(wrong[0][column])
+    value = "missing" if wrong[0].get(column) is None else repr(wrong[0][column])
     return LabelError(
-        f"{population.folder}: {column} of network {wrong[0]['id']} is {found}, not a finite number"
+        f"{population.folder}: {column} of network {wrong[0]['id']} is {value}, not a finite number"
         f"{_others(len(wrong))}. {WAY_OUT}"
     )
 

@@ -1,4 +1,4 @@
-"""Networks put into the order of others: hidden units assigned to those they resemble most."""
+"""Weight matching: permutes hidden units to resemble those of another network."""
 
 from __future__ import annotations
 
@@ -78,30 +78,30 @@ def _likeness(
     """Inner products of the weights of units (B, those of ``onto``, those of ``graph``)."""
     total = None
     for edges, own, other in pairs:
-        for place, dim in enumerate(edges.dims):
+        for index, dim in enumerate(edges.dims):
             if dim.axis == axis.name:
-                moved = _in_order(own, edges, orders, skip=place)
+                moved = _in_order(own, edges, orders, skip=index)
                 rows = [
-                    block.movedim(1 + place, 1).reshape(len(block), axis.size, -1)
+                    block.movedim(1 + index, 1).reshape(len(block), axis.size, -1)
                     for block in (other, moved)
                 ]
-                found = rows[0] @ rows[1].mT
-                total = found if total is None else total + found
+                products = rows[0] @ rows[1].mT
+                total = products if total is None else total + products
     return total
 
 
 def _assign(likeness: Tensor) -> Tensor:
-    found = [linear_sum_assignment(table, maximize=True)[1] for table in likeness.cpu().numpy()]
-    return torch.stack([torch.from_numpy(order) for order in found]).to(likeness.device)
+    assigned = [linear_sum_assignment(table, maximize=True)[1] for table in likeness.cpu().numpy()]
+    return torch.stack([torch.from_numpy(order) for order in assigned]).to(likeness.device)
 
 
 def _in_order(block: Tensor, edges: EdgeSet, orders: Orders, skip: int | None = None) -> Tensor:
     """Permutes a block (B, *shape) along all of its dimensions but one."""
-    for place, dim in enumerate(edges.dims):
-        if place != skip and dim.axis in orders:
+    for index, dim in enumerate(edges.dims):
+        if index != skip and dim.axis in orders:
             shape = [len(block), *(1 for _ in edges.dims)]
-            shape[1 + place] = dim.size
-            block = block.take_along_dim(orders[dim.axis].reshape(shape), dim=1 + place)
+            shape[1 + index] = dim.size
+            block = block.take_along_dim(orders[dim.axis].reshape(shape), dim=1 + index)
     return block
 
 

@@ -1,4 +1,4 @@
-"""What networks answer on given inputs, such as the image of an INR on its grid of pixels."""
+"""Runs networks on given inputs, such as the pixel grid of an INR."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class PixelGrid:
 
 
 def answers(graph: ParameterGraph, points: Tensor) -> Tensor:
-    """What B networks answer at points; differentiable in their weights.
+    """Outputs of B networks at points; differentiable in their weights.
 
     Args:
         graph: networks of one input and one output whose last dimensions are features.
@@ -78,10 +78,10 @@ def answers(graph: ParameterGraph, points: Tensor) -> Tensor:
     runs = -(-len(points) // at_once)
     spare = runs * at_once - len(points)
     padded = torch.cat([points, points[:1].expand(spare, -1)]) if spare else points
-    (seen,) = program.observe(
+    (outputs,) = program.observe(
         graph.values, [padded.reshape(runs, *shapes[0])], program.outputs[:1]
     )  # (B, runs, places, outputs)
-    return seen.flatten(1, 2)[:, : len(points)]
+    return outputs.flatten(1, 2)[:, : len(points)]
 
 
 def grid_of(

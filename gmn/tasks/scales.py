@@ -1,4 +1,4 @@
-"""Weights in units of their spread over a population, so that all entries count alike."""
+"""Standardises weights by their spread over a population, so that all entries count alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task is."""
+"""The base class of tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gmn.zoo.loading import Batch
 
 
 class Task(ABC):
-    """What metanetworks are asked: data, loss, metrics and the form of answers.
+    """A task for metanetworks: targets, loss, metrics and the kind of predictions.
 
     A task of one's own says in :meth:`targets` what is to be predicted. The defaults are those of
     one number per network: squared error, R² and the mean absolute error.
@@ -81,12 +81,12 @@ class Task(ABC):
         return isinstance(self.outputs, EditHead)
 
     @abstractmethod
-    def targets(self, graph: ParameterGraph, numbers: Tensor) -> Tensor:
-        """What is to be predicted of some networks of the population.
+    def targets(self, graph: ParameterGraph, indices: Tensor) -> Tensor:
+        """The targets of some networks of the population.
 
         Args:
             graph: B networks of one architecture.
-            numbers: theirs in the population, shape (B,).
+            indices: theirs in the population, shape (B,).
 
         Returns:
             Shape (B, ...).
@@ -102,17 +102,19 @@ class Task(ABC):
             return self._splits[name]
         if self._zoo is not None and name in self._splits:
             folder = self.zoo.folder
-            found = f"{folder} has no networks in split {name!r}; gmn zoo show {folder} counts them"
+            problem = (
+                f"{folder} has no networks in split {name!r}; gmn zoo show {folder} counts them"
+            )
         else:
             known = ", ".join(self._splits) or "none: it was made without a population"
-            found = f"no split {name!r}; known: {known}"
-        raise ValueError(f"{self.name}: {found}")
+            problem = f"no split {name!r}; known: {known}"
+        raise ValueError(f"{self.name}: {problem}")
 
     def build(self, factory: Factory, spec: GraphSpec) -> nn.Module | Estimator:
         """The model that answers this task.
 
         Args:
-            factory: of a metanetwork.
+            factory: factory of a metanetwork.
             spec: the first architecture that it is trained on.
 
         Raises:
@@ -127,8 +129,8 @@ class Task(ABC):
 
     def prediction(self, output: Any) -> Tensor:
         """What the output stands for, shape (B, ...): numbers, or probabilities of classes."""
-        found: Tensor = output.squeeze(1)
-        return found
+        prediction: Tensor = output.squeeze(1)
+        return prediction
 
     def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
         """Metrics by name: the coefficient of determination R² and the mean absolute error."""
@@ -148,5 +150,5 @@ class Task(ABC):
         return {}
 
     def settings(self) -> dict[str, Any]:
-        """What the constructor needs, beside data, to make this task again; JSON values."""
+        """Arguments of the constructor, except data, as JSON values."""
         return {}

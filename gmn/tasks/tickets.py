@@ -1,4 +1,4 @@
-"""Predicting from an initialisation which of its weights are worth training."""
+"""Task: predict from an initialisation which weights iterative pruning keeps."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class WinningTickets(Task):
         self.kept = dict(_mean_counts(population) if kept is None else kept)
         super().__init__(population)
 
-    def targets(self, graph: ParameterGraph, numbers: Tensor) -> Tensor:
+    def targets(self, graph: ParameterGraph, indices: Tensor) -> Tensor:
         """The masks (B, weights) of the tickets."""
-        return self._flat(self.zoo.extra(MASK, numbers))
+        return self._flat(self.zoo.extra(MASK, indices))
 
     def loss(self, output: ParameterGraph, target: Tensor) -> Tensor:
         """Mean cross-entropy of the weights' logits on masks (B, weights)."""
@@ -95,11 +95,11 @@ class WinningTickets(Task):
         (part,) = self.split("test")
         builder = TicketBuilder.of(self.zoo.manifest["configuration"])
         module = network(self.zoo.architectures[0])
-        found = [
+        accuracies = [
             builder.accuracy(module, dict(part.graph[chosen].values), self._shaped(masks[chosen]))
             for chosen in torch.arange(len(part)).split(builder.shard_size)
         ]
-        return torch.cat(found)
+        return torch.cat(accuracies)
 
     def baselines(self) -> dict[str, Tensor]:
         """Masks that need no model.
@@ -114,7 +114,7 @@ class WinningTickets(Task):
         sizes = {name: part.graph.values[name].abs() for name in self.kept}
         often = self._frequencies(part.graph.spec)
         assert part.numbers is not None
-        seeds = [self.zoo.rows[number]["seed"] for number in part.numbers.tolist()]
+        seeds = [self.zoo.rows[index]["seed"] for index in part.numbers.tolist()]
         return {
             "random": self._flat(random_masks(sizes, self.kept, seeds)),
             "magnitude": self._largest(sizes),

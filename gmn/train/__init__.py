@@ -1,11 +1,11 @@
-"""One plain training loop for every metanetwork, its runs on disk, and what comes out of them."""
+"""Trains metanetworks on tasks, stores runs, and applies trained models."""
 
 from gmn.tasks.task import Task
-from gmn.train.answers import csv_text, json_text, text_table
 from gmn.train.distributed import Ranks, ranks
 from gmn.train.evaluate import answer, predict
 from gmn.train.loop import Report, Result, train
 from gmn.train.own_files import Answer, predict_files
+from gmn.train.predictions import csv_text, json_text, text_table
 from gmn.train.recipe import Augment, Recipe, peak_rate
 from gmn.train.trained import Trained, TrainedFileError, fit, load
 

@@ -1,4 +1,4 @@
-"""One training run on several processes, which ``torchrun`` starts.
+"""Trains on several processes started by ``torchrun``, with the steps of a single one.
 
 Every process holds the model and the population, draws the same minibatches, and takes its part of
 each. Gradients are summed, weighted by the number of networks in a part, so every step is that of
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes that train one model together; methods are called by all of them at once.
+    """The processes that train one model; all of them call each method together.
 
     Alone, every method is what it would be without processes.
 
     Attributes:
-        rank: number of this process.
-        size: how many there are.
+        rank: index of this process.
+        size: number of processes.
     """
 
     rank: int = 0
@@ -80,7 +80,7 @@ class Ranks:
             run.load_state_dict(state)
 
     def reseed(self, seed: int, epoch: int) -> None:
-        """Gives processes other than the first their own chance, of dropout say, in an epoch.
+        """Reseeds processes other than the first, so that dropout differs between them.
 
         It follows from the seed, so that a run that goes on needs only the state of the first.
         """
@@ -88,20 +88,20 @@ class Ranks:
             torch.manual_seed(derive_seed(seed, "rank", self.rank, epoch))
 
     def parts(self, batches: Sequence[Batch]) -> list[Batch]:
-        """This process' part of batches: so many networks in a row; without those that are empty.
+        """This process' part of batches: consecutive networks, empty batches left out.
 
         Cutting every batch would leave nearly all to the last process where each holds one network.
         """
         if self.size == 1:
             return list(batches)
-        total, first, found = sum(map(len, batches)), 0, []
+        total, first, result = sum(map(len, batches)), 0, []
         low, high = (total * rank // self.size for rank in (self.rank, self.rank + 1))
         for batch in batches:
             start, stop = max(low - first, 0), min(high - first, len(batch))
             if start < stop:
-                found.append(batch[start:stop])
+                result.append(batch[start:stop])
             first += len(batch)
-        return found
+        return result
 
     def in_one_memory(self, batch: Batch) -> int:
         """Networks of a batch that share a memory: a part on a GPU of its own, else all."""
@@ -134,14 +134,14 @@ class Ranks:
         if self.size == 1:
             return predict(model, task, parts, batch_size)
         own = self.parts(parts)
-        found = predict(model, task, own, batch_size)[0] if own else None
+        prediction = predict(model, task, own, batch_size)[0] if own else None
         pieces: list[Any] = [None] * self.size
-        distributed.all_gather_object(pieces, found)
+        distributed.all_gather_object(pieces, prediction)
         whole = torch.cat([piece for piece in pieces if piece is not None])
         return whole, torch.cat([part.target for part in parts]).cpu()
 
     def wait(self) -> None:
-        """Returns when all processes are here."""
+        """Waits until all processes have called it."""
         self.sum(0.0)
 
 

@@ -1,4 +1,4 @@
-"""What a trained model answers, as it is or averaged over the networks' symmetries."""
+"""Predictions of a trained model, optionally averaged over the symmetry group."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def predict(
             device.
         task: says what outputs stand for.
         parts: the networks.
-        batch_size: networks at a time.
+        batch_size: number of networks per forward pass.
         elements: random elements of the certified group to average over, see :func:`answer`.
-        seed: of these elements.
+        seed: seed of these elements.
     """
     model.eval()
-    chance, device = torch.Generator().manual_seed(seed), device_of(model)
+    generator, device = torch.Generator().manual_seed(seed), device_of(model)
     pieces = (part[n : n + batch_size] for part in parts for n in range(0, len(part), batch_size))
     with torch.no_grad():
         outputs = [
             answer(
-                model, task, piece.to(device or piece.graph.device).graph, elements, chance
+                model, task, piece.to(device or piece.graph.device).graph, elements, generator
             ).cpu()
             for piece in pieces
         ]
@@ -74,8 +74,8 @@ def answer(
         raise ValueError(f"{elements} elements of a group: give 0 for no average, or more")
     if not elements:
         return task.prediction(model(graph))
-    move, chance = SampledSymmetry(), generator or torch.Generator().manual_seed(0)
-    moved = (move(graph, chance) for _ in range(elements))
+    move, source = SampledSymmetry(), generator or torch.Generator().manual_seed(0)
+    moved = (move(graph, source) for _ in range(elements))
     return torch.stack([task.prediction(model(other)) for other in moved]).mean(dim=0)
 
 

@@ -1,4 +1,4 @@
-"""A run on disk: its state after every epoch, and its log as CSV and for TensorBoard.
+"""Stores a run after every epoch, and logs it as CSV and for TensorBoard.
 
 ``run.pt`` holds the whole state and is replaced in one rename, so that a killed run goes on from
 the last epoch that it finished. ``log.csv`` is written anew from the rows in the state.
@@ -27,7 +27,7 @@ class Journal:
     """Keeps a run in a folder.
 
     Args:
-        folder: made if absent.
+        folder: folder of the run; made if absent.
         identity: what decides how the run goes; plain values. A folder keeps one run only.
     """
 
@@ -37,7 +37,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
 
     def resume(self, run: Run) -> None:
-        """Brings a fresh run to where the folder's run stopped, if there is one.
+        """Restores the folder's run into a fresh one, if there is a stored run.
 
         Raises:
             ValueError: if the folder holds another run, or its state is damaged.
@@ -75,7 +75,7 @@ class Journal:
 
 
 def epochs_logged(folder: Path) -> int:
-    """Epochs that the log in a folder tells of; 0 if there is none."""
+    """Number of epochs in the log of a folder; 0 if there is none."""
     path = folder / LOG
     return len(path.read_text().splitlines()) - 1 if path.exists() else 0
 
@@ -91,11 +91,11 @@ def _read(path: Path) -> dict[str, Any]:
     raise ValueError(f"{path} is damaged, so its run cannot go on; delete the folder to begin anew")
 
 
-def _require_same(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
-    for key, value in wanted.items():
-        if found.get(key) != value:
+def _require_same(stored: dict[str, Any], current: dict[str, Any], folder: Path) -> None:
+    for key, value in current.items():
+        if stored.get(key) != value:
             raise ValueError(
-                f"{folder} already holds a run with {key} = {found.get(key)!r}, not {value!r}. "
+                f"{folder} already holds a run with {key} = {stored.get(key)!r}, not {value!r}. "
                 "Choose another folder, or delete that one"
             )
 

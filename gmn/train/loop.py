@@ -1,4 +1,4 @@
-"""The loop."""
+"""Trains a metanetwork on a task: epochs with validation, early stopping and resuming."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from gmn.zoo.loading import Batch, Loader
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """A trained model on the test split.
+    """The result of a training: predictions and metrics on the test split.
 
     Attributes:
-        metrics: the task's metrics.
+        metrics: metrics of the task, by name.
         prediction: one per network, in the split's order, shape (B, ...).
-        target: the truth.
+        target: targets, in the same order and shape.
         epoch: the epoch with the best validation metric, whose weights were kept.
         learning_rate: peak of the schedule; 0 for estimators.
     """
@@ -44,8 +44,8 @@ class Result:
     learning_rate: float
 
     def __repr__(self) -> str:
-        found = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
-        return f"Result({found}; {len(self.prediction)} networks, best epoch {self.epoch})"
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        return f"Result({metrics}; {len(self.prediction)} networks, best epoch {self.epoch})"
 
 
 Report = Callable[[float, float], None]
@@ -70,7 +70,7 @@ def train(
     Args:
         model: a module from graphs to outputs, on the device where it is to be trained, or an
             estimator. Batches are moved to it.
-        task: what is predicted.
+        task: the task: targets, loss and metrics.
         recipe: optimisation settings; the defaults if None.
         seed: of minibatches (and of the estimator).
         report: called with the fraction done and the last validation metric.
@@ -194,14 +194,14 @@ def _culprits(task: Task, batch: Batch, output: Any) -> str:
     """Why a loss is not finite: some networks of the batch, or, if it is all of them, the model."""
     values = output.values.values() if isinstance(output, ParameterGraph) else [output]
     # Of k answers per network, the first of all networks come first.
-    broken = {place % len(batch) for value in values for place in not_finite(value)}
+    broken = {row % len(batch) for value in values for row in not_finite(value)}
     if not broken or len(broken) == len(batch):
         return "lower the learning rate"
-    places = torch.tensor(sorted(broken))
+    rows = torch.tensor(sorted(broken))
     if batch.numbers is None:
         who = f"{len(broken)} of the batch's {len(batch)} networks"
     else:
-        who = network_names(task.zoo, batch.numbers[places])
+        who = network_names(task.zoo, batch.numbers[rows])
     return (
         f"what it answers to {who} alone is not finite. If their weights are much larger than "
         "those of the others, take them out of the population; otherwise lower the learning rate"
@@ -209,7 +209,7 @@ def _culprits(task: Task, batch: Batch, output: Any) -> str:
 
 
 def _identity(model: nn.Module, task: Task, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """What decides how a run goes, in plain values."""
+    """Everything that determines a run, as plain values."""
     return {
         "model": type(model).__name__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

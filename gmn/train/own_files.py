@@ -1,4 +1,4 @@
-"""A trained model on a user's own checkpoint files."""
+"""Applies a trained model to checkpoint files of the user."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from gmn.zoo.store import write_atomically
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of one file.
+    """The prediction for one file, or the error.
 
     Attributes:
-        file: the checkpoint.
+        file: path of the checkpoint.
         architecture: which of those the model was trained on; None if there is no prediction.
         prediction: a number (), probabilities of classes (classes,), or what the networks that the
             model answers with have for outputs; None if there is none.
@@ -113,12 +113,12 @@ def _stem(file: Path) -> str:
     return file.name if file.is_dir() else file.stem
 
 
-def _write(networks: list[ParameterGraph], place: Path) -> tuple[Path, ...]:
-    """Writes one network as ``place.safetensors``, or each of several."""
+def _write(networks: list[ParameterGraph], stem: Path) -> tuple[Path, ...]:
+    """Writes one network as ``stem.safetensors``, or each of several under numbered names."""
     count, written = len(networks), []
-    for number, network in enumerate(networks, start=1):
-        name = place.name if count == 1 else f"{place.name}-{number}-of-{count}"
-        path = place.with_name(f"{name}.safetensors")
+    for index, network in enumerate(networks, start=1):
+        name = stem.name if count == 1 else f"{stem.name}-{index}-of-{count}"
+        path = stem.with_name(f"{name}.safetensors")
         # Cloned, as safetensors refuses tensors that share memory.
         state = {n: v.contiguous().clone() for n, v in network.to_state_dict().items()}
         write_atomically(path, save_tensors(state))
@@ -153,13 +153,13 @@ def _difference(spec: GraphSpec, state: dict[str, Tensor]) -> str | None:
     for entry in spec.entries:
         if entry.name not in state:
             return f"{entry.name} is missing"
-        if (found := tuple(state[entry.name].shape)) != entry.shape:
-            return f"{entry.name} has shape {found}, not {entry.shape}"
+        if (shape := tuple(state[entry.name].shape)) != entry.shape:
+            return f"{entry.name} has shape {shape}, not {entry.shape}"
     known = {entry.name for entry in spec.entries}
     extra = next((name for name in state if name not in known), None)
     return None if extra is None else f"{extra} is an entry too many"
 
 
 def _alike(spec: GraphSpec, state: dict[str, Tensor]) -> int:
-    """How many entries fit."""
+    """The number of entries that fit."""
     return sum(e.name in state and tuple(state[e.name].shape) == e.shape for e in spec.entries)

@@ -1,4 +1,4 @@
-"""How a model is trained."""
+"""Settings of a training run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Recipe:
         batch_size: networks per step; where too few are of one architecture, of several.
         learning_rate: peak of the one-cycle schedule; None for each model's own (its attribute
             ``learning_rate``, or 0.001).
-        weight_decay: of AdamW.
+        weight_decay: weight decay of AdamW.
         clip: largest norm of the gradient.
         augment: changes the networks of a training minibatch, see :mod:`gmn.augment`; None for
             none. Estimators, which take no steps, get the networks as they are.
@@ -56,7 +56,7 @@ class Recipe:
             raise ValueError(f"ema is {self.ema}; a decay lies between 0 and 1, such as 0.99")
 
     def in_words(self) -> dict[str, Any]:
-        """The fields as plain JSON values; of an augmentation, what it says of itself."""
+        """The fields as plain JSON values; an augmentation by its name or repr."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.augment is not None:
             values["augment"] = str(getattr(self.augment, "__qualname__", repr(self.augment)))

@@ -1,4 +1,4 @@
-"""Everything that changes while a model trains, as one value that can be stored."""
+"""The state of a training run as one value that can be stored and resumed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from gmn.train.recipe import Recipe, peak_rate
 
 
 class Run:
-    """A model on its way through a recipe.
+    """The state of a training: model, optimizer, schedule, best weights, log.
 
     Args:
         model: trained in place.
         recipe: optimisation settings.
-        seed: of minibatches and augmentation.
-        steps: per epoch.
+        seed: seed of minibatches and augmentation.
+        steps: number of steps per epoch.
 
     Attributes:
         log: one row of numbers per finished epoch.
@@ -57,7 +57,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are through, or patience is."""
+        """Whether all epochs are done, or patience has run out."""
         patience = self.recipe.patience
         waited = self.epoch - 1 - self.best_epoch
         return self.epoch >= self.recipe.epochs or (patience is not None and waited >= patience)
@@ -88,7 +88,7 @@ class Run:
         self.log.append(row)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, the global sources of randomness included; for :meth:`load_state_dict`."""
+        """The whole state, global random generators included, for :meth:`load_state_dict`."""
         return {
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -120,9 +120,9 @@ class Run:
 
 
 def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    def update(average: Tensor, current: Tensor, number: Tensor | int) -> Tensor:
+    def update(average: Tensor, current: Tensor, step: Tensor | int) -> Tensor:
         # The first weights are random: without this, a short run would never forget them.
-        share = 1 - min(decay, (1 + int(number)) / (10 + int(number)))
+        share = 1 - min(decay, (1 + int(step)) / (10 + int(step)))
         return torch.lerp(average, current, share)
 
     return update

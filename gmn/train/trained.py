@@ -1,4 +1,4 @@
-"""A trained model as two files, which load back without the population it learned from.
+"""Saves a trained model with all that it needs to be applied without its population.
 
 ``model.safetensors`` holds the best weights, ``model.json`` all that tells what they are: the
 model's name, the architectures it was trained on, the task, the recipe, the results.
@@ -43,7 +43,7 @@ class TrainedFileError(ValueError):
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model and what it was trained for.
+    """A trained model with its task, architectures and results.
 
     Attributes:
         name: of the model, as in ``gmn models``.
@@ -62,8 +62,8 @@ class Trained:
     @property
     def metrics(self) -> dict[str, float]:
         """Metrics on the test split of the population."""
-        found: dict[str, float] = self.card["metrics"]
-        return found
+        metrics: dict[str, float] = self.card["metrics"]
+        return metrics
 
     def predict(self, graph: ParameterGraph, *, elements: int = 0, seed: int = 0) -> Tensor:
         """Predictions (B, ...) for the networks of a graph.
@@ -72,7 +72,7 @@ class Trained:
             graph: B networks; their type becomes that of the model.
             elements: random elements of the certified group to average over; see
                 :func:`gmn.train.answer`.
-            seed: of these elements.
+            seed: seed of these elements.
         """
         with torch.no_grad():
             return answer(
@@ -84,7 +84,7 @@ class Trained:
             )
 
     def networks(self, graph: ParameterGraph) -> list[ParameterGraph]:
-        """The networks that the model answers with: k graphs of B networks each.
+        """The edited networks that the model returns: k graphs of B networks each.
 
         Args:
             graph: B networks; those that come back have its types and device.
@@ -135,7 +135,7 @@ def fit(
         model: name of an installed model, or ``module:factory``.
         out: folder for ``model.safetensors``, ``model.json``, ``log.csv`` and the run's state.
         recipe: optimisation settings; the defaults if None.
-        seed: of everything random.
+        seed: seed of weights, minibatches and augmentation.
         progress: whether to show a bar.
         task: name of the task, or ``module:Class``; None for the one that the labels are for.
         options: of the task, by name.
@@ -212,7 +212,9 @@ def _card(
 def _baselines(task: Task) -> dict[str, dict[str, float]]:
     """Metrics on the test split of what needs no model, by name."""
     target = torch.cat([part.target for part in task.split("test")])
-    return {name: task.test_metrics(found, target) for name, found in task.baselines().items()}
+    return {
+        name: task.test_metrics(prediction, target) for name, prediction in task.baselines().items()
+    }
 
 
 def _save(model: nn.Module, card: dict[str, Any], out: Path) -> None:
@@ -234,22 +236,22 @@ def load(folder: Path | str) -> Trained:
         TrainedFileError: if files are missing, damaged, of another format, or of two runs.
         KeyError: if the model's package is not installed.
     """
-    place = Path(folder)
+    path = Path(folder)
     for name in (CARD, WEIGHTS):
-        if not (place / name).is_file():
+        if not (path / name).is_file():
             raise TrainedFileError(
-                f"{place} holds no trained model: it has no {name}. Run gmn train until it is done"
+                f"{path} holds no trained model: it has no {name}. Run gmn train until it is done"
             )
-    card, content = _read_card(place / CARD), (place / WEIGHTS).read_bytes()
+    card, content = _read_card(path / CARD), (path / WEIGHTS).read_bytes()
     if hashlib.sha256(content).hexdigest() != card["weights_sha256"]:
         raise TrainedFileError(
-            f"{place / WEIGHTS} is damaged, or not the file that {CARD} beside it tells of. "
+            f"{path / WEIGHTS} is damaged, or not the file that {CARD} beside it tells of. "
             "Run gmn train again with the same arguments"
         )
     specs = {
         name: GraphSpec.from_json(json.dumps(spec)) for name, spec in card["architectures"].items()
     }
-    task = _task(card["task"], place)
+    task = _task(card["task"], path)
     with torch.random.fork_rng():
         model = task.build(registry.find(card["model"]), next(iter(specs.values())))
     assert isinstance(model, nn.Module)
@@ -257,7 +259,7 @@ def load(folder: Path | str) -> Trained:
         model.load_state_dict(load_tensors(content))
     except RuntimeError as error:
         raise TrainedFileError(
-            f"{place}: {card['model']} was another model when it was trained; run gmn train again "
+            f"{path}: {card['model']} was another model when it was trained; run gmn train again "
             f"with the same arguments. {error}"
         ) from error
     return Trained(card["model"], model.eval(), specs, task, card)
@@ -266,21 +268,23 @@ def load(folder: Path | str) -> Trained:
 def _read_card(path: Path) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads(path.read_bytes())
-        found = card["version"]
+        version = card["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise TrainedFileError(f"{path} is damaged: {error!r}") from error
-    if found != FORMAT_VERSION:
-        raise TrainedFileError(f"{path} has format {found!r}; this version reads {FORMAT_VERSION}")
+    if version != FORMAT_VERSION:
+        raise TrainedFileError(
+            f"{path} has format {version!r}; this version reads {FORMAT_VERSION}"
+        )
     if missing := [name for name in CARD_FIELDS if name not in card]:
         raise TrainedFileError(f"{path} is damaged: it lacks {', '.join(missing)}")
     return card
 
 
-def _task(described: dict[str, Any], place: Path) -> Task:
-    """A task without its data."""
+def _task(described: dict[str, Any], folder: Path) -> Task:
+    """The task, without data."""
     try:
         return rebuilt(described)
     except (KeyError, ValueError) as error:
         raise TrainedFileError(
-            f"{place}: the task it was trained on cannot be made again: {error}"
+            f"{folder}: the task it was trained on cannot be made again: {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""Exact transport between clouds of equally many points: one point to one point."""
+"""Exact optimal transport between clouds of equally many points, by assignment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def assignment(
     y: Tensor,  # shape: (..., n, d)
     p: float = 2,
 ) -> Tensor:
-    """For each point of the first cloud, the number of its partner in the second.
+    """For each point of the first cloud, the index of its partner in the second.
 
     The sum of distances to the p-th power is the smallest there is (``scipy``'s
     ``linear_sum_assignment``, of cubic cost in n).
@@ -38,8 +38,8 @@ def assignment(
         )
     costs = torch.cdist(x.detach().double(), y.detach().double()) ** p
     flat = costs.reshape(-1, *costs.shape[-2:]).cpu().numpy()
-    found = [torch.from_numpy(linear_sum_assignment(cost)[1]) for cost in flat]
-    return torch.stack(found).view(x.shape[:-1]).to(x.device)
+    partners = [torch.from_numpy(linear_sum_assignment(cost)[1]) for cost in flat]
+    return torch.stack(partners).view(x.shape[:-1]).to(x.device)
 
 
 def assigned_wasserstein(
@@ -54,7 +54,7 @@ def assigned_wasserstein(
     Args:
         x: points, shape (..., n, d).
         y: points, shape (..., n, d).
-        p: order.
+        p: order of the distance.
         root: False for the p-th power, whose gradient is finite where clouds are equal.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Clouds of weighted points: what distances are between."""
+"""Clouds of weighted points, and their common frame."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gmn.transport.ordering import order
 
 @dataclass(frozen=True)
 class Frame:
-    """Where systems of lines are laid: a centre, and the length of a unit.
+    """The frame of a system of lines: a centre and a unit of length.
 
     Attributes:
         centre: shape (..., d).
@@ -41,7 +41,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Cloud:
-    """Weighted points in an order of their own.
+    """A cloud of weighted points, sorted along a fixed direction.
 
     Points are sorted by one projection, so that the distance of two clouds does not depend on the
     order in which their points come, not even in its last bit.
@@ -56,19 +56,19 @@ class Cloud:
 
     @classmethod
     def of(cls, points: Tensor, weights: Tensor | None) -> Cloud:
-        """Sorts points with their weights; None for equal ones.
+        """Sorts points along a fixed direction, with their weights; None for equal weights.
 
         Raises:
             ValueError: if weights do not fit, are negative, or all zero.
         """
         # Any direction but an axis: coordinates of neurons often are equal, or zero.
         direction = torch.arange(1, points.shape[-1] + 1).sqrt().to(points)
-        places = order(points.detach() @ direction)
-        masses = _masses(points, weights).gather(-1, places)
+        sequence = order(points.detach() @ direction)
+        masses = _masses(points, weights).gather(-1, sequence)
         # By whole rows, which is faster than by single coordinates.
         count, dimension = points.shape[-2:]
-        first = torch.arange(places[..., 0].numel(), device=points.device) * count
-        rows = (places.view(-1, count) + first.unsqueeze(1)).flatten()
+        first = torch.arange(sequence[..., 0].numel(), device=points.device) * count
+        rows = (sequence.view(-1, count) + first.unsqueeze(1)).flatten()
         moved = points.reshape(-1, dimension).index_select(0, rows).view(points.shape)
         return cls(moved, masses)
 

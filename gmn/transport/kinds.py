@@ -1,4 +1,4 @@
-"""Distances between clouds by name, for networks and for losses."""
+"""Looks up distances between clouds by name, for networks and for losses."""
 
 from __future__ import annotations
 

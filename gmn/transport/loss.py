@@ -49,10 +49,10 @@ class NeuronSetLoss(nn.Module):
         Raises:
             ValueError: if their layers cannot be compared.
         """
-        found, target = (weight_clouds(graph, gauged=False) for graph in (networks, wanted))
+        clouds, target = (weight_clouds(graph, gauged=False) for graph in (networks, wanted))
         generator = self.generator or torch.Generator().manual_seed(0)
         parts = [
-            powers(found[name], cloud, self.kind, self.lines, generator).mean()
+            powers(clouds[name], cloud, self.kind, self.lines, generator).mean()
             for name, cloud in target.items()
         ]
         return torch.stack(parts).mean()

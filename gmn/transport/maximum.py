@@ -1,4 +1,4 @@
-"""The system of lines that tells two clouds apart best."""
+"""Finds the system of lines with the largest tree-sliced distance between two clouds."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def max_tree_sliced_wasserstein(
     Args:
         x: points, shape (n, d).
         y: points, shape (m, d).
-        lines: of the system.
+        lines: number of lines of the system.
         kind: ``"concurrent"`` or ``"chain"``.
-        splitting: how mass is shared.
+        splitting: map from points to shares of lines.
         weights: of the points; None for equal ones.
         steps: of Adam on directions and places of the lines.
-        learning_rate: of these steps.
+        learning_rate: learning rate of these steps.
         generator: draws the first system, on the CPU.
 
     Returns:

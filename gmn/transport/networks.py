@@ -26,7 +26,7 @@ PAIRS = 4096  # of networks that are worked on at once
 
 @dataclass(frozen=True)
 class NetworkDistance:
-    """How far networks are from each other, whatever the order and scale of their neurons.
+    """Distances between networks, invariant to the order and scale of their neurons.
 
     Every layer of neurons is a cloud (:mod:`gmn.transport.neurons`); the distance is
     ``(mean over clouds of d^p)^(1/p)`` with ``p = 1`` for ``"tree"`` and 2 otherwise. Layers may
@@ -174,9 +174,9 @@ class NetworkDistance:
         like = next(iter(x.values()))
         pairs = pairs.to(like.device)
         layers = [self._powers_of_pairs(x[name], y[name], pairs) for name in x]
-        found = like.new_zeros(rows, columns)
-        found[pairs[:, 0], pairs[:, 1]] = torch.stack(layers).mean(0) ** (1 / self.order)
-        return found + found.T if symmetric else found
+        distances = like.new_zeros(rows, columns)
+        distances[pairs[:, 0], pairs[:, 1]] = torch.stack(layers).mean(0) ** (1 / self.order)
+        return distances + distances.T if symmetric else distances
 
     def _powers_of_pairs(self, x: Tensor, y: Tensor, pairs: Tensor) -> Tensor:
         """``d^p`` of one layer's clouds (A, n, d) and (B, m, d), for pairs (P, 2): shape (P,)."""

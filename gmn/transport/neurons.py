@@ -23,7 +23,7 @@ Clouds: TypeAlias = dict[str, Tensor]
 
 
 def weight_clouds(graph: ParameterGraph, *, gauged: bool = True) -> Clouds:
-    """Neurons by their own weights: all that enters and leaves them.
+    """Clouds of neurons whose coordinates are their incoming and outgoing weights.
 
     Scales, signs, changes of basis and translations are taken out first
     (:func:`gmn.canonical.canonical`, which gives no gradients). Weights from and to neurons that
@@ -97,15 +97,15 @@ def _seen_from(graph: ParameterGraph, edges: EdgeSet, nodes: NodeSet, end: str) 
 
 def _quantiles(values: Tensor, levels: Tensor) -> Tensor:
     """Sorted values along dimension 2 at levels in (0, 1), linear between the middles of steps."""
-    place = (levels * values.shape[2] - 0.5).clamp(0, values.shape[2] - 1)
-    below = place.floor().long()
+    position = (levels * values.shape[2] - 0.5).clamp(0, values.shape[2] - 1)
+    below = position.floor().long()
     above = (below + 1).clamp(max=values.shape[2] - 1)
-    share = (place - below).view(1, 1, -1, 1)
+    share = (position - below).view(1, 1, -1, 1)
     return torch.lerp(values[:, :, below], values[:, :, above], share)
 
 
 def probe_clouds(graph: ParameterGraph, inputs: Sequence[Tensor]) -> Clouds:
-    """Neurons by what they make of given inputs.
+    """Clouds of neurons whose coordinates are their values on given inputs.
 
     Scales and signs are taken out first. Where values have further indices (pixels, tokens), the
     mean over them and the standard deviation are coordinates.
@@ -122,16 +122,16 @@ def probe_clouds(graph: ParameterGraph, inputs: Sequence[Tensor]) -> Clouds:
         ProgramError: if the spec has no program, or takes inputs of another shape.
     """
     program = program_of(graph.spec)
-    seen = program.observe(canonical(graph).values, list(inputs))
-    found: dict[str, list[Tensor]] = {}
-    for observation, values in zip(program.observations, seen, strict=True):
+    observed = program.observe(canonical(graph).values, list(inputs))
+    parts_of: dict[str, list[Tensor]] = {}
+    for observation, values in zip(program.observations, observed, strict=True):
         hidden = _moves(graph.spec, graph.spec.node_set(observation.nodes))
         name = observation.nodes if hidden else FIXED
         if observation.reader is None and not hidden:
-            found.setdefault(name, []).append(values.flatten(1).unsqueeze(1))
+            parts_of.setdefault(name, []).append(values.flatten(1).unsqueeze(1))
         elif hidden:
-            found.setdefault(name, []).append(_over_places(values))
-    return {name: torch.cat(parts, dim=2) for name, parts in found.items()}
+            parts_of.setdefault(name, []).append(_over_places(values))
+    return {name: torch.cat(parts, dim=2) for name, parts in parts_of.items()}
 
 
 def _over_places(values: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def _over_places(values: Tensor) -> Tensor:
 
 
 def embedding_clouds(graph: ParameterGraph, embed: Callable[[ParameterGraph], Tensor]) -> Clouds:
-    """Neurons by the states that a metanetwork gives them.
+    """Clouds of neurons whose coordinates are the states that a metanetwork gives them.
 
     Args:
         graph: B networks.

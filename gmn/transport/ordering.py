@@ -1,4 +1,4 @@
-"""The order of numbers: most of the time that slicing takes."""
+"""Fast sorting of projections, which takes most of the time of sliced distances."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def order(values: Tensor) -> Tensor:
 
 
 def ordered(values: Tensor) -> Tensor:
-    """The numbers themselves, smallest first along the last dimension; differentiable."""
+    """The values sorted along the last dimension, smallest first; differentiable."""
     return values.gather(-1, order(values))

@@ -1,4 +1,4 @@
-"""How near two populations of networks are: metrics of generated networks."""
+"""Metrics of generated populations: discrepancy, coverage, nearest neighbours, novelty."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gmn.transport.networks import NetworkDistance
 
 @dataclass(frozen=True)
 class ZooMetrics:
-    """Generated networks against real ones.
+    """Metrics of generated networks against real ones.
 
     Attributes:
         mmd: squared maximum mean discrepancy (Gretton et al. 2012, unbiased) under the kernel
@@ -43,7 +43,7 @@ def zoo_metrics(
     """Compares generated networks with held-out ones, and with those that were learned from.
 
     Args:
-        generated: networks.
+        generated: the generated networks.
         reference: real networks that were held out; at least two.
         training: real networks that the generator has seen.
         distance: between networks; the default one if None.
@@ -96,7 +96,7 @@ def _discrepancy(generated: Tensor, crossed: Tensor, reference: Tensor) -> float
 
 
 def _others(distances: Tensor) -> Tensor:
-    """Distances of different networks."""
+    """Off-diagonal entries of a matrix of distances."""
     return distances[~torch.eye(len(distances), dtype=torch.bool, device=distances.device)]
 
 

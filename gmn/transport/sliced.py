@@ -74,7 +74,7 @@ def wasserstein_1d(
     Args:
         x: coordinates, shape (..., projections, n).
         y: coordinates, shape (..., projections, m).
-        p: order.
+        p: order of the distance.
         weights: that sum to 1, shapes (..., n) and (..., m); None for equal ones.
 
     Returns:
@@ -96,15 +96,15 @@ def wasserstein_1d(
 
 def _quantiles(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Sorted coordinates, and the weight up to and including each."""
-    places = order(values)
-    levels = weights.unsqueeze(-2).expand(values.shape).gather(-1, places).cumsum(-1)
-    return values.gather(-1, places), levels
+    sequence = order(values)
+    levels = weights.unsqueeze(-2).expand(values.shape).gather(-1, sequence).cumsum(-1)
+    return values.gather(-1, sequence), levels
 
 
 def _at(values: Tensor, levels: Tensor, middles: Tensor) -> Tensor:
     """The quantile function at the middles."""
-    places = torch.searchsorted(levels.detach().contiguous(), middles)
-    return values.gather(-1, places.clamp(max=values.shape[-1] - 1))
+    indices = torch.searchsorted(levels.detach().contiguous(), middles)
+    return values.gather(-1, indices.clamp(max=values.shape[-1] - 1))
 
 
 def _power(value: Tensor, p: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""How the mass of a point is shared among the lines of a system."""
+"""Splitting maps: how the mass of a point is shared among the lines of a system."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class Learned(nn.Module):
     At first it is :class:`ByDistance`.
 
     Args:
-        dimension: of the points.
-        lines: of each system.
-        delta: of distances, at first.
+        dimension: dimension of the points.
+        lines: number of lines of each system.
+        delta: initial coefficient of distances.
     """
 
     def __init__(self, dimension: int, lines: int, delta: float = 2.0) -> None:

@@ -1,4 +1,4 @@
-"""Systems of lines: trees that clouds of points are projected onto."""
+"""Samples systems of lines (trees) onto which clouds are projected."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Systems:
         """Draws independent systems, in float64 on the CPU.
 
         Args:
-            dimension: d, of the points.
+            dimension: d, dimension of the points.
             trees: number of systems.
-            lines: of each system.
+            lines: number of lines of each system.
             kind: ``"concurrent"`` for lines through one point near the centre (normal, a tenth of
                 the scale; Db-TSW, arXiv 2503.11050), ``"chain"`` for Algorithm 1 of TSW-SL:
                 a first point and steps from one line to the next, uniform in [-1, 1].
@@ -100,7 +100,7 @@ class Systems:
 
     @property
     def dimension(self) -> int:
-        """Of the points."""
+        """Dimension of the points."""
         return self.directions.shape[2]
 
     def to(self, like: Tensor) -> Systems:

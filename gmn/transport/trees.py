@@ -50,14 +50,14 @@ def tree_sliced_wasserstein(
         y: points, shape (..., m, d).
         p: order, at least 1.
         trees: number of systems.
-        lines: of each system.
+        lines: number of lines of each system.
         kind: ``"concurrent"`` or ``"chain"``, see :meth:`Systems.sample`.
         splitting: how mass is shared: :class:`ByDistance` (Db-TSW), :class:`Learned`, a module of
             your own, or :class:`Uniform`, which makes it W_1 sliced along all lines, whatever the
             trees.
         orthogonal: whether the lines of a system are orthogonal to each other.
         weights: of the points, shapes (..., n) and (..., m); None for equal ones.
-        systems: instead of random ones.
+        systems: systems of lines to use instead of random ones.
         frame: where the systems are laid; around these clouds if None.
         root: False for the p-th power (of p > 1).
         generator: the source of chance, on the CPU.
@@ -84,8 +84,8 @@ def tree_sliced_wasserstein(
     systems = systems.to(x)
     frame = Frame.of(*(cloud.points for cloud in clouds)) if frame is None else frame
     scale, moved = frame.scale.to(x), [_in_frame(cloud, frame) for cloud in clouds]
-    numbers = sum(cloud.masses.numel() for cloud in moved) * systems.lines
-    parts = systems.split(max(1, CHUNK // numbers))
+    projections = sum(cloud.masses.numel() for cloud in moved) * systems.lines
+    parts = systems.split(max(1, CHUNK // projections))
     powers = sum(_on(part, moved, p, splitting).sum(-1) for part in parts) / len(systems)
     return (scale * powers) ** (1 / p) if root and p != 1 else scale * powers
 
@@ -105,10 +105,10 @@ def tree_sliced_pairs(
         x: clouds, shape (A, n, d).
         y: clouds, shape (B, m, d).
         pairs: indices into x and y, shape (P, 2).
-        systems: of lines.
+        systems: systems of lines.
         frame: one for all pairs.
-        splitting: how mass is shared.
-        p: order.
+        splitting: map from points to shares of lines.
+        p: order of the distance.
 
     Returns:
         The p-th powers, shape (P,).
@@ -145,9 +145,9 @@ def _in_frame(cloud: Cloud, frame: Frame) -> Cloud:
 
 def _on(systems: Systems, pair: Sequence[Cloud], p: float, splitting: Splitting) -> Tensor:
     """The p-th power of the distance on each tree, shape (..., trees)."""
-    (places, masses), (others, negative) = (_shadow(systems, cloud, splitting) for cloud in pair)
+    (positions, masses), (others, negative) = (_shadow(systems, cloud, splitting) for cloud in pair)
     return tree_wasserstein(
-        torch.cat([places, others], -1), torch.cat([masses, -negative], -1), systems.steps, p
+        torch.cat([positions, others], -1), torch.cat([masses, -negative], -1), systems.steps, p
     )
 
 
@@ -178,7 +178,7 @@ def _products(vectors: Tensor, cloud: Tensor) -> Tensor:
 
 
 def tree_wasserstein(
-    places: Tensor,  # shape: (..., lines, points)
+    positions: Tensor,  # shape: (..., lines, points)
     masses: Tensor,  # shape: (..., lines, points)
     steps: Tensor | None = None,  # shape: (..., lines)
     p: float = 1,
@@ -191,7 +191,7 @@ def tree_wasserstein(
     equation 13), if they cancel.
 
     Args:
-        places: coordinates on the lines, shape (..., lines, points).
+        positions: coordinates on the lines, shape (..., lines, points).
         masses: at these places, signed, shape (..., lines, points).
         steps: where the next line starts, shape (..., lines), that of the last without meaning;
             None for lines through the root.
@@ -200,19 +200,19 @@ def tree_wasserstein(
     Returns:
         Shape (...).
     """
-    zero = torch.zeros_like(places[..., :1])
-    starts = zero if steps is None else steps.expand(places.shape[:-1]).unsqueeze(-1)
+    zero = torch.zeros_like(positions[..., :1])
+    starts = zero if steps is None else steps.expand(positions.shape[:-1]).unsqueeze(-1)
     breaks = [zero] if steps is None else [zero, starts]
-    places = torch.cat([places, *breaks], -1)
+    positions = torch.cat([positions, *breaks], -1)
     masses = torch.cat([masses, *(torch.zeros_like(each) for each in breaks)], -1)
-    sequence = order(places)
-    places, below = places.gather(-1, sequence), masses.gather(-1, sequence).cumsum(-1)
+    sequence = order(positions)
+    positions, below = positions.gather(-1, sequence), masses.gather(-1, sequence).cumsum(-1)
     if steps is not None:
         # All that hangs on the next line counts where that line starts.
         own = below[..., -1]
         hanging = own.flip(-1).cumsum(-1).flip(-1) - own
-        below = below + hanging.unsqueeze(-1) * (places >= starts)
+        below = below + hanging.unsqueeze(-1) * (positions >= starts)
     # The root is a place, too: every gap is on one side of it.
     after = below[..., -1:] - below[..., :-1]
-    beyond = torch.where(places[..., :-1] < 0, below[..., :-1], after).abs()
-    return (places.diff(dim=-1) * (beyond if p == 1 else beyond**p)).sum((-2, -1))
+    beyond = torch.where(positions[..., :-1] < 0, below[..., :-1], after).abs()
+    return (positions.diff(dim=-1) * (beyond if p == 1 else beyond**p)).sum((-2, -1))

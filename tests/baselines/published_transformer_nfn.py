@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.head_forms import BlockForm, RowForm, Space, State, rows_of
-from baselines.head_layers import EquivariantLayer, InvariantLayer
+from baselines.head_layers import EquivariantBlockLayer, InvariantBlockLayer
 
 # Terms by output: name, einsum of input and coefficients, and which input.
 GLOBAL = {
@@ -164,7 +164,7 @@ def compact(value: dict[str, Tensor]) -> State:
 
 
 def published_equivariant(
-    layer: EquivariantLayer, sizes: Sizes, inputs: int, outputs: int
+    layer: EquivariantBlockLayer, sizes: Sizes, inputs: int, outputs: int
 ) -> Published:
     """The published layer with the coefficients of a compact one."""
     result = Published(sizes, inputs, outputs, ("Q", "K", "V", "O", "A", "bA", "B", "bB"))
@@ -198,7 +198,7 @@ def published_equivariant(
 
 
 def published_invariant(
-    layer: InvariantLayer, sizes: Sizes, inputs: int, outputs: int
+    layer: InvariantBlockLayer, sizes: Sizes, inputs: int, outputs: int
 ) -> Published:
     """The published invariant layer with the coefficients of a compact one."""
     result = Published(sizes, inputs, outputs, ("I",)).double()

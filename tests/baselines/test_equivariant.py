@@ -165,17 +165,17 @@ def test_against_a_slow_reference(name: str) -> None:
                 columns = slice(first_column, first_column := first_column + width)
                 read = layer._reads[source.feature][source.reading]
                 matrix, value = linear.weight[rows, columns], values[source.feature]
-                for out in on_diagonal(features[target.feature], written.places):
-                    kept = [out[written.places[block][0]] for block in target.blocks]
+                for out in on_diagonal(features[target.feature], written.dims):
+                    kept = [out[written.dims[block][0]] for block in target.blocks]
                     entries = [
                         value[(slice(None), *place)]
-                        for place in on_diagonal(features[source.feature], read.places)
-                        if [place[read.places[block][0]] for block in source.blocks] == kept
+                        for place in on_diagonal(features[source.feature], read.dims)
+                        if [place[read.dims[block][0]] for block in source.blocks] == kept
                     ]
                     mean = torch.stack(entries).mean(0)
                     expected[target.feature][(slice(None), *out)] += mean @ matrix.T
             if linear.bias is not None:
-                for out in on_diagonal(features[target.feature], written.places):
+                for out in on_diagonal(features[target.feature], written.dims):
                     expected[target.feature][(slice(None), *out)] += linear.bias[rows]
     for first, second in zip(found, expected, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-12)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import converters
 import gmn
 from baselines import adapter
-from baselines.magep import MAGEP, Columns, InvariantLayer, Matrices, MonomialLayer, Products
+from baselines.magep import MAGEP, Columns, InvariantLayer, Matrices, MonomialLayer, PathProducts
 from baselines.scaled import ScaledChain
 from gmn.memory import saved_bytes
 from gmn.nn.heads import EditHead
@@ -147,7 +147,7 @@ def test_monomials_against_their_definitions(name: str) -> None:
     weights, biases = random_matrices(chain, 2)
     of_layer = Columns(chain, 2, range(1, chain.depth + 1)).double()
     of_weight = Matrices(chain, 2).double()
-    products = Products(chain, laid_out(chain, weights, biases))
+    products = PathProducts(chain, laid_out(chain, weights, biases))
     columns, matrices = of_layer(products), iter(of_weight(products))
     inputs, depth = chain.sizes[0], chain.depth
     along = path_mean(weights) + mean_size(chained(weights, depth, 0))
@@ -199,7 +199,7 @@ def test_traces_are_sums_of_the_invariants() -> None:
     chain = chain_of("mlp-relu")
     weights, biases = random_matrices(chain, 1, batch=60)
     layer = InvariantLayer(chain, 1, 1).double()
-    products = Products(chain, laid_out(chain, weights, biases))
+    products = PathProducts(chain, laid_out(chain, weights, biases))
     (kept,) = layer.columns(products)
     depth, psi = chain.depth, torch.randn(1, chain.sizes[0] + 1, chain.sizes[-1]).double()
     traces = []

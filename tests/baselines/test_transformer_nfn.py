@@ -14,7 +14,7 @@ import gmn
 from baselines import UnsupportedArchitecture
 from baselines.blocks import BlockTensors, from_blocks, to_blocks, transformer
 from baselines.head_forms import BlockForm, RowForm, Space, State, rows_of
-from baselines.head_layers import EquivariantLayer, InvariantLayer
+from baselines.head_layers import EquivariantBlockLayer, InvariantBlockLayer
 from baselines.presets import transformer_nfn, transformer_nfn_certified
 from baselines.transformer_nfn import TransformerNFN
 from gmn import symmetry
@@ -236,7 +236,7 @@ SIZES = Sizes(heads=2, width=5, keys=3, values=4, hidden=7)
 @pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (1, 3), (3, 2)])
 def test_compact_layers_are_the_published_ones(inputs: int, outputs: int) -> None:
     torch.manual_seed(0)
-    layer = EquivariantLayer(SIZES.form, inputs, outputs).double()
+    layer = EquivariantBlockLayer(SIZES.form, inputs, outputs).double()
     slow = published_equivariant(layer, SIZES, inputs, outputs)
     value = values(SIZES, inputs)
     found, expected = layer(compact(value)), compact(slow(value))
@@ -250,7 +250,7 @@ def test_compact_layers_are_the_published_ones(inputs: int, outputs: int) -> Non
     for name, theirs in expected.features.items():
         torch.testing.assert_close(found.features[name], theirs, rtol=1e-12, atol=1e-12)
     assert count(layer) == count(slow)
-    readout = InvariantLayer(SIZES.form, inputs, outputs).double()
+    readout = InvariantBlockLayer(SIZES.form, inputs, outputs).double()
     slow = published_invariant(readout, SIZES, inputs, outputs)
     torch.testing.assert_close(readout(compact(value)), slow(value)["I"], rtol=1e-12, atol=1e-12)
     assert count(readout) == count(slow)
@@ -266,7 +266,7 @@ def test_every_published_term_is_there() -> None:
         name: len(found) + (name in ("A", "bA", "B", "bB", "I")) for name, found in TERMS.items()
     }
     assert terms == {"Q": 1, "K": 1, "V": 1, "O": 2, "A": 13, "bA": 10, "B": 10, "bB": 7, "I": 7}
-    slow = published_equivariant(EquivariantLayer(SIZES.form, 1, 1).double(), SIZES, 1, 1)
+    slow = published_equivariant(EquivariantBlockLayer(SIZES.form, 1, 1).double(), SIZES, 1, 1)
     value = values(SIZES, 1)
     for parameter in slow.parameters():
         before = slow(value)
@@ -280,7 +280,7 @@ def test_every_published_term_is_there() -> None:
 def test_as_many_parameters_as_published(inputs: int, parameters: int) -> None:
     """Of two blocks of the Small Transformer Zoo; widths 32, 16 and 64."""
     form = Sizes(heads=2, width=32, keys=16, values=16, hidden=64).form
-    assert 2 * count(EquivariantLayer(form, inputs, 10)) == parameters
+    assert 2 * count(EquivariantBlockLayer(form, inputs, 10)) == parameters
 
 
 def forms() -> dict[str, BlockForm]:
@@ -324,7 +324,7 @@ def random_state(form: BlockForm, channels: int, networks: int) -> State:
 def test_all_terms_are_independent(name: str) -> None:
     """As many independent maps as there are coefficients."""
     form = forms()[name]
-    layer = EquivariantLayer(form, 1, 1).double().requires_grad_(False)
+    layer = EquivariantBlockLayer(form, 1, 1).double().requires_grad_(False)
     state = random_state(form, 1, 60)
     for parameter in layer.parameters():
         parameter.zero_()
@@ -388,7 +388,7 @@ def test_wide_blocks_take_few_parameters() -> None:
         row = RowForm(Space(width, axis))
         form = BlockForm(8, row, row, row, row, Space(4 * width, "h"), Space(width, axis))
         with torch.device("meta"):
-            return count(EquivariantLayer(form, 1, 10, rank))
+            return count(EquivariantBlockLayer(form, 1, 10, rank))
 
     assert layer(768, None, 64) < 6e6
     assert layer(768, None, 64) < 2.1 * layer(384, None, 64)
@@ -397,7 +397,7 @@ def test_wide_blocks_take_few_parameters() -> None:
 
 def test_products_of_bounded_rank_are_readouts_of_the_product() -> None:
     form = RowForm(Space(6))
-    layer = InvariantLayer(
+    layer = InvariantBlockLayer(
         BlockForm(2, form, form, form, form, Space(4, "h"), Space(6)), 2, 1, rank=3
     ).double()
     scores = layer.mix.scores
@@ -426,7 +426,7 @@ def test_layers_compile_in_one_graph() -> None:
 
 def test_less_is_kept_for_the_backward_pass_than_as_published() -> None:
     sizes = Sizes(heads=2, width=32, keys=16, values=16, hidden=64)
-    layer = EquivariantLayer(sizes.form, 10, 10).double()
+    layer = EquivariantBlockLayer(sizes.form, 10, 10).double()
     slow = published_equivariant(layer, sizes, 10, 10)
     value = values(sizes, 10, networks=4)
     state = compact(value)

@@ -3,7 +3,7 @@
 import torch
 
 from converters import Rule, register
-from converters.writing import contracted, operands_of, place_of, unify
+from converters.writing import contracted, operands_of, path_of, unify
 
 
 @torch.library.custom_op("extending::columns", mutates_args=())
@@ -16,7 +16,7 @@ columns.register_fake(lambda x, weight: x.new_empty(*x.shape[:-1], weight.shape[
 
 def axes(trace, node):
     x, weight = (trace.axes(operand) for operand in operands_of(node))
-    unify(x[-1], weight[0], place_of(node))
+    unify(x[-1], weight[0], path_of(node))
     trace.contract(weight[0])
     return [*x[:-1], weight[1]]
 

@@ -98,6 +98,11 @@ def test_draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str) -> N
         (("zoo", "build", "llamas", "--out", "nowhere"), "no population is called 'llamas'"),
         (("compare", "no-such-folder", "--out", "x"), "is not a zoo"),
         (("compare", "no-such-folder", "--out", "x", "-m", "oracle"), "no model is called"),
+        (("compare", "no-such-folder", "--out", "x", "--device", "abacus"), "--device abacus:"),
+        (
+            ("compare", "no-such-folder", "--out", "x", "--device", "cuda", "--ray", "auto"),
+            "--device cuda: jobs on a Ray cluster compute on its processors",
+        ),
     ],
 )
 def test_mistakes_are_one_line(
@@ -155,7 +160,7 @@ def test_compare(
     small_zoo(tmp_path / "zoo")
     out = tmp_path / "out"
     arguments = ("compare", str(tmp_path / "zoo"), "-m", "layer-statistics", "--workers", "1")
-    assert run(monkeypatch, *arguments, "--seeds", "1", "--out", str(out)) == 0
+    assert run(monkeypatch, *arguments, "--seeds", "1", "--device", "cpu", "--out", str(out)) == 0
     assert "Kendall τ" in capsys.readouterr().out
     more = ("--seeds", "1", "--batch-size", "8", "--json")
     assert run(monkeypatch, *arguments, *more, "--out", str(out)) == 2
@@ -163,6 +168,7 @@ def test_compare(
     assert run(monkeypatch, *arguments, *more, "--out", str(tmp_path / "other")) == 0
     protocol = json.loads(capsys.readouterr().out)["protocol"]
     assert protocol["seeds"] == 1
+    assert protocol["device"] == "cpu"
     assert protocol["recipe"]["batch_size"] == 8
     assert {path.name for path in out.iterdir()} == {
         "comparison.json",

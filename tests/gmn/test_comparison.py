@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 
 import gmn
 from gmn import registry
-from gmn.comparison import Comparison, cost, report, save
+from gmn.comparison import Comparison, cost, jobs, report, save
+from gmn.comparison.finished_runs import FinishedRuns
 from gmn.tasks import AccuracyPrediction, minibatches
-from gmn.train import Recipe, predict, train
+from gmn.train import Recipe, Result, predict, train
 
 
 def net(seed: int = 0) -> nn.Module:
@@ -236,6 +238,40 @@ def test_a_comparison_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None
     path.write_text(path.read_text().replace('"answers"', '"answer"'))
     with pytest.raises(ValueError, match="holds no runs of this version"):
         go(1, one=counted)
+
+
+def test_models_compute_on_the_device_that_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU: on meta, which computes shapes; trained on the CPU in its place."""
+    devices: list[tuple[str, str]] = []
+
+    class Watched(nn.Linear):
+        def forward(self, graph: gmn.ParameterGraph) -> Tensor:
+            devices.append((graph.device.type, self.weight.device.type))
+            value = next(iter(graph.values.values()))
+            return super().forward(value.flatten(1).mean(1, keepdim=True))
+
+    def watched(spec: gmn.GraphSpec, outputs: int) -> nn.Module:
+        return Watched(1, outputs)
+
+    def trained(model: nn.Module, *arguments: Any) -> Result:
+        assert next(model.parameters()).device.type == "meta"
+        return train(Watched(1, 1), *arguments)
+
+    monkeypatch.setattr(jobs, "train", trained)
+    make, recipe = partial(AccuracyPrediction.open, folder), Recipe(epochs=1)
+    found = gmn.compare(make, {"one": watched}, seeds=1, recipe=recipe, workers=1, device="meta")
+    assert set(devices) == {("meta", "meta"), ("cpu", "cpu")}
+    assert found.protocol["device"] == "meta"
+    assert "costs per training step on meta" in str(found)
+
+
+def test_runs_of_another_device_are_not_taken(tmp_path: Path) -> None:
+    FinishedRuns(tmp_path, {"epochs": 1})  # of a version without devices
+    FinishedRuns(tmp_path, {"epochs": 1, "device": "cpu"})
+    with pytest.raises(ValueError, match="holds runs with device = 'cpu', not 'cuda'"):
+        FinishedRuns(tmp_path, {"epochs": 1, "device": "cuda"})
 
 
 def only_relu(spec: gmn.GraphSpec, outputs: int) -> nn.Module:

@@ -1,8 +1,8 @@
-"""Safe reading of checkpoint files: code in them never runs.
+"""Reads checkpoint files safely: code in them never runs.
 
 ``load`` decides by the first bytes which reader a file needs; ``zipped``, ``legacy``, ``safe`` and
 ``arrays`` read the formats; ``machine`` carries out pickles on inert data; ``tensors`` tells
-tensors from other calls; ``entries`` finds the state dict among what a file holds.
+tensors from other calls; ``choosing`` finds the state dict among what a file holds.
 """
 
 from .errors import CheckpointError

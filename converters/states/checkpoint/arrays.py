@@ -1,4 +1,4 @@
-"""Arrays of numpy files and of HDF5 files."""
+"""Reads arrays from numpy and HDF5 files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from .errors import CheckpointError, damage
 from .mapped import MappedFile
-from .tensors import Leaf, array_leaf, np_dtype, unreadable
+from .tensors import LazyTensor, array_leaf, np_dtype, unreadable
 
 _LONGEST_HEADER = 1 << 16
 
 
-def npy_leaf(content: Tensor) -> Leaf:
+def npy_leaf(content: Tensor) -> LazyTensor:
     """The array of a ``.npy`` file, whose elements stay where they are.
 
     Args:
@@ -48,8 +48,8 @@ def npy_leaf(content: Tensor) -> Leaf:
     return array_leaf(data, np_dtype(code, dtype.byteorder), tuple(shape), fortran)
 
 
-def read_h5(path: Path, file: MappedFile) -> dict[str, Leaf]:
-    """The arrays of an HDF5 file by their place, with dots for slashes; Keras files among them.
+def read_h5(path: Path, file: MappedFile) -> dict[str, LazyTensor]:
+    """The arrays of an HDF5 file by their path, with dots for slashes; Keras files among them.
 
     Unlike all other formats this one is read by a library (HDF5, through h5py) that does not
     promise to withstand files made to harm it.
@@ -67,7 +67,7 @@ def read_h5(path: Path, file: MappedFile) -> dict[str, Leaf]:
         raise CheckpointError(
             "HDF5 files need h5py: pip install 'graph-metanetworks[checkpoints]'"
         ) from error
-    leaves: dict[str, Leaf] = {}
+    leaves: dict[str, LazyTensor] = {}
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
@@ -78,7 +78,7 @@ def read_h5(path: Path, file: MappedFile) -> dict[str, Leaf]:
     return leaves
 
 
-def _dataset_leaf(name: str, item: Any, path: Path, limit: int) -> Leaf:
+def _dataset_leaf(name: str, item: Any, path: Path, limit: int) -> LazyTensor:
     import h5py
 
     if item.is_virtual or item.external:
@@ -93,6 +93,6 @@ def _dataset_leaf(name: str, item: Any, path: Path, limit: int) -> Leaf:
         with damage(f"the dataset {name}"), h5py.File(path, "r") as opened:
             return torch.from_numpy(np.asarray(opened[name], dtype.newbyteorder("=")))
 
-    return Leaf(
+    return LazyTensor(
         tuple(item.shape), torch.from_numpy(np.empty(0, dtype.newbyteorder("="))).dtype, load
     )

@@ -1,4 +1,4 @@
-"""What goes wrong with checkpoint files."""
+"""Errors of reading checkpoint files."""
 
 from __future__ import annotations
 

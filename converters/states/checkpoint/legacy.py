@@ -1,4 +1,4 @@
-"""What ``torch.save`` wrote before 1.6: a stream of pickles, and before that a tar archive."""
+"""Reads the formats of ``torch.save`` before 1.6: pickle streams and tar archives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import UntypedStorage
 from .errors import CheckpointError, damage
 from .machine import Global, no_persistent, read_pickle
 from .mapped import MappedFile, Window
-from .tensors import Leaf, StorageRef, Store, count, storage_ref, view_leaf
+from .tensors import LazyTensor, StorageRef, Store, count, storage_ref, view_leaf
 
 MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -194,8 +194,8 @@ def _tar_storages(stream: Window, store: _MappedStore) -> dict[str, StorageRef]:
 
 def _tar_tensors(
     stream: Window, store: Store, storages: dict[str, StorageRef]
-) -> dict[str, Leaf | StorageRef]:
-    result: dict[str, Leaf | StorageRef] = dict(storages)
+) -> dict[str, LazyTensor | StorageRef]:
+    result: dict[str, LazyTensor | StorageRef] = dict(storages)
     for _ in range(_records(stream)):
         key, storage, kind = read_pickle(stream)
         if not isinstance(kind, Global):
@@ -209,7 +209,7 @@ def _tar_tensors(
 
 
 def _records(stream: Window) -> int:
-    number = count(read_pickle(stream, no_persistent), "a number of records")
-    if number > _MOST_RECORDS:
-        raise CheckpointError(f"damaged: {number:,} records")
-    return number
+    total = count(read_pickle(stream, no_persistent), "a number of records")
+    if total > _MOST_RECORDS:
+        raise CheckpointError(f"damaged: {total:,} records")
+    return total

@@ -1,4 +1,4 @@
-"""Reading a checkpoint, whatever its format."""
+"""Reads a checkpoint of any supported format."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from .arrays import read_h5
-from .entries import choose
+from .choosing import choose
 from .errors import CheckpointError
 from .legacy import is_legacy, is_tar, read_stream, read_tar
 from .machine import read_pickle
 from .mapped import ALLOWANCE, STRETCH, MappedFile, Window
 from .safe import file_in_folder, parts_of_index, read_metadata, read_safetensors
-from .tensors import Leaf, Store
+from .tensors import LazyTensor, Store
 from .values import plain_values
 from .zipped import read_zip
 
@@ -55,9 +55,9 @@ class Checkpoint:
 def load_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -> dict[str, Tensor]:
     """Reads the state dict of a checkpoint; code in the file never runs.
 
-    The format is told by the first bytes, not by the name: PyTorch's zip format, its older stream
-    and tar formats, TorchScript archives, plain pickles of tensors or arrays, safetensors, a JSON
-    index of several such files, numpy's ``.npz``, HDF5 (needs the extra ``checkpoints``); or a
+    The format is recognised by the first bytes, not by the name: PyTorch's zip format, its older
+    stream and tar formats, TorchScript archives, plain pickles of tensors or arrays, safetensors, a
+    JSON index of several such files, numpy's ``.npz``, HDF5 (needs the extra ``checkpoints``); or a
     folder that holds one of these. Tensors come onto the CPU wherever they were saved.
 
     What is stored as it is stays mapped from the file: safetensors, PyTorch's zip format and
@@ -67,7 +67,7 @@ def load_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -> 
 
     Args:
         path: a file, or a folder with one checkpoint in it.
-        key: the dotted place of the state dict in the file, as ``"model.state_dict"``, or of one
+        key: the dotted path of the state dict in the file, as ``"model.state_dict"``, or of one
             tensor; empty for all tensors of the file. If None, the mapping with the most
             floating-point elements, the first of equals; optimizers do not count.
 
@@ -95,22 +95,22 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -> 
 
     Args:
         path: a file, or a folder with one checkpoint in it.
-        key: the dotted place of the state dict in the file; None to find it.
+        key: the dotted path of the state dict in the file; None to find it.
 
     Raises:
         CheckpointError: as :func:`load_checkpoint`.
     """
-    place = Path(path)
+    file = Path(path)
     try:
-        if place.is_dir():
-            place = file_in_folder(place)
-        name, content, store, limit = _read(place)
+        if file.is_dir():
+            file = file_in_folder(file)
+        name, content, store, limit = _read(file)
         chosen = choose(content, store, key)
         state = _load(chosen.leaves, limit)
     except CheckpointError as error:
-        raise CheckpointError(f"{place}: {error}") from error.__cause__
+        raise CheckpointError(f"{file}: {error}") from error.__cause__
     except OSError as error:
-        raise CheckpointError(f"{place}: {error.strerror or error}") from error
+        raise CheckpointError(f"{file}: {error.strerror or error}") from error
     return Checkpoint(state, name, chosen.key, chosen.prefix, chosen.ignored)
 
 
@@ -138,22 +138,22 @@ def read_values(path: str | os.PathLike[str]) -> dict[str, Any]:
         ...     converters.read_values(file.name)
         {'epoch': 3, 'loss': 0.5}
     """
-    place = Path(path)
+    file = Path(path)
     try:
-        if place.is_dir():
-            place = file_in_folder(place)
-        name, content, store, _ = _read(place)
+        if file.is_dir():
+            file = file_in_folder(file)
+        name, content, store, _ = _read(file)
         if name == "safetensors":
-            return dict(read_metadata(place))
+            return dict(read_metadata(file))
         values = plain_values(content, store)
     except CheckpointError as error:
-        raise CheckpointError(f"{place}: {error}") from error.__cause__
+        raise CheckpointError(f"{file}: {error}") from error.__cause__
     except OSError as error:
-        raise CheckpointError(f"{place}: {error.strerror or error}") from error
+        raise CheckpointError(f"{file}: {error.strerror or error}") from error
     return values if isinstance(values, dict) else {}
 
 
-def _load(leaves: dict[str, Leaf], limit: int) -> dict[str, Tensor]:
+def _load(leaves: dict[str, LazyTensor], limit: int) -> dict[str, Tensor]:
     problems = [f"{name} is {leaf.problem}" for name, leaf in leaves.items() if leaf.problem]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -202,18 +202,18 @@ def _read(path: Path, parts: bool = True) -> Content:
 
 
 def _read_index(path: Path) -> Content:
-    leaves: dict[str, Leaf] = {}
+    leaves: dict[str, LazyTensor] = {}
     size = 0
-    for part, wanted in parts_of_index(path).items():
+    for part, names in parts_of_index(path).items():
         _, content, store, _ = _read(part, parts=False)
         chosen = choose(content, store, None)
-        found = {chosen.prefix + name: leaf for name, leaf in chosen.leaves.items()}
-        absent = sorted(wanted - found.keys())
+        tensors = {chosen.prefix + name: leaf for name, leaf in chosen.leaves.items()}
+        absent = sorted(names - tensors.keys())
         if absent:
             raise CheckpointError(
                 f"{part.name} lacks {absent[0]!r}, which the index places there; fetch it again"
             )
-        leaves |= {name: leaf for name, leaf in found.items() if name in wanted}
+        leaves |= {name: leaf for name, leaf in tensors.items() if name in names}
         size += part.stat().st_size
     return "several files", leaves, None, STRETCH * size + ALLOWANCE
 

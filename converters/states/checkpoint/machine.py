@@ -1,8 +1,8 @@
-"""A pickle reader that calls nothing.
+"""A pickle reader that calls nothing: calls are recorded, not made.
 
 Python's own unpickler runs whatever functions a pickle names. This one carries out the same
-instructions on data alone: a name becomes a :class:`Global`, a call a :class:`Call` that records
-what would have been called, and neither imports nor runs anything. What they mean is decided by
+instructions on data alone: a name becomes a :class:`Global`, a call a :class:`RecordedCall` of what
+would have been called, and neither imports nor runs anything. What they mean is decided by
 :mod:`converters.states.checkpoint.tensors`, which knows the few calls that stand for tensors.
 """
 
@@ -20,7 +20,7 @@ MOST_INSTRUCTIONS = 4_000_000  # a checkpoint of 1,000 tensors and its optimizer
 _LARGEST_INDEX = 1 << 32
 
 # Nothing of these is ever run; a file that names them was made to do harm, and the user should
-# know. Modules: the first and, where no one would call a package so, any part of a dotted name.
+# know. Modules: the first part of a dotted name and, for unambiguous names, any other part.
 _HARMFUL_ANYWHERE = {"os", "posix", "nt", "sys", "subprocess", "ctypes", "pty"}
 _HARMFUL_ROOTS = {
     "_pickle", "asyncio", "bdb", "cProfile", "cloudpickle", "commands", "dill", "http",
@@ -40,7 +40,7 @@ _HARMFUL_FUNCTIONS = {
 
 @dataclass(frozen=True)
 class Global:
-    """A name of a class or function; nothing is imported.
+    """A class or function by name; nothing is imported.
 
     Attributes:
         path: module and name, joined by a dot.
@@ -50,8 +50,8 @@ class Global:
 
 
 @dataclass(eq=False)
-class Call:
-    """What a pickle would have called, and what it would have done to the result.
+class RecordedCall:
+    """A recorded call, and what the pickle would have done to its result.
 
     Attributes:
         function: a :class:`Global`, or whatever stood in its place.
@@ -98,7 +98,7 @@ def read_pickle(stream: Window, persistent_load: PersistentLoad = no_persistent)
         persistent_load: what stands for a reference to data outside of the pickle.
 
     Returns:
-        Plain values, dicts, lists, tuples, :class:`Global` and :class:`Call`.
+        Plain values, dicts, lists, tuples, :class:`Global` and :class:`RecordedCall`.
 
     Raises:
         CheckpointError: if the pickle is truncated, damaged, too large, or names functions that
@@ -225,7 +225,7 @@ class _Machine:
 
     def append(self, items: list[Any]) -> None:
         target = self.stack[-1]
-        if isinstance(target, Call):
+        if isinstance(target, RecordedCall):
             target.members += items
         elif isinstance(target, list):
             target += items
@@ -234,9 +234,9 @@ class _Machine:
 
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
-        if not isinstance(target, (Call, dict)):
+        if not isinstance(target, (RecordedCall, dict)):
             raise TypeError(f"sets items of a {type(target).__name__}")
-        _set_items(target.items if isinstance(target, Call) else target, items)
+        _set_items(target.items if isinstance(target, RecordedCall) else target, items)
 
     def set_last_item(self) -> None:
         value, key = self.pop(), self.pop()
@@ -255,9 +255,9 @@ class _Machine:
     def call(self, function: Any, arguments: Any) -> None:
         if not isinstance(arguments, (tuple, list)):
             raise TypeError("a call's arguments are not a tuple")
-        if not isinstance(function, (Global, Call)):
+        if not isinstance(function, (Global, RecordedCall)):
             raise TypeError(f"calls a {type(function).__name__}")
-        self.stack.append(Call(function, tuple(arguments)))
+        self.stack.append(RecordedCall(function, tuple(arguments)))
 
     def reduce(self, _: Any) -> None:
         arguments, function = self.pop(), self.pop()
@@ -276,7 +276,7 @@ class _Machine:
 
     def build(self, _: Any) -> None:
         state, target = self.pop(), self.stack[-1]
-        if not isinstance(target, Call):
+        if not isinstance(target, RecordedCall):
             raise TypeError(f"sets the state of a {type(target).__name__}")
         target.state = state
 

@@ -1,4 +1,4 @@
-"""A file's bytes in memory, without reading them."""
+"""Memory-mapped files as tensors, without reading their bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STRETCH = 100
 ALLOWANCE = 64 << 20
 
 
-class _Map(mmap.mmap):
+class _FileMap(mmap.mmap):
     """A map that zipfile takes for a file; before Python 3.13 a plain one lacks this."""
 
     def seekable(self) -> bool:
@@ -32,7 +32,7 @@ class MappedFile:
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
-            self.bytes = _Map(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            self.bytes = _FileMap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
     def __len__(self) -> int:
         return len(self.bytes)
@@ -101,7 +101,7 @@ class Window:
         Raises:
             CheckpointError: if no line ends within 64 KiB.
         """
-        found = self._data.find(b"\n", self._at, min(self._stop, self._at + self._LINE))
-        if found < 0:
+        end = self._data.find(b"\n", self._at, min(self._stop, self._at + self._LINE))
+        if end < 0:
             raise CheckpointError("damaged: a name in a pickle has no end; fetch or save it again")
-        return self.read(found + 1 - self._at)
+        return self.read(end + 1 - self._at)

@@ -1,4 +1,4 @@
-"""Safetensors files, and folders and indices of several files."""
+"""Reads safetensors files, and folders and indices of several files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from .errors import CheckpointError, damage
-from .tensors import Leaf
+from .tensors import LazyTensor
 
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -25,7 +25,7 @@ _WEIGHTS = ("*.safetensors.index.json", "*.bin.index.json", "*.safetensors")
 _PICKLES = ("pytorch_model.bin", "*.pt", "*.pth", "*.ckpt", "*.bin", "*.npz", "*.h5")
 
 
-def read_safetensors(path: Path) -> dict[str, Leaf]:
+def read_safetensors(path: Path) -> dict[str, LazyTensor]:
     """The tensors of a safetensors file; they stay mapped.
 
     Args:
@@ -52,7 +52,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         return dict(file.metadata() or {})
 
 
-def _leaf(file: Any, name: str) -> Leaf:
+def _leaf(file: Any, name: str) -> LazyTensor:
     def load() -> Tensor:
         with damage("the safetensors file"):
             tensor: Tensor = file.get_tensor(name)
@@ -61,8 +61,10 @@ def _leaf(file: Any, name: str) -> Leaf:
     piece = file.get_slice(name)
     kind = str(piece.get_dtype())
     if kind not in _DTYPES:
-        return Leaf((), torch.uint8, load, f"of the type {kind}, which has no PyTorch counterpart")
-    return Leaf(tuple(piece.get_shape()), _DTYPES[kind], load)
+        return LazyTensor(
+            (), torch.uint8, load, f"of the type {kind}, which has no PyTorch counterpart"
+        )
+    return LazyTensor(tuple(piece.get_shape()), _DTYPES[kind], load)
 
 
 def parts_of_index(path: Path) -> dict[Path, set[str]]:
@@ -81,13 +83,13 @@ def parts_of_index(path: Path) -> dict[Path, set[str]]:
             index = json.loads(path.read_bytes())
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
-    places = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(places, dict) or not places:
+    files = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(files, dict) or not files:
         raise CheckpointError(
             "a JSON file without weights; pass the checkpoint itself, or its folder"
         )
     result: dict[Path, set[str]] = {}
-    for name, file in places.items():
+    for name, file in files.items():
         if not isinstance(file, str) or file in ("", ".", "..") or set("/\\\0") & set(file):
             raise CheckpointError(f"the index names {str(file)[:80]!r}, which is no file beside it")
         result.setdefault(path.parent / file, set()).add(name)
@@ -110,20 +112,20 @@ def file_in_folder(folder: Path) -> Path:
         CheckpointError: if there is none, or more than one.
     """
     for pattern in (*_WEIGHTS, _PICKLES[0]):
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise CheckpointError(_choose(found))
-    found = sorted({p for pattern in _PICKLES for p in folder.glob(pattern) if p.is_file()})
-    if len(found) != 1:
-        raise CheckpointError(_choose(found) if found else _nothing(folder))
-    return found[0]
+        matches = sorted(path for path in folder.glob(pattern) if path.is_file())
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise CheckpointError(_choose(matches))
+    matches = sorted({p for pattern in _PICKLES for p in folder.glob(pattern) if p.is_file()})
+    if len(matches) != 1:
+        raise CheckpointError(_choose(matches) if matches else _nothing(folder))
+    return matches[0]
 
 
-def _choose(found: list[Path]) -> str:
-    names = ", ".join(path.name for path in found[:5])
-    return f"the folder holds {len(found)} checkpoints ({names}); pass one of them"
+def _choose(matches: list[Path]) -> str:
+    names = ", ".join(path.name for path in matches[:5])
+    return f"the folder holds {len(matches)} checkpoints ({names}); pass one of them"
 
 
 def _nothing(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Which recorded calls stand for tensors, and the tensors that they stand for."""
+"""Builds tensors from the recorded calls that stand for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, UntypedStorage
 
 from .errors import CheckpointError
-from .machine import Call, Global
+from .machine import Global, RecordedCall
 
 DTYPES = {str(v).removeprefix("torch."): v for v in vars(torch).values() if type(v) is torch.dtype}
 STORAGES = {
@@ -31,8 +31,8 @@ _DEEPEST = 8
 
 
 @dataclass(frozen=True)
-class Leaf:
-    """A tensor that is not made yet.
+class LazyTensor:
+    """A tensor that is not loaded yet: its shape, type and how to load it.
 
     Attributes:
         shape: of the tensor.
@@ -57,9 +57,9 @@ class Leaf:
         return self.size * self.dtype.itemsize
 
 
-def unreadable(problem: str) -> Leaf:
+def unreadable(problem: str) -> LazyTensor:
     """A tensor of a kind that is not read, and why."""
-    return Leaf((), torch.uint8, lambda: torch.empty(0), problem)
+    return LazyTensor((), torch.uint8, lambda: torch.empty(0), problem)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Store(ABC):
 
 
 def storage_ref(kind: object, key: object, size: object, view: object = None) -> StorageRef:
-    """What a pickle says about a storage.
+    """The storage that a pickle refers to.
 
     Args:
         kind: the storage class, by name.
@@ -120,14 +120,14 @@ def storage_ref(kind: object, key: object, size: object, view: object = None) ->
         return whole
     if not (isinstance(view, (tuple, list)) and len(view) == 3):
         raise CheckpointError("damaged: a part of a storage is not described as such")
-    start, part = (count(number, "a part of a storage") for number in view[1:])
+    start, part = (count(value, "a part of a storage") for value in view[1:])
     if start + part > whole.size:
         raise CheckpointError("damaged: a part of a storage lies outside of it")
     return StorageRef(whole.key, whole.dtype, part, start)
 
 
 def count(value: object, what: str) -> int:
-    """A number of things, checked.
+    """A count from a file, checked to be a non-negative integer.
 
     Raises:
         CheckpointError: if it is none.
@@ -139,7 +139,7 @@ def count(value: object, what: str) -> int:
 
 def view_leaf(
     store: Store, ref: StorageRef, offset: object, shape: object, strides: object
-) -> Leaf:
+) -> LazyTensor:
     """A tensor that views a storage.
 
     Raises:
@@ -157,11 +157,11 @@ def view_leaf(
         )
     if "q" in str(ref.dtype):
         return unreadable("quantised; call dequantize() before saving")
-    return Leaf(sizes, ref.dtype, lambda: store.tensor(ref, begin, sizes, steps))
+    return LazyTensor(sizes, ref.dtype, lambda: store.tensor(ref, begin, sizes, steps))
 
 
 def _counts(value: object) -> tuple[int, ...]:
-    if isinstance(value, Call) and value.path == "torch.Size" and len(value.arguments) == 1:
+    if isinstance(value, RecordedCall) and value.path == "torch.Size" and len(value.arguments) == 1:
         value = value.arguments[0]
     if not isinstance(value, (tuple, list)) or len(value) > _MOST_DIMENSIONS:
         raise CheckpointError("damaged: a tensor's shape is none")
@@ -177,7 +177,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else str(count(value, "the key of a storage"))
 
 
-def read_leaf(node: object, store: Store, depth: int = 0) -> Leaf | None:
+def read_leaf(node: object, store: Store, depth: int = 0) -> LazyTensor | None:
     """The tensor that a node of a pickle stands for, or None if it stands for none.
 
     Args:
@@ -188,9 +188,9 @@ def read_leaf(node: object, store: Store, depth: int = 0) -> Leaf | None:
     Raises:
         CheckpointError: if it is a tensor that makes no sense.
     """
-    if isinstance(node, Leaf):
+    if isinstance(node, LazyTensor):
         return node
-    if not isinstance(node, Call) or depth > _DEEPEST:
+    if not isinstance(node, RecordedCall) or depth > _DEEPEST:
         return None
     if node.path in _VIEWS:
         return _read_view(node, store)
@@ -202,7 +202,7 @@ def read_leaf(node: object, store: Store, depth: int = 0) -> Leaf | None:
     if node.path == "torch._tensor._rebuild_from_type_v2" and len(node.arguments) > 2:
         function, _, arguments = node.arguments[:3]
         if isinstance(function, Global) and isinstance(arguments, tuple):
-            return read_leaf(Call(function, arguments), store, depth + 1)
+            return read_leaf(RecordedCall(function, arguments), store, depth + 1)
     if node.path in _ARRAYS:
         return _read_array(node)
     return unreadable(_OTHERS[node.path]) if node.path in _OTHERS else None
@@ -234,7 +234,7 @@ _OTHERS = {
 }
 
 
-def _read_view(node: Call, store: Store) -> Leaf:
+def _read_view(node: RecordedCall, store: Store) -> LazyTensor:
     if len(node.arguments) < 4:
         raise CheckpointError("damaged: a tensor is described incompletely")
     ref, offset, shape, strides = node.arguments[:4]
@@ -243,11 +243,11 @@ def _read_view(node: Call, store: Store) -> Leaf:
     if node.path.endswith("v3"):
         ref = _retyped(ref, node.arguments[6] if len(node.arguments) > 6 else None)
     leaf = view_leaf(store, ref, offset, shape, strides)
-    place = _VIEWS[node.path]
-    metadata = node.arguments[place] if place and len(node.arguments) > place else None
+    index = _VIEWS[node.path]
+    metadata = node.arguments[index] if index and len(node.arguments) > index else None
     if not isinstance(metadata, dict) or leaf.problem:
         return leaf
-    return Leaf(leaf.shape, leaf.dtype, lambda: _conjugated(leaf.load(), metadata))
+    return LazyTensor(leaf.shape, leaf.dtype, lambda: _conjugated(leaf.load(), metadata))
 
 
 def _retyped(ref: StorageRef, dtype: object) -> StorageRef:
@@ -265,14 +265,16 @@ def _conjugated(tensor: Tensor, metadata: dict[str, Any]) -> Tensor:
     return tensor.neg() if metadata.get("neg") is True else tensor
 
 
-def _read_array(node: Call) -> Leaf | None:
+def _read_array(node: RecordedCall) -> LazyTensor | None:
     """A numpy array: its state is (version, shape, type, whether in Fortran order, bytes)."""
     state = node.state
     if not (isinstance(state, tuple) and len(state) == 5):
         return None
     _, shape, kind, fortran, data = state
-    code = kind.arguments[0] if isinstance(kind, Call) and kind.arguments else None
-    order = kind.state[1] if isinstance(kind, Call) and isinstance(kind.state, tuple) else "|"
+    code = kind.arguments[0] if isinstance(kind, RecordedCall) and kind.arguments else None
+    order = (
+        kind.state[1] if isinstance(kind, RecordedCall) and isinstance(kind.state, tuple) else "|"
+    )
     data = data if isinstance(data, bytes) else encoded(data)
     if not isinstance(code, str) or data is None:
         return unreadable("an array of Python objects, which are never unpickled")
@@ -283,9 +285,9 @@ def encoded(data: object) -> bytes | None:
     """Protocol 2 writes bytes as ``_codecs.encode(text, "latin1")``, and none as ``bytes()``."""
     if isinstance(data, str):
         return data.encode("latin1", "replace")
-    if isinstance(data, Call) and data.path in ("builtins.bytes", "__builtin__.bytes"):
+    if isinstance(data, RecordedCall) and data.path in ("builtins.bytes", "__builtin__.bytes"):
         return b"" if not data.arguments else None
-    if isinstance(data, Call) and data.path == "_codecs.encode" and data.arguments:
+    if isinstance(data, RecordedCall) and data.path == "_codecs.encode" and data.arguments:
         text = data.arguments[0]
         return text.encode("latin1", "replace") if isinstance(text, str) else None
     return None
@@ -303,7 +305,7 @@ _NUMPY = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"
 
 def array_leaf(
     data: Any, dtype: np.dtype[Any] | None, shape: tuple[int, ...], fortran: bool
-) -> Leaf:
+) -> LazyTensor:
     """A tensor of an array's bytes, without a copy where they can be used as they are.
 
     Args:
@@ -332,4 +334,4 @@ def array_leaf(
             return flat.reshape(shape)
         return flat.reshape(shape[::-1]).permute(*reversed(range(len(shape))))
 
-    return Leaf(shape, torch.from_numpy(np.empty(0, dtype.newbyteorder("="))).dtype, load)
+    return LazyTensor(shape, torch.from_numpy(np.empty(0, dtype.newbyteorder("="))).dtype, load)

@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside its tensors: settings, counters, measures; as plain values."""
+"""Reads what a checkpoint holds beside tensors (settings, counters, metrics) as plain values."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .entries import Reader
-from .machine import Call, Global
-from .tensors import Leaf, Store, encoded, np_dtype, read_leaf
+from .choosing import Reader
+from .machine import Global, RecordedCall
+from .tensors import LazyTensor, Store, encoded, np_dtype, read_leaf
 
 _DEEPEST = 48
 _MOST = 100_000
@@ -26,8 +26,8 @@ def plain_values(content: object, store: Store | None) -> Any:
         content: what the file holds.
         store: where its storages are.
     """
-    found = _Plain(store).value(content, 0)
-    return {} if found is _NOTHING else found
+    values = _Plain(store).value(content, 0)
+    return {} if values is _NOTHING else values
 
 
 class _Plain:
@@ -52,26 +52,28 @@ class _Plain:
         leaf = read_leaf(node, self._reader.store)
         if leaf is not None:
             return _number(leaf)
-        if isinstance(node, Call) and node.path in _SCALARS:
+        if isinstance(node, RecordedCall) and node.path in _SCALARS:
             return _scalar(node)
         if isinstance(node, (list, tuple)):
             members = [self.value(child, depth + 1) for child in node]
             return _NOTHING if any(m is _NOTHING for m in members) else members
         children = self._reader.children(node).items()
         values = {name: self.value(child, depth + 1) for name, child in children}
-        found = {name: value for name, value in values.items() if value is not _NOTHING}
-        return found if found or node == {} else _NOTHING
+        kept = {name: value for name, value in values.items() if value is not _NOTHING}
+        return kept if kept or node == {} else _NOTHING
 
 
-def _number(leaf: Leaf) -> Any:
+def _number(leaf: LazyTensor) -> Any:
     return _NOTHING if leaf.problem or leaf.size != 1 else leaf.load().reshape(()).item()
 
 
-def _scalar(node: Call) -> Any:
+def _scalar(node: RecordedCall) -> Any:
     """A number of numpy: its type, and its bytes."""
     kind, data = (*node.arguments, None, None)[:2]
-    code = kind.arguments[0] if isinstance(kind, Call) and kind.arguments else None
-    order = kind.state[1] if isinstance(kind, Call) and isinstance(kind.state, tuple) else "|"
+    code = kind.arguments[0] if isinstance(kind, RecordedCall) and kind.arguments else None
+    order = (
+        kind.state[1] if isinstance(kind, RecordedCall) and isinstance(kind.state, tuple) else "|"
+    )
     dtype = np_dtype(code, order) if isinstance(code, str) else None
     raw = data if isinstance(data, bytes) else encoded(data)
     if dtype is None or raw is None or len(raw) != dtype.itemsize:

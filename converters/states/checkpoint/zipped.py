@@ -1,4 +1,4 @@
-"""Zip archives: what ``torch.save`` and ``torch.jit.save`` write, and numpy's ``.npz``."""
+"""Reads zip archives: those of ``torch.save`` and ``torch.jit.save``, and numpy's ``.npz``."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ _EMPTY = torch.empty(0, dtype=torch.uint8)
 
 
 def read_zip(file: MappedFile) -> tuple[str, Any, Store | None]:
-    """Reads an archive, whichever of the kinds it is.
+    """Reads a zip archive of any of the known kinds.
 
     Args:
         file: the archive.

@@ -1,4 +1,4 @@
-"""Which of the mappings in a checkpoint is the state dict."""
+"""Chooses the state dict among the mappings that a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import CheckpointError
-from .machine import Call
-from .tensors import Leaf, StorageRef, Store, read_leaf
+from .machine import RecordedCall
+from .tensors import LazyTensor, StorageRef, Store, read_leaf
 
 _DEEPEST = 48
 _MOST_ENTRIES = 300_000
-_CONTAINERS = (dict, list, tuple, Call)
+_CONTAINERS = (dict, list, tuple, RecordedCall)
 _INNER = object()  # a node whose entries follow one by one
 _PREFIXES = ("module.", "_orig_mod.")
 
@@ -22,18 +22,18 @@ class Candidate:
     """A mapping that could be the state dict.
 
     Attributes:
-        path: the names on the way to it; none for the whole file.
+        path: the names that lead to it; none for the whole file.
         leaves: its tensors.
         others: names and kinds of its entries that are no tensors.
     """
 
     path: tuple[str, ...]
-    leaves: dict[str, Leaf]
+    leaves: dict[str, LazyTensor]
     others: tuple[str, ...]
 
     @property
     def key(self) -> str:
-        """Where it lies, dotted; empty for the whole file."""
+        """Dotted path in the file; empty for the whole file."""
         return ".".join(self.path)
 
     @property
@@ -54,7 +54,7 @@ class Chosen:
     """
 
     key: str
-    leaves: dict[str, Leaf]
+    leaves: dict[str, LazyTensor]
     prefix: str
     ignored: tuple[str, ...]
 
@@ -68,23 +68,23 @@ def choose(content: object, store: Store | None, key: str | None) -> Chosen:
     Args:
         content: what the file holds.
         store: where its storages are.
-        key: the dotted place of the state dict, or of one tensor; empty for the whole file; None
+        key: the dotted path of the state dict, or of one tensor; empty for the whole file; None
             to find it.
 
     Raises:
         CheckpointError: if there are no weights, nothing lies at ``key``, or no mapping stands out.
     """
     reader = Reader(store)
-    found = reader.everything(content)
+    candidates = reader.everything(content)
     if key is None:
-        best = _largest(found)
+        best = _largest(candidates)
     else:
         node, path = reader.at(content, key)
         leaf = read_leaf(node, reader.store)
         one = Candidate(path[:-1], {path[-1]: leaf}, ()) if leaf is not None and path else None
         best = one or Candidate(path, *reader.flat(node))
         if not best.leaves:
-            raise CheckpointError(f"there are no tensors at key={key!r}; {_listing(found)}")
+            raise CheckpointError(f"there are no tensors at key={key!r}; {_listing(candidates)}")
     others = [f"{best.key}.{name}".lstrip(".") for name in best.others]
     siblings = list(reader.left_out(content, best.path))
     prefix = common_prefix(best.leaves)
@@ -92,7 +92,7 @@ def choose(content: object, store: Store | None, key: str | None) -> Chosen:
     return Chosen(best.key, leaves, prefix, (*others, *siblings))
 
 
-def common_prefix(leaves: dict[str, Leaf]) -> str:
+def common_prefix(leaves: dict[str, LazyTensor]) -> str:
     """The ``module.`` and ``_orig_mod.`` that stand before the name of every weight."""
     names = [name for name, leaf in leaves.items() if _is_weight(leaf)] or list(leaves)
     prefix = ""
@@ -106,29 +106,31 @@ def common_prefix(leaves: dict[str, Leaf]) -> str:
     return prefix
 
 
-def _is_weight(leaf: Leaf) -> bool:
+def _is_weight(leaf: LazyTensor) -> bool:
     return bool(leaf.problem) or (len(leaf.shape) > 0 and leaf.dtype.is_floating_point)
 
 
-def _largest(found: list[Candidate]) -> Candidate:
-    best = max(found, key=lambda c: (c.parameters, sum(1 for x in c.leaves.values() if x.problem)),
-               default=None)  # fmt: skip
+def _largest(candidates: list[Candidate]) -> Candidate:
+    def size(candidate: Candidate) -> tuple[int, int]:
+        return candidate.parameters, sum(1 for leaf in candidate.leaves.values() if leaf.problem)
+
+    best = max(candidates, key=size, default=None)
     if best is None or not any(_is_weight(leaf) for leaf in best.leaves.values()):
         raise CheckpointError(
             "there are no floating-point tensors in it; pass the file that holds the weights"
         )
     # Averages of the same weights are equals; parts of one network are not, and need a word.
-    rest = sum(c.parameters for c in found if c.leaves.keys() != best.leaves.keys())
+    rest = sum(c.parameters for c in candidates if c.leaves.keys() != best.leaves.keys())
     if rest > best.parameters:
         raise CheckpointError(
             f"its weights are spread over several mappings, none of which has the most of them; "
-            f"choose with key= (--key); {_listing(found)}"
+            f"choose with key= (--key); {_listing(candidates)}"
         )
     return best
 
 
-def _listing(found: list[Candidate]) -> str:
-    largest = sorted(found, key=lambda c: -c.parameters)[:6]
+def _listing(candidates: list[Candidate]) -> str:
+    largest = sorted(candidates, key=lambda c: -c.parameters)[:6]
     names = [f"{c.key!r} ({c.parameters:,} parameters)" for c in largest]
     return f"it has tensors at {', '.join(names)}" if names else "it has none anywhere"
 
@@ -141,7 +143,7 @@ class Reader:
         self._children: dict[int, dict[str, Any]] = {}
 
     def children(self, node: object) -> dict[str, Any]:
-        """The entries of a dict, list, or stand-in of an object."""
+        """The children of a dict, list, or recorded object by name."""
         if id(node) not in self._children:  # a file may refer to one node a million times
             self._children[id(node)] = self._list_children(node)
         return self._children[id(node)]
@@ -150,8 +152,8 @@ class Reader:
         if isinstance(node, dict):
             return node
         if isinstance(node, (list, tuple)):
-            return {str(number): child for number, child in enumerate(node)}
-        if not isinstance(node, Call):
+            return {str(index): child for index, child in enumerate(node)}
+        if not isinstance(node, RecordedCall):
             return {}
         if node.path.endswith("OrderedDict"):
             return _pairs(node.arguments) | node.items
@@ -159,7 +161,7 @@ class Reader:
 
     def everything(self, content: object) -> list[Candidate]:
         """All mappings with tensors in them, optimizers left out."""
-        found: list[Candidate] = []
+        candidates: list[Candidate] = []
         seen: set[int] = set()
         pending: list[tuple[tuple[str, ...], Any]] = [((), content)]
         while pending:
@@ -176,10 +178,10 @@ class Reader:
                 candidate = Candidate(path, *self._direct(children))
                 pending += reversed([((*path, name), child) for name, child in children.items()])
             if candidate.leaves:
-                found.append(candidate)
-        return found
+                candidates.append(candidate)
+        return candidates
 
-    def _direct(self, children: dict[str, Any]) -> tuple[dict[str, Leaf], tuple[str, ...]]:
+    def _direct(self, children: dict[str, Any]) -> tuple[dict[str, LazyTensor], tuple[str, ...]]:
         leaves, others = {}, []
         for name, child in children.items():
             leaf = read_leaf(child, self.store)
@@ -189,9 +191,9 @@ class Reader:
                 others.append(f"{name} ({self.kind(child)})")
         return leaves, tuple(others)
 
-    def flat(self, node: object) -> tuple[dict[str, Leaf], tuple[str, ...]]:
-        """All tensors below a node by their dotted place: of a module, those of its state dict."""
-        leaves: dict[str, Leaf] = {}
+    def flat(self, node: object) -> tuple[dict[str, LazyTensor], tuple[str, ...]]:
+        """All tensors below a node by their dotted path: of a module, those of its state dict."""
+        leaves: dict[str, LazyTensor] = {}
         others: list[str] = []
         for steps, (name, child) in enumerate(self._below(node, "", 0)):
             if steps > _MOST_ENTRIES:
@@ -222,7 +224,7 @@ class Reader:
         if "_parameters" not in state:  # scripted: attributes as they are
             return {n: c for n, c in state.items() if c is not None and not isinstance(c, bool)}
         transient = state.get("_non_persistent_buffers_set")
-        if isinstance(transient, Call) and transient.arguments:
+        if isinstance(transient, RecordedCall) and transient.arguments:
             transient = transient.arguments[0]  # of set(...)
         hidden = {name for name in self.children(transient).values() if isinstance(name, str)}
         buffers = self.children(state.get("_buffers"))
@@ -234,7 +236,7 @@ class Reader:
         return {n: child for group in groups for n, child in group.items() if child is not None}
 
     def at(self, content: object, key: str) -> tuple[object, tuple[str, ...]]:
-        """The node at a dotted place, and the way to it; names may contain dots themselves."""
+        """The node at a dotted path, and the path itself; names may contain dots themselves."""
         node, rest = content, key
         path: tuple[str, ...] = ()
         while rest:
@@ -250,7 +252,7 @@ class Reader:
         return node, path
 
     def left_out(self, content: object, path: tuple[str, ...]) -> Iterator[str]:
-        """Names and kinds of what lies beside the way to a node."""
+        """Names and kinds of the siblings along the path to a node."""
         for depth, name in enumerate(path):
             children = self.children(content)
             for other, child in children.items():
@@ -259,10 +261,10 @@ class Reader:
             content = children[name]
 
     def kind(self, node: object) -> str:
-        """What a node is, in a word or two."""
+        """The kind of a node, for messages."""
         if read_leaf(node, self.store) is not None:
             return "tensor"
-        if isinstance(node, Call):
+        if isinstance(node, RecordedCall):
             return node.path or "object"
         if isinstance(node, dict):
             return "optimizer" if _is_optimizer(node) else f"{len(node)} entries"
@@ -279,7 +281,7 @@ def _is_optimizer(children: dict[str, Any]) -> bool:
 
 
 def _attributes(node: object) -> dict[str, Any]:
-    state = node.state if isinstance(node, Call) else None
+    state = node.state if isinstance(node, RecordedCall) else None
     if isinstance(state, tuple) and len(state) == 2:  # attributes and slots
         parts = [part for part in state if isinstance(part, dict)]
         return {name: child for part in parts for name, child in part.items()}
@@ -289,7 +291,7 @@ def _attributes(node: object) -> dict[str, Any]:
 def _is_module(node: object) -> bool:
     """Whether a stand-in is that of an ``nn.Module``, eager or scripted."""
     attributes = _attributes(node)
-    if isinstance(node, Call) and node.path.startswith("__torch__."):
+    if isinstance(node, RecordedCall) and node.path.startswith("__torch__."):
         return True
     return "_parameters" in attributes and "_modules" in attributes
 

@@ -1,4 +1,4 @@
-"""Finished runs of a comparison, one JSON line each, so that none is trained twice.
+"""Stores finished runs of a comparison as JSON lines, so that none is trained twice.
 
 ``runs.jsonl`` begins with the protocol. A comparison that was stopped, or one of further models or
 seeds, takes from there what was trained under the same protocol.
@@ -11,13 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gmn.comparison.jobs import Run
+from gmn.comparison.jobs import RunResult
 from gmn.zoo.store import write_atomically
 
 FILE = "runs.jsonl"
 
 
-class Journal:
+class FinishedRuns:
     """The finished runs in a folder.
 
     Args:
@@ -33,43 +33,44 @@ class Journal:
         first = json.dumps(protocol)
         lines = _lines(self.path)
         if lines:
-            _require_same(lines[0], json.loads(first), self.path)
+            # Runs of versions without devices are of the CPU.
+            _require_same({"device": "cpu", **lines[0]}, json.loads(first), self.path)
         else:
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, first.encode())
         runs = [self._run(line) for line in lines[1:]]
         self._runs = {(run.model, run.seed): run for run in runs}
 
-    def find(self, model: str, seed: int) -> Run | None:
+    def find(self, model: str, seed: int) -> RunResult | None:
         """The run of a model with a seed, if it was finished."""
         return self._runs.get((model, seed))
 
-    def add(self, run: Run) -> None:
+    def add(self, run: RunResult) -> None:
         """Keeps a finished run."""
         with self.path.open("a") as file:
             file.write(f"\n{json.dumps(asdict(run))}")  # a break before it: the line may be torn
 
-    def _run(self, line: dict[str, Any]) -> Run:
+    def _run(self, line: dict[str, Any]) -> RunResult:
         try:
-            return Run(**line)
+            return RunResult(**line)
         except TypeError as error:
             raise ValueError(f"{self.path} holds no runs of this version: {error}") from error
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     """All whole lines; one that a killed process tore is left out."""
-    found = []
+    lines = []
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:
-            found.append(json.loads(line))
+            lines.append(json.loads(line))
         except ValueError:
             continue
-    return found
+    return lines
 
 
-def _require_same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
-    for key, value in wanted.items():
-        other = found.get(key)
+def _require_same(stored: dict[str, Any], current: dict[str, Any], path: Path) -> None:
+    for key, value in current.items():
+        other = stored.get(key)
         if isinstance(other, dict) and isinstance(value, dict):
             _require_same(other, value, path)
         elif other != value:

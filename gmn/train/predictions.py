@@ -1,4 +1,4 @@
-"""Answers for files, as a table to read and as CSV."""
+"""Formats predictions for files as a table, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def csv_text(trained: Trained, answers: Sequence[Answer]) -> str:
     classes = outputs if trained.task.kind == "class" and isinstance(outputs, int) else 0
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    probabilities = [f"probability_{number}" for number in range(classes)]
+    probabilities = [f"probability_{index}" for index in range(classes)]
     writer.writerow(["file", "architecture", "prediction", *probabilities, "error"])
     for answer in answers:
         values = _cells(trained, answer) or [None] * (1 + classes)
