@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 import converters
 from gmn import symmetry
 from gmn.graph import ParameterGraph
-from gmn.zoo.fitting import fit, initial_state, pixel_grid
+from gmn.zoo.training.fitting import fit, initial_state, pixel_grid
 
 NEURONS = 128
 STEPS, LEARNING_RATE = 150, 1e-3

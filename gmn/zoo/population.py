@@ -18,12 +18,12 @@ from torch.utils.data import Dataset
 from gmn.graph import ParameterGraph
 from gmn.memory import available_bytes
 from gmn.spec import GraphSpec
-from gmn.zoo.columns import SPLITS
-from gmn.zoo.index import is_number, numeric_columns
 from gmn.zoo.loading import Batch, Loader, Transform
-from gmn.zoo.opening import read_zoo
-from gmn.zoo.reader import ShardReader
-from gmn.zoo.store import Row
+from gmn.zoo.store.columns import SPLITS
+from gmn.zoo.store.files import Row
+from gmn.zoo.store.index import is_number, numeric_columns
+from gmn.zoo.store.opening import read_zoo
+from gmn.zoo.store.reader import ShardReader
 from gmn.zoo.stored import StoredGraph
 from gmn.zoo.stream import Stream
 

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from gmn.zoo.index import is_number
 from gmn.zoo.population import Zoo
+from gmn.zoo.store.index import is_number
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     "==": pc.equal,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from gmn.graph import ParameterGraph
-from gmn.zoo.shards import gather_rows
+from gmn.zoo.store.shards import gather_rows
 
 if TYPE_CHECKING:
     from gmn.zoo.population import Zoo

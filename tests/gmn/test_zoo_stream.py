@@ -134,7 +134,7 @@ def test_only_the_shards_of_a_group_are_open(
     alive: list[weakref.ref[torch.Tensor]] = []
     plain = many.reader.open
 
-    def counted(number: int) -> zoo.shards.OpenShard:
+    def counted(number: int) -> zoo.store.shards.OpenShard:
         shard = plain(number)
         alive.append(weakref.ref(shard.state["weight"]))
         return shard

@@ -14,12 +14,12 @@ import converters
 from gmn.engines import Engine, Processes
 from gmn.errors import ZooError
 from gmn.spec import GraphSpec
-from gmn.zoo import provenance
 from gmn.zoo.importing.layout import Entry, Layout, Listing
 from gmn.zoo.importing.parts import Part, fingerprint, read_network, read_part, write_part
-from gmn.zoo.index import histogram
 from gmn.zoo.population import Zoo
-from gmn.zoo.writer import ZooWriter, identity_of, is_finished
+from gmn.zoo.store import provenance
+from gmn.zoo.store.index import histogram
+from gmn.zoo.store.writer import ZooWriter, identity_of, is_finished
 
 SHARD_SIZE = 1000  # networks
 SHARD_BYTES = 256 << 20
