@@ -22,7 +22,8 @@ from gmn.zoo.stream import Stream, StreamBatch
 from gmn.zoo.upkeep.describing import describe
 from gmn.zoo.upkeep.exporting import export
 from gmn.zoo.upkeep.merging import append, filtered, merge
-from gmn.zoo.upkeep.verifying import reindex, rescue, verify
+from gmn.zoo.upkeep.repairing import reindex, rescue
+from gmn.zoo.upkeep.verifying import verify
 
 __all__ = [
     "CheckpointFolder",

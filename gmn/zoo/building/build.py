@@ -23,7 +23,7 @@ from gmn.zoo.store import provenance
 from gmn.zoo.store.files import Row
 from gmn.zoo.store.index import histogram
 from gmn.zoo.store.shards import Header, write_shard
-from gmn.zoo.store.writer import ZooWriter, identity_of, is_finished
+from gmn.zoo.store.writer import ZooWriter, write_zoo
 
 
 @dataclass(frozen=True)
@@ -107,22 +107,28 @@ def build(
     chosen = builder(name).configured(options)
     folder, configuration = Path(out), chosen.configuration()
     shards = plan(size, chosen.architectures, chosen.shard_size, chosen.checkpoints)
-    if not is_finished(folder, identity_of(name, size, seed, configuration), len(shards)):
-        with ZooWriter(folder, name, size, seed, configuration) as writer:
-            _build_missing(writer, chosen, shards, engine or Processes(workers), progress)
-            index, headers = writer.contents(len(shards))
-            own = chosen.card(index.to_pylist())
-            writer.finish(len(shards), {**data_card(index, headers), **own})
+
+    def fill(writer: ZooWriter, missing: Sequence[int]) -> None:
+        if missing:
+            _train(writer, chosen, shards, missing, engine or Processes(workers), progress)
+
+    def card(index: pa.Table, headers: Sequence[Header]) -> dict[str, Any]:
+        return {**data_card(index, headers), **chosen.card(index.to_pylist())}
+
+    write_zoo(folder, name, size, seed, configuration, len(shards), fill, card)
     return Zoo(folder)
 
 
-def _build_missing(
-    writer: ZooWriter, chosen: Builder, shards: Sequence[Shard], engine: Engine, progress: bool
+def _train(
+    writer: ZooWriter,
+    chosen: Builder,
+    shards: Sequence[Shard],
+    numbers: Sequence[int],
+    engine: Engine,
+    progress: bool,
 ) -> None:
-    """Builds the shards that are not there yet, and notes how long each took."""
-    missing = [shards[number] for number in writer.missing(len(shards))]
-    if not missing:
-        return
+    """Trains and writes the shards of these numbers, and notes how long each took."""
+    missing = [shards[number] for number in numbers]
     one = chosen.example()[:1]  # fails here, with its advice, rather than in a worker
     specs = {
         name: converters.trace(network(name), (one,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -161,6 +161,38 @@ class ZooWriter:
         """Removes what killed runs left half-written."""
         for path in self.folder.glob(PARTS):
             path.unlink(missing_ok=True)
+
+
+def write_zoo(
+    folder: Path,
+    name: str,
+    size: int,
+    seed: int,
+    configuration: dict[str, Any],
+    shards: int,
+    fill: Callable[[ZooWriter, list[int]], None],
+    card: Callable[[pa.Table, list[Header]], dict[str, Any]],
+) -> None:
+    """Writes a zoo, or what a stopped run left missing; one that is finished is left alone.
+
+    Args:
+        folder: Where the zoo lies; created if absent.
+        name: Name of the population.
+        size: Number of networks asked for.
+        seed: Seed of the population.
+        configuration: All else that decides what is built; plain JSON values.
+        shards: Number of shards of the whole zoo.
+        fill: Writes the shards of these numbers.
+        card: The data card, from the index and what each shard says of itself.
+
+    Raises:
+        ZooError: If the folder holds another zoo, or another writer is at work.
+    """
+    if is_finished(folder, identity_of(name, size, seed, configuration), shards):
+        return
+    with ZooWriter(folder, name, size, seed, configuration) as writer:
+        fill(writer, writer.missing(shards))
+        writer.finish(shards, card(*writer.contents(shards)))
 
 
 def identity_of(name: str, size: int, seed: int, configuration: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Copies chosen networks of zoos into shards of another, in a plan that a stopped run repeats."""
+"""Chosen networks of zoos, dealt out to new shards in a plan that a stopped run repeats."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,7 +45,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Copy:
-    """What one new shard holds."""
+    """A new shard of rows of others; bits are kept."""
 
     architecture: str
     pieces: tuple[Piece, ...]
@@ -55,6 +54,33 @@ class Copy:
     def networks(self) -> int:
         """Number of networks."""
         return sum(len(piece.rows) for piece in self.pieces)
+
+    def write(self, folder: Path, number: int) -> None:
+        """Writes the shard.
+
+        Args:
+            folder: Folder of the new zoo.
+            number: Of the shard in there.
+
+        Raises:
+            ZooError: If a shard of a source is damaged, or the new one cannot be written.
+        """
+        shards = [piece.source.zoo.reader.open(piece.shard) for piece in self.pieces]
+        rows = torch.cat([piece.rows for piece in self.pieces])
+        sizes = torch.tensor([len(piece.rows) for piece in self.pieces])
+        which = torch.arange(len(shards)).repeat_interleave(sizes)
+        write_shard(
+            folder,
+            number,
+            self.architecture,
+            self.pieces[0].source.zoo.spec(self.architecture),
+            gather_rows([shard.state for shard in shards], which, rows),
+            [row for piece in self.pieces for row in _index_rows(piece)],
+            {
+                kind: gather_rows([shard.extras[kind] for shard in shards], which, rows)
+                for kind in shards[0].extras
+            },
+        )
 
 
 def check(sources: Sequence[Source]) -> None:
@@ -114,44 +140,6 @@ def plan(sources: Sequence[Source]) -> list[Copy]:
     return copies + rest
 
 
-def copy_shard(folder: Path, number: int, copy: Copy) -> None:
-    """Writes one shard of copied networks; bits are kept.
-
-    Args:
-        folder: Folder of the new zoo.
-        number: Of the new shard.
-        copy: What it shall hold.
-
-    Raises:
-        ZooError: If a shard of a source is damaged, or the new one cannot be written.
-    """
-    state: list[dict[str, Tensor]] = []
-    extras: list[dict[str, dict[str, Tensor]]] = []
-    rows: list[Row] = []
-    for piece in copy.pieces:
-        shard = piece.source.zoo.reader.open(piece.shard)
-        state.append(_rows_of(shard.state, piece.rows))
-        extras.append({kind: _rows_of(found, piece.rows) for kind, found in shard.extras.items()})
-        rows += _index_rows(piece)
-    write_shard(
-        folder,
-        number,
-        copy.architecture,
-        copy.pieces[0].source.zoo.spec(copy.architecture),
-        _joined(state),
-        rows,
-        {kind: _joined([found[kind] for found in extras]) for kind in extras[0]},
-    )
-
-
-def _rows_of(tensors: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    return gather_rows([tensors], torch.zeros_like(rows), rows)
-
-
-def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
 def _index_rows(piece: Piece) -> list[Row]:
     """From the shard, which has the columns of its own networks only."""
     zoo = piece.source.zoo
@@ -165,4 +153,4 @@ def _index_rows(piece: Piece) -> list[Row]:
 
 def everything(zoo: Zoo, prefix: str = "") -> Source:
     """All networks of a zoo."""
-    return Source(zoo, torch.from_numpy(np.arange(len(zoo))), prefix)
+    return Source(zoo, torch.arange(len(zoo)), prefix)

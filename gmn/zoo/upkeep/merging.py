@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from gmn.errors import ZooError
 from gmn.zoo.population import Zoo
@@ -16,17 +15,10 @@ from gmn.zoo.store import provenance
 from gmn.zoo.store.files import MANIFEST, SHARDS, file_sha256
 from gmn.zoo.store.index import histogram, index_of
 from gmn.zoo.store.locking import WriterLock
-from gmn.zoo.store.writer import ZooWriter, identity_of, is_finished, publish
-from gmn.zoo.upkeep.copying import (
-    SHARD_BYTES,
-    SHARD_SIZE,
-    Copy,
-    Source,
-    check,
-    copy_shard,
-    everything,
-    plan,
-)
+from gmn.zoo.store.writer import identity_of, publish
+from gmn.zoo.upkeep import copying
+from gmn.zoo.upkeep.copying import Source, check, everything, plan
+from gmn.zoo.upkeep.rewriting import rewrite, write_shards
 
 
 def merge(
@@ -129,7 +121,7 @@ def append(
         known = zoo.manifest["shards"]
         _remove_unlisted(place, {shard["file"] for shard in known})
         copies = plan(added)
-        _copy(place, dict(enumerate(copies, start=len(known))), progress)
+        write_shards(place, dict(enumerate(copies, start=len(known))), progress)
         _publish_more(zoo, added, len(copies))
         provenance.note(place, "append", {"networks": sum(c.networks for c in copies)})
     finally:
@@ -173,24 +165,9 @@ def _write(
     progress: bool,
 ) -> Zoo:
     size = sum(len(source.indices) for source in sources)
-    configuration = {**configuration, "shard_size": SHARD_SIZE, "shard_bytes": SHARD_BYTES}
-    copies = plan(sources)
-    if not is_finished(out, identity_of(name, size, seed, configuration), len(copies)):
-        with ZooWriter(out, name, size, seed, configuration) as writer:
-            _copy(out, {n: copies[n] for n in writer.missing(len(copies))}, progress)
-            index, _ = writer.contents(len(copies))
-            counts = {"networks": len(index), "splits": histogram(index, "split")}
-            writer.finish(len(copies), {**counts, **card})
-    return Zoo(out)
-
-
-def _copy(folder: Path, copies: dict[int, Copy], progress: bool) -> None:
-    """Writes new shards by their numbers."""
-    total = sum(copy.networks for copy in copies.values())
-    with tqdm(total=total, unit="net", disable=not progress) as bar:
-        for number, copy in copies.items():
-            copy_shard(folder, number, copy)
-            bar.update(copy.networks)
+    packing = {"shard_size": copying.SHARD_SIZE, "shard_bytes": copying.SHARD_BYTES}
+    shards = plan(sources)
+    return rewrite(out, name, size, seed, {**configuration, **packing}, shards, card, progress)
 
 
 def _origin(source: Source) -> dict[str, Any]:

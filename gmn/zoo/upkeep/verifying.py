@@ -1,10 +1,8 @@
-"""What of a damaged zoo is lost, and a new zoo of all the rest."""
+"""Compares the files of a zoo with their checksums: what of a damaged one is lost."""
 
 from __future__ import annotations
 
 import json
-import re
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,21 +12,13 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from gmn.errors import ZooError
-from gmn.zoo.population import Zoo
 from gmn.zoo.store.files import (
-    MANIFEST,
     SHARDS,
-    cannot_write,
     file_sha256,
-    json_bytes,
     read_manifest,
-    shard_name,
-    write_file,
 )
-from gmn.zoo.store.index import histogram, index_of, join, read_index, shard_table, table_bytes
-from gmn.zoo.store.locking import WriterLock
+from gmn.zoo.store.index import read_index
 from gmn.zoo.store.shards import read_header
-from gmn.zoo.store.writer import ZooWriter
 
 SHOWN = 20  # ids in a printed report
 
@@ -170,88 +160,3 @@ def _state(path: Path, sha256: str) -> str | None:
 def _ids(index: pa.Table, shard: int) -> tuple[str, ...]:
     chosen = pc.equal(index["shard"], shard)
     return tuple(index["id"].filter(chosen).to_pylist())
-
-
-def reindex(folder: str | Path) -> Zoo:
-    """Makes a lost or damaged index again, from the shards.
-
-    Args:
-        folder: Of a zoo whose shards are all there.
-
-    Returns:
-        The zoo.
-
-    Raises:
-        ZooError: If a shard is missing or unreadable, or another writer is at work.
-    """
-    place = Path(folder)
-    lock = WriterLock(place)
-    try:
-        manifest = read_manifest(place)
-        if "shards" not in manifest:
-            raise ZooError(f"{place} holds an unfinished zoo; build it again: it goes on")
-        index, _ = index_of(place, range(len(manifest["shards"])))
-        content, facts = table_bytes(index), manifest["index"]
-        if len(index) != facts["networks"]:
-            raise ZooError(f"{place}: the shards hold {len(index)} of {facts['networks']} networks")
-        write_file(place / facts["file"], content)
-        sha256 = file_sha256(place / facts["file"])
-        if sha256 != facts["sha256"]:  # another version of pyarrow writes other bytes
-            facts |= {"bytes": len(content), "sha256": sha256}
-            write_file(place / MANIFEST, json_bytes(manifest))
-    finally:
-        lock.release()
-    return Zoo(place)
-
-
-def rescue(folder: str | Path, out: str | Path, progress: bool = True) -> Zoo:
-    """Writes a new zoo of all shards that are whole; its data card says what was lost.
-
-    Args:
-        folder: Of a damaged zoo.
-        out: Folder for the new one; empty, absent, or holding this same rescue.
-        progress: Whether to show a progress bar.
-
-    Returns:
-        The new zoo.
-
-    Raises:
-        ZooError: If no network is left, or ``out`` holds another zoo.
-    """
-    place, target = Path(folder), Path(out)
-    verdict = verify(place, progress)
-    headers = [read_header(place / file) for file in verdict.whole]
-    if not sum(header.networks for header in headers):
-        raise ZooError(f"{place}: no network is left to be rescued")
-    known: dict[str, Any] = {} if verdict.manifest else read_manifest(place)
-    name = known.get("name", "rescued")
-    size = verdict.networks or sum(header.networks for header in headers)
-    tables = [shard_table(header, number) for number, header in enumerate(headers)]
-    index = join(tables)
-    configuration = {"rescued": list(verdict.whole), "of": known.get("configuration")}
-    with ZooWriter(target, name, size, known.get("seed", 0), configuration) as writer:
-        for number in writer.missing(len(headers)):
-            _copy_file(place / verdict.whole[number], target / shard_name(number))
-        writer.finish(len(headers), _card(verdict, known, index))
-    return Zoo(target)
-
-
-def _card(verdict: Verdict, known: dict[str, Any], index: pa.Table) -> dict[str, Any]:
-    lost = [
-        {"file": shard.file, "problem": re.sub(r"\S*/", "", shard.problem), "ids": shard.ids}
-        for shard in verdict.damaged
-    ]
-    counts = {"networks": len(index), "splits": histogram(index, "split")}
-    return {**counts, "lost": verdict.lost, "lost_shards": lost, "card_before": known.get("card")}
-
-
-def _copy_file(source: Path, target: Path) -> None:
-    """Bit for bit, all or nothing."""
-    part = target.with_name(f".{target.name}.part")
-    try:
-        shutil.copyfile(source, part)
-        part.replace(target)
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    finally:
-        part.unlink(missing_ok=True)
