@@ -67,6 +67,14 @@ def test_stored_networks_are_those_that_a_graph_holds(many: zoo.Zoo) -> None:
         assert torch.equal(stored.values[name], value)
     with pytest.raises(IndexError):
         stored[300]
+    assert repr(many.stored(chosen)) == repr(graph)
+    for one in (graph, many.stored(chosen)):
+        changed = one.replace({"bias": torch.zeros(300, 3)}).to(dtype=torch.float64)
+        assert changed.dtype == torch.float64
+        assert torch.equal(changed.values["weight"], graph.values["weight"].double())
+        assert torch.equal(one.to_state_dict(7)["bias"], graph.values["bias"][7])
+        assert torch.equal(one.pairs(one.spec.edge_sets[0]), graph.pairs(graph.spec.edge_sets[0]))
+        assert len(type(graph).cat([one, graph[:2]])) == 302
     with pytest.raises(IndexError, match="the zoo has 1000"):
         many.stored([1000])
 
