@@ -1,6 +1,7 @@
 """Populations of trained networks: built by name, kept in checked files, opened in a moment."""
 
 from gmn.errors import ZooError
+from gmn.zoo.architectures.widen import widen
 from gmn.zoo.building.build import build
 from gmn.zoo.building.builders import Options
 from gmn.zoo.importing import (
@@ -52,4 +53,5 @@ __all__ = [
     "rescue",
     "select",
     "verify",
+    "widen",
 ]

@@ -19,6 +19,7 @@ from gmn.graph import ParameterGraph
 from gmn.memory import available_bytes
 from gmn.spec import GraphSpec
 from gmn.zoo.loading import Batch, Loader, Transform
+from gmn.zoo.selecting import select
 from gmn.zoo.store.columns import SPLITS
 from gmn.zoo.store.files import Row
 from gmn.zoo.store.index import is_number, numeric_columns
@@ -136,8 +137,6 @@ class Zoo(Dataset[ParameterGraph]):
             ValueError: If a condition cannot be read, or a column, a split, an architecture or an
                 id is unknown.
         """
-        from gmn.zoo.selecting import select
-
         conditions = [where] if isinstance(where, str) else where
         return self._part(select(self, conditions, split, architecture, ids).numpy())
 

@@ -15,7 +15,7 @@ from gmn.zoo.architectures.networks import network
 from gmn.zoo.architectures.transformers import SmallTransformer
 from gmn.zoo.architectures.wild import wild_architectures
 from gmn.zoo.building import catalogue
-from gmn.zoo.building.builders import DEFAULT, Shard, finite, stack
+from gmn.zoo.building.builders import DEFAULT, Shard, finite
 from gmn.zoo.building.catalogue import TRANSFORMER_RANGES
 from gmn.zoo.images import ImageSet
 from gmn.zoo.training.classifying import (
@@ -26,6 +26,7 @@ from gmn.zoo.training.classifying import (
     train_chunk,
 )
 from gmn.zoo.training.recipe import Range, Recipe
+from gmn.zoo.training.states import stack
 from gmn.zoo.training.transformer_recipe import TransformerRecipe
 from gmn.zoo.training.transformer_training import (
     BATCH_SIZE,

@@ -173,8 +173,8 @@ def network(architecture: str, widening: int = 1) -> nn.Module:
     Args:
         architecture: A name from ``Zoo.architectures``, such as ``"cnn-relu"``, or of a CNN after
             the CNN Wild Park, such as ``"1/16k3-relu/8k5-tanh+0/10"``.
-        widening: How many times as wide its hidden layers are;
-            :func:`gmn.zoo.architectures.widen.widen` gives states of such networks.
+        widening: How many times as wide its hidden layers are; :func:`gmn.zoo.widen` gives states
+            of such networks.
 
     Returns:
         A new module.

@@ -16,7 +16,7 @@ import converters
 from gmn.engines import Engine, Processes, one_thread
 from gmn.spec import GraphSpec
 from gmn.zoo.architectures.networks import network
-from gmn.zoo.building.builders import DEFAULT, Builder, Options, Shard, State, finite, plan
+from gmn.zoo.building.builders import DEFAULT, Builder, Options, Shard, finite, plan
 from gmn.zoo.building.catalogue import builder
 from gmn.zoo.population import Zoo
 from gmn.zoo.store import provenance
@@ -24,6 +24,7 @@ from gmn.zoo.store.files import Row
 from gmn.zoo.store.index import histogram
 from gmn.zoo.store.shards import Header, write_shard
 from gmn.zoo.store.writer import ZooWriter, write_zoo
+from gmn.zoo.training.states import State
 
 
 @dataclass(frozen=True)

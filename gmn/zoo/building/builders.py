@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from gmn.zoo.store.files import Row
-
-State = dict[str, Tensor]
+from gmn.zoo.training.states import State
 
 
 @dataclass(frozen=True)
@@ -138,11 +137,6 @@ class Builder(ABC):
         Args:
             rows: The rows of all its networks.
         """
-
-
-def stack(states: Sequence[State]) -> State:
-    """States of N networks as one, every tensor of shape (N, ...)."""
-    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
 def finite(state: State, rows: Sequence[Row]) -> Tensor:

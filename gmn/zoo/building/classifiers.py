@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 
 from torch import nn
 
-from gmn.zoo.building.builders import State
 from gmn.zoo.building.runs import RunBuilder
 from gmn.zoo.images import ImageSet
 from gmn.zoo.store.files import Row
 from gmn.zoo.training.classifying import Job, draw_job, train_chunk
 from gmn.zoo.training.recipe import Recipe, RecipeRanges
+from gmn.zoo.training.states import State
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from gmn.zoo import images
 from gmn.zoo.architectures.networks import Siren, network
-from gmn.zoo.building.builders import DEFAULT, Builder, Options, Shard, State, stack
+from gmn.zoo.building.builders import DEFAULT, Builder, Options, Shard
 from gmn.zoo.building.cards import quantiles
+from gmn.zoo.seeds import derive_seed
 from gmn.zoo.store.files import Row
 from gmn.zoo.training.fitting import fit, initial_state, pixel_grid
-from gmn.zoo.training.recipe import derive_seed
+from gmn.zoo.training.states import State, stack
 
 # Of the images, not of the networks: all views of an image are in one split.
 VAL_SHARE, TEST_SHARE = 0.08, 0.2  # the latter where a set has no official test images

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from gmn.zoo import images
 from gmn.zoo.architectures.networks import network
-from gmn.zoo.building.builders import DEFAULT, Builder, Options, Shard, State
+from gmn.zoo.building.builders import DEFAULT, Builder, Options, Shard
 from gmn.zoo.building.cards import accuracies
 from gmn.zoo.images import ImageSet
+from gmn.zoo.seeds import derive_seed, split_of
 from gmn.zoo.store.files import Row
 from gmn.zoo.training.classifying import BATCH_SIZE, Job, checkpoint_steps, mean_gradients, seen
-from gmn.zoo.training.recipe import derive_seed, split_of
+from gmn.zoo.training.states import State
 
 
 class Ranges(Protocol):

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from gmn.zoo import images
 from gmn.zoo.architectures.networks import network
-from gmn.zoo.building.builders import Builder, Shard, State
+from gmn.zoo.building.builders import Builder, Shard
+from gmn.zoo.seeds import derive_seed, split_of
 from gmn.zoo.store.files import Row
 from gmn.zoo.training.classifying import initial_state
 from gmn.zoo.training.pruning import Lesson, accuracies, keep_largest, prune
-from gmn.zoo.training.recipe import derive_seed, split_of
+from gmn.zoo.training.states import State
 
 MASK = "mask"
 MASKS = ("dense", "ticket", "random", "magnitude")

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
-from gmn.zoo.building.builders import State
 from gmn.zoo.building.runs import RunBuilder
 from gmn.zoo.images import ImageSet
 from gmn.zoo.store.files import Row
 from gmn.zoo.training.classifying import Job
+from gmn.zoo.training.states import State
 from gmn.zoo.training.transformer_recipe import TransformerRanges, TransformerRecipe
 from gmn.zoo.training.transformer_training import draw_transformer_job, train_transformer
 

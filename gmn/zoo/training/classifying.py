@@ -11,9 +11,9 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gmn.zoo.building.builders import State, stack
 from gmn.zoo.images import ImageSet
 from gmn.zoo.training.recipe import Recipe
+from gmn.zoo.training.states import State, stack
 
 BATCH_SIZE = 32
 EVALUATION_BATCH = 50

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from gmn.zoo.building.builders import State
 from gmn.zoo.training.classifying import adamw_step
+from gmn.zoo.training.states import State
 
 LEAST_ERROR = 1e-12  # where float32 ends: 120 dB
 

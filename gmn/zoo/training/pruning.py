@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
 
-from gmn.zoo.building.builders import State
 from gmn.zoo.training.classifying import adamw_step
+from gmn.zoo.training.states import State
 
 FLOW_ROUNDS = 100
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gmn.zoo.building.builders import State, stack
 from gmn.zoo.images import ImageSet
 from gmn.zoo.training.classifying import BATCH_SIZE, Job, checkpoint_steps, choose_images
+from gmn.zoo.training.states import State, stack
 from gmn.zoo.training.transformer_recipe import TransformerRecipe
 
 EVALUATION_BATCH = 100

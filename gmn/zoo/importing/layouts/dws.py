@@ -13,7 +13,7 @@ from gmn.errors import ZooError
 from gmn.zoo.importing.layout import Architecture, Entry, Listing, State
 from gmn.zoo.importing.layouts.sirens import PublishedSiren, siren_state
 from gmn.zoo.importing.layouts.splits import SplitLayout, read_splits
-from gmn.zoo.training.recipe import derive_seed
+from gmn.zoo.seeds import derive_seed
 
 FOLDER = re.compile(r"(\w+_png_(training|testing)_(\d+)_(\d+))")
 WEIGHTS = Path("checkpoints") / "model_final.pth"

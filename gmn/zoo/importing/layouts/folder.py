@@ -14,8 +14,8 @@ from gmn.errors import ZooError
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.layouts.tables import columns, read_table
 from gmn.zoo.population import SPLITS
+from gmn.zoo.seeds import split_of
 from gmn.zoo.store.files import Row
-from gmn.zoo.training.recipe import split_of
 
 ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz", ".h5", ".hdf5")
 LABELS = ("test_accuracy", "label")  # what tasks predict: a number in every row, or no task works

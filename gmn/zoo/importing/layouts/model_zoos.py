@@ -16,8 +16,8 @@ from gmn.zoo.importing.layouts.ray_tune import find_checkpoints, find_runs, read
 from gmn.zoo.importing.layouts.sirens import chain_weights
 from gmn.zoo.importing.layouts.splits import read_splits
 from gmn.zoo.importing.layouts.tables import RESERVED
+from gmn.zoo.seeds import split_of
 from gmn.zoo.store.files import Row
-from gmn.zoo.training.recipe import split_of
 
 LAYERS = ("conv1", "conv2", "conv3", "fc1", "fc2")
 MEASURES = {  # of the lines of result.json

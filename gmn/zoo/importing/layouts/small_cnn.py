@@ -19,7 +19,7 @@ from gmn.errors import ZooError
 from gmn.zoo.architectures.networks import ACTIVATIONS, SmallCNN
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.layouts.tables import columns, read_table
-from gmn.zoo.training.recipe import split_of
+from gmn.zoo.seeds import split_of
 
 LAYERS = ("conv1", "conv2", "conv3", "head")
 

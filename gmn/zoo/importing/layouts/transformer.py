@@ -15,8 +15,8 @@ from gmn.zoo.architectures.transformers import WIDTH, SmallTransformer
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.layouts.sirens import by_numbers
 from gmn.zoo.importing.layouts.tables import columns, read_table
+from gmn.zoo.seeds import split_of
 from gmn.zoo.store.files import Row
-from gmn.zoo.training.recipe import split_of
 
 FILE = re.compile(r"(?P<run>.+)_(?P<epoch>\d+)_(?P<accuracy>\d+)\.pt")
 ATTENTION = ("queries", "keys", "values", "out_projection")

@@ -19,7 +19,7 @@ from gmn.zoo.importing.layout import Architecture, Entry, Listing, State
 from gmn.zoo.importing.layouts.ray_tune import read_json
 from gmn.zoo.importing.layouts.sirens import chain_weights
 from gmn.zoo.importing.layouts.splits import SplitLayout, read_splits
-from gmn.zoo.training.recipe import split_of
+from gmn.zoo.seeds import split_of
 
 ENDINGS = (".pt", ".pth")
 CONFIGURATIONS = ("config.json", "params.json")
