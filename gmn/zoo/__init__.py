@@ -19,7 +19,6 @@ from gmn.zoo.population import Zoo
 from gmn.zoo.population import Zoo as open
 from gmn.zoo.selecting import select
 from gmn.zoo.store.writer import ZooWriter
-from gmn.zoo.stream import Stream, StreamBatch
 from gmn.zoo.upkeep.describing import describe
 from gmn.zoo.upkeep.exporting import export
 from gmn.zoo.upkeep.merging import append, filtered, merge
@@ -36,8 +35,6 @@ __all__ = [
     "Options",
     "SmallCnnZoo",
     "SmallTransformerZoo",
-    "Stream",
-    "StreamBatch",
     "Zoo",
     "ZooError",
     "ZooWriter",

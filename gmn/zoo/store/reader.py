@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +64,24 @@ class ShardReader:
             self._checked.add(number)
         return open_shard(path)
 
+    def keep(self, numbers: set[int]) -> None:
+        """Gives back the memory of all other shards; they are mapped anew when they are needed."""
+        self._kept = {number: self._kept[number] for number in numbers & self._kept.keys()}
+
     def gather(
-        self, shards: np.ndarray[Any, Any], rows: np.ndarray[Any, Any], kind: str | None
+        self,
+        shards: Sequence[int],
+        which: np.ndarray[Any, Any],
+        rows: np.ndarray[Any, Any],
+        kind: str | None,
     ) -> dict[str, Tensor]:
         """Tensors of networks of one architecture, stacked in the order asked for.
 
-        Shards stay mapped from then on; memory that they take can be given up by the system.
+        Shards stay mapped until :meth:`keep`; the system can take their memory before.
 
         Args:
-            shards: Number of the shard of each network.
+            shards: Numbers of the shards that they lie in.
+            which: Of each network, the place of its shard among these.
             rows: Its row in there.
             kind: Which further tensors; None for the states.
 
@@ -82,9 +92,9 @@ class ShardReader:
             ValueError: If a shard has no such tensors, or tensors of other types.
             ZooError: If a shard is damaged.
         """
-        found, which = np.unique(shards, return_inverse=True)
-        parts = {number: self._tensors(number, kind) for number in found.tolist()}
-        self._check_alike(parts)
+        parts = {number: self._tensors(number, kind) for number in shards}
+        if len({self._facts[number]["layout"] for number in shards}) > 1:
+            self._check_alike(parts)
         places = torch.from_numpy(rows.astype(np.int64))
         return gather_rows(list(parts.values()), torch.from_numpy(which), places)
 
