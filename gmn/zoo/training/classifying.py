@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +13,12 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gmn.zoo.images import ImageSet
+from gmn.zoo.training.descent import AdamW, gradients
 from gmn.zoo.training.recipe import Recipe
 from gmn.zoo.training.states import State, stack
 
 BATCH_SIZE = 32
 EVALUATION_BATCH = 50
-BETAS = (0.9, 0.999)
-EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _optimise(
     images: ImageSet,
     checkpoints: int,
 ) -> State:  # shape of each tensor: (N, checkpoints, ...)
-    """Runs AdamW (the formulas of ``torch.optim.AdamW``) on every network until its last step."""
+    """Runs AdamW on every network until its last step."""
     state = stack([job.initial for job in jobs])
     kept = stack([state] * checkpoints)
     kept = {name: value.transpose(0, 1).contiguous() for name, value in kept.items()}
@@ -181,56 +181,31 @@ def _optimise(
     rates = torch.tensor([recipe.learning_rate for recipe in recipes], dtype=dtype)
     lengths = torch.tensor([recipe.steps for recipe in recipes], dtype=dtype)
     decays = torch.tensor([recipe.weight_decay for recipe in recipes], dtype=dtype)
-    first = {name: torch.zeros_like(value) for name, value in state.items()}
-    second = {name: torch.zeros_like(value) for name, value in state.items()}
+    optimiser = AdamW(state)
     for step in range(recipes[0].steps):
         running = sum(recipe.steps > step for recipe in recipes)
         batch = torch.stack([job.batches[step] for job in jobs[:running]])
         targets = torch.stack([job.labels[job.batches[step]] for job in jobs[:running]])
         weights = {name: value[:running] for name, value in state.items()}
-        gradients = _gradients(module, weights, images.train_images[batch], targets)
-        for name, weight in weights.items():
-            adamw_step(
-                weight,
-                gradients[name],
-                (first[name][:running], second[name][:running]),
-                ((rates * (1 - step / lengths))[:running], decays[:running]),
-                step + 1,
-            )
+        loss = partial(_loss, module, images.train_images[batch], targets)
+        rate = (rates * (1 - step / lengths))[:running]
+        optimiser.step(gradients(weights, loss), rate, decays[:running])
         for row, number in due.get(step + 1, []):
             for name, value in state.items():
                 kept[name][row, number] = value[row]
     return kept
 
 
-def _gradients(
+def _loss(
     module: nn.Module,
-    state: State,
     images: Tensor,  # shape: (N, batch, channels, height, width)
     labels: Tensor,  # shape: (N, batch)
-) -> State:
-    """Gradient of each network's mean cross-entropy."""
-    leaves = {name: value.detach().requires_grad_() for name, value in state.items()}
-    scores = vmap(lambda weights, x: functional_call(module, weights, (x,)))(leaves, images)
+    state: State,
+) -> Tensor:  # shape: ()
+    """Sum of the networks' mean cross-entropies."""
+    scores = vmap(lambda weights, x: functional_call(module, weights, (x,)))(state, images)
     loss = functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="sum")
-    gradients = torch.autograd.grad(loss / labels.shape[1], list(leaves.values()))
-    return dict(zip(leaves, gradients, strict=True))
-
-
-def adamw_step(
-    weight: Tensor,  # shape: (N, ...), updated in place
-    gradient: Tensor,
-    moments: tuple[Tensor, Tensor],  # updated in place
-    rate_and_decay: tuple[Tensor, Tensor],  # shapes: (N,)
-    step: int,
-) -> None:
-    """One step of AdamW, with a learning rate and a weight decay for each network."""
-    rate, decay = (value.view(-1, *[1] * (weight.ndim - 1)) for value in rate_and_decay)
-    first, second = moments
-    first.lerp_(gradient, 1 - BETAS[0])
-    second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-    deviation = (second / (1 - BETAS[1] ** step)).sqrt_().add_(EPSILON)
-    weight.mul_(1 - rate * decay).sub_(rate / (1 - BETAS[0] ** step) * first / deviation)
+    return loss / labels.shape[1]
 
 
 @torch.no_grad()
@@ -294,18 +269,25 @@ def mean_gradients(
     Returns:
         The gradients, of the shapes of the states.
     """
-    forward = vmap(lambda weights, x: functional_call(module, weights, (x,)), in_dims=(0, None))
     total = {name: torch.zeros_like(value) for name, value in state.items()}
     shares = counted.to(images.dtype) / counted.sum(1, keepdim=True)
     parts = (tensor.split(EVALUATION_BATCH, 1) for tensor in (labels, shares))
-    for part, targets, weights in zip(images.split(EVALUATION_BATCH), *parts, strict=True):
-        leaves = {name: value.detach().requires_grad_() for name, value in state.items()}
-        with sdpa_kernel(SDPBackend.MATH):  # vmap would run the fused one network by network
-            scores = forward(leaves, part).flatten(0, 1)
-        losses = functional.cross_entropy(scores, targets.flatten(), reduction="none")
-        loss = (losses * weights.flatten()).sum()
-        for name, gradient in zip(
-            leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True
-        ):
+    for part in zip(images.split(EVALUATION_BATCH), *parts, strict=True):
+        for name, gradient in gradients(state, partial(_weighted_loss, module, *part)).items():
             total[name] += gradient
     return total
+
+
+def _weighted_loss(
+    module: nn.Module,
+    images: Tensor,  # shape: (images, channels, height, width)
+    labels: Tensor,  # shape: (N, images)
+    shares: Tensor,  # shape: (N, images)
+    state: State,
+) -> Tensor:  # shape: ()
+    """Sum of the networks' cross-entropies, weighted by each image's share."""
+    forward = vmap(lambda weights, x: functional_call(module, weights, (x,)), in_dims=(0, None))
+    with sdpa_kernel(SDPBackend.MATH):  # vmap would run the fused one network by network
+        scores = forward(state, images).flatten(0, 1)
+    losses = functional.cross_entropy(scores, labels.flatten(), reduction="none")
+    return (losses * shares.flatten()).sum()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from gmn.zoo.training.classifying import adamw_step
+from gmn.zoo.training.descent import descend
 from gmn.zoo.training.states import State
 
 LEAST_ERROR = 1e-12  # where float32 ends: 120 dB
@@ -87,19 +87,12 @@ def fit(
     Returns:
         The fitted states, stacked; and the peak signal-to-noise ratios in decibels, shape (N,).
     """
-    state = {name: value.clone() for name, value in initial.items()}
-    moments = {
-        name: (torch.zeros_like(value), torch.zeros_like(value)) for name, value in state.items()
-    }
-    rates = torch.full((len(pixels),), learning_rate, dtype=pixels.dtype)
-    no_decay = torch.zeros_like(rates)
-    for step in range(steps):
-        leaves = {name: value.detach().requires_grad_() for name, value in state.items()}
-        loss = _errors(module, leaves, coordinates, pixels).sum()
-        gradients = torch.autograd.grad(loss, list(leaves.values()))
-        rate = rates * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        for (name, value), gradient in zip(state.items(), gradients, strict=True):
-            adamw_step(value, gradient, moments[name], (rate, no_decay), step + 1)
+
+    def loss(step: int, state: State) -> Tensor:
+        return _errors(module, state, coordinates, pixels).sum()
+
+    factors = [0.5 + 0.5 * math.cos(math.pi * step / steps) for step in range(steps)]
+    state = descend(initial, loss, learning_rate, factors)
     with torch.no_grad():
         errors = _errors(module, state, coordinates, pixels).clamp(min=LEAST_ERROR)
     return state, -10 * errors.log10()

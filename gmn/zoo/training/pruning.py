@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
 
-from gmn.zoo.training.classifying import adamw_step
+from gmn.zoo.training.descent import descend
 from gmn.zoo.training.states import State
 
 FLOW_ROUNDS = 100
@@ -49,27 +50,16 @@ class Lesson:
         Returns:
             The trained states, stacked.
         """
-        state = {n: v * masks[n] if n in masks else v.clone() for n, v in initial.items()}
-        moments = {n: (torch.zeros_like(v), torch.zeros_like(v)) for n, v in state.items()}
-        some = next(iter(state.values()))
-        rates = torch.full((len(some),), self.learning_rate, dtype=some.dtype, device=some.device)
-        no_decay = torch.zeros_like(rates)
-        for step, batch in enumerate(self.batches):
-            rate = rates * (1 - step / len(self.batches))
-            for name, gradient in self._gradients(module, state, batch).items():
-                if name in masks:
-                    gradient = gradient * masks[name]
-                adamw_step(state[name], gradient, moments[name], (rate, no_decay), step + 1)
-        return state
+        steps = len(self.batches)
+        factors = [1 - step / steps for step in range(steps)]
+        return descend(initial, partial(self._loss, module), self.learning_rate, factors, masks)
 
-    def _gradients(self, module: nn.Module, state: State, batch: Tensor) -> State:
-        """Gradient of each network's mean cross-entropy on the images of a batch."""
-        leaves = {name: value.detach().requires_grad_() for name, value in state.items()}
-        scores = forward(module, leaves, self.images[batch]).flatten(0, 1)
+    def _loss(self, module: nn.Module, step: int, state: State) -> Tensor:
+        """Sum of the networks' mean cross-entropies on the images of a step."""
+        batch = self.batches[step]
+        scores = forward(module, state, self.images[batch]).flatten(0, 1)
         labels = self.labels[batch].repeat(len(scores) // len(batch))
-        loss = functional.cross_entropy(scores, labels, reduction="sum") / len(batch)
-        gradients = torch.autograd.grad(loss, list(leaves.values()))
-        return dict(zip(leaves, gradients, strict=True))
+        return functional.cross_entropy(scores, labels, reduction="sum") / len(batch)
 
 
 def forward(module: nn.Module, state: State, images: Tensor) -> Tensor:
