@@ -44,7 +44,7 @@ from gmn.tasks import Batch
 from gmn.train import Recipe, predict, train
 from gmn.zoo.architectures.networks import network
 from gmn.zoo.architectures.widen import widen
-from gmn.zoo.training.fitting import pixel_grid
+from gmn.zoo.images import pixel_grid
 
 SIDE = 14  # pixels of the populations' images
 MODELS = {

@@ -17,7 +17,8 @@ from gmn.zoo.architectures.networks import Siren, network
 from gmn.zoo.building import catalogue
 from gmn.zoo.building.builders import Shard
 from gmn.zoo.building.inrs import InrBuilder
-from gmn.zoo.training.fitting import fit, initial_state, pixel_grid
+from gmn.zoo.images import pixel_grid
+from gmn.zoo.training.fitting import fit, initial_state
 from gmn.zoo.training.states import stack
 
 NAME, SIZE = "inr-digits", 150

@@ -15,9 +15,10 @@ from gmn.zoo import images
 from gmn.zoo.architectures.networks import Siren, network
 from gmn.zoo.building.builders import DEFAULT, Builder, Options, Shard
 from gmn.zoo.building.cards import quantiles
+from gmn.zoo.images import pixel_grid
 from gmn.zoo.seeds import derive_seed
 from gmn.zoo.store.files import Row
-from gmn.zoo.training.fitting import fit, initial_state, pixel_grid
+from gmn.zoo.training.fitting import fit, initial_state
 from gmn.zoo.training.states import State, stack
 
 # Of the images, not of the networks: all views of an image are in one split.

@@ -15,24 +15,6 @@ from gmn.zoo.training.states import State
 LEAST_ERROR = 1e-12  # where float32 ends: 120 dB
 
 
-def pixel_grid(height: int, width: int) -> Tensor:
-    """Centres of the pixels of an image that fills the square [-1, 1]².
-
-    Args:
-        height: Number of rows.
-        width: Number of columns.
-
-    Returns:
-        Coordinates (x to the right, y downwards), row by row, shape (height * width, 2).
-
-    >>> pixel_grid(1, 4)[:, 0].tolist()
-    [-0.75, -0.25, 0.25, 0.75]
-    """
-    rows, columns = ((torch.arange(n) + 0.5) * 2 / n - 1 for n in (height, width))
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
-    return torch.stack([x, y], dim=-1).reshape(-1, 2)
-
-
 class SineNetwork(Protocol):
     """A chain of linear layers ``layer1``, ``layer2``, ... with sines between them."""
 
