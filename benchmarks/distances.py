@@ -35,7 +35,7 @@ from gmn.transport.clouds import Frame
 from gmn.transport.neurons import FIXED, Clouds
 from gmn.transport.trees import tree_sliced_pairs
 from gmn.zoo import images
-from gmn.zoo.fitting import pixel_grid
+from gmn.zoo.images import pixel_grid
 
 IMAGES = 128
 PROBES = 64

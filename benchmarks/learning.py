@@ -42,9 +42,9 @@ from gmn.nn import DualGMN, EditHead, InvariantHead, Probes, ScaleGMN
 from gmn.spec import GraphSpec
 from gmn.tasks import Batch
 from gmn.train import Recipe, predict, train
-from gmn.zoo.fitting import pixel_grid
-from gmn.zoo.networks import network
-from gmn.zoo.widen import widen
+from gmn.zoo.architectures.networks import network
+from gmn.zoo.architectures.widen import widen
+from gmn.zoo.images import pixel_grid
 
 SIDE = 14  # pixels of the populations' images
 MODELS = {

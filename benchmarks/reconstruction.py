@@ -36,7 +36,7 @@ from gmn.nn import DualGMN, InvariantHead, Probes
 from gmn.tasks import Autoencoding
 from gmn.train import Recipe, predict, train
 from gmn.zoo import Zoo, images
-from gmn.zoo.fitting import pixel_grid
+from gmn.zoo.images import pixel_grid
 
 SIDES = {"deep": 14, "shallow": 8, "shuffled": 8}  # pixels of the images
 SPLITS = {"train": 800, "val": 150, "test": 300}

@@ -29,7 +29,7 @@ from gmn import registry
 from gmn.comparison.cost import MIB, high_water
 from gmn.memory import saved_bytes
 from gmn.nn import GMN, InvariantHead
-from gmn.zoo.networks import network
+from gmn.zoo.architectures.networks import network
 
 BATCH, ROUNDS = 32, 3
 

@@ -123,7 +123,8 @@ def stream(folder: Path, workers: int, passes: int, answer: multiprocessing.Queu
     """In a process of its own: networks per second of each pass, peak memory, quality of mixing."""
     torch.set_num_threads(1)
     population = zoo.open(folder)
-    source = population.stream(BATCH if workers == 0 else 4 * BATCH)
+    size = BATCH if workers == 0 else 4 * BATCH
+    source = population.loader(batch_size=size, target=None, open_shards=8)
     before = _peak()
     batches = DataLoader(source, batch_size=None, num_workers=workers) if workers else source
     rates, seen, kinds = [], [], []

@@ -23,7 +23,7 @@ from torch.nn import functional
 from baselines import StatNN
 from gmn import zoo
 from gmn.zoo import images
-from gmn.zoo.networks import network
+from gmn.zoo.architectures.networks import network
 
 PROBES = (8, 32, 128, 512)
 

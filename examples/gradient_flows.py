@@ -32,7 +32,7 @@ from gmn.transport import (
     sliced_wasserstein,
     tree_sliced_wasserstein,
 )
-from gmn.zoo.store import write_atomically
+from gmn.zoo.store.files import write_atomically
 
 RATES = (1.5e-3, 5e-3, 1.5e-2, 5e-2, 0.15)
 JUDGED = 50  # times that W_2 is taken along a flow

@@ -15,9 +15,10 @@ from gmn.spec import GraphSpec
 from gmn.tasks.matching import matched
 from gmn.tasks.scales import scaled, spreads
 from gmn.zoo import Zoo, images
-from gmn.zoo.builders import stack
-from gmn.zoo.fitting import fit, initial_state, pixel_grid
-from gmn.zoo.networks import Siren, network
+from gmn.zoo.architectures.networks import Siren, network
+from gmn.zoo.images import pixel_grid
+from gmn.zoo.training.fitting import fit, initial_state
+from gmn.zoo.training.states import stack
 
 FITTED_AT_ONCE = 50
 

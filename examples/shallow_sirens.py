@@ -15,7 +15,8 @@ from tqdm.auto import tqdm
 import converters
 from gmn import symmetry
 from gmn.graph import ParameterGraph
-from gmn.zoo.fitting import fit, initial_state, pixel_grid
+from gmn.zoo.images import pixel_grid
+from gmn.zoo.training.fitting import fit, initial_state
 
 NEURONS = 128
 STEPS, LEARNING_RATE = 150, 1e-3

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gmn.zoo.networks import network
+from gmn.zoo.architectures.networks import network
 
 Example = tuple[nn.Module, tuple[Tensor, ...]]
 

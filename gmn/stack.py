@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +14,9 @@ class StackedGraph(ParameterGraph):
     """Several values for every parameter: checkpoints of a training run, weights and gradients.
 
     Code that expects a plain graph sees the first one. Selecting networks and moving to
-    another device or type keep all; made by :func:`stack`.
+    another device or type keep all. Changing weights gives the first graph alone: what changes them
+    says nothing of what is stacked on them, and :class:`gmn.features.Stacked` refuses the result.
+    Made by :func:`stack`.
 
     Attributes:
         graphs: the graphs.
@@ -37,14 +39,6 @@ class StackedGraph(ParameterGraph):
         if len(stacks) < len(graphs) or len({len(parts) for parts in stacks}) != 1:
             raise ValueError("cat needs at least one stack, all of as many graphs each")
         return cls([ParameterGraph.cat(parts) for parts in zip(*stacks, strict=True)])
-
-    def replace(self, values: Mapping[str, Tensor]) -> NoReturn:
-        """Refused, as new weights would not fit the other graphs of the stack.
-
-        Raises:
-            TypeError: always.
-        """
-        raise TypeError("a stack is read only: change its graphs, and stack them anew")
 
     def _map(
         self, function: Callable[[Tensor], Tensor], rows: Sequence[Mapping[str, Any]] | None

@@ -36,7 +36,7 @@ from gmn import explain, registry, tasks, zoo
 from gmn.draw import draw, heat_map
 from gmn.nn import DualGMN, EditHead, InvariantHead, Probes
 from gmn.train import Recipe, train
-from gmn.zoo.fitting import pixel_grid
+from gmn.zoo.images import pixel_grid
 
 torch.manual_seed(0)
 torch.set_num_threads(1)

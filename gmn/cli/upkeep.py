@@ -36,7 +36,9 @@ Prefix = Annotated[
 
 def print_card(population: gmn.zoo.Zoo) -> None:
     """Prints the data card of a zoo, and how long it took to build."""
-    for facts in (population.manifest["card"], gmn.zoo.provenance.duration(population.folder)):
+    from gmn.zoo.store.provenance import duration
+
+    for facts in (population.manifest["card"], duration(population.folder)):
         for topic, value in facts.items():
             console.print(f"  {topic}: {value}", highlight=False)
 
@@ -47,8 +49,10 @@ def show(folder: Folder, json: Json = False) -> None:
 
     Example: `gmn zoo show runs/cnn-mnist`, `gmn zoo show runs/cnn-mnist --json`
     """
+    from gmn.zoo.upkeep.describing import lines
+
     facts = gmn.zoo.describe(gmn.zoo.open(folder))
-    print(jsonlib.dumps(facts, indent=1) if json else "\n".join(gmn.zoo.describing.lines(facts)))
+    print(jsonlib.dumps(facts, indent=1) if json else "\n".join(lines(facts)))
 
 
 @app.command()

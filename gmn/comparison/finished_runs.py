@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gmn.comparison.jobs import RunResult
-from gmn.zoo.store import write_atomically
+from gmn.zoo.store.files import write_atomically
 
 FILE = "runs.jsonl"
 

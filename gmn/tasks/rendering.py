@@ -12,7 +12,7 @@ from torch import Tensor
 from gmn.graph import ParameterGraph
 from gmn.program import ProgramError
 from gmn.zoo import Zoo, images
-from gmn.zoo.fitting import pixel_grid
+from gmn.zoo.images import pixel_grid
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from gmn.tasks.answers import overlaps
 from gmn.tasks.labels import LabelError
 from gmn.tasks.task import Task
 from gmn.zoo import Zoo
-from gmn.zoo.networks import network
-from gmn.zoo.pruning import keep_largest, synaptic_flow
-from gmn.zoo.tickets import MASK, TicketBuilder, random_masks
+from gmn.zoo.architectures.networks import network
+from gmn.zoo.building.tickets import MASK, TicketBuilder, random_masks
+from gmn.zoo.training.pruning import keep_largest, synaptic_flow
 
 TIES = 1e-6  # what magnitudes count where nothing else tells weights apart
 SHARPNESS = 2.0  # logits per standard deviation of a layer's scores

@@ -28,7 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gmn.tasks.task import Task
 from gmn.train.evaluate import predict
 from gmn.zoo.loading import Batch
-from gmn.zoo.recipe import derive_seed
+from gmn.zoo.seeds import derive_seed
 
 if TYPE_CHECKING:
     from gmn.train.run import Run

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from gmn.train.run import Run
-from gmn.zoo.store import write_atomically
+from gmn.zoo.store.files import write_atomically
 
 STATE = "run.pt"
 LOG = "log.csv"

@@ -14,7 +14,7 @@ from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.spec import GraphSpec
 from gmn.train.trained import Trained
-from gmn.zoo.store import write_atomically
+from gmn.zoo.store.files import write_atomically
 
 
 @dataclass(frozen=True)

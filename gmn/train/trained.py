@@ -29,7 +29,7 @@ from gmn.train.evaluate import answer
 from gmn.train.journal import epochs_logged
 from gmn.train.loop import Result, train
 from gmn.train.recipe import Recipe
-from gmn.zoo.store import write_atomically
+from gmn.zoo.store.files import write_atomically
 
 FORMAT_VERSION = 2
 WEIGHTS = "model.safetensors"

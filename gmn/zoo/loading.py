@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
 
 from gmn.graph import ParameterGraph
+from gmn.zoo.ordering import ByShards, Cut, in_order, mixed
+from gmn.zoo.seeds import derive_seed
 
+Networks = ParameterGraph | list[ParameterGraph]
 Transform = Callable[[ParameterGraph, torch.Generator], ParameterGraph]
 
 
@@ -42,11 +48,15 @@ class Batch:
         return Batch(self.graph.to(device), self.target.to(device), self.numbers)
 
 
-class Loader:
+class Loader(IterableDataset[tuple[Networks, Tensor]]):
     """Minibatches ready for a model: pairs of a graph and targets.
 
     Made by :meth:`gmn.zoo.Zoo.loader`; training uses the same. A minibatch of several architectures
     is a list of graphs, which :func:`gmn.nn.read_all` reads; targets are in its order.
+
+    In a ``DataLoader(loader, batch_size=None, num_workers=n)`` workers divide the minibatches, or
+    the shards if these are taken whole. Every pass then has another order, decided by the seed of
+    ``generator`` and by the random numbers of the ``DataLoader``, as is usual.
 
     Args:
         parts: all networks, one batch per architecture.
@@ -57,6 +67,7 @@ class Loader:
             :mod:`gmn.augment`; called with a graph and ``randomness``.
         randomness: of the transform; ``generator`` if None.
         device: where minibatches go before that; None for where the networks are.
+        shards: takes whole shards in random order; None to mix all networks.
 
     Raises:
         ValueError: if ``batch_size`` is not positive.
@@ -70,41 +81,73 @@ class Loader:
         transform: Transform | None = None,
         randomness: torch.Generator | None = None,
         device: torch.device | None = None,
+        shards: ByShards | None = None,
     ) -> None:
+        super().__init__()
         if batch_size < 1:
             raise ValueError(f"a minibatch has at least one network, not {batch_size}")
         self.parts, self.batch_size, self.generator = parts, batch_size, generator
-        self.transform, self.device = transform, device
+        self.transform, self.device, self.shards = transform, device, shards
         self.randomness = randomness or generator or torch.Generator().manual_seed(0)
+        self._reseeded = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # PyTorch pickles a generator with a tensor that is gone before a spawned process reads it.
+        return {
+            name: value.get_state().numpy() if isinstance(value, torch.Generator) else value
+            for name, value in vars(self).items()
+        }
+
+    def __setstate__(self, states: dict[str, Any]) -> None:
+        vars(self).update(states)
+        for name in ("generator", "randomness"):
+            if states[name] is not None:
+                generator = torch.Generator()
+                generator.set_state(torch.from_numpy(states[name]))
+                setattr(self, name, generator)
 
     def __len__(self) -> int:
-        """Number of minibatches of a pass."""
+        """Number of minibatches of a pass; of shards that workers divide, it may be a few more."""
         sizes = [len(part) for part in self.parts]
         if self.generator is None:
             return sum(math.ceil(size / self.batch_size) for size in sizes)
         return math.ceil(sum(sizes) / self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[ParameterGraph | list[ParameterGraph], Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Networks, Tensor]]:
         for pieces in self.batches():
             graphs = [piece.graph for piece in pieces]
             yield graphs if len(graphs) > 1 else graphs[0], torch.cat([p.target for p in pieces])
 
     def batches(self) -> Iterator[list[Batch]]:
         """Minibatches as one :class:`Batch` per architecture, with numbers of the networks."""
-        for pieces in self._pieces():
+        for cut in self._cuts():
+            pieces = [self.parts[part][places] for part, places in cut]
             moved = [piece.to(self.device or piece.graph.device) for piece in pieces]
             if self.transform is not None:
                 act = self.transform
                 moved = [replace(b, graph=act(b.graph, self.randomness)) for b in moved]
             yield moved
 
-    def _pieces(self) -> Iterator[list[Batch]]:
+    def _cuts(self) -> Iterator[Cut]:
+        worker = get_worker_info()
+        own, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        if worker is not None and not self._reseeded:
+            self._reseed(worker.seed, own)
+        sizes = [len(part) for part in self.parts]
+        if self.generator is None:
+            return islice(in_order(sizes, self.batch_size), own, None, workers)
+        if self.shards is not None:
+            return self.shards.cuts(self.batch_size, self.generator, own, workers)
+        return islice(mixed(sizes, self.batch_size, self.generator), own, None, workers)
+
+    def _reseed(self, seed: int, worker: int) -> None:
+        """In the copy of a worker: one order for all workers, and to each its own transforms."""
+        old = self.randomness.initial_seed()
         if self.generator is not None:
-            yield from minibatches(self.parts, self.batch_size, self.generator)
-            return
-        for part in self.parts:
-            for start in range(0, len(part), self.batch_size):
-                yield [part[start : start + self.batch_size]]
+            common = derive_seed(self.generator.initial_seed(), "order", seed - worker)
+            self.generator = torch.Generator().manual_seed(common)
+        self.randomness = torch.Generator().manual_seed(derive_seed(old, "transform", seed))
+        self._reseeded = True
 
 
 def minibatches(
@@ -121,13 +164,4 @@ def minibatches(
         size: networks per minibatch; the mixed one that comes last may have fewer.
         generator: the source of randomness.
     """
-    orders = [torch.randperm(len(part), generator=generator) for part in parts]
-    full = [len(order) - len(order) % size for order in orders]
-    mixed = torch.randperm(len(parts), generator=generator).tolist()
-    runs = [(n, orders[n][: full[n]]) for n in range(len(parts))]
-    runs += [(n, orders[n][full[n] :]) for n in mixed]
-    owners = torch.cat([torch.full_like(places, n) for n, places in runs]).split(size)
-    places = torch.cat([places for _, places in runs]).split(size)
-    for number in torch.randperm(len(places), generator=generator).tolist():
-        owner, place = owners[number], places[number]
-        yield [parts[n][place[owner == n]] for n in owner.unique().tolist()]
+    return Loader(parts, size, generator).batches()

@@ -18,14 +18,15 @@ from torch.utils.data import Dataset
 from gmn.graph import ParameterGraph
 from gmn.memory import available_bytes
 from gmn.spec import GraphSpec
-from gmn.zoo.columns import SPLITS
-from gmn.zoo.index import is_number, numeric_columns
 from gmn.zoo.loading import Batch, Loader, Transform
-from gmn.zoo.opening import read_zoo
-from gmn.zoo.reader import ShardReader
-from gmn.zoo.store import Row
+from gmn.zoo.ordering import ByShards
+from gmn.zoo.selecting import select
+from gmn.zoo.store.columns import SPLITS
+from gmn.zoo.store.files import Row
+from gmn.zoo.store.index import is_number, numeric_columns
+from gmn.zoo.store.opening import read_zoo
+from gmn.zoo.store.reader import ShardReader
 from gmn.zoo.stored import StoredGraph
-from gmn.zoo.stream import Stream
 
 
 class Zoo(Dataset[ParameterGraph]):
@@ -136,8 +137,6 @@ class Zoo(Dataset[ParameterGraph]):
             ValueError: If a condition cannot be read, or a column, a split, an architecture or an
                 id is unknown.
         """
-        from gmn.zoo.selecting import select
-
         conditions = [where] if isinstance(where, str) else where
         return self._part(select(self, conditions, split, architecture, ids).numpy())
 
@@ -155,10 +154,11 @@ class Zoo(Dataset[ParameterGraph]):
         split: str | None = None,
         batch_size: int = 32,
         *,
-        target: str | Sequence[str] = "test_accuracy",
+        target: str | Sequence[str] | None = "test_accuracy",
         shuffle: bool = False,
         seed: int = 0,
         transform: Transform | None = None,
+        open_shards: int | None = None,
     ) -> Loader:
         """Minibatches ready for a model: pairs of a graph and targets.
 
@@ -169,27 +169,59 @@ class Zoo(Dataset[ParameterGraph]):
         Args:
             split: only networks of ``"train"``, ``"val"`` or ``"test"``; None for all.
             batch_size: networks per minibatch.
-            target: a numeric column, for targets of shape (B,), or several, for (B, columns).
+            target: a numeric column, for targets of shape (B,), or several, for (B, columns);
+                None for the numbers of the networks in the zoo, int64 of shape (B,).
             shuffle: another order in every pass, or that of the zoo.
             seed: of the order and the transform.
             transform: called with a graph and a generator, such as
                 :class:`gmn.augment.SampledSymmetry`.
+            open_shards: shuffles otherwise, for a zoo that is larger than memory: whole shards in
+                random order, so many at a time, read one after the other and mixed with one
+                another. More mix better and take more memory.
+
+        Returns:
+            An iterable, which a ``DataLoader`` takes with ``batch_size=None``.
 
         Raises:
             KeyError: If there is no column of this name.
-            ValueError: If it holds no number for a network, or the split is unknown.
+            ValueError: If it holds no number for a network, the split is unknown, or a size is not
+                positive.
+
+        Example:
+            >>> import tempfile, torch, converters
+            >>> from gmn import zoo
+            >>> spec = converters.trace(torch.nn.Linear(2, 3), (torch.zeros(1, 2),))
+            >>> states = {"weight": torch.randn(20, 3, 2), "bias": torch.zeros(20, 3)}
+            >>> rows = [{"id": f"{i:02d}", "split": "train", "loss": 0.1 * i} for i in range(20)]
+            >>> folder = tempfile.TemporaryDirectory()
+            >>> with zoo.ZooWriter(folder.name, "lines", 20, 0, {}) as writer:
+            ...     writer.write_shard(0, "linear", spec, states, rows)
+            ...     writer.finish(1, {"remark": "random weights"})
+            >>> lines = zoo.open(folder.name)
+            >>> for graph, losses in lines.loader(batch_size=8, target="loss", open_shards=4):
+            ...     print(graph, losses.shape)
+            ParameterGraph(8 networks of 9 parameters, torch.float32, cpu) torch.Size([8])
+            ParameterGraph(8 networks of 9 parameters, torch.float32, cpu) torch.Size([8])
+            ParameterGraph(4 networks of 9 parameters, torch.float32, cpu) torch.Size([4])
+            >>> folder.cleanup()
         """
-        names = [target] if isinstance(target, str) else list(target)
-        parts = []
-        for name in self.architectures:
-            if len(numbers := self.indices(split, name)):
-                columns = [self.labels(column, numbers) for column in names]
-                found = columns[0] if isinstance(target, str) else torch.stack(columns, dim=1)
-                graph = self.graph(numbers) if self.fits_in_memory else self.stored(numbers)
-                parts.append(Batch(graph, found, numbers))
-        source = torch.Generator().manual_seed(seed)
-        order = source if shuffle else None
-        return Loader(parts, batch_size, order, transform, torch.Generator().manual_seed(seed))
+        if open_shards is not None and open_shards < 1:
+            raise ValueError(f"at least one shard is open, not {open_shards}")
+        found = [self.indices(split, name) for name in self.architectures]
+        numbers = [some for some in found if len(some)]
+        read = self.graph if open_shards is None and self.fits_in_memory else self.stored
+        parts = [Batch(read(some), self._targets(target, some), some) for some in numbers]
+        shards = None if open_shards is None else ByShards(self, numbers, open_shards)
+        order = torch.Generator().manual_seed(seed) if shuffle or shards else None
+        chance = torch.Generator().manual_seed(seed)
+        return Loader(parts, batch_size, order, transform, chance, shards=shards)
+
+    def _targets(self, target: str | Sequence[str] | None, numbers: Tensor) -> Tensor:
+        if target is None:
+            return numbers
+        if isinstance(target, str):
+            return self.labels(target, numbers)
+        return torch.stack([self.labels(name, numbers) for name in target], dim=1)
 
     @property
     def fits_in_memory(self) -> bool:
@@ -330,8 +362,10 @@ class Zoo(Dataset[ParameterGraph]):
         self, indices: Sequence[int] | Tensor, kind: str | None
     ) -> tuple[str, dict[str, Tensor]]:
         """The architecture of networks, and their tensors."""
-        name, numbers = self.architecture(indices), self.numbers(indices)
-        return name, self.reader.gather(self._shard[numbers], self._row[numbers], kind)
+        numbers = self.numbers(indices)
+        shards, which = np.unique(self._shard[numbers], return_inverse=True)
+        name = self._one_architecture(shards)
+        return name, self.reader.gather(shards.tolist(), which, self._row[numbers], kind)
 
     def architecture(self, indices: Sequence[int] | Tensor) -> str:
         """The name of the one architecture that several networks have.
@@ -340,7 +374,9 @@ class Zoo(Dataset[ParameterGraph]):
             IndexError: If there are not so many networks.
             ValueError: If there are none, or they are not all of one architecture.
         """
-        shards = np.unique(self._shard[self.numbers(indices)])
+        return self._one_architecture(np.unique(self._shard[self.numbers(indices)]))
+
+    def _one_architecture(self, shards: np.ndarray[Any, Any]) -> str:
         names = {self.reader.architecture(shard) for shard in shards.tolist()}
         if len(names) != 1:
             raise ValueError(
@@ -358,11 +394,13 @@ class Zoo(Dataset[ParameterGraph]):
         if isinstance(indices, Tensor):
             indices = indices.cpu()
         numbers = np.asarray(indices, dtype=np.int64)
-        beyond = (numbers < -len(self)) | (numbers >= len(self))
-        if beyond.any():
-            wrong = int(numbers[beyond][0])
+        if not numbers.size:
+            return numbers
+        least, most = int(numbers.min()), int(numbers.max())
+        if least < -len(self) or most >= len(self):
+            wrong = least if least < -len(self) else most
             raise IndexError(f"network {wrong} asked for, but the zoo has {len(self)}")
-        return np.where(numbers < 0, numbers + len(self), numbers)
+        return numbers if least >= 0 else np.where(numbers < 0, numbers + len(self), numbers)
 
     def places(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """Shard and row of networks, both int64 of shape (networks,).
@@ -420,45 +458,6 @@ class Zoo(Dataset[ParameterGraph]):
             ValueError: If there are none, or they are not all of one architecture.
         """
         return StoredGraph(self, torch.from_numpy(self.numbers(indices)))
-
-    def stream(
-        self, batch_size: int, split: str | None = None, seed: int = 0, open_shards: int = 8
-    ) -> Stream:
-        """Batches in random order, for a zoo that is larger than memory.
-
-        Args:
-            batch_size: Networks per batch; all of one architecture.
-            split: Only those of ``"train"``, ``"val"`` or ``"test"``; None for all.
-            seed: Seed of the order.
-            open_shards: How many shards are open at once: more mix better and take more memory.
-
-        Returns:
-            An iterable of pairs (graph, numbers of its networks), which a ``DataLoader`` takes
-            with ``batch_size=None``; every pass over it has another order.
-
-        Raises:
-            ValueError: If the split is unknown, or a number is not positive.
-
-        Example:
-            >>> import tempfile, torch, converters
-            >>> from gmn import zoo
-            >>> spec = converters.trace(torch.nn.Linear(2, 3), (torch.zeros(1, 2),))
-            >>> states = {"weight": torch.randn(20, 3, 2), "bias": torch.zeros(20, 3)}
-            >>> rows = [{"id": f"{i:02d}", "split": "train", "loss": 0.1 * i} for i in range(20)]
-            >>> folder = tempfile.TemporaryDirectory()
-            >>> with zoo.ZooWriter(folder.name, "lines", 20, 0, {}) as writer:
-            ...     writer.write_shard(0, "linear", spec, states, rows)
-            ...     writer.finish(1, {"remark": "random weights"})
-            >>> lines = zoo.open(folder.name)
-            >>> losses = lines.labels("loss")
-            >>> for graph, indices in lines.stream(batch_size=8):
-            ...     print(graph, losses[indices].shape)
-            ParameterGraph(8 networks of 9 parameters, torch.float32, cpu) torch.Size([8])
-            ParameterGraph(8 networks of 9 parameters, torch.float32, cpu) torch.Size([8])
-            ParameterGraph(4 networks of 9 parameters, torch.float32, cpu) torch.Size([4])
-            >>> folder.cleanup()
-        """
-        return Stream(self, batch_size, split, seed, open_shards)
 
 
 class Labels(Mapping[str, Tensor]):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from gmn.zoo.index import is_number
-from gmn.zoo.population import Zoo
+from gmn.zoo.store.index import is_number
+
+if TYPE_CHECKING:
+    from gmn.zoo.population import Zoo
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     "==": pc.equal,

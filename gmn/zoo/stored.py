@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 class StoredGraph(ParameterGraph):
     """Networks of one architecture, for populations that are larger than memory.
 
-    Values are read when they are first asked for, and kept from then on; a slice is such a graph
-    again. Other indices read the chosen networks at once, into a graph in memory.
+    It does all that a graph in memory does. Values are read when they are first asked for, and kept
+    from then on; a slice is such a graph again. Other indices, and what changes or moves networks,
+    give a graph in memory.
 
     Args:
         zoo: the population.
@@ -31,6 +32,7 @@ class StoredGraph(ParameterGraph):
     """
 
     def __init__(self, zoo: Zoo, numbers: Tensor) -> None:
+        # The constructor of the base looks at tensors, which are not read yet.
         self.spec = zoo.spec(zoo.architecture(numbers))
         self._zoo, self._numbers = zoo, numbers
 

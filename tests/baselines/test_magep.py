@@ -14,7 +14,7 @@ from baselines.scaled import ScaledChain
 from gmn.memory import saved_bytes
 from gmn.nn.heads import EditHead
 from gmn.testing import relative_error
-from gmn.zoo.networks import network
+from gmn.zoo.architectures.networks import network
 from tests.baselines.scaled_chains import (
     assert_edits,
     changes,

@@ -17,7 +17,7 @@ from gmn import symmetry
 from gmn.memory import saved_bytes
 from gmn.nn.heads import EditHead
 from gmn.testing import assert_same_function, relative_error
-from gmn.zoo.networks import network
+from gmn.zoo.architectures.networks import network
 from tests.baselines.ranks import rank_of
 from tests.baselines.scaled_chains import (
     assert_edits,

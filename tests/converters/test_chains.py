@@ -13,7 +13,7 @@ import converters
 import gmn
 from converters import CheckpointError, infer_chain
 from gmn.spec import GraphSpec
-from gmn.zoo.networks import SmallCNN
+from gmn.zoo.architectures.networks import SmallCNN
 
 
 def mlp() -> nn.Module:

@@ -4,10 +4,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from gmn.zoo.architectures.networks import network
 from gmn.zoo.images import ImageSet
-from gmn.zoo.networks import network
-from gmn.zoo.recipe import Recipe
-from gmn.zoo.training import draw_job
+from gmn.zoo.training.classifying import draw_job
+from gmn.zoo.training.recipe import Recipe
 
 
 def train_alone(

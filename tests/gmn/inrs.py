@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gmn import zoo
-from gmn.zoo import catalogue
+from gmn.zoo.building import catalogue
 
 
 def small_inrs(folder: Path, size: int = 100, steps: int = 40) -> zoo.Zoo:

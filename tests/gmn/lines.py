@@ -26,7 +26,7 @@ def states(numbers: range, inputs: int = 2) -> dict[str, torch.Tensor]:
     }
 
 
-def rows(numbers: range) -> list[zoo.store.Row]:
+def rows(numbers: range) -> list[zoo.store.files.Row]:
     splits = ("train", "train", "val", "test")
     return [
         {"id": f"{i:06d}", "split": splits[i % 4], "loss": i / 8, "kind": "ab"[i % 2]}

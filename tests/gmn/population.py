@@ -8,7 +8,7 @@ import torch
 
 import converters
 from gmn import zoo
-from gmn.zoo.networks import network
+from gmn.zoo.architectures.networks import network
 
 ARCHITECTURES = ("cnn-relu", "cnn-tanh")
 PER_ARCHITECTURE = 40

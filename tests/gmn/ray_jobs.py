@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from gmn import zoo
 from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
-from gmn.zoo.builders import Shard, State
-from gmn.zoo.classifiers import ClassifierBuilder
+from gmn.zoo.building.builders import Shard
+from gmn.zoo.building.classifiers import ClassifierBuilder
 from gmn.zoo.importing import SmallCnnZoo
 from gmn.zoo.importing.layout import Entry
-from gmn.zoo.store import Row
+from gmn.zoo.store.files import Row
+from gmn.zoo.training.states import State
 
 
 def killed_the_first_time(marker: str) -> None:

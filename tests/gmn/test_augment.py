@@ -13,8 +13,9 @@ from torch import Tensor, nn
 import converters
 import gmn
 from gmn.augment import MovedCoordinates, Rescaled, SampledSymmetry, move_coordinates
-from gmn.zoo.fitting import initial_state, pixel_grid
-from gmn.zoo.networks import Siren
+from gmn.zoo.architectures.networks import Siren
+from gmn.zoo.images import pixel_grid
+from gmn.zoo.training.fitting import initial_state
 from tests.traced import BY_NAME, graph_of
 
 

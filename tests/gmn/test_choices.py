@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from gmn.cli import choices, sources
-from gmn.zoo import catalogue, exporting, importing
+from gmn.zoo import importing
+from gmn.zoo.building import catalogue
+from gmn.zoo.upkeep import exporting
 
 
 def test_choices_are_what_there_is() -> None:

@@ -18,8 +18,8 @@ from gmn.comparison.cost import Cost
 from gmn.graph import ParameterGraph
 from gmn.tasks import AccuracyPrediction, InrClassification, task_of
 from gmn.train import Recipe, train
-from gmn.zoo import catalogue
-from gmn.zoo.fitting import pixel_grid
+from gmn.zoo.building import catalogue
+from gmn.zoo.images import pixel_grid
 from tests.gmn.population import small_zoo
 
 MODELS = ["gmn", "nfn-hnp", "nfn-np", "flat-mlp", "layer-statistics"]

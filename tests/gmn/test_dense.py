@@ -12,7 +12,7 @@ from benchmarks.gathered_gmn import GatheredGMN
 from gmn.memory import saved_bytes
 from gmn.nn import GMN, InvariantHead, dense
 from gmn.testing import relative_error
-from gmn.zoo.networks import network
+from gmn.zoo.architectures.networks import network
 from tests.cases import Case
 from tests.traced import BY_NAME, covering_cases, graph_of
 

@@ -14,8 +14,9 @@ from gmn import registry
 from gmn.errors import UnsupportedArchitecture
 from gmn.nn import GMN, EditHead, NeuralGraphGNN, NeuralGraphTransformer, ScaleGMN
 from gmn.testing import assert_equivariant, relative_error
-from gmn.zoo.fitting import initial_state, pixel_grid
-from gmn.zoo.networks import Siren
+from gmn.zoo.architectures.networks import Siren
+from gmn.zoo.images import pixel_grid
+from gmn.zoo.training.fitting import initial_state
 from tests.cases import CASES, Case
 from tests.gmn.test_scale_gmn import CLAIMED, REFUSED
 from tests.traced import BY_NAME, graph_of

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from gmn import zoo
-from gmn.zoo import catalogue, fashion, images, inrs
+from gmn.zoo import fashion, images
+from gmn.zoo.building import catalogue, inrs
 from gmn.zoo.images import MissingImages
 
 TRAIN, TEST = 200, 50

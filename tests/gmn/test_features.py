@@ -148,12 +148,16 @@ def test_features_of_another_height() -> None:
             _net(Stacked(Raw(), Raw()))(given)
 
 
-def test_symmetries_do_not_act_on_stacks() -> None:
-    """They would move the first graph only."""
+def test_what_acts_on_weights_takes_the_first_graph_off_its_stack() -> None:
+    """Nothing is read beside the moved graph that was not moved with it."""
     graph = graph_of(BY_NAME["mlp-relu"])
     element = symmetry.sample(graph.spec, scalings=False)
-    with pytest.raises(TypeError, match="read only"):
-        element.act_on_graph(stack([graph, graph]))
+    moved = element.act_on_graph(stack([graph, graph]))
+    assert not isinstance(moved, StackedGraph)
+    for name, value in element.act_on_graph(graph).values.items():
+        assert torch.equal(moved.values[name], value)
+    with pytest.raises(ValueError, match="read 2 graphs, given are 1"):
+        _net(Stacked(Raw(), Raw()))(moved)
 
 
 # --- taps ---------------------------------------------------------------------------------------

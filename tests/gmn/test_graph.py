@@ -119,7 +119,7 @@ def test_zero_weights_keep_their_edges() -> None:
 
 
 def test_thousand_checkpoints_convert_in_a_fifth_of_a_second() -> None:
-    from gmn.zoo.networks import network
+    from gmn.zoo.architectures.networks import network
 
     spec = converters.trace(network("cnn-relu"), (torch.zeros(1, 1, 14, 14),))
     states = [network("cnn-relu").state_dict() for _ in range(1000)]

@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 
 from gmn import zoo
-from gmn.zoo import catalogue, images
-from gmn.zoo.builders import Shard, stack
-from gmn.zoo.fitting import fit, initial_state, pixel_grid
-from gmn.zoo.inrs import InrBuilder
-from gmn.zoo.networks import Siren, network
+from gmn.zoo import images
+from gmn.zoo.architectures.networks import Siren, network
+from gmn.zoo.building import catalogue
+from gmn.zoo.building.builders import Shard
+from gmn.zoo.building.inrs import InrBuilder
+from gmn.zoo.images import pixel_grid
+from gmn.zoo.training.fitting import fit, initial_state
+from gmn.zoo.training.states import stack
 
 NAME, SIZE = "inr-digits", 150
 

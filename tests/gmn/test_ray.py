@@ -21,8 +21,8 @@ from gmn import cli, zoo
 from gmn.engines import EngineError, Processes, Ray
 from gmn.tasks import AccuracyPrediction
 from gmn.train import Recipe
-from gmn.zoo import catalogue
-from gmn.zoo.catalogue import CNN_RANGES
+from gmn.zoo.building import catalogue
+from gmn.zoo.building.catalogue import CNN_RANGES
 from gmn.zoo.importing import SmallCnnZoo
 from tests.gmn.importing.replicas import cnn_replica
 from tests.gmn.population import small_zoo

@@ -20,12 +20,14 @@ from gmn.tasks import LabelError, WinningTickets, task_of
 from gmn.tasks.answers import overlaps
 from gmn.tasks.choice import describe, rebuilt
 from gmn.train import Recipe, train
-from gmn.zoo import catalogue, images, pruning
-from gmn.zoo.builders import Shard
-from gmn.zoo.networks import MLP
-from gmn.zoo.pruning import Lesson, accuracies, keep_largest, prune, synaptic_flow
-from gmn.zoo.tickets import MASK, TicketBuilder, random_masks
-from gmn.zoo.training import initial_state
+from gmn.zoo import images
+from gmn.zoo.architectures.networks import MLP
+from gmn.zoo.building import catalogue
+from gmn.zoo.building.builders import Shard
+from gmn.zoo.building.tickets import MASK, TicketBuilder, random_masks
+from gmn.zoo.training import pruning
+from gmn.zoo.training.classifying import initial_state
+from gmn.zoo.training.pruning import Lesson, accuracies, keep_largest, prune, synaptic_flow
 from tests.gmn.population import small_zoo
 
 NAME = "tickets-digits"

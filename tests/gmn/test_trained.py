@@ -26,7 +26,7 @@ from gmn.train import (
     predict_files,
     text_table,
 )
-from gmn.zoo import catalogue
+from gmn.zoo.building import catalogue
 from tests.gmn.commands import rows_of, run
 
 

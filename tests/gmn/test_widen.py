@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import converters
 import gmn
-from gmn.zoo.networks import network
-from gmn.zoo.widen import widen
+from gmn.zoo.architectures.networks import network
+from gmn.zoo.architectures.widen import widen
 
 INPUTS = {"siren": (5, 2), "cnn-relu": (5, 1, 14, 14), "cnn-tanh": (5, 1, 14, 14)}
 

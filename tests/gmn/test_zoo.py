@@ -15,13 +15,14 @@ from torch.nn import functional
 
 from gmn import zoo
 from gmn.errors import ZooError
-from gmn.zoo import catalogue, images
-from gmn.zoo.builders import plan
-from gmn.zoo.catalogue import CNN_RANGES
+from gmn.zoo import images
+from gmn.zoo.architectures.networks import network
+from gmn.zoo.building import catalogue
+from gmn.zoo.building.builders import plan
+from gmn.zoo.building.catalogue import CNN_RANGES
 from gmn.zoo.images import ImageSet
-from gmn.zoo.networks import network
-from gmn.zoo.recipe import Recipe
-from gmn.zoo.training import draw_job, train_chunk
+from gmn.zoo.training.classifying import draw_job, train_chunk
+from gmn.zoo.training.recipe import Recipe
 from tests.gmn.alone import train_alone
 
 NAME, SIZE, SEED = "cnn-digits", 60, 3
@@ -189,7 +190,7 @@ def test_wrong_questions_are_answered_with_the_choices(built):
 
 
 def test_a_finished_zoo_is_opened_not_built(built, monkeypatch):
-    monkeypatch.setattr("gmn.zoo.classifiers.train_chunk", None)
+    monkeypatch.setattr("gmn.zoo.building.classifiers.train_chunk", None)
     assert build(built.folder).rows == built.rows
 
 
@@ -258,7 +259,7 @@ def test_a_network_that_diverged_is_kept_out_and_counted(tmp_path, monkeypatch):
         state["conv1.weight"][0] = torch.nan
         return state, metrics
 
-    monkeypatch.setattr("gmn.zoo.classifiers.train_chunk", one_diverges)
+    monkeypatch.setattr("gmn.zoo.building.classifiers.train_chunk", one_diverges)
     small = build(tmp_path, size=3)
     assert [row["id"] for row in small.rows] == ["000002"]
     assert small.manifest["card"]["diverged_and_kept_out"] == 2

@@ -10,17 +10,30 @@ from torch.nn import functional
 import converters
 from baselines.transformer_nfn import TransformerNFN
 from gmn import zoo
-from gmn.zoo import catalogue, images
-from gmn.zoo.builders import DEFAULT, Shard, finite, stack
-from gmn.zoo.catalogue import TRANSFORMER_RANGES
+from gmn.zoo import images
+from gmn.zoo.architectures.networks import network
+from gmn.zoo.architectures.transformers import SmallTransformer
+from gmn.zoo.architectures.wild import wild_architectures
+from gmn.zoo.building import catalogue
+from gmn.zoo.building.builders import DEFAULT, Shard, finite
+from gmn.zoo.building.catalogue import TRANSFORMER_RANGES
 from gmn.zoo.images import ImageSet
-from gmn.zoo.networks import network
-from gmn.zoo.recipe import Range, Recipe
-from gmn.zoo.training import checkpoint_steps, draw_job, mean_gradients, seen, train_chunk
-from gmn.zoo.transformer_recipe import TransformerRecipe
-from gmn.zoo.transformer_training import BATCH_SIZE, initialise, rate_factor, train_transformer
-from gmn.zoo.transformers import SmallTransformer
-from gmn.zoo.wild import wild_architectures
+from gmn.zoo.training.classifying import (
+    checkpoint_steps,
+    draw_job,
+    mean_gradients,
+    seen,
+    train_chunk,
+)
+from gmn.zoo.training.recipe import Range, Recipe
+from gmn.zoo.training.states import stack
+from gmn.zoo.training.transformer_recipe import TransformerRecipe
+from gmn.zoo.training.transformer_training import (
+    BATCH_SIZE,
+    initialise,
+    rate_factor,
+    train_transformer,
+)
 from tests.gmn.alone import train_alone
 
 
@@ -326,7 +339,7 @@ def test_a_transformer_without_finite_loss_is_kept_out_and_counted(
         return state, [{**metrics[0], "test_loss": math.nan}] if len(calls) == 2 else metrics
 
     calls: list[dict] = []
-    monkeypatch.setattr("gmn.zoo.transformer_builder.train_transformer", one_diverges)
+    monkeypatch.setattr("gmn.zoo.building.transformer_builder.train_transformer", one_diverges)
     built = build("transformer-digits", 3, tmp_path)
     assert [row["id"] for row in built.rows] == ["000000", "000002"]
     assert built.manifest["card"]["diverged_and_kept_out"] == 1

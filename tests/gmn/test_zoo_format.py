@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from gmn import zoo
-from gmn.zoo import provenance, store
-from gmn.zoo.index import read_index
-from gmn.zoo.writer import ZooWriter
+from gmn.zoo.store import files as store
+from gmn.zoo.store import provenance
+from gmn.zoo.store.index import read_index
+from gmn.zoo.store.writer import ZooWriter
 from tests.gmn.lines import contents, lines, rows, spec, states
 
 
@@ -183,8 +184,8 @@ def test_a_zoo_can_be_sent_to_another_process(tmp_path: Path) -> None:
 
 def test_opening_reads_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines(tmp_path)
-    monkeypatch.setattr("gmn.zoo.reader.open_shard", None)
-    monkeypatch.setattr("gmn.zoo.reader.file_sha256", None)
+    monkeypatch.setattr("gmn.zoo.store.reader.open_shard", None)
+    monkeypatch.setattr("gmn.zoo.store.reader.file_sha256", None)
     assert zoo.open(tmp_path).labels("loss").sum() == sum(range(12)) / 8
 
 
@@ -198,7 +199,7 @@ def test_a_shard_is_compared_with_its_checksum_once(
         seen.append(path.name)
         return store.file_sha256(path)
 
-    monkeypatch.setattr("gmn.zoo.reader.file_sha256", counted)
+    monkeypatch.setattr("gmn.zoo.store.reader.file_sha256", counted)
     population = zoo.open(tmp_path)
     for _ in range(3):
         population.stacked([0, 5])
@@ -220,7 +221,7 @@ def test_a_second_writer_is_refused_and_a_reader_is_not(tmp_path: Path) -> None:
 WRITER = """
 import sys, time
 from pathlib import Path
-from gmn.zoo.writer import ZooWriter
+from gmn.zoo.store.writer import ZooWriter
 with ZooWriter(Path(sys.argv[1]), "lines", 12, 0, {}):
     print("writing", flush=True)
     time.sleep(600)
@@ -265,7 +266,7 @@ LIMITED = """
 import resource, sys, torch
 from pathlib import Path
 from gmn.spec import GraphSpec
-from gmn.zoo.shards import write_shard
+from gmn.zoo.store.shards import write_shard
 folder = Path(sys.argv[1])
 spec = GraphSpec.from_json(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
@@ -328,7 +329,7 @@ def test_a_reader_that_an_append_overtakes_reads_again(
         appended.set()
         return slow(path, sha256)
 
-    monkeypatch.setattr("gmn.zoo.opening.read_index", once)
+    monkeypatch.setattr("gmn.zoo.store.opening.read_index", once)
     assert len(zoo.open(tmp_path / "zoo")) == 24
 
 

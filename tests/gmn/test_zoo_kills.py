@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from gmn import zoo
-from gmn.zoo import catalogue
-from gmn.zoo.builders import Builder
-from gmn.zoo.classifiers import ClassifierBuilder
-from gmn.zoo.inrs import InrBuilder
-from gmn.zoo.recipe import Range
+from gmn.zoo.building import catalogue
+from gmn.zoo.building.builders import Builder
+from gmn.zoo.building.classifiers import ClassifierBuilder
+from gmn.zoo.building.inrs import InrBuilder
+from gmn.zoo.training.recipe import Range
 from tests.gmn.lines import contents, spec
 
 WRITES = """

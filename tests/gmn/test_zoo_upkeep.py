@@ -9,8 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from gmn import zoo
-from gmn.zoo import copying
-from gmn.zoo.copying import copy_shard
+from gmn.zoo.upkeep import copying
 from tests.gmn.commands import run
 from tests.gmn.lines import contents, lines
 
@@ -82,13 +81,15 @@ def test_a_merge_that_was_stopped_goes_on_and_gives_the_same_bytes(
     whole = zoo.merge(folders, tmp_path / "whole", progress=False)
     assert [shard["networks"] for shard in whole.manifest["shards"]] == [5, 5, 5, 5, 4]
 
-    def stopped(folder: Path, number: int, copy: copying.Copy) -> None:
+    write = copying.Copy.write
+
+    def stopped(copy: copying.Copy, folder: Path, number: int) -> None:
         if number == 2:
             raise KeyboardInterrupt
-        copy_shard(folder, number, copy)
+        write(copy, folder, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr("gmn.zoo.merging.copy_shard", stopped)
+        patch.setattr(copying.Copy, "write", stopped)
         with pytest.raises(KeyboardInterrupt):
             zoo.merge(folders, tmp_path / "out", progress=False)
     with pytest.raises(zoo.ZooError, match="unfinished"):
@@ -162,13 +163,13 @@ def test_appending_adds_and_leaves_the_old_shards_alone(tmp_path: Path) -> None:
     assert zoo.verify(tmp_path / "a", progress=False).ok
 
 
-@pytest.mark.parametrize("moment", ["copy_shard", "publish"])
+@pytest.mark.parametrize("moment", ["write_shards", "publish"])
 def test_an_append_that_was_stopped_has_added_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     lines(tmp_path / "a"), lines(tmp_path / "b", first=100)
     with monkeypatch.context() as patch:
-        patch.setattr(f"gmn.zoo.merging.{moment}", None)
+        patch.setattr(f"gmn.zoo.upkeep.merging.{moment}", None)
         with pytest.raises(TypeError):
             zoo.append(tmp_path / "a", [tmp_path / "b"], progress=False)
     assert len(zoo.open(tmp_path / "a")) == 12
@@ -218,7 +219,7 @@ def test_an_index_is_made_again_from_the_shards(tmp_path: Path, loss: str) -> No
     elif loss == "flipped":
         damage(path)
     else:
-        path.write_bytes(zoo.index.table_bytes(zoo.open(tmp_path).index[:7]))
+        path.write_bytes(zoo.store.index.table_bytes(zoo.open(tmp_path).index[:7]))
     with pytest.raises(zoo.ZooError, match=r"index.parquet.*--reindex"):
         zoo.open(tmp_path)
     found = zoo.verify(tmp_path, progress=False)

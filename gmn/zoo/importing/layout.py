@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gmn.zoo.store import Row
+from gmn.zoo.store.files import Row
 
 State = dict[str, Tensor]
 Architecture = tuple[nn.Module, tuple[Any, ...]]

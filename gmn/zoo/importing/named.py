@@ -7,15 +7,15 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
-from gmn.zoo.importing.dws import DwsInrs
-from gmn.zoo.importing.field_arena import NeuralFieldArena
-from gmn.zoo.importing.folder import CheckpointFolder
 from gmn.zoo.importing.layout import Layout
-from gmn.zoo.importing.model_zoos import ModelZoos
-from gmn.zoo.importing.nfn import NfnSirens
-from gmn.zoo.importing.small_cnn import SmallCnnZoo
-from gmn.zoo.importing.transformer import SmallTransformerZoo
-from gmn.zoo.importing.wild_park import CnnWildPark
+from gmn.zoo.importing.layouts.dws import DwsInrs
+from gmn.zoo.importing.layouts.field_arena import NeuralFieldArena
+from gmn.zoo.importing.layouts.folder import CheckpointFolder
+from gmn.zoo.importing.layouts.model_zoos import ModelZoos
+from gmn.zoo.importing.layouts.nfn import NfnSirens
+from gmn.zoo.importing.layouts.small_cnn import SmallCnnZoo
+from gmn.zoo.importing.layouts.transformer import SmallTransformerZoo
+from gmn.zoo.importing.layouts.wild_park import CnnWildPark
 
 LAYOUTS: dict[str, Callable[..., Layout]] = {
     layout.name: layout

@@ -15,8 +15,8 @@ from gmn.errors import ZooError
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.spec import GraphSpec
 from gmn.zoo.importing.layout import Entry, Layout, State
-from gmn.zoo.shards import write_shard
-from gmn.zoo.store import Row
+from gmn.zoo.store.files import Row
+from gmn.zoo.store.shards import write_shard
 
 
 @dataclass(frozen=True)

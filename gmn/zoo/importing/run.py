@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,13 @@ import converters
 from gmn.engines import Engine, Processes
 from gmn.errors import ZooError
 from gmn.spec import GraphSpec
-from gmn.zoo import provenance
 from gmn.zoo.importing.layout import Entry, Layout, Listing
 from gmn.zoo.importing.parts import Part, fingerprint, read_network, read_part, write_part
-from gmn.zoo.index import histogram
 from gmn.zoo.population import Zoo
-from gmn.zoo.writer import ZooWriter, identity_of, is_finished
+from gmn.zoo.store import provenance
+from gmn.zoo.store.index import histogram
+from gmn.zoo.store.shards import Header
+from gmn.zoo.store.writer import ZooWriter, write_zoo
 
 SHARD_SIZE = 1000  # networks
 SHARD_BYTES = 256 << 20
@@ -68,21 +70,24 @@ def import_zoo(
     entries = _of_one_kind(listing.entries)
     architectures, folder = _Architectures(layout), Path(out)
     configuration = {**layout.configuration(), "source_sha256": fingerprint(entries)}
-    identity = identity_of(layout.name, len(entries), 0, configuration)
     groups = _groups(entries, architectures)
-    if not is_finished(folder, identity, len(groups)):
-        with ZooWriter(folder, layout.name, len(entries), 0, configuration) as writer:
-            missing = writer.missing(len(groups))
-            left = sum(len(groups[number][1]) for number in missing)
-            engine = engine or Processes(workers if left > FEW else 1)
-            provenance.note(folder, "start", {"engine": repr(engine)})
-            todo = [_part(number, groups[number], architectures) for number in missing]
-            done = engine.run_all(partial(read_part, layout), todo, partial(write_part, folder))
-            initial = len(entries) - left
-            with tqdm(total=len(entries), initial=initial, unit="net", disable=not progress) as bar:
-                for networks in done:
-                    bar.update(networks)
-            _finish(writer, len(groups), replace(listing, entries=entries), architectures)
+
+    def fill(writer: ZooWriter, missing: Sequence[int]) -> None:
+        left = sum(len(groups[number][1]) for number in missing)
+        where = engine or Processes(workers if left > FEW else 1)
+        provenance.note(folder, "start", {"engine": repr(where)})
+        todo = [_part(number, groups[number], architectures) for number in missing]
+        done = where.run_all(partial(read_part, layout), todo, partial(write_part, folder))
+        initial = len(entries) - left
+        with tqdm(total=len(entries), initial=initial, unit="net", disable=not progress) as bar:
+            for networks in done:
+                bar.update(networks)
+
+    def card(index: pa.Table, headers: Sequence[Header]) -> dict[str, Any]:
+        return _card(replace(listing, entries=entries), index, architectures)
+
+    size = len(entries)
+    write_zoo(folder, layout.name, size, 0, configuration, len(groups), fill, card)
     return Zoo(folder)
 
 
@@ -150,23 +155,21 @@ def _part(number: int, group: Group, architectures: _Architectures) -> Part:
     return Part(number, architecture, entries, spec, fingerprint(entries))
 
 
-def _finish(
-    writer: ZooWriter, shards: int, listing: Listing, architectures: _Architectures
-) -> None:
-    index, _ = writer.contents(shards)
-    kept = set(index["id"].to_pylist())
-    layout = architectures.layout
-    skipped = [
-        *listing.skipped,
-        *(
-            f"{entry.name}: {_reason(entry, architectures)}"
-            for entry in listing.entries
-            if entry.row["id"] not in kept
-        ),
-    ]
+def _card(listing: Listing, index: pa.Table, architectures: _Architectures) -> dict[str, Any]:
+    kept, layout = set(index["id"].to_pylist()), architectures.layout
+    unusable = [entry for entry in listing.entries if entry.row["id"] not in kept]
+    reasons = [f"{entry.name}: {_reason(entry, architectures)}" for entry in unusable]
+    skipped = [*listing.skipped, *reasons]
     if not kept:
         raise ZooError(f"{layout.name}: no network can be used: {_reasons(listing, skipped)}")
-    writer.finish(shards, _card(layout, listing, index, skipped))
+    return {
+        "networks": len(index),
+        "published_as": layout.reference,
+        "splits": histogram(index, "split"),
+        "split_rule": listing.split_rule,
+        "left_out": dict(listing.left_out),
+        "skipped": skipped,
+    }
 
 
 def _reason(entry: Entry, architectures: _Architectures) -> str:
@@ -176,17 +179,6 @@ def _reason(entry: Entry, architectures: _Architectures) -> str:
     except ValueError as error:
         return str(error)
     return "was unreadable when its shard was written, and now is not; import into another folder"
-
-
-def _card(layout: Layout, listing: Listing, index: pa.Table, skipped: list[str]) -> dict[str, Any]:
-    return {
-        "networks": len(index),
-        "published_as": layout.reference,
-        "splits": histogram(index, "split"),
-        "split_rule": listing.split_rule,
-        "left_out": dict(listing.left_out),
-        "skipped": skipped,
-    }
 
 
 def _reasons(listing: Listing, skipped: list[str] | tuple[str, ...]) -> str:

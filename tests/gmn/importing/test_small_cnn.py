@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gmn.zoo import SmallCnnZoo, ZooError
-from gmn.zoo.networks import SmallCNN
+from gmn.zoo.architectures.networks import SmallCNN
 from tests.gmn.importing.replicas import (
     NETWORKS,
     SHAPES,

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from gmn.tasks import task_of
 from gmn.zoo import CnnWildPark, ZooError
-from gmn.zoo.wild_network import WildCNN
+from gmn.zoo.architectures.wild_network import WildCNN
 from tests.gmn.importing.replicas import Harmful, command, import_, shorten
 
 RUNS: dict[str, dict[str, Any]] = {  # widths, kernels, activations, residuals

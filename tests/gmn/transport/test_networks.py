@@ -22,8 +22,8 @@ from gmn.transport import (
 )
 from gmn.transport.networks import Coords, Kind
 from gmn.transport.trees import tree_sliced_pairs
-from gmn.zoo.networks import network
-from gmn.zoo.widen import widen
+from gmn.zoo.architectures.networks import network
+from gmn.zoo.architectures.widen import widen
 from tests.cases import CASES, Case
 from tests.traced import BY_NAME, graph_of, slow_beyond
 

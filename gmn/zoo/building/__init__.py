@@ -1,0 +1,1 @@
+"""Populations that can be built by name."""

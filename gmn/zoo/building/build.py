@@ -1,0 +1,214 @@
+"""Builds a population by name, on several processes, and goes on where a stopped run left off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from tqdm import tqdm
+
+import converters
+from gmn.engines import Engine, Processes, one_thread
+from gmn.spec import GraphSpec
+from gmn.zoo.architectures.networks import network
+from gmn.zoo.building.builders import DEFAULT, Builder, Options, Shard, finite, plan
+from gmn.zoo.building.catalogue import builder
+from gmn.zoo.population import Zoo
+from gmn.zoo.store import provenance
+from gmn.zoo.store.files import Row
+from gmn.zoo.store.index import histogram
+from gmn.zoo.store.shards import Header, write_shard
+from gmn.zoo.store.writer import ZooWriter, write_zoo
+from gmn.zoo.training.states import State
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The networks of one shard before they are written.
+
+    Attributes:
+        shard: Which ones.
+        state: Their stacked states, without those that diverged.
+        rows: One dict for each in ``state``.
+        extras: Further stacked tensors of the same networks, by kind.
+        left_out: Ids of those that diverged.
+        seconds: How long the training took, on one thread.
+    """
+
+    shard: Shard
+    state: State
+    rows: list[Row]
+    extras: dict[str, State]
+    left_out: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Built:
+    """A shard that was written.
+
+    Attributes:
+        shard: Its number.
+        networks: How many were trained.
+        seconds: How long that took, on one thread.
+    """
+
+    shard: int
+    networks: int
+    seconds: float
+
+
+def build(
+    name: str,
+    size: int,
+    seed: int,
+    out: str | Path,
+    workers: int = 2,
+    progress: bool = True,
+    engine: Engine | None = None,
+    options: Options = DEFAULT,
+) -> Zoo:
+    """Trains a population of networks, or opens it if it was built before.
+
+    Network i of a seed is the same whatever the size. Killed at any moment, a build goes on with
+    the missing shards when called again; Ctrl-C stops it after the shards in hand.
+
+    Workers are spawned: a script that calls this with more than one worker must do so under
+    ``if __name__ == "__main__":``.
+
+    Args:
+        name: One of the keys of ``gmn.zoo.building.catalogue.BUILDERS``, such as ``"cnn-mnist"``.
+        size: Number of networks to train. Runs that diverge are kept out and counted in the
+            data card.
+        seed: Seed of the population.
+        out: Folder for it; empty, absent, or holding this same zoo.
+        workers: Number of processes of one thread each; 1 trains in this process.
+        progress: Whether to show a progress bar.
+        options: Choices that some populations have, such as ``Options(checkpoints=5)``.
+        engine: Where shards are trained, such as ``gmn.engines.Ray()``; None for ``workers``
+            processes on this machine. The zoo is the same.
+
+    Returns:
+        The finished zoo.
+
+    Raises:
+        ValueError: If the name is unknown, size or workers is not positive, or the population does
+            not have these options.
+        ZooError: If the folder holds another zoo.
+        MissingImages: If the images of the population are not installed.
+        EngineError: If a worker process died, or there is no Ray cluster.
+    """
+    if size < 1 or workers < 1:
+        raise ValueError(f"size and workers must be positive, got {size} and {workers}")
+    chosen = builder(name).configured(options)
+    folder, configuration = Path(out), chosen.configuration()
+    shards = plan(size, chosen.architectures, chosen.shard_size, chosen.checkpoints)
+
+    def fill(writer: ZooWriter, missing: Sequence[int]) -> None:
+        if missing:
+            _train(writer, chosen, shards, missing, engine or Processes(workers), progress)
+
+    def card(index: pa.Table, headers: Sequence[Header]) -> dict[str, Any]:
+        return {**data_card(index, headers), **chosen.card(index.to_pylist())}
+
+    write_zoo(folder, name, size, seed, configuration, len(shards), fill, card)
+    return Zoo(folder)
+
+
+def _train(
+    writer: ZooWriter,
+    chosen: Builder,
+    shards: Sequence[Shard],
+    numbers: Sequence[int],
+    engine: Engine,
+    progress: bool,
+) -> None:
+    """Trains and writes the shards of these numbers, and notes how long each took."""
+    missing = [shards[number] for number in numbers]
+    one = chosen.example()[:1]  # fails here, with its advice, rather than in a worker
+    specs = {
+        name: converters.trace(network(name), (one,))
+        for name in sorted({shard.architecture for shard in missing})
+    }
+    train = partial(train_shard, chosen, writer.identity["seed"])
+    write = partial(write_trained, writer.folder, specs)
+    size = sum(len(shard.networks) for shard in shards)
+    done = size - sum(len(shard.networks) for shard in missing)
+    provenance.note(writer.folder, "start", {"engine": repr(engine)})
+    with tqdm(total=size, initial=done, unit="net", disable=not progress) as bar:
+        for built in engine.run_all(train, missing, write):
+            facts = {"shard": built.shard, "seconds": round(built.seconds, 3)}
+            provenance.note(writer.folder, "shard", facts)
+            bar.update(built.networks)
+
+
+def data_card(index: pa.Table, headers: Sequence[Header]) -> dict[str, Any]:
+    """What a reader should know about any population before using it.
+
+    Args:
+        index: The rows of its networks.
+        headers: What its shards say of themselves.
+
+    Returns:
+        JSON values: counts, and the ids of the networks that diverged.
+    """
+    left_out = sorted(name for header in headers for name in header.left_out)
+    return {
+        "networks": len(index),
+        "diverged_and_kept_out": len(left_out),
+        "diverged": left_out,
+        "splits": histogram(index, "split"),
+    }
+
+
+def train_shard(chosen: Builder, seed: int, shard: Shard) -> Trained:
+    """Trains the networks of one shard; those that diverged are left out by name."""
+    start = time.perf_counter()
+    with one_thread():
+        state, rows, extras = chosen.train_with_extras(shard, seed)
+    full: list[Row] = [
+        {"id": f"{number:06d}", **row} for number, row in zip(shard.networks, rows, strict=True)
+    ]
+    good = finite(state, rows)
+    kept = good.nonzero().flatten()
+    return Trained(
+        shard,
+        {name: value[kept] for name, value in state.items()},
+        [full[row] for row in kept.tolist()],
+        {
+            kind: {name: value[kept] for name, value in tensors.items()}
+            for kind, tensors in extras.items()
+        },
+        tuple(full[row]["id"] for row in (~good).nonzero().flatten().tolist()),
+        time.perf_counter() - start,
+    )
+
+
+def write_trained(folder: Path, specs: dict[str, GraphSpec], trained: Trained) -> Built:
+    """Writes the shard of trained networks.
+
+    Args:
+        folder: Of the zoo.
+        specs: Of its architectures.
+        trained: The networks.
+
+    Raises:
+        ZooError: If it cannot be written.
+    """
+    shard = trained.shard
+    write_shard(
+        folder,
+        shard.number,
+        shard.architecture,
+        specs[shard.architecture],
+        trained.state,
+        trained.rows,
+        trained.extras,
+        left_out=trained.left_out,
+    )
+    return Built(shard.number, len(shard.networks), trained.seconds)

@@ -1,0 +1,155 @@
+"""Populations of image classifiers: what their builders have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from gmn.zoo import images
+from gmn.zoo.architectures.networks import network
+from gmn.zoo.building.builders import DEFAULT, Builder, Options, Shard
+from gmn.zoo.building.cards import accuracies
+from gmn.zoo.images import ImageSet
+from gmn.zoo.seeds import derive_seed, split_of
+from gmn.zoo.store.files import Row
+from gmn.zoo.training.classifying import BATCH_SIZE, Job, checkpoint_steps, mean_gradients, seen
+from gmn.zoo.training.states import State
+
+
+class Ranges(Protocol):
+    """A distribution of recipes."""
+
+    def draw(self, generator: torch.Generator) -> Any:
+        """The hyper-parameters of one run."""
+
+
+@dataclass(frozen=True)
+class RunBuilder(Builder):
+    """Classifiers of one image set, each trained by a recipe and from a seed of its own.
+
+    Attributes:
+        images: Name of the image set.
+        architectures: Names of the architectures.
+        ranges: Where the hyper-parameters come from.
+        options: Checkpoints of each run, and gradients.
+    """
+
+    images: str
+    architectures: tuple[str, ...]
+    ranges: Ranges
+    options: Options = field(default=DEFAULT, kw_only=True)
+
+    @property
+    def checkpoints(self) -> int:
+        """How many networks in a row come from one run."""
+        return self.options.checkpoints
+
+    def configured(self, options: Options) -> Self:
+        """With several checkpoints of each run, and gradients, if chosen."""
+        if options.views != DEFAULT.views:
+            raise ValueError("views are of networks that hold images, not of classifiers")
+        if options.checkpoints > self.shortest:
+            raise ValueError(
+                f"{options.checkpoints} checkpoints of each run, but the shortest have "
+                f"{self.shortest} steps"
+            )
+        return replace(self, options=options)
+
+    def configuration(self) -> dict[str, Any]:
+        """Image set, architectures, how they are trained, options, sizes of batches and shards."""
+        fixed = {name: value for name, value in asdict(self).items() if name != "options"}
+        sizes = {"batch_size": BATCH_SIZE, "shard_size": self.shard_size}
+        return {**fixed, **self.options.chosen(), **sizes}
+
+    def example(self) -> Tensor:
+        """One image, shape (1, channels, height, width)."""
+        return images.load(self.images).train_images[:1]
+
+    @property
+    @abstractmethod
+    def shortest(self) -> int:
+        """Steps of the shortest run."""
+
+    @abstractmethod
+    def steps_of(self, recipe: Any) -> int:
+        """How many steps a run of this recipe has."""
+
+    @abstractmethod
+    def noted(self, recipe: Any, seed: int) -> Row:
+        """What a network's row says of its recipe and seed."""
+
+    @abstractmethod
+    def job(self, module: nn.Module, recipe: Any, seed: int, data: ImageSet) -> Job:
+        """What chance decides about a run."""
+
+    @abstractmethod
+    def fit(
+        self, module: nn.Module, recipes: Sequence[Any], data: ImageSet, seeds: Sequence[int]
+    ) -> tuple[State, list[dict[str, float]]]:
+        """Trains networks of one architecture.
+
+        Args:
+            module: Any network of the architecture.
+            recipes: The hyper-parameters of each of the N runs.
+            data: What they learn and are tested on.
+            seeds: Of each run.
+
+        Returns:
+            The states, every tensor stacked to shape (N * checkpoints, ...), those of one run in a
+            row; and the accuracies and losses of each state.
+        """
+
+    def train(self, shard: Shard, seed: int) -> tuple[State, list[Row]]:
+        """Trains the classifiers of one shard; rows hold accuracies, losses and recipes.
+
+        With several checkpoints of each run, rows also say which ``run`` and ``step`` they are of.
+        """
+        count, runs = self.checkpoints, self._runs(shard)
+        recipes, seeds = self._drawn(runs, seed)
+        data, module = images.load(self.images), network(shard.architecture)
+        state, metrics = self.fit(module, recipes, data, seeds)
+        places: list[Row] = [
+            {"run": run, "step": step} if count > 1 else {}
+            for run, recipe in zip(runs, recipes, strict=True)
+            for step in checkpoint_steps(self.steps_of(recipe), count)
+        ]
+        rows: list[Row] = [
+            {"split": split_of(seed, runs[i // count]), **place, **metric}
+            | self.noted(recipes[i // count], seeds[i // count])
+            for i, (place, metric) in enumerate(zip(places, metrics, strict=True))
+        ]
+        return state, rows
+
+    def train_with_extras(
+        self, shard: Shard, seed: int
+    ) -> tuple[State, list[Row], dict[str, State]]:
+        """As :meth:`train`, and the gradients of mean training losses if these are chosen."""
+        state, rows = self.train(shard, seed)
+        if not self.options.gradients:
+            return state, rows, {}
+        data, module = images.load(self.images), network(shard.architecture).eval()
+        drawn = zip(*self._drawn(self._runs(shard), seed), strict=True)
+        jobs = [self.job(module, recipe, own, data) for recipe, own in drawn]
+        labels, visible = seen(jobs, self.checkpoints)
+        gradients = mean_gradients(module, state, data.train_images, labels, visible)
+        return state, rows, {"gradient": gradients}
+
+    def card(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Spread of ``test_accuracy`` by architecture: numbers per tenth, and quantiles."""
+        return accuracies(rows)
+
+    def _runs(self, shard: Shard) -> list[int]:
+        return [number // self.checkpoints for number in shard.networks[:: self.checkpoints]]
+
+    def _drawn(self, runs: Sequence[int], seed: int) -> tuple[list[Any], list[int]]:
+        """The recipe and the seed of each run."""
+        recipes = [
+            self.ranges.draw(torch.Generator().manual_seed(derive_seed(seed, "recipe", run)))
+            for run in runs
+        ]
+        return recipes, [derive_seed(seed, "network", run) for run in runs]

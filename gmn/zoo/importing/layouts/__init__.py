@@ -1,0 +1,1 @@
+"""One file per published layout, and what several of them share."""

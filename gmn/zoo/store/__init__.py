@@ -1,0 +1,1 @@
+"""The format of a zoo: its files, how they are written, checked and read."""

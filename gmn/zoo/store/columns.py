@@ -1,0 +1,75 @@
+"""Rows of networks as columns of values: what may stand in an index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from gmn.errors import ZooError
+from gmn.zoo.store.files import Row
+
+SPLITS = ("train", "val", "test")
+PLACES = ("architecture", "spec", "shard", "row")  # columns that the library fills in itself
+
+
+def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """The values of all rows by column, ``id`` and ``split`` first; None where a row has none.
+
+    Args:
+        rows: One dict a network.
+
+    Raises:
+        ZooError: If an id is missing or there twice, a split is unknown, or a value is neither
+            text, number, truth value nor None, or not of the kind of the others in its column.
+    """
+    names = dict.fromkeys(["id", "split", *(name for row in rows for name in row)])
+    columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in names}
+    _check_ids(columns["id"])
+    for name, values in columns.items():
+        if name in PLACES:
+            raise ZooError(f"a row may not have a column {name!r}: the zoo fills that in itself")
+        _check_values(name, values, columns["id"])
+    return columns
+
+
+def _check_ids(ids: list[Any]) -> None:
+    seen: set[str] = set()
+    for number, name in enumerate(ids):
+        if not isinstance(name, str) or not name:
+            raise ZooError(f"row {number} has the id {name!r}; every network needs a text as id")
+        if name in seen:
+            raise ZooError(f"the id {name!r} is there twice; every network needs its own")
+        seen.add(name)
+
+
+def _check_values(column: str, values: list[Any], ids: list[str]) -> None:
+    for value, name in zip(values, ids, strict=True):
+        if not isinstance(value, str | bool | int | float | None):
+            raise ZooError(
+                f"network {name}: {column} is a {type(value).__name__}; an index holds text, "
+                "numbers, truth values and None"
+            )
+        if column == "split" and value not in (*SPLITS, None):
+            raise ZooError(f"network {name}: split is {value!r}, not one of {', '.join(SPLITS)}")
+    try:
+        pa.array(values)
+    except (pa.ArrowException, OverflowError) as error:
+        first = next(value for value in values if value is not None)
+        name, value = next(
+            (name, value)
+            for name, value in zip(ids, values, strict=True)
+            if value is not None and not _alike(value, first)
+        )
+        raise ZooError(
+            f"network {name}: {column} is {value!r}, of other networks values like {first!r}; a "
+            "column holds values of one kind"
+        ) from error
+
+
+def _alike(first: Any, second: Any) -> bool:
+    numbers = (int, float)
+    if isinstance(first, bool) or isinstance(second, bool):
+        return type(first) is type(second)
+    return isinstance(first, numbers) == isinstance(second, numbers)

@@ -1,0 +1,173 @@
+"""The index of a zoo: one row a network, as an Arrow table in a Parquet file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gmn.errors import ZooError
+from gmn.zoo.store.files import shard_name
+from gmn.zoo.store.shards import Header, read_header
+
+
+def shard_table(header: Header, number: int) -> pa.Table:
+    """The part of the index that one shard gives.
+
+    Args:
+        header: What the shard says of itself.
+        number: Its number.
+    """
+    count = header.networks
+    own = dict(header.columns)
+    columns: dict[str, Any] = {
+        "id": pa.array(own.pop("id"), pa.string()),
+        "architecture": _repeated(header.architecture, count),
+        "spec": _repeated(header.fingerprint, count),
+        "shard": pa.repeat(pa.scalar(number, pa.int32()), count),
+        "row": pa.array(range(count), pa.int32()),
+        "split": pa.array(own.pop("split"), pa.string()).dictionary_encode(),
+    }
+    columns |= {name: pa.array(values) for name, values in own.items()}
+    return pa.table(columns)
+
+
+def _repeated(text: str, count: int) -> Any:
+    return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), count), [text])
+
+
+def join(tables: list[pa.Table]) -> pa.Table:
+    """One index of those of several shards, in the order of the ids.
+
+    Args:
+        tables: At least one, as :func:`shard_table` gives them.
+
+    Raises:
+        ZooError: If an id is there twice, or a column holds text in one shard and numbers in
+            another.
+    """
+    tables = [table for table in tables if len(table)] or tables[:1]
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise ZooError(_clash(tables) or f"the rows of the shards do not fit: {error}") from error
+    table = table.sort_by("id").unify_dictionaries().combine_chunks()
+    _check_unique(table)
+    return table
+
+
+def _clash(tables: list[pa.Table]) -> str | None:
+    """Which column is of different kinds in two shards."""
+    seen: dict[str, tuple[Any, str]] = {}
+    for table in tables:
+        network = table["id"][0].as_py()
+        for field in table.schema:
+            if pa.types.is_null(field.type):
+                continue
+            other, first = seen.setdefault(field.name, (field.type, network))
+            if _kind(other) != _kind(field.type):
+                return (
+                    f"column {field.name} holds {other} in the shard of network {first}, but "
+                    f"{field.type} in that of network {network}"
+                )
+    return None
+
+
+def is_number(kind: Any) -> bool:
+    """Whether values of this Arrow type are numbers or truth values."""
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    )
+
+
+def _kind(kind: Any) -> str:
+    return "number" if is_number(kind) and not pa.types.is_boolean(kind) else str(kind)
+
+
+def _check_unique(table: pa.Table) -> None:
+    ids = table["id"]
+    again = pc.equal(ids[1:], ids[:-1])
+    if pc.any(again).as_py():
+        position = pc.index(again, pa.scalar(True)).as_py()
+        places = [shard_name(table["shard"][position + i].as_py()) for i in (0, 1)]
+        raise ZooError(
+            f"two networks have the id {ids[position].as_py()!r}, in {places[0]} and {places[1]}; "
+            "every network needs its own"
+        )
+
+
+def index_of(folder: Path, shards: range) -> tuple[pa.Table, list[Header]]:
+    """The index, made from the shards.
+
+    Args:
+        folder: Folder of the zoo.
+        shards: Numbers of its shards; at least one.
+
+    Returns:
+        The index, and what each shard says of itself, without its rows' values.
+
+    Raises:
+        ZooError: If a shard is missing or damaged, or the shards do not fit one another.
+    """
+    headers, tables = [], []
+    for number in shards:
+        header = read_header(folder / shard_name(number))
+        tables.append(shard_table(header, number))
+        headers.append(replace(header, columns={}))  # as Python lists they take much memory
+    return join(tables), headers
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """The Parquet file of an index; equal tables give equal bytes."""
+    file = io.BytesIO()
+    pq.write_table(table, file, compression="zstd")
+    return file.getvalue()
+
+
+def read_index(path: Path, sha256: str) -> pa.Table:
+    """Reads an index whose checksum is known.
+
+    Args:
+        path: Of the Parquet file.
+        sha256: Its SHA-256, in hexadecimal.
+
+    Raises:
+        ZooError: If the file is missing, or another.
+    """
+    advice = f"`gmn zoo verify {path.parent} --reindex` makes it again from the shards"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ZooError(f"{path.parent}: missing ['{path.name}']. {advice}") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ZooError(f"{path.parent}: damaged ['{path.name}']. {advice}")
+    return pq.read_table(pa.BufferReader(content))
+
+
+def histogram(table: pa.Table, column: str) -> dict[str, int]:
+    """How many networks have each value of a column, most first; networks without one as "none".
+
+    Args:
+        table: The index.
+        column: Of few different values.
+    """
+    counts = pc.value_counts(table[column].combine_chunks()).to_pylist()
+    found = sorted(counts, key=lambda entry: (-entry["counts"], str(entry["values"])))
+    return {
+        "none" if entry["values"] is None else str(entry["values"]): entry["counts"]
+        for entry in found
+    }
+
+
+def numeric_columns(table: pa.Table) -> Iterator[str]:
+    """Names of the columns that hold numbers or truth values; not those that say where."""
+    for field in table.schema:
+        if is_number(field.type) and field.name not in ("shard", "row"):
+            yield field.name

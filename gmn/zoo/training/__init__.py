@@ -1,0 +1,1 @@
+"""Training of many small networks, and how their hyper-parameters are drawn."""

@@ -1,0 +1,293 @@
+"""Trains many small networks of one architecture at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from gmn.zoo.images import ImageSet
+from gmn.zoo.training.descent import AdamW, gradients
+from gmn.zoo.training.recipe import Recipe
+from gmn.zoo.training.states import State, stack
+
+BATCH_SIZE = 32
+EVALUATION_BATCH = 50
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that chance decides about one training run, drawn before it starts.
+
+    Attributes:
+        initial: The state that the network starts from.
+        labels: Labels of all training images, noise included, shape (train,).
+        visible: Which training images the network may see, shape (train,), bool.
+        batches: Image numbers of each step, shape (steps, BATCH_SIZE).
+    """
+
+    initial: State
+    labels: Tensor
+    visible: Tensor
+    batches: Tensor
+
+
+def train_chunk(
+    module: nn.Module,
+    recipes: Sequence[Recipe],
+    images: ImageSet,
+    seeds: Sequence[int],
+    checkpoints: int = 1,
+) -> tuple[State, list[dict[str, float]]]:
+    """Trains networks of one architecture side by side, each by its own recipe.
+
+    A network depends on its recipe and its seed only, not on its neighbours in the chunk (apart
+    from the rounding of the last bits).
+
+    Args:
+        module: Any network of the architecture; its own weights are not used.
+        recipes: The hyper-parameters of each of the N networks.
+        images: What they learn and are tested on; its dtype is that of the training.
+        seeds: The seed of each network.
+        checkpoints: How many states of each network to keep, see :func:`checkpoint_steps`.
+
+    Returns:
+        The states, every tensor stacked to shape (N * checkpoints, ...), those of one network in a
+        row; and for each state
+        ``train_accuracy`` and ``train_loss`` (on the images and labels it was trained on),
+        ``test_accuracy`` and ``test_loss``.
+    """
+    jobs = [draw_job(module, *each, images) for each in zip(recipes, seeds, strict=True)]
+    # Longest first: those still in training are then always the first rows.
+    order = sorted(range(len(jobs)), key=lambda i: -recipes[i].steps)
+    kept = _optimise(
+        module, [recipes[i] for i in order], [jobs[i] for i in order], images, checkpoints
+    )
+    back = sorted(range(len(order)), key=lambda row: order[row])
+    state = {name: value[back].flatten(0, 1) for name, value in kept.items()}
+    return state, evaluate(module, state, images, *seen(jobs, checkpoints))
+
+
+def checkpoint_steps(steps: int, checkpoints: int) -> list[int]:
+    """After which steps of a run its states are kept: at equal distances, the last at the end.
+
+    Args:
+        steps: Of the run; at least as many as checkpoints.
+        checkpoints: How many.
+
+    >>> checkpoint_steps(10, 4)
+    [2, 5, 8, 10]
+    """
+    return [round(steps * number / checkpoints) for number in range(1, checkpoints + 1)]
+
+
+def seen(jobs: Sequence[Job], checkpoints: int = 1) -> tuple[Tensor, Tensor]:
+    """Labels of the training images, and which of these count, for every state of every run.
+
+    Args:
+        jobs: Of the runs.
+        checkpoints: Number of states of each.
+
+    Returns:
+        Two tensors of shape (runs * checkpoints, train).
+    """
+    labels = torch.stack([job.labels for job in jobs])
+    visible = torch.stack([job.visible for job in jobs])
+    return labels.repeat_interleave(checkpoints, 0), visible.repeat_interleave(checkpoints, 0)
+
+
+def draw_job(module: nn.Module, recipe: Recipe, seed: int, images: ImageSet) -> Job:
+    """Draws the start, the data and the batches of one training run.
+
+    Args:
+        module: Any network of the architecture.
+        recipe: The hyper-parameters of the run.
+        seed: The only source of chance.
+        images: The images that the network may be trained on.
+
+    Returns:
+        The job, in the dtype of the images.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    initial = initial_state(module, recipe.init_scale, images.train_images.dtype, generator)
+    total = len(images.train_labels)
+    chosen, visible = choose_images(total, recipe.data_fraction, generator)
+    classes = int(images.train_labels.max()) + 1
+    random_labels = torch.randint(classes, (total,), generator=generator)
+    noisy = torch.rand(total, generator=generator) < recipe.label_noise
+    picks = torch.randint(len(chosen), (recipe.steps, BATCH_SIZE), generator=generator)
+    labels = torch.where(noisy, random_labels, images.train_labels)
+    return Job(initial, labels, visible, chosen[picks])
+
+
+def choose_images(total: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draws which images a network may see: their numbers, and for all images whether it may.
+
+    Args:
+        total: Number of images.
+        share: Of them; at least one is chosen.
+        generator: The source of chance.
+    """
+    chosen = torch.randperm(total, generator=generator)[: max(1, round(share * total))]
+    visible = torch.zeros(total, dtype=torch.bool)
+    visible[chosen] = True
+    return chosen, visible
+
+
+def initial_state(
+    module: nn.Module, scale: float, dtype: torch.dtype, generator: torch.Generator
+) -> State:
+    """Draws the start of one network: normal weights, zero biases.
+
+    Args:
+        module: Any network of the architecture; its own weights are not used.
+        scale: The variance of weights is ``scale**2 * 2 / fan_in``.
+        dtype: Of the state.
+        generator: The source of chance.
+    """
+    state = {}
+    for name, value in module.state_dict().items():
+        if value.ndim < 2:
+            state[name] = torch.zeros(value.shape, dtype=dtype)
+        else:
+            deviation = scale * (2 / value[0].numel()) ** 0.5
+            drawn = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+            state[name] = (drawn * deviation).to(dtype)
+    return state
+
+
+def _optimise(
+    module: nn.Module,
+    recipes: Sequence[Recipe],  # most steps first
+    jobs: Sequence[Job],
+    images: ImageSet,
+    checkpoints: int,
+) -> State:  # shape of each tensor: (N, checkpoints, ...)
+    """Runs AdamW on every network until its last step."""
+    state = stack([job.initial for job in jobs])
+    kept = stack([state] * checkpoints)
+    kept = {name: value.transpose(0, 1).contiguous() for name, value in kept.items()}
+    due: dict[int, list[tuple[int, int]]] = {}
+    for row, recipe in enumerate(recipes):
+        for number, step in enumerate(checkpoint_steps(recipe.steps, checkpoints)):
+            due.setdefault(step, []).append((row, number))
+    dtype = images.train_images.dtype
+    rates = torch.tensor([recipe.learning_rate for recipe in recipes], dtype=dtype)
+    lengths = torch.tensor([recipe.steps for recipe in recipes], dtype=dtype)
+    decays = torch.tensor([recipe.weight_decay for recipe in recipes], dtype=dtype)
+    optimiser = AdamW(state)
+    for step in range(recipes[0].steps):
+        running = sum(recipe.steps > step for recipe in recipes)
+        batch = torch.stack([job.batches[step] for job in jobs[:running]])
+        targets = torch.stack([job.labels[job.batches[step]] for job in jobs[:running]])
+        weights = {name: value[:running] for name, value in state.items()}
+        loss = partial(_loss, module, images.train_images[batch], targets)
+        rate = (rates * (1 - step / lengths))[:running]
+        optimiser.step(gradients(weights, loss), rate, decays[:running])
+        for row, number in due.get(step + 1, []):
+            for name, value in state.items():
+                kept[name][row, number] = value[row]
+    return kept
+
+
+def _loss(
+    module: nn.Module,
+    images: Tensor,  # shape: (N, batch, channels, height, width)
+    labels: Tensor,  # shape: (N, batch)
+    state: State,
+) -> Tensor:  # shape: ()
+    """Sum of the networks' mean cross-entropies."""
+    scores = vmap(lambda weights, x: functional_call(module, weights, (x,)))(state, images)
+    loss = functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="sum")
+    return loss / labels.shape[1]
+
+
+@torch.no_grad()
+def evaluate(
+    module: nn.Module,
+    state: State,
+    images: ImageSet,
+    train_labels: Tensor,  # shape: (N, train)
+    visible: Tensor,  # shape: (N, train)
+) -> list[dict[str, float]]:
+    """Accuracy and mean cross-entropy of each network on its training and the test images."""
+    test_labels = images.test_labels.expand(len(visible), -1)
+    everything = torch.ones_like(test_labels, dtype=torch.bool)
+    sides = {
+        "train": _score(module, state, images.train_images, train_labels, visible),
+        "test": _score(module, state, images.test_images, test_labels, everything),
+    }
+    return [
+        {
+            f"{side}_{quantity}": float(values[row])
+            for side, pair in sides.items()
+            for quantity, values in zip(("accuracy", "loss"), pair, strict=True)
+        }
+        for row in range(len(visible))
+    ]
+
+
+def _score(
+    module: nn.Module,
+    state: State,
+    images: Tensor,  # shape: (images, channels, height, width)
+    labels: Tensor,  # shape: (N, images)
+    counted: Tensor,  # shape: (N, images), bool
+) -> tuple[Tensor, Tensor]:
+    """Accuracy and loss of N networks over the images that count, each of shape (N,)."""
+    forward = vmap(lambda weights, x: functional_call(module, weights, (x,)), in_dims=(0, None))
+    scores = torch.cat([forward(state, part) for part in images.split(EVALUATION_BATCH)], dim=1)
+    losses = functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none")
+    right = (scores.argmax(2) == labels).double()
+    total = counted.sum(1)
+    losses = losses.view_as(right).double() * counted
+    return (right * counted).sum(1) / total, losses.sum(1) / total
+
+
+def mean_gradients(
+    module: nn.Module,
+    state: State,
+    images: Tensor,  # shape: (images, channels, height, width)
+    labels: Tensor,  # shape: (N, images)
+    counted: Tensor,  # shape: (N, images), bool
+) -> State:
+    """Gradient of each network's mean cross-entropy over all images that count for it.
+
+    Args:
+        module: Any network of the architecture; its own weights are not used.
+        state: Stacked states of N networks.
+        images: The images.
+        labels: Their class numbers for each network.
+        counted: Which of them count for each network.
+
+    Returns:
+        The gradients, of the shapes of the states.
+    """
+    total = {name: torch.zeros_like(value) for name, value in state.items()}
+    shares = counted.to(images.dtype) / counted.sum(1, keepdim=True)
+    parts = (tensor.split(EVALUATION_BATCH, 1) for tensor in (labels, shares))
+    for part in zip(images.split(EVALUATION_BATCH), *parts, strict=True):
+        for name, gradient in gradients(state, partial(_weighted_loss, module, *part)).items():
+            total[name] += gradient
+    return total
+
+
+def _weighted_loss(
+    module: nn.Module,
+    images: Tensor,  # shape: (images, channels, height, width)
+    labels: Tensor,  # shape: (N, images)
+    shares: Tensor,  # shape: (N, images)
+    state: State,
+) -> Tensor:  # shape: ()
+    """Sum of the networks' cross-entropies, weighted by each image's share."""
+    forward = vmap(lambda weights, x: functional_call(module, weights, (x,)), in_dims=(0, None))
+    with sdpa_kernel(SDPBackend.MATH):  # vmap would run the fused one network by network
+        scores = forward(state, images).flatten(0, 1)
+    losses = functional.cross_entropy(scores, labels.flatten(), reduction="none")
+    return (losses * shares.flatten()).sum()

@@ -1,0 +1,89 @@
+"""How one transformer of a population is trained: the axes of the Small Transformer Zoo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from gmn.zoo.training.recipe import Range
+
+
+@dataclass(frozen=True)
+class TransformerRecipe:
+    """Hyper-parameters of one training run.
+
+    Attributes:
+        optimiser: ``"adam"``, ``"rmsprop"``, ``"sgd"`` or ``"momentum"`` (SGD with 0.9 of it).
+        learning_rate: The highest; it rises linearly over the first tenth of the steps and falls
+            along half a cosine to ``FINAL_RATE``.
+        init_std: Standard deviation of the normal, cut off at two of it, that weights start from.
+        l2: Strength of the L2 penalty on all parameters.
+        data_fraction: Share of the training images, chosen at random, that it gets to see.
+        dropout: Share of values dropped in training.
+    """
+
+    optimiser: str
+    learning_rate: float
+    init_std: float
+    l2: float
+    data_fraction: float
+    dropout: float
+
+    def make_optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of the module's parameters, at the highest learning rate.
+
+        Args:
+            module: What it shall train.
+
+        Returns:
+            A new optimiser of ``torch.optim``.
+        """
+        rate, l2 = self.learning_rate, self.l2
+        parameters = list(module.parameters())
+        if self.optimiser == "adam":
+            return torch.optim.Adam(parameters, rate, weight_decay=l2, fused=True)
+        if self.optimiser == "rmsprop":
+            return torch.optim.RMSprop(parameters, rate, weight_decay=l2, foreach=True)
+        momentum = 0.9 if self.optimiser == "momentum" else 0.0
+        return torch.optim.SGD(parameters, rate, momentum=momentum, weight_decay=l2, fused=True)
+
+
+@dataclass(frozen=True)
+class TransformerRanges:
+    """The distribution of the recipes of a population.
+
+    Attributes:
+        learning_rate: By optimiser; all optimisers are as likely.
+        init_std: By optimiser.
+        l2: Of all.
+        data_fraction: Of all.
+        dropout: Of all.
+    """
+
+    learning_rate: dict[str, Range]
+    init_std: dict[str, Range]
+    l2: Range
+    data_fraction: Range
+    dropout: Range
+
+    def draw(self, generator: torch.Generator) -> TransformerRecipe:
+        """Draws the recipe of one network.
+
+        Args:
+            generator: The source of chance.
+
+        Returns:
+            Hyper-parameters, independent of each other given the optimiser.
+        """
+        optimisers = sorted(self.learning_rate)
+        optimiser = optimisers[int(torch.randint(len(optimisers), (), generator=generator))]
+        return TransformerRecipe(
+            optimiser=optimiser,
+            learning_rate=self.learning_rate[optimiser].draw(generator),
+            init_std=self.init_std[optimiser].draw(generator),
+            l2=self.l2.draw(generator),
+            data_fraction=self.data_fraction.draw(generator),
+            dropout=self.dropout.draw(generator),
+        )

@@ -1,0 +1,1 @@
+"""What can be done with finished zoos: merging, filtering, verifying, exporting, describing."""

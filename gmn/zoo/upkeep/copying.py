@@ -1,0 +1,156 @@
+"""Chosen networks of zoos, dealt out to new shards in a plan that a stopped run repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gmn.errors import ZooError
+from gmn.zoo.population import Zoo
+from gmn.zoo.store.files import Row
+from gmn.zoo.store.shards import gather_rows, read_header, write_shard
+
+SHARD_SIZE = 1000  # networks
+SHARD_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """Networks to be copied.
+
+    Attributes:
+        zoo: Where they are.
+        indices: Their numbers there, int64, in increasing order.
+        prefix: Put before their ids.
+    """
+
+    zoo: Zoo
+    indices: Tensor
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of one shard of a source."""
+
+    source: Source
+    shard: int
+    rows: Tensor
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A new shard of rows of others; bits are kept."""
+
+    architecture: str
+    pieces: tuple[Piece, ...]
+
+    @property
+    def networks(self) -> int:
+        """Number of networks."""
+        return sum(len(piece.rows) for piece in self.pieces)
+
+    def write(self, folder: Path, number: int) -> None:
+        """Writes the shard.
+
+        Args:
+            folder: Folder of the new zoo.
+            number: Of the shard in there.
+
+        Raises:
+            ZooError: If a shard of a source is damaged, or the new one cannot be written.
+        """
+        shards = [piece.source.zoo.reader.open(piece.shard) for piece in self.pieces]
+        rows = torch.cat([piece.rows for piece in self.pieces])
+        sizes = torch.tensor([len(piece.rows) for piece in self.pieces])
+        which = torch.arange(len(shards)).repeat_interleave(sizes)
+        write_shard(
+            folder,
+            number,
+            self.architecture,
+            self.pieces[0].source.zoo.spec(self.architecture),
+            gather_rows([shard.state for shard in shards], which, rows),
+            [row for piece in self.pieces for row in _index_rows(piece)],
+            {
+                kind: gather_rows([shard.extras[kind] for shard in shards], which, rows)
+                for kind in shards[0].extras
+            },
+        )
+
+
+def check(sources: Sequence[Source]) -> None:
+    """Whether the networks can lie in one zoo.
+
+    Raises:
+        ZooError: If two of them have one id, or two different architectures have one name.
+    """
+    owners: dict[str, str] = {}
+    specs: dict[str, tuple[str, str]] = {}
+    for source in sources:
+        place = str(source.zoo.folder)
+        for name in source.zoo.index["id"].take(source.indices.numpy()).to_pylist():
+            known = owners.setdefault(source.prefix + name, place)
+            if known is not place:
+                raise ZooError(
+                    f"{known} and {place} both have a network with the id {name!r}. Give each zoo "
+                    "a prefix for its ids (--prefix)"
+                )
+        for name in source.zoo.architectures:
+            found = source.zoo.manifest["architectures"][name]["fingerprint"]
+            first, other = specs.setdefault(name, (found, place))
+            if first != found:
+                raise ZooError(
+                    f"architecture {name!r} is one network in {other} and another in {place}; one "
+                    "zoo needs different names for them: keep these two apart"
+                )
+
+
+def plan(sources: Sequence[Source]) -> list[Copy]:
+    """Deals networks out to new shards; equal sources give equal plans.
+
+    Args:
+        sources: What is to be copied.
+
+    Returns:
+        The new shards; networks of one shard have one architecture and tensors of equal kinds.
+    """
+    copies: list[Copy] = []
+    open_copies: dict[tuple[str, str], list[Piece]] = {}
+    for source in sources:
+        shards, rows = source.zoo.places(source.indices)
+        for number in shards.unique().tolist():
+            facts = source.zoo.manifest["shards"][number]
+            kind = (facts["architecture"], facts["layout"])
+            pieces = open_copies.setdefault(kind, [])
+            left = rows[shards == number].sort().values
+            most = max(1, min(SHARD_SIZE, SHARD_BYTES * facts["networks"] // facts["bytes"]))
+            while len(left):
+                room = max(1, most - sum(len(piece.rows) for piece in pieces))
+                pieces.append(Piece(source, number, left[:room]))
+                left = left[room:]
+                if room == len(pieces[-1].rows):
+                    copies.append(Copy(kind[0], tuple(pieces)))
+                    pieces.clear()
+    rest = [Copy(name, tuple(pieces)) for (name, _), pieces in open_copies.items() if pieces]
+    return copies + rest
+
+
+def _index_rows(piece: Piece) -> list[Row]:
+    """From the shard, which has the columns of its own networks only."""
+    zoo = piece.source.zoo
+    path = zoo.folder / zoo.manifest["shards"][piece.shard]["file"]
+    columns: dict[str, list[Any]] = read_header(path).columns
+    rows = [{name: values[i] for name, values in columns.items()} for i in piece.rows.tolist()]
+    for row in rows:
+        row["id"] = piece.source.prefix + row["id"]
+    return rows
+
+
+def everything(zoo: Zoo, prefix: str = "") -> Source:
+    """All networks of a zoo."""
+    return Source(zoo, torch.arange(len(zoo)), prefix)

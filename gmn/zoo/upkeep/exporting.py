@@ -1,0 +1,89 @@
+"""One file per network and a CSV table, for those who do not have this library."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import torch
+from safetensors.torch import save
+from torch import Tensor
+from tqdm import tqdm
+
+from gmn.errors import ZooError
+from gmn.zoo.population import Zoo
+from gmn.zoo.store.files import cannot_write, write_file
+
+FORMATS = ("safetensors", "pt")
+TABLE = "index.csv"
+
+
+def export(
+    zoo: Zoo,
+    out: str | Path,
+    indices: Tensor | None = None,
+    format: str = "safetensors",
+    progress: bool = True,
+) -> Path:
+    """Writes the state dict of each network to a file of its own, and a table of all rows.
+
+    The column ``file`` of ``index.csv`` says where a network is. Files that are there already are
+    left alone: an export that was stopped goes on.
+
+    Args:
+        zoo: The population.
+        out: Folder to write; made if absent.
+        indices: Numbers of the networks; all if None.
+        format: ``"safetensors"``, or ``"pt"`` for ``torch.load``.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The path of the table.
+
+    Raises:
+        ValueError: If the format is unknown.
+        ZooError: If the folder holds the table of another export, a shard is damaged, or a file
+            cannot be written.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"no format is called {format!r}; known: {', '.join(FORMATS)}")
+    chosen = zoo.indices() if indices is None else indices
+    table = zoo.index.take(pa.array(chosen.numpy()))
+    # An id may hold any character, a file name not.
+    files = [f"{quote(name, safe=' ')}.{format}" for name in table["id"].to_pylist()]
+    table = table.drop_columns(["shard", "row"]).append_column("file", pa.array(files))
+    folder, text = Path(out), _csv(table)
+    path = folder / TABLE
+    if path.is_file() and path.read_bytes() != text:
+        raise ZooError(f"{folder} holds another export; choose an empty folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    write_file(path, text)
+    places = list(zip(files, chosen.tolist(), strict=True))
+    for file, number in tqdm(places, unit="net", disable=not progress):
+        if not (folder / file).exists():
+            write_file(folder / file, _content(zoo.state(number), format))
+    return path
+
+
+def _content(state: dict[str, Tensor], format: str) -> bytes:
+    if format == "safetensors":
+        return save(state)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def _csv(table: pa.Table) -> bytes:
+    buffer = pa.BufferOutputStream()
+    plain = [
+        pa.field(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type)
+        for f in table.schema
+    ]
+    pacsv.write_csv(table.cast(pa.schema(plain)), buffer)
+    return buffer.getvalue().to_pybytes()

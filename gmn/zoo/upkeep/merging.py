@@ -1,0 +1,180 @@
+"""Zoos made of other zoos: several as one, one with more, one with fewer networks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gmn.errors import ZooError
+from gmn.zoo.population import Zoo
+from gmn.zoo.store import provenance
+from gmn.zoo.store.files import MANIFEST, SHARDS, file_sha256
+from gmn.zoo.store.index import histogram, index_of
+from gmn.zoo.store.locking import WriterLock
+from gmn.zoo.store.writer import identity_of, publish
+from gmn.zoo.upkeep import copying
+from gmn.zoo.upkeep.copying import Source, check, everything, plan
+from gmn.zoo.upkeep.rewriting import rewrite, write_shards
+
+
+def merge(
+    folders: Sequence[str | Path],
+    out: str | Path,
+    name: str = "merged",
+    prefixes: Sequence[str] | None = None,
+    progress: bool = True,
+) -> Zoo:
+    """Copies all networks of several zoos into one; a stopped run goes on when called again.
+
+    Architectures may differ. Weights, labels and splits are kept as they are.
+
+    Args:
+        folders: Of the zoos.
+        out: Folder for the new one; empty, absent, or holding this same zoo.
+        name: Of the new population.
+        prefixes: One for each zoo, put before the ids of its networks.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The new zoo.
+
+    Raises:
+        ValueError: If there are no zoos, or not one prefix for each.
+        ZooError: If two networks have one id, two architectures have one name, a zoo is damaged,
+            or ``out`` holds another zoo.
+    """
+    sources = _sources(folders, prefixes)
+    check(sources)
+    card = {"merged_from": [_origin(source) for source in sources]}
+    configuration = {"merged": [[_checksum(s.zoo), s.prefix] for s in sources]}
+    return _write(sources, Path(out), name, 0, configuration, card, progress)
+
+
+def filtered(
+    zoo: Zoo,
+    indices: Tensor,
+    out: str | Path,
+    criteria: Sequence[str] = (),
+    progress: bool = True,
+) -> Zoo:
+    """Copies some networks of a zoo into a new one; a stopped run goes on when called again.
+
+    Args:
+        zoo: The population.
+        indices: Numbers of the networks to keep, such as :func:`gmn.zoo.select` gives them.
+        out: Folder for the new zoo; empty, absent, or holding this same zoo.
+        criteria: By what they were chosen, for the data card.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The new zoo.
+
+    Raises:
+        ZooError: If no network was chosen, a shard is damaged, or ``out`` holds another zoo.
+    """
+    if not len(indices):
+        raise ZooError(f"no network of {zoo.folder} was chosen; loosen the conditions")
+    source = Source(zoo, indices.unique())
+    digest = hashlib.sha256(source.indices.numpy().tobytes()).hexdigest()
+    configuration = {"filtered": _checksum(zoo), "indices_sha256": digest}
+    card = {"filtered_from": _origin(everything(zoo)), "criteria": list(criteria)}
+    manifest = zoo.manifest
+    name, seed = manifest["name"], manifest["seed"]
+    return _write([source], Path(out), name, seed, configuration, card, progress)
+
+
+def append(
+    folder: str | Path,
+    folders: Sequence[str | Path],
+    prefixes: Sequence[str] | None = None,
+    progress: bool = True,
+) -> Zoo:
+    """Adds all networks of other zoos to a finished zoo.
+
+    New shards are written first, then an index beside the old one, then the manifest: a reader
+    sees the zoo as it was or as it is, and a run that is killed has added nothing.
+
+    Args:
+        folder: Of the zoo that grows.
+        folders: Of the zoos whose networks are added.
+        prefixes: One for each of these, put before the ids of its networks.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The larger zoo; its networks are numbered anew, in the order of their ids.
+
+    Raises:
+        ValueError: If there is not one prefix for each zoo.
+        ZooError: If two networks have one id, two architectures have one name, a zoo is damaged,
+            or another writer is at work.
+    """
+    place = Path(folder)
+    lock = WriterLock(place)
+    try:
+        zoo = Zoo(place)
+        added = _sources(folders, prefixes)
+        check([everything(zoo), *added])
+        known = zoo.manifest["shards"]
+        _remove_unlisted(place, {shard["file"] for shard in known})
+        copies = plan(added)
+        write_shards(place, dict(enumerate(copies, start=len(known))), progress)
+        _publish_more(zoo, added, len(copies))
+        provenance.note(place, "append", {"networks": sum(c.networks for c in copies)})
+    finally:
+        lock.release()
+    return Zoo(place)
+
+
+def _sources(folders: Sequence[str | Path], prefixes: Sequence[str] | None) -> list[Source]:
+    given = [""] * len(folders) if prefixes is None else list(prefixes)
+    if not folders or len(given) != len(folders):
+        raise ValueError(f"{len(given)} prefixes for {len(folders)} zoos; each needs its own")
+    return [everything(Zoo(folder), prefix) for folder, prefix in zip(folders, given, strict=True)]
+
+
+def _publish_more(zoo: Zoo, added: Sequence[Source], copies: int) -> None:
+    manifest, place = zoo.manifest, zoo.folder
+    index, headers = index_of(place, range(len(manifest["shards"]) + copies))
+    card = {**manifest["card"], "networks": len(index), "splits": histogram(index, "split")}
+    card["appended"] = [*card.get("appended", []), *(_origin(source) for source in added)]
+    keys = ("name", "size", "seed", "configuration")
+    identity = identity_of(*(manifest[key] for key in keys))
+    generation = manifest["generation"] + 1
+    publish(place, identity, card, index, headers, generation, manifest["shards"])
+    (place / manifest["index"]["file"]).unlink(missing_ok=True)
+
+
+def _remove_unlisted(folder: Path, listed: set[str]) -> None:
+    """Shards of an append that was killed."""
+    for path in folder.glob(SHARDS):
+        if path.name not in listed:
+            path.unlink()
+
+
+def _write(
+    sources: Sequence[Source],
+    out: Path,
+    name: str,
+    seed: int,
+    configuration: dict[str, Any],
+    card: dict[str, Any],
+    progress: bool,
+) -> Zoo:
+    size = sum(len(source.indices) for source in sources)
+    packing = {"shard_size": copying.SHARD_SIZE, "shard_bytes": copying.SHARD_BYTES}
+    shards = plan(sources)
+    return rewrite(out, name, size, seed, {**configuration, **packing}, shards, card, progress)
+
+
+def _origin(source: Source) -> dict[str, Any]:
+    manifest = source.zoo.manifest
+    facts = {"name": manifest["name"], "seed": manifest["seed"], "networks": len(source.zoo)}
+    return {**facts, "prefix": source.prefix, "card": manifest["card"]}
+
+
+def _checksum(zoo: Zoo) -> str:
+    return file_sha256(zoo.folder / MANIFEST)

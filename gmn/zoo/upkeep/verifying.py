@@ -1,0 +1,162 @@
+"""Compares the files of a zoo with their checksums: what of a damaged one is lost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from gmn.errors import ZooError
+from gmn.zoo.store.files import (
+    SHARDS,
+    file_sha256,
+    read_manifest,
+)
+from gmn.zoo.store.index import read_index
+from gmn.zoo.store.shards import read_header
+
+SHOWN = 20  # ids in a printed report
+
+
+@dataclass(frozen=True)
+class DamagedShard:
+    """A shard that is not as it was written.
+
+    Attributes:
+        file: Its name.
+        problem: ``missing``, or what is wrong with it.
+        ids: Of the networks that are lost with it; None if the index is lost as well.
+        networks: How many these are, by the manifest.
+    """
+
+    file: str
+    problem: str
+    ids: tuple[str, ...] | None
+    networks: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a zoo's files.
+
+    Attributes:
+        folder: Of the zoo.
+        networks: How many networks the zoo should have; None if the manifest is lost.
+        whole: Names of the shards that are as they were written.
+        damaged: The others.
+        index: What is wrong with the index; None if nothing.
+        manifest: What is wrong with the manifest; None if nothing.
+    """
+
+    folder: str
+    networks: int | None
+    whole: tuple[str, ...]
+    damaged: tuple[DamagedShard, ...]
+    index: str | None
+    manifest: str | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every file is as it was written."""
+        return not self.damaged and self.index is None and self.manifest is None
+
+    @property
+    def lost(self) -> int:
+        """Number of networks that are lost."""
+        return sum(shard.networks for shard in self.damaged)
+
+    def to_json(self) -> str:
+        """All of it as JSON text."""
+        return json.dumps({"ok": self.ok, "lost": self.lost, **asdict(self)}, indent=1)
+
+    def __str__(self) -> str:
+        lines = [problem for problem in (self.manifest, self.index) if problem is not None]
+        for shard in self.damaged:
+            lines.append(f"{shard.file} is {shard.problem}: {shard.networks} networks are lost")
+            if shard.ids is not None:
+                more = f" and {len(shard.ids) - SHOWN} more" if len(shard.ids) > SHOWN else ""
+                lines.append(f"  {' '.join(shard.ids[:SHOWN])}{more}")
+        if self.ok:
+            return f"{self.folder}: all {self.networks} networks are as they were written"
+        head = f"{self.folder}: {len(self.whole)} shards are whole, {len(self.damaged)} are not"
+        return "\n".join([head, *lines, self._advice()])
+
+    def _advice(self) -> str:
+        if self.index is not None and self.manifest is None and not self.damaged:
+            return "nothing is lost: --reindex makes the index again from the shards"
+        return "--rescue OUT writes a new zoo of all that is whole"
+
+
+def verify(folder: str | Path, progress: bool = True) -> Verdict:
+    """Compares every file of a zoo with its checksum.
+
+    Args:
+        folder: Of a zoo; its manifest and its index may be lost.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        ZooError: If the folder holds neither a manifest nor shards, or an unfinished zoo.
+    """
+    place = Path(folder)
+    try:
+        manifest = read_manifest(place)
+    except ZooError as error:
+        if not any(place.glob(SHARDS)):
+            raise
+        return _without_manifest(place, str(error), progress)
+    if "shards" not in manifest:
+        raise ZooError(
+            f"{place} holds an unfinished zoo, which has no checksums yet. Build it again with the "
+            "same arguments: it goes on where it stopped, and makes damaged shards anew"
+        )
+    index, problem = _index(place, manifest)
+    whole, damaged = [], []
+    for number, facts in enumerate(tqdm(manifest["shards"], unit="shard", disable=not progress)):
+        state = _state(place / facts["file"], facts["sha256"])
+        if state is None:
+            whole.append(facts["file"])
+        else:
+            ids = None if index is None else _ids(index, number)
+            damaged.append(DamagedShard(facts["file"], state, ids, facts["networks"]))
+    networks = manifest["index"]["networks"]
+    return Verdict(str(place), networks, tuple(whole), tuple(damaged), problem, None)
+
+
+def _without_manifest(place: Path, problem: str, progress: bool) -> Verdict:
+    """Without checksums, a shard counts as whole if it is complete and can be read."""
+    whole, damaged = [], []
+    for path in tqdm(sorted(place.glob(SHARDS)), unit="shard", disable=not progress):
+        try:
+            read_header(path)
+            whole.append(path.name)
+        except ZooError as error:
+            damaged.append(DamagedShard(path.name, str(error), None, 0))
+    return Verdict(str(place), None, tuple(whole), tuple(damaged), None, problem)
+
+
+def _index(place: Path, manifest: dict[str, Any]) -> tuple[pa.Table | None, str | None]:
+    facts = manifest["index"]
+    try:
+        return read_index(place / facts["file"], facts["sha256"]), None
+    except ZooError:
+        state = "damaged" if (place / facts["file"]).is_file() else "missing"
+        return None, f"{facts['file']} is {state}; the shards hold its rows too"
+
+
+def _state(path: Path, sha256: str) -> str | None:
+    if not path.is_file():
+        return "missing"
+    try:
+        return None if file_sha256(path) == sha256 else "damaged: its bytes have changed"
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+
+
+def _ids(index: pa.Table, shard: int) -> tuple[str, ...]:
+    chosen = pc.equal(index["shard"], shard)
+    return tuple(index["id"].filter(chosen).to_pylist())
