@@ -1,16 +1,15 @@
 """Neural functional networks and simple reference models on parameter graphs."""
 
+from baselines.flat import FlatMLP
+from baselines.magep import MAGEP
+from baselines.monomial import MonomialNFN
+from baselines.nfn import NFN
+from baselines.nft import NFT
+from baselines.probing import ProbeNet
+from baselines.statistics import StatNN, layer_statistics
+from baselines.transformer_nfn import TransformerNFN
+from baselines.unf import UNF
 from gmn.errors import UnsupportedArchitecture
-
-from .flat import FlatMLP
-from .magep import MAGEP
-from .monomial import MonomialNFN
-from .nfn import NFN
-from .nft import NFT
-from .probing import ProbeNet
-from .statistics import StatNN, layer_statistics
-from .transformer_nfn import TransformerNFN
-from .unf import UNF
 
 __all__ = [
     "MAGEP",

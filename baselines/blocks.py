@@ -13,10 +13,9 @@ from functools import lru_cache
 
 from torch import Tensor
 
+from baselines.adapter import INSTEAD, UnsupportedArchitecture
 from gmn.graph import ParameterGraph
 from gmn.spec import EdgeSet, Gauge, GraphSpec, NodeSet
-
-from .adapter import INSTEAD, UnsupportedArchitecture
 
 
 @dataclass(frozen=True)

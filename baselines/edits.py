@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from baselines import adapter
 from gmn.graph import ParameterGraph
-
-from . import adapter
 
 
 class ChainEdits(nn.Module):

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .equivariant import Feature
+from baselines.equivariant import Feature
 
 
 @dataclass(frozen=True)

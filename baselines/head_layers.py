@@ -16,9 +16,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .equivariant import Feature
-from .head_forms import BlockForm, State
-from .head_maps import HeadProducts, RowMap, TermMix
+from baselines.equivariant import Feature
+from baselines.head_forms import BlockForm, State
+from baselines.head_maps import HeadProducts, RowMap, TermMix
 
 
 class EquivariantBlockLayer(nn.Module):

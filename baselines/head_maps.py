@@ -8,8 +8,8 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from .equivariant import Feature
-from .head_forms import BlockForm, RowForm, Rows, State, joined, rows_of
+from baselines.equivariant import Feature
+from baselines.head_forms import BlockForm, RowForm, Rows, State, joined, rows_of
 
 Kept = frozenset[str]
 

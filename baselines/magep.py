@@ -8,12 +8,19 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from baselines.scaled import (
+    Form,
+    ScaledChain,
+    ScaledEdits,
+    ScaledLinear,
+    activate,
+    by_power,
+    mlp_head,
+)
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import GraphSpec
-
-from .scaled import Form, ScaledChain, ScaledEdits, ScaledLinear, activate, by_power, mlp_head
 
 
 class MAGEP(Metanetwork):

@@ -8,12 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from gmn.graph import ParameterGraph
-from gmn.nn.heads import EditHead, readout_of
-from gmn.nn.metanetwork import Metanetwork
-from gmn.spec import GraphSpec
-
-from .scaled import (
+from baselines.scaled import (
     SIGNS,
     Block,
     Form,
@@ -26,6 +21,10 @@ from .scaled import (
     invariants,
     mlp_head,
 )
+from gmn.graph import ParameterGraph
+from gmn.nn.heads import EditHead, readout_of
+from gmn.nn.metanetwork import Metanetwork
+from gmn.spec import GraphSpec
 
 
 class MonomialNFN(Metanetwork):

@@ -9,16 +9,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from baselines import adapter
+from baselines.adapter import UnsupportedArchitecture
+from baselines.edits import ChainEdits
+from baselines.encodings import FourierFeatures, Learned, Positions
+from baselines.equivariant import EquivariantLinear, Feature, Restriction
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import GraphSpec
-
-from . import adapter
-from .adapter import UnsupportedArchitecture
-from .edits import ChainEdits
-from .encodings import FourierFeatures, Learned, Positions
-from .equivariant import EquivariantLinear, Feature, Restriction
 
 Variant = Literal["NP", "HNP", "DWS"]
 

@@ -8,15 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from baselines import adapter
+from baselines.edits import ChainEdits
+from baselines.encodings import FourierFeatures, Learned
+from baselines.nfn import published_head
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import GraphSpec
-
-from . import adapter
-from .edits import ChainEdits
-from .encodings import FourierFeatures, Learned
-from .nfn import published_head
 
 
 class WeightAttention(nn.Module):

@@ -6,20 +6,19 @@ Each takes the spec of the networks and the outputs: their number, or an
 
 from __future__ import annotations
 
+from baselines.flat import FlatMLP
+from baselines.magep import MAGEP
+from baselines.monomial import MonomialNFN
+from baselines.nfn import NFN
+from baselines.nft import NFT
+from baselines.probing import ProbeNet
+from baselines.statistics import StatNN
+from baselines.transformer_nfn import TransformerNFN
+from baselines.unf import UNF
 from gmn.errors import UnsupportedArchitecture
 from gmn.nn import EditHead
 from gmn.nn.dual.probes import Probes
 from gmn.spec import GraphSpec
-
-from .flat import FlatMLP
-from .magep import MAGEP
-from .monomial import MonomialNFN
-from .nfn import NFN
-from .nft import NFT
-from .probing import ProbeNet
-from .statistics import StatNN
-from .transformer_nfn import TransformerNFN
-from .unf import UNF
 
 
 def nfn_hnp(spec: GraphSpec, outputs: int | EditHead) -> NFN:

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from baselines import adapter
+from baselines.adapter import Link, UnsupportedArchitecture, WeightSpaceFeatures
 from gmn.canonical import without_shifts
 from gmn.canonical.layout import along
 from gmn.canonical.shifts import Passing, flips, following, passing
@@ -24,9 +26,6 @@ from gmn.graph import ParameterGraph
 from gmn.nn.scaled.scale_blocks import unit
 from gmn.spec import GraphSpec, NodeSet, Scaling
 from gmn.topology import view_block
-
-from . import adapter
-from .adapter import Link, UnsupportedArchitecture, WeightSpaceFeatures
 
 Domains = frozenset[str]  # "positive", "sign", or both (any number but zero)
 NONE: Domains = frozenset()

@@ -11,17 +11,25 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from baselines import blocks
+from baselines.adapter import INSTEAD, UnsupportedArchitecture
+from baselines.blocks import BlockTensors, TransformerBlock
+from baselines.equivariant import EquivariantLinear, Feature
+from baselines.head_forms import (
+    BlockForm,
+    RowForm,
+    Space,
+    State,
+    fold,
+    folded_form,
+    rows_of,
+    unfold,
+)
+from baselines.head_layers import EquivariantBlockLayer, HeadReadout, InvariantBlockLayer
 from gmn.features import fan_in
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead
 from gmn.spec import EdgeSet, GraphSpec, Scaling
-
-from . import blocks
-from .adapter import INSTEAD, UnsupportedArchitecture
-from .blocks import BlockTensors, TransformerBlock
-from .equivariant import EquivariantLinear, Feature
-from .head_forms import BlockForm, RowForm, Space, State, fold, folded_form, rows_of, unfold
-from .head_layers import EquivariantBlockLayer, HeadReadout, InvariantBlockLayer
 
 Group = Literal["published", "certified"]
 _Inputs = tuple[tuple[BlockTensors, ...], list[Tensor | None], list[State], list[list[Tensor]]]

@@ -11,16 +11,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from baselines.adapter import UnsupportedArchitecture
+from baselines.equivariant import EquivariantLinear, Feature, diagonal
+from baselines.patterns import readings
 from gmn.draft import Draft
 from gmn.features import fan_in
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import Axis, Dim, EdgeSet, GraphSpec
-
-from .adapter import UnsupportedArchitecture
-from .equivariant import EquivariantLinear, Feature, diagonal
-from .patterns import readings
 
 
 @dataclass(frozen=True)

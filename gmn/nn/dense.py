@@ -29,7 +29,7 @@ PIECE = {"cpu": 3 * 2**20}
 LARGE_PIECE = 2**28
 
 
-class Exchange(NamedTuple):
+class Exchanged(NamedTuple):
     """What the edge work of a layer gives.
 
     Attributes:
@@ -60,7 +60,7 @@ class EdgeMaps(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Span:
+class Stretch:
     """A relation, and where its edges' states lie among those of all.
 
     Attributes:
@@ -120,16 +120,16 @@ class Slab:
         return end[:, self.lines] if len(self.shape) > 1 and end.shape[1] > 1 else end
 
     def block(self, rows: Tensor) -> Tensor:
-        """Span (n, c) as (networks, *block, c)."""
+        """Stretch (n, c) as (networks, *block, c)."""
         return rows.view(*self.shape, rows.shape[-1])
 
 
 @lru_cache(maxsize=64)
-def spans_of(spec: GraphSpec) -> tuple[Span, ...]:
-    """The spans of all edge sets, in the spec's order."""
+def stretches_of(spec: GraphSpec) -> tuple[Stretch, ...]:
+    """The stretches of all edge sets, in the spec's order."""
     relations = relations_of(spec)
     first = accumulate((relation.pairs for relation in relations[:-1]), initial=0)
-    return tuple(map(Span, relations, first))
+    return tuple(map(Stretch, relations, first))
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class DenseExecutor:
         parts = zip(edges.split(counts), relations, strict=True)
         return [part.view(batch, relation.pairs, width) for part, relation in parts]
 
-    def exchange(self, source: Tensor, target: Tensor, edges: Tensor, maps: EdgeMaps) -> Exchange:
+    def exchange(self, source: Tensor, target: Tensor, edges: Tensor, maps: EdgeMaps) -> Exchanged:
         """The edge work of a layer.
 
         With ``(a, b, c) = relu(source_j + target_i + read(norm(e_ij)))``, gives the averages of
@@ -176,8 +176,10 @@ class DenseExecutor:
         type_ = torch.get_autocast_dtype(kind) if mixed else edges.dtype
         products = (tensor.to(type_) for tensor in (source, target, *maps))
         with torch.autocast(kind, enabled=False):
-            found = _Exchange.apply(spans_of(self.spec), torch.is_grad_enabled(), edges, *products)
-        return Exchange(*found)
+            found = _Exchange.apply(
+                stretches_of(self.spec), torch.is_grad_enabled(), edges, *products
+            )
+        return Exchanged(*found)
 
 
 class _Kept(NamedTuple):
@@ -200,7 +202,7 @@ class _Exchange(torch.autograd.Function):
     @staticmethod
     def forward(
         context: Any,
-        parts: tuple[Span, ...],
+        parts: tuple[Stretch, ...],
         keep: bool,
         edges: Tensor,
         source: Tensor,
@@ -288,7 +290,7 @@ class _Exchange(torch.autograd.Function):
         return None, None, edges, source, target, of_read, of_write, of_bias.to(read.dtype)
 
 
-def _room(parts: tuple[Span, ...], batch: int, edges: Tensor, read: Tensor) -> Tensor:
+def _room(parts: tuple[Stretch, ...], batch: int, edges: Tensor, read: Tensor) -> Tensor:
     """Where the hidden layers of one piece after the other lie; fresh memory is slow."""
     sizes = [math.prod(p.shape) for part in parts for p in part.pieces(batch, _most(edges))]
     return read.new_empty(max(sizes, default=0), len(read))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,9 @@ from gmn.nn.heads import Head, InvariantReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.passing.groups import Groups, groups_of
 from gmn.nn.recompute import run
-from gmn.nn.sparse import SparseExecutor, sparse_executor
+
+if TYPE_CHECKING:
+    from gmn.nn.sparse import SparseExecutor
 
 Executor = Literal["dense", "sparse"]
 
@@ -85,6 +87,8 @@ class GMN(Metanetwork):
         spec, device, dtype = graph.spec, graph.device, graph.dtype
         executor: DenseExecutor | SparseExecutor = DenseExecutor(spec)
         if self.executor == "sparse":
+            from gmn.nn.sparse import sparse_executor  # PyG takes longer to import than torch
+
             executor = sparse_executor(spec, device, dtype)
         groups = groups_of(spec, device, dtype)
         nodes, edges, state = self.encoder(graph)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 from torch_geometric.nn import MessagePassing
 
-from gmn.nn.dense import EdgeMaps, Exchange
+from gmn.nn.dense import EdgeMaps, Exchanged
 from gmn.spec import GraphSpec
 from gmn.topology import topology
 
@@ -109,7 +109,7 @@ class SparseExecutor(MessagePassing):
         """The states of each edge set, (B, pairs, d): undoes :meth:`arrange`."""
         return list(edges[:, self.index.order.argsort()].split(self.index.counts, dim=1))
 
-    def exchange(self, source: Tensor, target: Tensor, edges: Tensor, maps: EdgeMaps) -> Exchange:
+    def exchange(self, source: Tensor, target: Tensor, edges: Tensor, maps: EdgeMaps) -> Exchanged:
         """As :meth:`gmn.nn.dense.DenseExecutor.exchange`, on edges sorted by target."""
         index = self.index
         normal = layer_norm(edges, edges.shape[-1:])
@@ -122,7 +122,7 @@ class SparseExecutor(MessagePassing):
         )
         out = torch.zeros_like(into).index_add(-2, index.edge_index[0], back * index.share)
         edges = edges + linear(update, maps.write, maps.bias)
-        return Exchange(into, out, edges, edges.sum(dim=1) / max(edges.shape[1], 1))
+        return Exchanged(into, out, edges, edges.sum(dim=1) / max(edges.shape[1], 1))
 
     def edge_update(self, source_j: Tensor, target_i: Tensor, edge: Tensor) -> tuple[Tensor, ...]:
         """Hidden layers of both messages and of the edge update, each (B, P, d)."""

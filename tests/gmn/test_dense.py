@@ -76,8 +76,8 @@ def test_any_cut_into_pieces_gives_the_same(
 @covering_cases
 def test_pieces_cover_every_row_once(case: Case, most: int) -> None:
     graph = graph_of(case)
-    counts = torch.zeros(sum(2 * part.relation.pairs for part in dense.spans_of(graph.spec)))
-    for part in dense.spans_of(graph.spec):
+    counts = torch.zeros(sum(2 * part.relation.pairs for part in dense.stretches_of(graph.spec)))
+    for part in dense.stretches_of(graph.spec):
         for piece in part.pieces(2, most):
             counts[piece.rows] += 1
             line = torch.Size(part.relation.shape[1:]).numel()

@@ -13,7 +13,7 @@ import gmn
 from gmn.nn import EditHead, MessagePassing, MessagePassingNetwork
 from gmn.nn.passing import message_passing
 from gmn.nn.passing.reductions import Reduction
-from gmn.nn.passing.relations import Wiring, pieces, relations_of, wiring_of
+from gmn.nn.passing.relations import Wiring, chunks, relations_of, wiring_of
 from gmn.spec import GraphSpec
 from gmn.testing import MetanetworkLaws
 from gmn.topology import pair_index, topology
@@ -129,7 +129,7 @@ def test_edge_updates_are_those_over_lists_of_edges(name: str) -> None:
 
 @pytest.mark.parametrize("most", [40, 1000])
 @pytest.mark.parametrize("name", NAMES)
-def test_pieces_change_nothing(name: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_change_nothing(name: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     wiring, nodes, edges = inputs(name)
     layers = Layer(WIDTH, STATISTICS), Attention(WIDTH, "softmax")
     whole = [layer.propagate(wiring, nodes, nodes, edges) for layer in layers]
@@ -140,12 +140,12 @@ def test_pieces_change_nothing(name: str, most: int, monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(layers[0].edge_updater(wiring, nodes, nodes, edges), updated)
 
 
-def test_pieces_are_small_and_whole() -> None:
+def test_chunks_are_small_and_whole() -> None:
     for relation in relations_of(spec_of("cnn")):
         for batch, most in ((5, 7), (5, 100), (1, 10**6)):
-            cuts = pieces(relation, batch, most)
+            cuts = chunks(relation, batch, most)
             edges = torch.ones(batch, *relation.shape, 1)
-            parts = [piece.of(edges) for row in cuts for piece in row]
+            parts = [chunk.of(edges) for row in cuts for chunk in row]
             assert sum(part.numel() for part in parts) == edges.numel()
             along_targets = len(relation.target.dims) > 0
             assert not along_targets or max(part.numel() for part in parts) <= max(

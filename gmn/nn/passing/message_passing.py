@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gmn.nn.passing.reductions import NAMES, Partial, Reduction, merge, partial
-from gmn.nn.passing.relations import Relation, Wiring, pieces
+from gmn.nn.passing.relations import Relation, Wiring, chunks
 
 # Numbers of one message tensor that exist at once: what stays in a core's caches, and what fills
 # an accelerator.
@@ -197,9 +197,9 @@ def propagate(
         if not relation.pairs:
             continue
         ends = relation.source.spread(source), relation.target.spread(target)
-        rows = _by_piece(relation, bind(reduced, relation), channels, *ends, edge)
+        rows = _by_chunk(relation, bind(reduced, relation), channels, *ends, edge)
         names = rows[0][0]
-        whole = {n: _joined([[piece[n] for piece in row] for row in rows], 1) for n in names}
+        whole = {n: _joined([[chunk[n] for chunk in row] for row in rows], 1) for n in names}
         into.setdefault(relation.target.nodes, []).append(Partial(relation.degree, whole))
     results = []
     for name, size in wiring.sizes.items():
@@ -230,25 +230,25 @@ def update_edges(
     for relation, *own in zip(wiring.relations, *edges, strict=True):
         ends = relation.source.spread(source), relation.target.spread(target)
         dim = 1 + relation.target.dims[0] if relation.target.dims else 1
-        results.append(_joined(_by_piece(relation, function, 1, *ends, *own), dim))
+        results.append(_joined(_by_chunk(relation, function, 1, *ends, *own), dim))
     return results
 
 
-def _by_piece(
+def _by_chunk(
     relation: Relation, function: Callable[..., Any], channels: int, *tensors: Tensor
 ) -> list[list[Any]]:
-    """Applies a function to every piece of tensors that broadcast to the relation's block."""
+    """Applies a function to every chunk of tensors that broadcast to the relation's block."""
     like = tensors[-1]
     widest = max(channels, *(tensor.shape[-1] for tensor in tensors))
     most = MOST.get(like.device.type, MOST_ELSEWHERE) // max(widest, 1)
     return [
-        [function(*(piece.of(tensor) for tensor in tensors)) for piece in row]
-        for row in pieces(relation, len(like), most)
+        [function(*(chunk.of(tensor) for tensor in tensors)) for chunk in row]
+        for row in chunks(relation, len(like), most)
     ]
 
 
 def _joined(rows: list[list[Tensor]], dim: int) -> Tensor:
-    """Undoes :func:`gmn.nn.passing.relations.pieces`."""
+    """Undoes :func:`gmn.nn.passing.relations.chunks`."""
     parts = [torch.cat(row, dim=dim) if len(row) > 1 else row[0] for row in rows]
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 

@@ -176,7 +176,7 @@ def wiring_of(spec: GraphSpec, device: torch.device, dtype: torch.dtype, reverse
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """A part of a relation that fits a bound on memory.
 
     Attributes:
@@ -197,7 +197,7 @@ class Piece:
         return tensor.narrow(1 + self.dim, self.lines.start, self.lines.stop - self.lines.start)
 
 
-def pieces(relation: Relation, batch: int, most: int) -> list[list[Piece]]:
+def chunks(relation: Relation, batch: int, most: int) -> list[list[Chunk]]:
     """Parts of the relation of ``batch`` networks with at most ``most`` edges, if possible.
 
     Every target's edges stay together.
@@ -209,9 +209,9 @@ def pieces(relation: Relation, batch: int, most: int) -> list[list[Piece]]:
     networks = max(1, most // size)
     groups = [slice(low, min(low + networks, batch)) for low in range(0, batch, networks)]
     if size <= most or not relation.target.dims:
-        return [[Piece(group, None, slice(None))] for group in groups]
+        return [[Chunk(group, None, slice(None))] for group in groups]
     dim = relation.target.dims[0]
     length = relation.shape[dim]
     lines = max(1, most * length // size)
     cuts = [slice(low, min(low + lines, length)) for low in range(0, length, lines)]
-    return [[Piece(group, dim, cut) for cut in cuts] for group in groups]
+    return [[Chunk(group, dim, cut) for cut in cuts] for group in groups]
