@@ -1,5 +1,6 @@
 """Neural functional networks and simple reference models on parameter graphs."""
 
+from baselines.attention.transformer_nfn import TransformerNFN
 from baselines.flat import FlatMLP
 from baselines.magep import MAGEP
 from baselines.monomial import MonomialNFN
@@ -7,7 +8,6 @@ from baselines.nfn import NFN
 from baselines.nft import NFT
 from baselines.probing import ProbeNet
 from baselines.statistics import StatNN, layer_statistics
-from baselines.transformer_nfn import TransformerNFN
 from baselines.unf import UNF
 from gmn.errors import UnsupportedArchitecture
 

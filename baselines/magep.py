@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from baselines.scaled import (
+from baselines.layers.scaled import (
     Form,
     ScaledChain,
     ScaledEdits,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from baselines import adapter
 from baselines.adapter import UnsupportedArchitecture
 from baselines.edits import ChainEdits
-from baselines.encodings import FourierFeatures, Learned, Positions
-from baselines.equivariant import EquivariantLinear, Feature, Restriction
+from baselines.layers.encodings import FourierFeatures, Learned, Positions
+from baselines.layers.equivariant import EquivariantLinear, Feature, Restriction
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead, readout_of
 from gmn.nn.metanetwork import Metanetwork

@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from baselines import adapter
 from baselines.edits import ChainEdits
-from baselines.encodings import FourierFeatures, Learned
+from baselines.layers.encodings import FourierFeatures, Learned
 from baselines.nfn import published_head
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead, readout_of

@@ -6,6 +6,7 @@ Each takes the spec of the networks and the outputs: their number, or an
 
 from __future__ import annotations
 
+from baselines.attention.transformer_nfn import TransformerNFN
 from baselines.flat import FlatMLP
 from baselines.magep import MAGEP
 from baselines.monomial import MonomialNFN
@@ -13,7 +14,6 @@ from baselines.nfn import NFN
 from baselines.nft import NFT
 from baselines.probing import ProbeNet
 from baselines.statistics import StatNN
-from baselines.transformer_nfn import TransformerNFN
 from baselines.unf import UNF
 from gmn.errors import UnsupportedArchitecture
 from gmn.nn import EditHead

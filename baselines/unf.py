@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from baselines.adapter import UnsupportedArchitecture
-from baselines.equivariant import EquivariantLinear, Feature, diagonal
-from baselines.patterns import readings
+from baselines.layers.equivariant import EquivariantLinear, Feature, diagonal
+from baselines.layers.patterns import readings
 from gmn.draft import Draft
 from gmn.features import fan_in
 from gmn.graph import ParameterGraph

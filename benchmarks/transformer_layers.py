@@ -16,8 +16,8 @@ import time
 import torch
 from torch import Tensor, nn
 
-from baselines.head_forms import State
-from baselines.head_layers import EquivariantBlockLayer, InvariantBlockLayer
+from baselines.attention.head_forms import State
+from baselines.attention.head_layers import EquivariantBlockLayer, InvariantBlockLayer
 from gmn.comparison.cost import MIB
 from gmn.memory import saved_bytes
 from tests.baselines.published_transformer_nfn import Published, Sizes, compact, values

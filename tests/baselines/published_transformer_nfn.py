@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.head_forms import BlockForm, RowForm, Space, State, rows_of
-from baselines.head_layers import EquivariantBlockLayer, InvariantBlockLayer
+from baselines.attention.head_forms import BlockForm, RowForm, Space, State, rows_of
+from baselines.attention.head_layers import EquivariantBlockLayer, InvariantBlockLayer
 
 # Terms by output: name, einsum of input and coefficients, and which input.
 GLOBAL = {

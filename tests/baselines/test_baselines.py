@@ -12,7 +12,7 @@ from torch import nn
 import converters
 import gmn
 from baselines import NFN, FlatMLP, StatNN, UnsupportedArchitecture, adapter, layer_statistics
-from baselines.encodings import FourierFeatures, Sinusoidal
+from baselines.layers.encodings import FourierFeatures, Sinusoidal
 from baselines.nfn import Variant
 from gmn.nn import EditHead
 from gmn.testing import assert_equivariant, assert_invariant, relative_error

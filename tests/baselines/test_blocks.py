@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import converters
 import gmn
 from baselines import UnsupportedArchitecture
-from baselines.blocks import BlockTensors, from_blocks, rest, to_blocks, transformer
+from baselines.layers.blocks import BlockTensors, from_blocks, rest, to_blocks, transformer
 from tests.baselines import small_transformers as small
 from tests.cases import Attention
 from tests.traced import spec_of

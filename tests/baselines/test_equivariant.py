@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines.equivariant import EquivariantLinear, Feature, Restriction
+from baselines.layers.equivariant import EquivariantLinear, Feature, Restriction
 from baselines.nfn import Variant, _features, _missing
 from tests.baselines.ranks import rank_of
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 import converters
 import gmn
 from baselines import adapter
+from baselines.layers.scaled import ScaledChain
 from baselines.magep import MAGEP, Columns, InvariantLayer, Matrices, MonomialLayer, PathProducts
-from baselines.scaled import ScaledChain
 from gmn.memory import saved_bytes
 from gmn.nn.heads import EditHead
 from gmn.testing import relative_error

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import converters
 import gmn
 from baselines import adapter
+from baselines.layers.scaled import Form, ScaledChain, ScaledLinear, by_power, complete
 from baselines.monomial import MonomialNFN, published_blocks
-from baselines.scaled import Form, ScaledChain, ScaledLinear, by_power, complete
 from gmn import symmetry
 from gmn.memory import saved_bytes
 from gmn.nn.heads import EditHead

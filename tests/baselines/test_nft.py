@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import gmn
 from baselines import UnsupportedArchitecture
-from baselines.encodings import FourierFeatures
+from baselines.layers.encodings import FourierFeatures
 from baselines.nft import NFT, WeightAttention
 from gmn.testing import assert_invariant, relative_error
 from tests.traced import BY_NAME, graph_of, spec_of

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 import gmn
 from baselines import UnsupportedArchitecture
-from baselines.blocks import BlockTensors, from_blocks, to_blocks, transformer
-from baselines.head_forms import BlockForm, RowForm, Space, State, rows_of
-from baselines.head_layers import EquivariantBlockLayer, InvariantBlockLayer
+from baselines.attention.head_forms import BlockForm, RowForm, Space, State, rows_of
+from baselines.attention.head_layers import EquivariantBlockLayer, InvariantBlockLayer
+from baselines.attention.transformer_nfn import TransformerNFN
+from baselines.layers.blocks import BlockTensors, from_blocks, to_blocks, transformer
 from baselines.presets import transformer_nfn, transformer_nfn_certified
-from baselines.transformer_nfn import TransformerNFN
 from gmn import symmetry
 from gmn.memory import saved_bytes
 from gmn.nn import EditHead

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import converters
 import gmn
 from baselines import NFN, UnsupportedArchitecture
-from baselines.equivariant import EquivariantLinear
+from baselines.layers.equivariant import EquivariantLinear
 from baselines.unf import UNF, blocks_of
 from gmn.nn import EditHead
 from gmn.testing import assert_equivariant, assert_invariant, relative_error

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 import converters
-from baselines.transformer_nfn import TransformerNFN
+from baselines.attention.transformer_nfn import TransformerNFN
 from gmn import zoo
 from gmn.zoo import images
 from gmn.zoo.architectures.networks import network

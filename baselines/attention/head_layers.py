@@ -16,9 +16,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from baselines.equivariant import Feature
-from baselines.head_forms import BlockForm, State
-from baselines.head_maps import HeadProducts, RowMap, TermMix
+from baselines.attention.head_forms import BlockForm, State
+from baselines.attention.head_maps import HeadProducts, RowMap, TermMix
+from baselines.layers.equivariant import Feature
 
 
 class EquivariantBlockLayer(nn.Module):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from baselines.patterns import Axes, Feature, Form, Reading, key, orders, readings
+from baselines.layers.patterns import Axes, Feature, Form, Reading, key, orders, readings
 
 __all__ = ["EquivariantLinear", "Feature", "Restriction", "diagonal"]
 

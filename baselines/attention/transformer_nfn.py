@@ -11,11 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from baselines import blocks
 from baselines.adapter import INSTEAD, UnsupportedArchitecture
-from baselines.blocks import BlockTensors, TransformerBlock
-from baselines.equivariant import EquivariantLinear, Feature
-from baselines.head_forms import (
+from baselines.attention.head_forms import (
     BlockForm,
     RowForm,
     Space,
@@ -25,7 +22,10 @@ from baselines.head_forms import (
     rows_of,
     unfold,
 )
-from baselines.head_layers import EquivariantBlockLayer, HeadReadout, InvariantBlockLayer
+from baselines.attention.head_layers import EquivariantBlockLayer, HeadReadout, InvariantBlockLayer
+from baselines.layers import blocks
+from baselines.layers.blocks import BlockTensors, TransformerBlock
+from baselines.layers.equivariant import EquivariantLinear, Feature
 from gmn.features import fan_in
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from baselines.equivariant import Feature
+from baselines.layers.equivariant import Feature
 
 
 @dataclass(frozen=True)

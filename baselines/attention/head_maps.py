@@ -8,8 +8,8 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from baselines.equivariant import Feature
-from baselines.head_forms import BlockForm, RowForm, Rows, State, joined, rows_of
+from baselines.attention.head_forms import BlockForm, RowForm, Rows, State, joined, rows_of
+from baselines.layers.equivariant import Feature
 
 Kept = frozenset[str]
 

@@ -1,0 +1,1 @@
+"""Neural functional networks of attention: symmetries of heads."""
