@@ -1,4 +1,4 @@
-"""Heads: what a metanetwork answers with.
+"""Heads: modules that turn states of neurons into numbers, classes or edits.
 
 A head of your own is a module ``head(states, graph)`` from :class:`States` to anything, such as::
 

@@ -1,4 +1,4 @@
-"""What all metanetworks share: they say what they are invariant to."""
+"""Metanetwork: the base class, which declares what a model is invariant to."""
 
 from __future__ import annotations
 

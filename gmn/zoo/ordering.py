@@ -1,4 +1,4 @@
-"""Which networks come together in a minibatch, and in which order minibatches come."""
+"""The order of minibatches, and which networks each of them holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing networks by what the index says of them."""
+"""Selects networks by conditions on the columns of the index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The equivariant head of DualGMN: networks in, edited networks out."""
+"""The editor of DualGMN: changes of parameters that transform like the parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which part of one node set goes with which part of another: queries of a head with its values.
+"""Pairing: which queries of a head belong to which values, read from both parts' differences.
 
 Node sets may share an axis although no edge joins them; the heads of queries and keys are those of
 values. What differs between heads is small beside what all have in common, and a product of two

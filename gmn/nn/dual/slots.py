@@ -1,4 +1,4 @@
-"""What transforms how: the scalings and gauges of a spec, seen from its neurons.
+"""Slots: node sets with the unit (scale, sign, basis) that their values carry.
 
 The values that pass a node set carry units (design: dimensional analysis), and may carry another
 one after a normalisation than before. A *slot* is a node set together with one such unit. Channels

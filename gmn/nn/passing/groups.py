@@ -1,4 +1,4 @@
-"""What neurons of one head, or of one group of channels, tell each other: their mean."""
+"""Means over the neurons of one head, or of one group of channels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The graph that ScaleGMN runs on: neurons with the group that scales them, and what joins them.
+"""The graph that ScaleGMN runs on: neurons with the scales that act on them, and their edges.
 
 A *row* is a neuron together with one unit of its values (:mod:`gmn.nn.dual.slots`); in chains every
 neuron has one row. An edge takes the values of one row to another: a weight, a gain, the inverse

@@ -1,4 +1,4 @@
-"""What a kind of population has to say about itself; the rest of building is common to all."""
+"""The interface of population builders: what differs between kinds of population."""
 
 from __future__ import annotations
 

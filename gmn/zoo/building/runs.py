@@ -1,4 +1,4 @@
-"""Populations of image classifiers: what their builders have in common."""
+"""The common part of builders of image classifiers."""
 
 from __future__ import annotations
 

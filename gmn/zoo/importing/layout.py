@@ -1,4 +1,4 @@
-"""What a published layout has to say about itself; the rest of importing is common to all."""
+"""The interface of published layouts: what differs between them."""
 
 from __future__ import annotations
 

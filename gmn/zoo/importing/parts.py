@@ -1,4 +1,4 @@
-"""What becomes one shard: its networks are read in any process and written where the zoo is."""
+"""Parts of a published zoo that become one shard each; any process can read one."""
 
 from __future__ import annotations
 

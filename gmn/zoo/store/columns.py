@@ -1,4 +1,4 @@
-"""Rows of networks as columns of values: what may stand in an index."""
+"""Columns of an index: checks and converts the values of rows."""
 
 from __future__ import annotations
 

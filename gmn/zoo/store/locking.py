@@ -1,4 +1,4 @@
-"""One writer at a time."""
+"""A lock file, so that one process at a time writes a zoo."""
 
 from __future__ import annotations
 

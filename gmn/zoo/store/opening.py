@@ -1,4 +1,4 @@
-"""Opens a zoo: manifest and index are read, shards are only looked at."""
+"""Opens a zoo: reads manifest and index, checks that shards exist and have their sizes."""
 
 from __future__ import annotations
 

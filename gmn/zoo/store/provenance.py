@@ -1,4 +1,4 @@
-"""When, for how long and with what a zoo was built: all that must not decide its bytes.
+"""The build log: times, versions and machine, which do not enter a zoo's identity.
 
 ``build.jsonl`` holds one line an event. It is no part of a zoo's identity: two builds of one zoo
 differ in it alone, and a zoo without it is whole.

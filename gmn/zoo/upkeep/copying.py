@@ -1,4 +1,4 @@
-"""Chosen networks of zoos, dealt out to new shards in a plan that a stopped run repeats."""
+"""Plans how selected networks are copied into new shards; a stopped run repeats the plan."""
 
 from __future__ import annotations
 

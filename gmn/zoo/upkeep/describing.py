@@ -1,4 +1,4 @@
-"""What there is to say about a zoo: its data card, counts, labels, sizes and duration."""
+"""Data cards: counts, labels, sizes and build time of a zoo."""
 
 from __future__ import annotations
 

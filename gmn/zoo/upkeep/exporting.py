@@ -1,4 +1,4 @@
-"""One file per network and a CSV table, for those who do not have this library."""
+"""Exports a zoo as one file per network and a CSV table."""
 
 from __future__ import annotations
 

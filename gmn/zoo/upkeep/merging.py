@@ -1,4 +1,4 @@
-"""Zoos made of other zoos: several as one, one with more, one with fewer networks."""
+"""Merges, extends and filters zoos."""
 
 from __future__ import annotations
 

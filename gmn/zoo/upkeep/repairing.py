@@ -1,4 +1,4 @@
-"""Repairs damaged zoos: the index again from the shards, a new zoo of the shards that are whole."""
+"""Repairs damaged zoos: rebuilds the index from shards, copies intact shards into a new zoo."""
 
 from __future__ import annotations
 

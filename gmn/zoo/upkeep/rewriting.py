@@ -1,4 +1,4 @@
-"""New zoos of networks that lie in others: one walk for merging, filtering, appending, rescuing."""
+"""Writes new zoos from rows of others: the one walk of merge, filter, append and rescue."""
 
 from __future__ import annotations
 

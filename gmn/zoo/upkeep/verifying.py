@@ -1,4 +1,4 @@
-"""Compares the files of a zoo with their checksums: what of a damaged one is lost."""
+"""Verifies a zoo's files against their checksums and lists damaged shards."""
 
 from __future__ import annotations
 
