@@ -197,8 +197,8 @@ class _Layer(nn.Module):
         for edges, (first, last) in plan.facts:
             values = blocks[edges.name].reshape(len(x), last - first, edges.num_taps)
             values = _compressed(edges, values)
-            told = self.fact(values @ codes[edges.name][:, 2 * RANKS :])
-            seen = seen + nn.functional.pad(told, (0, 0, first, h.shape[1] - last))
+            from_facts = self.fact(values @ codes[edges.name][:, 2 * RANKS :])
+            seen = seen + nn.functional.pad(from_facts, (0, 0, first, h.shape[1] - last))
         normal = self.normal(h)
         update = self.own(normal) + self.whole(summary).unsqueeze(1) + seen
         if groups := groups_of(plan.spec, h.device, h.dtype):
@@ -261,8 +261,8 @@ class _Layer(nn.Module):
                 write(step.target, step.ahead(read(step.source), blocks, codes))
         for step in reversed(plan.steps):
             if isinstance(step, Raised):
-                told = step.back(read(step.target.inverse()), raised[step])
-                write(step.source.inverse(), told)
+                message = step.back(read(step.target.inverse()), raised[step])
+                write(step.source.inverse(), message)
                 continue
             write(step.source.inverse(), step.back(read(step.target.inverse()), blocks, codes))
         return tuple(  # type: ignore[return-value]

@@ -127,7 +127,7 @@ def _first_of_branches(spec: GraphSpec) -> Tensor:
 
 
 class Pairing(nn.Module):
-    """Products of what sets apart the parts of each group, told to all of its neurons.
+    """Products of what sets apart the parts of each group, for all of its neurons.
 
     Args:
         width: channels of neurons.

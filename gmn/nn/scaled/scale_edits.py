@@ -70,9 +70,9 @@ class ScaleEditor(nn.Module):
             elif part in on_rows:
                 changes[part.name] = self.of_rows(spec, part, on_rows[part])
             else:
-                told = self.of_facts(spec, part, nodes[:, own_nodes(spec, part)])
+                change = self.of_facts(spec, part, nodes[:, own_nodes(spec, part)])
                 own = plain.pairs(part).unsqueeze(-1)
-                changes[part.name] = told if part in facts else own * told
+                changes[part.name] = change if part in facts else own * change
         return self.edits(graph, changes, flips(graph), passing(graph))
 
     def _on_edges(self, wiring: ScaledGraph, edges: list[Tensor]) -> dict[EdgeSet, Tensor]:
