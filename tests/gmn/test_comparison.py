@@ -17,6 +17,8 @@ from gmn.comparison import Comparison, cost, report, save
 from gmn.tasks import AccuracyPrediction, minibatches
 from gmn.train import Recipe, predict, train
 
+pytestmark = pytest.mark.usefixtures("quick_costs")
+
 
 def net(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
@@ -130,7 +132,7 @@ compared = pytest.mark.xdist_group("comparison")  # one comparison for all
 
 
 @pytest.fixture(scope="module")
-def comparison(folder: Path) -> Comparison:
+def comparison(folder: Path, quick_costs: None) -> Comparison:
     return gmn.compare(
         partial(AccuracyPrediction.open, folder),
         MODELS,

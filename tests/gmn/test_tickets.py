@@ -28,6 +28,8 @@ from gmn.zoo.tickets import MASK, TicketBuilder, random_masks
 from gmn.zoo.training import initial_state
 from tests.gmn.population import small_zoo
 
+pytestmark = pytest.mark.usefixtures("quick_costs")
+
 NAME = "tickets-digits"
 WEIGHTS = [f"layer{number}.weight" for number in (1, 2, 3)]
 
