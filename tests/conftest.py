@@ -12,6 +12,10 @@ from tests.torchvision_operators import declare_operators
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start, kernels of notebooks
 declare_operators()  # before any module of tests imports torchvision, directly or not
 
+if not torch.accelerator.is_available():
+    # Else each call notes the stack for devices that may come: 5 ms, as stacks of pytest are deep.
+    torch.random._manual_seed_impl = torch.default_generator.manual_seed
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:

@@ -330,7 +330,7 @@ def test_zip_bombs(suffix: str, tmp_path: Path) -> None:
         if suffix.endswith("0"):
             file.writestr("archive/data.pkl", pickle.dumps({}))
     with limits(seconds=2, kilobytes=50_000):
-        assert "a zip bomb: 3" in refused(tmp_path / "a")
+        assert "claim to unpack to 3" in refused(tmp_path / "a")
 
 
 def test_zip_bombs_that_lie_about_their_size(tmp_path: Path) -> None:
