@@ -16,7 +16,7 @@ from gmn.canonical import balanced, canonical, with_positive_signs, without_shif
 from gmn.spec import GraphSpec
 from gmn.testing import assert_same_function
 from tests.cases import CASES, Case
-from tests.traced import BY_NAME, SHIFTED, UNSCALED, graph_of, slow_beyond
+from tests.traced import BY_NAME, SEVERAL, SHIFTED, UNSCALED, graph_of, slow_beyond
 
 
 def _additive(spec: GraphSpec) -> list[str]:
@@ -30,7 +30,9 @@ def _distance(one: gmn.ParameterGraph, other: gmn.ParameterGraph) -> float:
 
 
 CONTINUOUS = ("scalings", "gauges", "translations")
-by_name = pytest.mark.parametrize("case", slow_beyond(c for c in CASES if c.name not in UNSCALED))
+by_name = pytest.mark.parametrize(
+    "case", slow_beyond((case for case in CASES if case.name not in UNSCALED), SEVERAL)
+)
 shifted = pytest.mark.parametrize("case", slow_beyond(c for c in CASES if c.name in SHIFTED))
 
 
