@@ -9,7 +9,8 @@ from gmn.testing import MetanetworkLaws
 from gmn.testing.networks import NETWORKS
 from tests.traced import BY_NAME, graph_of
 
-WIDE = {  # laws about what is computed; by default the others hold on the shipped networks only
+FEW = {"perceptron", "residual-block", "gated-attention"}  # where all laws are tried by default
+WIDE = {  # laws about what is computed: by default on all shipped networks and covering cases
     "test_answers_are_invariant",
     "test_every_parameter_matters",
     "test_one_sided_permutations_are_noticed",
@@ -17,14 +18,15 @@ WIDE = {  # laws about what is computed; by default the others hold on the shipp
 
 
 class Laws(MetanetworkLaws):
-    """On the shipped networks and all cases; those that are not `covering` are slow tests."""
+    """On the shipped networks and all cases; most of them are slow tests."""
 
     names = (*NETWORKS, *BY_NAME)
     covering: frozenset[str] = frozenset()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "name" in metafunc.fixturenames:
-            often = {*NETWORKS, *(self.covering if metafunc.function.__name__ in WIDE else ())}
+            wide = metafunc.function.__name__ in WIDE
+            often = {*NETWORKS, *self.covering} if wide else FEW
             marks = {name: () if name in often else pytest.mark.slow for name in self.names}
             metafunc.parametrize("name", [pytest.param(n, marks=m) for n, m in marks.items()])
 

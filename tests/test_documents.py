@@ -20,7 +20,9 @@ import converters
 import gmn
 from converters.exporting import leaves
 from converters.rules import RULES
+from examples import shallow_sirens
 from gmn import registry
+from tests.brief_zoos import make_brief
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -94,18 +96,23 @@ def test_notebooks_are_in_step_with_their_text(source: Path) -> None:
     )
 
 
-SHORT = {"size": 30, "epochs": 1}  # networks in a zoo, epochs of a training, at most
+SHORT = {r"\bsize=": 30, r"\bepochs=": 1, r"\brange\(": 10}  # networks, epochs, other rounds
 
 
 def shortened(text: str) -> str:
-    return re.sub(
-        rf"\b({'|'.join(SHORT)})=(\d+)",
-        lambda found: f"{found[1]}={min(int(found[2]), SHORT[found[1]])}",
-        text,
-    )
+    for before, most in SHORT.items():
+        text = re.sub(rf"({before})(\d+)", lambda m, n=most: f"{m[1]}{min(int(m[2]), n)}", text)
+    return text
 
 
-@pytest.mark.usefixtures("own_rules")
+@pytest.fixture
+def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of populations train for a few steps."""
+    make_brief(monkeypatch)
+    monkeypatch.setattr(shallow_sirens, "STEPS", 5)
+
+
+@pytest.mark.usefixtures("own_rules", "short_runs", "quick_costs")
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of tensors
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run_in_short(

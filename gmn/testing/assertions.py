@@ -94,13 +94,13 @@ def assert_equivariant(
 
     Args:
         net: maps a graph to a graph of the same spec.
-        graph: networks to act on.
-        scalings: whether the net claims equivariance to the whole group, not to permutations alone.
+        graph: networks to act on; this and all other arguments are those of
+            :func:`assert_invariant`.
+        scalings: whether it claims the whole group.
         trials: number of random group elements.
-        tolerance: largest allowed relative difference, entry by entry of the state dict.
-        generator: source of randomness, on the CPU; seeded with 0 if None.
-        symmetries: the parts of the group that the net claims, of :data:`gmn.symmetry.KINDS`; None
-            for what ``scalings`` says.
+        tolerance: of relative differences, entry by entry of the state dict.
+        generator: source of randomness.
+        symmetries: the parts of the group that it claims.
 
     Returns:
         The largest relative difference found.

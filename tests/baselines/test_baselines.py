@@ -121,7 +121,13 @@ OPTIONS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["mlp-tanh", "cnn", "cnn-flatten", "cnn-1d"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cnn-flatten",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("mlp-tanh", "cnn", "cnn-1d")),
+    ],
+)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("options", OPTIONS)
 def test_laws_hold_with_options(name: str, variant: Variant, options: str) -> None:

@@ -10,6 +10,8 @@ from gmn.tasks import AccuracyPrediction, Batch
 from gmn.train import Recipe
 from tests.traced import BY_NAME, graph_of
 
+pytestmark = pytest.mark.usefixtures("quick_costs")
+
 CHAINS = {"nfn-hnp", "nfn-np", "dws", "nft", "monomial-nfn", "magep-nfn"}
 ATTENTION = {"transformer-nfn", "transformer-nfn-certified"}
 

@@ -39,7 +39,14 @@ OPTIONS = {
     "deep": {"channels": (3, 4), "rank": 4},
     "balanced": {"channels": (2, 3), "group": "certified", "balanced": True, "rank": 3},
 }
-every_model = pytest.mark.parametrize(("kind", "option"), list(product(KINDS, OPTIONS)))
+OFTEN = ("zoo", "pre-norm", "attention-packed")  # others among the slow tests
+every_model = pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        pytest.param(kind, option, marks=() if kind in OFTEN else pytest.mark.slow)
+        for kind, option in product(KINDS, OPTIONS)
+    ],
+)
 
 
 def spec(kind: str) -> gmn.GraphSpec:

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from converters import CheckpointError, load_checkpoint
+from converters.states.checkpoint import machine
 from tests.converters import formats
 from tests.converters.formats import FORMATS, network
 
@@ -257,9 +258,10 @@ def test_modules_that_hold_one_another(tmp_path: Path) -> None:
         assert "more than 300,000 entries" in refused(tmp_path / "a")
 
 
-def test_too_many_instructions(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"\x80\x02" + b"N0" * 2_100_000 + b".")
-    assert "more than 4,000,000 instructions" in refused(tmp_path / "a")
+def test_too_many_instructions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "MOST_INSTRUCTIONS", 40_000)
+    (tmp_path / "a").write_bytes(b"\x80\x02" + b"N0" * 21_000 + b".")
+    assert "more than 40,000 instructions" in refused(tmp_path / "a")
 
 
 # --- tensors that are not what they claim -------------------------------------------------------
@@ -321,14 +323,14 @@ def test_storages_that_are_too_short(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["archive/data/0", "w.npy", "archive/data.pkl"])
 def test_zip_bombs(suffix: str, tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a", "w", zipfile.ZIP_DEFLATED) as file:
+    with zipfile.ZipFile(tmp_path / "a", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
         with file.open(suffix, "w", force_zip64=True) as entry:
             for _ in range(300):
                 entry.write(bytes(1 << 20))
         if suffix.endswith("0"):
             file.writestr("archive/data.pkl", pickle.dumps({}))
     with limits(seconds=2, kilobytes=50_000):
-        assert "a zip bomb: 3" in refused(tmp_path / "a")
+        assert "claim to unpack to 3" in refused(tmp_path / "a")
 
 
 def test_zip_bombs_that_lie_about_their_size(tmp_path: Path) -> None:
@@ -473,9 +475,9 @@ def fuzz(name: str, folder: Path, seed: int, rounds: int) -> tuple[int, float]:
 
 @pytest.mark.parametrize("name", FUZZED)
 def test_damaged_files(name: str, tmp_path: Path) -> None:
-    read, longest = fuzz(name, tmp_path, seed=0, rounds=400)
+    read, longest = fuzz(name, tmp_path, seed=0, rounds=150)
     assert longest < 2
-    assert read < 400
+    assert read < 150
 
 
 @pytest.mark.slow

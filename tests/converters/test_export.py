@@ -21,7 +21,7 @@ from converters.exporting.export import export, shape_of_value
 from converters.exporting.operators import exists, is_random, qualified_name
 from converters.exporting.storage import View, shared_views
 from tests.cases import Case
-from tests.traced import every_case
+from tests.traced import covering_cases
 
 
 class Net(nn.Module):
@@ -83,7 +83,7 @@ def assert_same_function(program: ExportedProgram, model: nn.Module, *inputs: An
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
-@every_case
+@covering_cases
 def test_every_case_is_functional_and_the_same_on_other_inputs(case: Case) -> None:
     model = case.model()
     program = export(model, case.example())
@@ -225,7 +225,9 @@ def test_writes_and_regions_are_gone(name: str) -> None:
         (lambda: Net(lambda s, x: torch.cat([x.new_empty(0), x]) * 2), (2, 6), ["mul"]),
     ],
 )
-@pytest.mark.parametrize("twice", [False, True], ids=["once", "traced twice"])
+@pytest.mark.parametrize(
+    "twice", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["once", "traced twice"]
+)
 def test_operations_keep_one_name(
     build: Callable[[], nn.Module],
     shape: tuple[int, ...],

@@ -9,17 +9,15 @@ import converters
 import gmn
 from gmn.testing import assert_covers
 from tests.families import FAMILIES, build
+from tests.traced import slow_but
 
 pytest.importorskip("transformers")
 
 
-OFTEN = ("convnext", "gpt2", "llama", "mamba", "mixtral", "t5")
+OFTEN = ("convnext", "gpt2", "mixtral")  # images, attention, experts
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
-)
+@pytest.mark.parametrize("name", slow_but(FAMILIES, OFTEN))
 @pytest.mark.filterwarnings("ignore")
 def test_family(name: str) -> None:
     model, inputs = build(name)

@@ -12,13 +12,12 @@ import converters
 import gmn
 from converters import CheckpointError
 from tests.families import FAMILIES, build
+from tests.traced import slow_but
 
-# Those that transformers stores under other names, and one of each kind of input.
-TYPICAL = ["vit", "gpt-neox", "mixtral", "whisper"]
-REST = [pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name not in TYPICAL]
+OFTEN = ("vit", "mixtral")  # images; tokens, stored under other names
 
 
-@pytest.mark.parametrize("family", [*TYPICAL, *REST])
+@pytest.mark.parametrize("family", slow_but(FAMILIES, OFTEN))
 @pytest.mark.filterwarnings("ignore")
 def test_saved_models_come_back_bit_for_bit(family: str, tmp_path: Path) -> None:
     model = build(family)[0].model

@@ -23,7 +23,7 @@ def assert_holds(program: Program) -> None:
     assert not finding.faults, f"\n{shrunk(finding)}"
 
 
-@settings(STEADY, max_examples=40)
+@settings(STEADY, max_examples=15)
 @given(programs())
 def test_claims_about_random_programs_hold(program: Program) -> None:
     assert_holds(program)

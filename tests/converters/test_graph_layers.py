@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import GATConv, GCNConv, GraphConv, SAGEConv
 
 import converters
+from tests.traced import slow_but
 
 EDGES = torch.tensor([[0, 1, 2, 3, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 1, 2, 3, 4]])
 LAYERS: dict[str, type[nn.Module]] = {
@@ -27,10 +28,7 @@ class Two(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-@pytest.mark.parametrize(
-    "name",
-    [n if n in ("GCN", "GAT") else pytest.param(n, marks=pytest.mark.slow) for n in LAYERS],
-)
+@pytest.mark.parametrize("name", slow_but(LAYERS, ["GAT"]))
 def test_hidden_units_permute_and_scale(name: str) -> None:
     torch.manual_seed(0)
     model, inputs = Two(LAYERS[name]).eval(), (torch.randn(5, 3), EDGES)

@@ -186,6 +186,6 @@ FORMS: dict[str, Odd] = {
 def test_nothing_false_is_claimed(name: str, bias: bool) -> None:
     torch.manual_seed(0)
     model, inputs = Probe(FORMS[name], bias).double(), (torch.randn(5, 3).double(),)
-    certificate = converters.verify(model, inputs, trials=3)
+    certificate = converters.verify(model, inputs, trials=1)
     assert certificate.errors
     assert certificate.ok, str(certificate)

@@ -13,7 +13,7 @@ import converters
 import gmn
 from gmn.program import Call, Program, ProgramError, _looped
 from tests.cases import CASES, Case
-from tests.traced import every_case, graph_of, spec_of
+from tests.traced import COVERING, covering_cases, graph_of, spec_of
 
 
 def program_of(case: Case) -> Program:
@@ -31,7 +31,7 @@ def several(inputs: tuple[Tensor, ...]) -> list[Tensor]:
     ]
 
 
-@every_case
+@covering_cases
 def test_a_run_is_the_forward_pass(case: Case) -> None:
     model, inputs, program = case.model(), case.example(), program_of(case)
     with torch.no_grad():
@@ -46,7 +46,7 @@ def test_a_run_is_the_forward_pass(case: Case) -> None:
     assert last or case.name == "cosines"  # whose output ranges over no neurons
 
 
-@every_case
+@covering_cases
 def test_all_networks_at_once_are_one_after_the_other(case: Case) -> None:
     program, graph, inputs = program_of(case), graph_of(case), several(case.example())
     names = [observation.value for observation in program.observations]
@@ -65,7 +65,7 @@ def test_all_networks_at_once_are_one_after_the_other(case: Case) -> None:
         torch.testing.assert_close(found, observation.read(expected), rtol=1e-10, atol=1e-12)
 
 
-@every_case
+@covering_cases
 def test_neurons_move_with_their_observations(case: Case) -> None:
     """Under permutations alone, what is seen of hidden neurons moves, and outputs stay."""
     spec, program, graph = spec_of(case.name), program_of(case), graph_of(case, 1)
@@ -86,8 +86,8 @@ def test_neurons_move_with_their_observations(case: Case) -> None:
 
 
 def test_a_program_is_written_with_its_spec() -> None:
-    for case in CASES:
-        spec = spec_of(case.name)
+    for name in COVERING:
+        spec = spec_of(name)
         again = gmn.GraphSpec.from_json(spec.to_json())
         assert again.program == spec.program
         without = replace(spec, program=None)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,7 +61,18 @@ def _all(forms: list[Form]) -> Callable[..., Any]:
     return run
 
 
-@pytest.mark.parametrize("name", FORMS)
+def _of_every_rule() -> list[ParameterSet]:
+    """Operations, those whose rule has been tried on another one among the slow tests."""
+    known = set()
+    found = []
+    for name in FORMS:
+        rule = (RULES[name].axes, RULES[name].action)
+        found.append(pytest.param(name, marks=pytest.mark.slow if rule in known else ()))
+        known.add(rule)
+    return found
+
+
+@pytest.mark.parametrize("name", _of_every_rule())
 def test_what_a_rule_claims_is_true(name: str) -> None:
     torch.manual_seed(0)
     for law in _programs(FORMS[name]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from gmn.canonical import balanced, canonical, with_positive_signs, without_shif
 from gmn.spec import GraphSpec
 from gmn.testing import assert_same_function
 from tests.cases import CASES, Case
-from tests.traced import BY_NAME, graph_of, slow_beyond, spec_of
+from tests.traced import BY_NAME, SEVERAL, SHIFTED, UNSCALED, graph_of, slow_beyond
 
 
 def _additive(spec: GraphSpec) -> list[str]:
@@ -28,16 +29,17 @@ def _distance(one: gmn.ParameterGraph, other: gmn.ParameterGraph) -> float:
     return max(float((a - b).abs().max()) for a, b in pairs if a.numel())
 
 
-SHIFTED = [case for case in CASES if _additive(spec_of(case.name))]
 CONTINUOUS = ("scalings", "gauges", "translations")
-MOVED = [case for case in CASES if spec_of(case.name).symmetries.followed]
-by_name = pytest.mark.parametrize("case", slow_beyond(MOVED))
+by_name = pytest.mark.parametrize(
+    "case", slow_beyond((case for case in CASES if case.name not in UNSCALED), SEVERAL)
+)
+shifted = pytest.mark.parametrize("case", slow_beyond(c for c in CASES if c.name in SHIFTED))
 
 
 # --- what may be added --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", slow_beyond(SHIFTED))
+@shifted
 def test_shifted_networks_have_one_form(case: Case) -> None:
     graph = graph_of(case)
     expected = without_shifts(graph)
@@ -48,7 +50,7 @@ def test_shifted_networks_have_one_form(case: Case) -> None:
         assert _distance(without_shifts(moved), expected) < 1e-12, name
 
 
-@pytest.mark.parametrize("case", slow_beyond(SHIFTED))
+@shifted
 def test_taking_out_shifts_keeps_the_function(case: Case) -> None:
     graph = graph_of(case)
     before, after = graph.to_state_dict(1), without_shifts(graph).to_state_dict(1)
@@ -212,6 +214,11 @@ def _deep(layers: int, width: int = 8) -> nn.Module:
     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), *hidden, nn.Linear(width, 2))
 
 
+@cache
+def _deep_spec() -> GraphSpec:
+    return converters.trace(_deep(2), (torch.randn(5, 3),))
+
+
 def _edited(edit: str) -> dict[str, Tensor]:
     torch.manual_seed(0)
     state = _deep(2).double().state_dict()
@@ -231,7 +238,7 @@ def _edited(edit: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize("edit", ["dead", "tiny", "twins", "zero"])
 def test_hard_weights(edit: str, spread: float) -> None:
     model, inputs = _deep(2).double(), (torch.randn(5, 3).double(),)
-    spec = converters.trace(model, inputs)
+    spec = _deep_spec()
     graph = gmn.ParameterGraph.from_state_dicts(spec, [_edited(edit)])
     element = symmetry.sample(
         spec, torch.Generator().manual_seed(1), symmetries=CONTINUOUS, spread=spread
@@ -242,7 +249,7 @@ def test_hard_weights(edit: str, spread: float) -> None:
 
 
 def test_neurons_without_input_lose_their_output() -> None:
-    spec = converters.trace(_deep(2), (torch.randn(5, 3),))
+    spec = _deep_spec()
     form = balanced(gmn.ParameterGraph.from_state_dicts(spec, [_edited("dead")])).values
     assert not form["2.weight"][:, :, 0].any()
     assert not form["2.weight"][:, 3].any()

@@ -22,6 +22,8 @@ from gmn.zoo.building import catalogue
 from gmn.zoo.images import pixel_grid
 from tests.gmn.population import small_zoo
 
+pytestmark = pytest.mark.usefixtures("quick_costs")
+
 MODELS = ["gmn", "nfn-hnp", "nfn-np", "flat-mlp", "layer-statistics"]
 
 

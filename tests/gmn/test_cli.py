@@ -10,8 +10,11 @@ import torch
 
 import gmn
 from gmn import registry
+from tests.brief_zoos import make_brief
 from tests.gmn.commands import run
 from tests.gmn.population import small_zoo
+
+pytestmark = pytest.mark.usefixtures("quick_costs")
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,6 +183,7 @@ def test_compare(
 
 def test_zoo_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     out = tmp_path / "zoo"
+    make_brief(monkeypatch)
     arguments = ("zoo", "build", "cnn-digits", "--size", "4", "--workers", "1", "--out", str(out))
     assert run(monkeypatch, *arguments) == 0
     population = gmn.zoo.open(out)

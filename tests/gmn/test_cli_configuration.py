@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import gmn
+from tests.brief_zoos import make_brief
 from tests.gmn.commands import run
 
 
@@ -19,6 +20,7 @@ def settings(folder: Path, text: str) -> str:
 def test_a_file_of_options_and_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     text = f"name: cnn-digits\nsize: 4\nseed: 5\nworkers: 1\nout: {tmp_path / 'a'}\n"
     file = settings(tmp_path, text)
+    make_brief(monkeypatch)
     assert run(monkeypatch, "zoo", "build", "--config", file) == 0
     assert len(gmn.zoo.open(tmp_path / "a")) == 4
     assert gmn.zoo.open(tmp_path / "a").manifest["seed"] == 5

@@ -19,6 +19,8 @@ from gmn.comparison.finished_runs import FinishedRuns
 from gmn.tasks import AccuracyPrediction, minibatches
 from gmn.train import Recipe, Result, predict, train
 
+pytestmark = pytest.mark.usefixtures("quick_costs")
+
 
 def net(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
@@ -84,12 +86,17 @@ def test_a_step_is_that_of_all_networks_of_its_minibatch(task: AccuracyPredictio
     assert not torch.equal(net().state_dict()[name], value)
 
 
-def test_training_learns_and_repeats(task: AccuracyPrediction) -> None:
+def test_training_repeats(task: AccuracyPrediction) -> None:
+    recipe = Recipe(epochs=3, batch_size=16, learning_rate=1e-2)
+    one, again, other = (train(net(), task, recipe, seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(one.prediction, again.prediction)
+    assert not torch.equal(one.prediction, other.prediction)
+
+
+def test_training_learns(task: AccuracyPrediction) -> None:
     reports: list[tuple[float, float]] = []
     recipe = Recipe(epochs=25, batch_size=16, learning_rate=1e-2)
     result = train(net(), task, recipe, seed=3, report=lambda *r: reports.append(r))
-    again = train(net(), task, recipe, seed=3)
-    assert torch.equal(result.prediction, again.prediction)
     assert result.metrics["tau"] > 0.6
     assert len(reports) == 25
     assert reports[-1][0] == 1
@@ -125,14 +132,14 @@ def test_metrics(task: AccuracyPrediction) -> None:
     assert abs(task.metrics(truth.mean().expand(4), truth)["r2"]) < 1e-6
 
 
-MODELS = ["gmn", "nfn-hnp", "nfn-np", "flat-mlp", "layer-statistics"]
+MODELS = ["gmn", "nfn-hnp", "layer-statistics"]
 
 
 compared = pytest.mark.xdist_group("comparison")  # one comparison for all
 
 
 @pytest.fixture(scope="module")
-def comparison(folder: Path) -> Comparison:
+def comparison(folder: Path, quick_costs: None) -> Comparison:
     return gmn.compare(
         partial(AccuracyPrediction.open, folder),
         MODELS,
@@ -178,9 +185,9 @@ def test_table_names_the_protocol(comparison: Comparison) -> None:
     assert long in str(renamed)
     assert "…" not in str(renamed)
     page = comparison._repr_html_()
-    assert page.count("<tr>") == 6
+    assert page.count("<tr>") == 1 + len(MODELS)
     assert "layer-statistics" in page
-    assert len(report.scatter_plot(comparison).axes) >= 5
+    assert len(report.scatter_plot(comparison).axes) >= len(MODELS)
 
 
 @compared

@@ -14,7 +14,7 @@ from gmn.nn import GMN, InvariantHead, dense
 from gmn.testing import relative_error
 from gmn.zoo.architectures.networks import network
 from tests.cases import Case
-from tests.traced import BY_NAME, covering_cases, graph_of
+from tests.traced import BY_NAME, graph_of, several_cases
 
 
 def net(hidden: int = 8, depth: int = 3) -> GMN:
@@ -48,14 +48,14 @@ def assert_equal(model: GMN, graph: gmn.ParameterGraph, answers: float, gradient
             assert float((slopes[name] - gradient).abs().max()) <= gradients * largest, name
 
 
-@covering_cases
+@several_cases
 def test_dense_is_sparse(case: Case) -> None:
     graph = graph_of(case, networks=3)
     assert_equal(net(), graph, answers=1e-12, gradients=1e-12)
     assert_equal(net().float(), graph.to(dtype=torch.float32), answers=1e-6, gradients=1e-5)
 
 
-@covering_cases
+@several_cases
 def test_both_are_the_written_equations(case: Case) -> None:
     graph, model = graph_of(case, networks=3), net()
     expected = GatheredGMN(model)(graph)
@@ -73,7 +73,7 @@ def test_any_cut_into_pieces_gives_the_same(
 
 
 @pytest.mark.parametrize("most", [1, 5, 30, 1000])
-@covering_cases
+@several_cases
 def test_pieces_cover_every_row_once(case: Case, most: int) -> None:
     graph = graph_of(case)
     counts = torch.zeros(sum(2 * part.relation.pairs for part in dense.stretches_of(graph.spec)))

@@ -11,10 +11,10 @@ from matplotlib.patches import FancyBboxPatch
 from gmn.draw import draw
 from gmn.draw.layout import arrange
 from gmn.draw.network import MANY, shorten
-from tests.traced import covering_cases, spec_of
+from tests.traced import several_cases, spec_of
 
 
-@covering_cases
+@several_cases
 def test_every_case_can_be_drawn(case) -> None:  # type: ignore[no-untyped-def]
     spec = spec_of(case.name)
     figure = draw(spec)
@@ -36,7 +36,7 @@ def test_every_case_can_be_drawn(case) -> None:  # type: ignore[no-untyped-def]
         assert extent.x1 <= figure.bbox.x1
 
 
-@covering_cases
+@several_cases
 def test_places_are_taken_once(case) -> None:  # type: ignore[no-untyped-def]
     places = arrange(spec_of(case.name)).values()
     slots = [(slot, p.level) for p in places for slot in range(p.left, p.right + 1)]
@@ -67,7 +67,7 @@ def test_long_names_are_cut_to_initials() -> None:
     assert shorten("embeddings.word_embeddings", 30) == "embeddings.word_embeddings"
 
 
-@covering_cases
+@several_cases
 def test_shares_are_written_to_what_they_belong_to(case) -> None:  # type: ignore[no-untyped-def]
     spec = spec_of(case.name)
     weights = {e.name: 1 + n % 3 for n, e in enumerate(spec.edge_sets) if e.tied_to is None}

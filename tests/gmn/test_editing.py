@@ -8,7 +8,7 @@ import torch
 from gmn.nn import DualGMN, EditHead
 from gmn.testing import assert_equivariant, relative_error
 from tests.cases import Case
-from tests.traced import BY_NAME, covering_cases, graph_of
+from tests.traced import BY_NAME, graph_of, several_cases
 
 
 def editing(copies: int = 1) -> DualGMN:
@@ -16,12 +16,12 @@ def editing(copies: int = 1) -> DualGMN:
     return DualGMN(16, 2, EditHead(copies)).double()
 
 
-@covering_cases
+@several_cases
 def test_equivariant_to_the_whole_group(case: Case) -> None:
     assert_equivariant(editing(), graph_of(case), scalings=True)
 
 
-@covering_cases
+@several_cases
 def test_every_parameter_can_change_and_statistics_stay(case: Case) -> None:
     graph = graph_of(case)
     with torch.no_grad():

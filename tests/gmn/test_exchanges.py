@@ -25,16 +25,16 @@ from gmn.nn import (
 from gmn.testing import assert_equivariant, assert_invariant, relative_error
 from tests import branches
 from tests.branches import Exchangeable
+from tests.traced import slow_beyond, slow_but
 
 NETS = {
     net.__name__: net for net in (GMN, DualGMN, NeuralGraphGNN, NeuralGraphTransformer, ScaleGMN)
 }
 WHOLE = (DualGMN,)  # invariant to all continuous symmetries
-alike = pytest.mark.parametrize("case", branches.ALIKE, ids=lambda case: case.name)
-OFTEN = ("GMN", "DualGMN")  # others among the slow tests
-every_net = pytest.mark.parametrize(
-    "name", [n if n in OFTEN else pytest.param(n, marks=pytest.mark.slow) for n in NETS]
-)
+TYPICAL = ("sum", "product", "shared trunk", "branches in branches", "convolutions", "router")
+alike = pytest.mark.parametrize("case", slow_beyond(branches.ALIKE, TYPICAL))
+OFTEN = ("GMN", "DualGMN")
+every_net = pytest.mark.parametrize("name", slow_but(NETS, OFTEN))
 
 
 @cache

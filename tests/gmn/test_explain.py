@@ -17,7 +17,7 @@ from gmn.nn.gmn import GMN
 from gmn.nn.heads import InvariantHead
 from gmn.spec import Scaling
 from tests.cases import Case
-from tests.traced import BY_NAME, chains, covering_cases, graph_of
+from tests.traced import BY_NAME, chains, graph_of, several_cases
 
 
 def _dual(outputs: int = 1) -> nn.Module:
@@ -53,7 +53,7 @@ def _generator(graph: gmn.ParameterGraph, scaling: Scaling, speed: Tensor) -> di
     return direction.values  # type: ignore[return-value]
 
 
-@covering_cases
+@several_cases
 def test_gradients_are_orthogonal_to_the_scales(case: Case) -> None:
     graph = graph_of(case)
     scalings = [s for s in graph.spec.scalings if s.domain == "positive"]
@@ -215,7 +215,7 @@ def _matrices(case: Case) -> Iterator[tuple[gmn.EdgeSet, Tensor, int, int]]:
         yield edges, *matrix(graph, edges.name)
 
 
-@covering_cases
+@several_cases
 def test_every_edge_set_is_a_matrix(case: Case) -> None:
     graph = graph_of(case)
     for edges, found, height, width in _matrices(case):

@@ -19,7 +19,7 @@ from gmn.stack import StackedGraph, stack
 from gmn.testing import assert_invariant
 from gmn.topology import tap_positions
 from tests.cases import Case
-from tests.traced import BY_NAME, covering_cases, graph_of
+from tests.traced import BY_NAME, graph_of, several_cases
 
 FORMS = [Raw(), FanIn(), SignLog()]
 by_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: type(form).__name__)
@@ -33,7 +33,7 @@ def _net(values: features.ValueFeatures | None = None) -> GMN:
 # --- values -------------------------------------------------------------------------------------
 
 
-@covering_cases
+@several_cases
 def test_every_edge_set_has_finite_values(case: Case) -> None:
     graph = graph_of(case)
     for edges in graph.spec.edge_sets:
@@ -248,5 +248,8 @@ def test_what_changes_the_function_changes_the_description(what: str) -> None:
         for a, b in zip(one, other, strict=True)
     ]
     assert not all(same)
-    again = _described(PAIRS[what][0]())
+
+
+def test_descriptions_are_those_of_the_function_alone() -> None:
+    one, again = _described(_conv()), _described(_conv())
     assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))

@@ -12,7 +12,7 @@ from gmn.nn import DualGMN, InvariantHead, Probes
 from gmn.program import ProgramError
 from gmn.testing import assert_invariant, relative_error
 from tests.cases import CASES, Case
-from tests.traced import covering_cases, graph_of
+from tests.traced import graph_of, several_cases
 
 
 def asking(case: Case) -> DualGMN:
@@ -24,7 +24,7 @@ def asking(case: Case) -> DualGMN:
     return DualGMN(16, 2, InvariantHead(3), Probes(*initial)).double()
 
 
-@covering_cases
+@several_cases
 def test_invariant_to_the_whole_group(case: Case) -> None:
     assert_invariant(asking(case), graph_of(case), scalings=True)
 
@@ -34,7 +34,7 @@ def test_invariant_to_the_whole_group(case: Case) -> None:
 MUTE, WRITES = ("cosines",), ("overwritten",)
 
 
-@covering_cases
+@several_cases
 def test_answers_matter_and_gradients_reach_probes(case: Case) -> None:
     if case.name in MUTE + WRITES:
         return

@@ -17,9 +17,9 @@ from torch_geometric.nn.pool import global_mean_pool
 from gmn import pyg
 from gmn.graph import ParameterGraph
 from gmn.testing import assert_invariant
-from tests.cases import CASES, Case
+from tests.cases import Case
 from tests.gmn.population import small_zoo
-from tests.traced import BY_NAME, covering_cases, graph_of, spec_of
+from tests.traced import BY_NAME, COVERING, covering_cases, graph_of, spec_of
 
 MIXED = ("cnn", "transformer-rms", "mlp-relu")
 
@@ -64,8 +64,8 @@ def test_changed_parameters_come_back() -> None:
 
 def test_attributes_mean_the_same_everywhere() -> None:
     types: dict[int, set[tuple[str, str]]] = {}
-    for case in CASES:
-        for edges in spec_of(case.name).edge_sets:
+    for name in COVERING:
+        for edges in spec_of(name).edge_sets:
             kind = pyg.edge_type(edges)
             assert 0 <= kind < pyg.EDGE_TYPES
             types.setdefault(kind, set()).add((edges.kind, edges.operation.name))

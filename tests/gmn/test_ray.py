@@ -33,23 +33,30 @@ pytestmark = pytest.mark.xdist_group("ray")  # one cluster at a time
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Ray]:
-    """A cluster of two workers that reaches out to nothing and leaves nothing behind."""
+    """A cluster of two workers that reaches out to nothing and leaves nothing behind.
+
+    Its objects lie in a file, not in shared memory, which containers have little of.
+    """
     ray = pytest.importorskip("ray")
     # Not pytest's folder: the names of sockets in it would be longer than the system allows.
     place = TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
     with place as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")  # else it writes a token to the home directory
-        ray.init(
-            "local",
-            num_cpus=2,
-            include_dashboard=False,
-            object_store_memory=100 * 2**20,
-            _temp_dir=folder,
-            log_to_driver=False,
-        )
-        yield Ray()
-        ray.shutdown()
+        patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # else others' use of memory kills jobs
+        try:
+            ray.init(
+                "local",
+                num_cpus=2,
+                include_dashboard=False,
+                object_store_memory=80 * 2**20,  # it wants 75 at least
+                _plasma_directory=folder,
+                _temp_dir=folder,
+                log_to_driver=False,
+            )
+            yield Ray()
+        finally:  # also of what a start that failed has started
+            ray.shutdown()
 
 
 # --- the engine ---------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ from tests.gmn.inrs import small_inrs
 from tests.gmn.population import small_zoo
 from tests.traced import BY_NAME, graph_of
 
+pytestmark = pytest.mark.usefixtures("quick_costs")
+
 
 @pytest.fixture(scope="module")
 def population(tmp_path_factory: pytest.TempPathFactory) -> zoo.Zoo:

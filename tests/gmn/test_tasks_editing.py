@@ -25,6 +25,8 @@ from tests.gmn.editors import small
 from tests.gmn.inrs import small_inrs
 from tests.traced import BY_NAME, graph_of
 
+pytestmark = pytest.mark.usefixtures("quick_costs")
+
 SMALL = "tests.gmn.editors:small"
 
 

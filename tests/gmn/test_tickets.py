@@ -30,6 +30,8 @@ from gmn.zoo.training.classifying import initial_state
 from gmn.zoo.training.pruning import Lesson, accuracies, keep_largest, prune, synaptic_flow
 from tests.gmn.population import small_zoo
 
+pytestmark = pytest.mark.usefixtures("quick_costs")
+
 NAME = "tickets-digits"
 WEIGHTS = [f"layer{number}.weight" for number in (1, 2, 3)]
 

@@ -22,7 +22,7 @@ from gmn.nn.dual import stream
 from gmn.testing import relative_error
 from tests.cases import Case
 from tests.large import bert_22m, on_meta
-from tests.traced import BY_NAME, covering_cases, graph_of
+from tests.traced import BY_NAME, graph_of, several_cases
 
 TYPES = [torch.bfloat16, torch.float16, torch.float32]
 
@@ -39,7 +39,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_pieces")
-@covering_cases
+@several_cases
 def test_streamed_answers_are_those_of_whole_blocks(case: Case) -> None:
     # Values of another type than the net's, so that every block is streamed without gradients.
     graph, model = graph_of(case).to(dtype=torch.float32), net()
@@ -52,7 +52,7 @@ def test_streamed_answers_are_those_of_whole_blocks(case: Case) -> None:
 
 
 @pytest.mark.usefixtures("small_pieces")
-@covering_cases
+@several_cases
 def test_a_streamed_block_looked_up_is_the_whole_block(case: Case) -> None:
     graph = graph_of(case).to(dtype=torch.float32)
     held = stream.blocks_of(graph, torch.float64)

@@ -66,7 +66,7 @@ def test_symmetries_do_not_change_distances(case: Case, coords: Coords) -> None:
 @pytest.mark.parametrize("coords", ["io", "probe"])
 def test_every_weight_counts(kind: Kind, coords: Coords) -> None:
     graph = graph_of(BY_NAME["mlp-relu"])
-    distance = NetworkDistance(coords, kind)
+    distance = NetworkDistance(coords, kind, lines=20)
     for name, value in graph.values.items():
         changed = value.clone()
         changed.view(len(graph), -1)[:, 0] += 0.5
