@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gmn.zoo import catalogue
-from gmn.zoo.recipe import Range
+from gmn.zoo.building import catalogue
+from gmn.zoo.training.recipe import Range
 
 STEPS = 10
 
