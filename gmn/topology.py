@@ -27,7 +27,7 @@ def view_block(values: Tensor, edges: EdgeSet) -> Tensor:
         Tensor of shape (B, *edges.shape).
     """
     values = as_real(values)
-    flat = values.reshape(len(values), -1)
+    flat = values.reshape(len(values), math.prod(values.shape[1:]))
     if edges.size == flat.shape[1] and _is_contiguous(edges):
         return flat.reshape(len(values), *edges.shape)
     inner = flat.stride(1)

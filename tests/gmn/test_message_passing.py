@@ -233,6 +233,28 @@ def test_messages_that_read_one_end_only_are_spread_over_all_edges() -> None:
     )
 
 
+def test_gradients_of_functions_of_torch_func() -> None:
+    wiring, nodes, edges = inputs("resnet")
+    layer = Layer(WIDTH, STATISTICS)
+
+    def total(nodes: Tensor) -> Tensor:
+        return layer.propagate(wiring, nodes, nodes, edges).square().sum()
+
+    leaf = nodes.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(total(leaf), leaf)
+    torch.testing.assert_close(torch.func.grad(total)(nodes), expected)
+
+
+def test_no_networks_give_no_answers() -> None:
+    graph = graph_of(BY_NAME["cnn"])[:0]
+    torch.manual_seed(0)
+    for net in (
+        gmn.nn.NeuralGraphGNN(12, 1, 2, edge_hidden=8),
+        gmn.nn.NeuralGraphTransformer(12, 1, 2, edge_hidden=8, attention=8, heads=2),
+    ):
+        assert net.double()(graph).shape == (0, 2)
+
+
 def test_methods_that_are_missing_are_named() -> None:
     class Empty(MessagePassing):
         pass

@@ -61,22 +61,15 @@ def merge(partials: Sequence[Partial], names: Sequence[Reduction]) -> Tensor:
 def _statistics(
     messages: Tensor, dims: tuple[int, ...], names: Sequence[Reduction]
 ) -> dict[str, Tensor]:
-    wanted = tuple(
-        part
-        for part, users in (
-            ("sum", ("sum", "mean", "std")),
-            ("min", ("min",)),
-            ("max", ("max",)),
-            ("squares", ("std",)),
-        )
-        if any(name in users for name in names)
-    )
+    parts = {"min": "min", "max": "max", "std": "squares"}
+    wanted = tuple(part for name, part in parts.items() if name in names)
     if not dims:
-        alone = dict.fromkeys(wanted, messages)
+        alone = dict.fromkeys(("sum", *wanted), messages)
         return alone | ({"squares": torch.zeros_like(messages)} if "squares" in wanted else {})
-    if wanted == ("sum",):
+    if not wanted:
         return {"sum": messages.sum(dims)}
-    return dict(zip(wanted, _Statistics.apply(messages, dims, wanted), strict=True))
+    found = _Statistics.apply(messages, dims, wanted)
+    return dict(zip(("sum", *wanted), found, strict=True))
 
 
 class _Statistics(torch.autograd.Function):
@@ -87,45 +80,50 @@ class _Statistics(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: Any, messages: Tensor, dims: tuple[int, ...], wanted: tuple[str, ...]
+        messages: Tensor, dims: tuple[int, ...], wanted: tuple[str, ...]
     ) -> tuple[Tensor, ...]:
-        results = {"sum": messages.sum(dims, keepdim=True)}
+        results = {"sum": messages.sum(dims)}
         if "min" in wanted:
-            results["min"] = messages.amin(dims, keepdim=True)
+            results["min"] = messages.amin(dims)
         if "max" in wanted:
-            results["max"] = messages.amax(dims, keepdim=True)
+            results["max"] = messages.amax(dims)
         if "squares" in wanted:
-            count = messages.numel() / max(results["sum"].numel(), 1)
-            deviations = messages - results["sum"] / count
-            results["squares"] = deviations.square_().sum(dims, keepdim=True)
-        context.save_for_backward(messages, *(results[name] for name in ("sum", *wanted)))
-        context.dims, context.wanted = dims, wanted
-        return tuple(results[name].squeeze(dims) for name in wanted)
+            deviations = messages - _mean_along(messages, results["sum"], dims)
+            results["squares"] = deviations.square_().sum(dims)
+        return tuple(results[name] for name in ("sum", *wanted))
+
+    @staticmethod
+    def setup_context(context: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        messages, context.dims, context.wanted = inputs
+        context.save_for_backward(messages, *output)
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         messages, total, *results = context.saved_tensors
-        dims = tuple(sorted(context.dims))
-        given = {
-            name: _unsqueezed(g, dims) for name, g in zip(context.wanted, gradients, strict=True)
-        }
-        slope = 2 * given["squares"] if "squares" in given else None
-        shift = given.get("sum", torch.zeros_like(total))
-        if slope is None:
-            gradient = shift.expand_as(messages).clone()
+        dims = context.dims
+        into_sum, *others = (_unsqueezed(gradient, dims) for gradient in gradients)
+        given = dict(zip(context.wanted, others, strict=True))
+        if "squares" in given:
+            slope = 2 * given["squares"]
+            shift = into_sum - slope * _mean_along(messages, total, dims)
+            gradient = torch.addcmul(shift, messages, slope)
         else:
-            mean = total * (total.numel() / max(messages.numel(), 1))
-            gradient = torch.addcmul(shift - slope * mean, messages, slope)
+            gradient = into_sum.expand_as(messages).clone()
         for name, result in zip(context.wanted, results, strict=True):
             if name in ("min", "max"):
-                ties = (messages == result).to(messages.dtype)
+                ties = (messages == _unsqueezed(result, dims)).to(messages.dtype)
                 gradient.addcmul_(ties, given[name] / ties.sum(dims, keepdim=True))
         return gradient, None, None
 
 
+def _mean_along(messages: Tensor, total: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The mean over some dimensions, from the sum, with these dimensions kept."""
+    return _unsqueezed(total, dims) * (total.numel() / max(messages.numel(), 1))
+
+
 def _unsqueezed(reduced: Tensor, dims: tuple[int, ...]) -> Tensor:
-    for dim in dims:
+    for dim in sorted(dims):
         reduced = reduced.unsqueeze(dim)
     return reduced
 

@@ -207,7 +207,8 @@ def chunks(relation: Relation, batch: int, most: int) -> list[list[Chunk]]:
     """
     size = max(relation.pairs, 1)
     networks = max(1, most // size)
-    groups = [slice(low, min(low + networks, batch)) for low in range(0, batch, networks)]
+    starts = range(0, max(batch, 1), networks)  # one empty part of no networks
+    groups = [slice(low, min(low + networks, batch)) for low in starts]
     if size <= most or not relation.target.dims:
         return [[Chunk(group, None, slice(None))] for group in groups]
     dim = relation.target.dims[0]
