@@ -225,7 +225,7 @@ class Layer(gmn.nn.MessagePassing):
 
 cnns = tasks.task_of(folder / "cnns")
 own = gmn.nn.MessagePassingNetwork([Layer(16, 8) for _ in range(3)], 16, 8, head=1)
-print(gmn.train.train(own, cnns, Recipe(epochs=8, learning_rate=3e-3)))
+print(gmn.train.train(own, cnns, Recipe(epochs=30, learning_rate=1e-2)))
 print(own)
 gmn.testing.assert_invariant(own.double(), cnns.split("test")[0].graph[:4].to(dtype=torch.float64))
 
