@@ -182,22 +182,13 @@ def propagate(
     Returns:
         Tensor of shape (B, N, len(reduce) * channels); 0 for nodes without edges.
     """
-
-    def reduced(relation: Relation, *tensors: Tensor) -> dict[str, Tensor]:
-        block, found = tensors[-1].shape[:-1], message(relation, *tensors)
-        if reduce == ("softmax",):
-            scores, values = found
-            found = scores.expand(*block, -1), _expanded(values, (*block, channels), relation)
-        else:
-            found = _expanded(found, (*block, channels), relation)
-        return partial(found, relation.target, relation.degree, reduce).parts
-
     into: dict[str, list[Partial]] = {}
     for relation, edge in zip(wiring.relations, edges, strict=True):
         if not relation.pairs:
             continue
         ends = relation.source.spread(source), relation.target.spread(target)
-        rows = _by_chunk(relation, bind(reduced, relation), channels, *ends, edge)
+        reduced = bind(_partials, relation, message, reduce, channels)
+        rows = _by_chunk(relation, reduced, channels, *ends, edge)
         names = rows[0][0]
         whole = {n: _joined([[chunk[n] for chunk in row] for row in rows], 1) for n in names}
         into.setdefault(relation.target.nodes, []).append(Partial(relation.degree, whole))
@@ -232,6 +223,23 @@ def update_edges(
         dim = 1 + relation.target.dims[0] if relation.target.dims else 1
         results.append(_joined(_by_chunk(relation, function, 1, *ends, *own), dim))
     return results
+
+
+def _partials(
+    relation: Relation,
+    message: Message,
+    reduce: Sequence[Reduction],
+    channels: int,
+    *tensors: Tensor,
+) -> dict[str, Tensor]:
+    """Messages of some edges of a relation, reduced to partials."""
+    block, messages = tensors[-1].shape[:-1], message(relation, *tensors)
+    if "softmax" in reduce:
+        scores, values = messages
+        messages = scores.expand(*block, -1), _expanded(values, (*block, channels), relation)
+    else:
+        messages = _expanded(messages, (*block, channels), relation)
+    return partial(messages, relation.target, relation.degree, reduce).parts
 
 
 def _by_chunk(
