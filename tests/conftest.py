@@ -10,6 +10,7 @@ import torch
 from tests.torchvision_operators import declare_operators
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start, kernels of notebooks
+collect_ignore = ["extending"]  # a rule among them is registered when doctests are looked for
 declare_operators()  # before any module of tests imports torchvision, directly or not
 
 if not torch.accelerator.is_available():
