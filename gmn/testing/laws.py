@@ -260,9 +260,9 @@ def _one_sided(graph: ParameterGraph) -> Iterator[tuple[str, ParameterGraph]]:
                 yield f"dim {place} of {edges.name}", moved
 
 
-def _with(values: Tensor, place: object, number: Tensor | float) -> Tensor:
+def _with(values: Tensor, place: tuple[int | slice, ...], number: Tensor | float) -> Tensor:
     result = values.clone()
-    result[place] = number  # type: ignore[index]
+    result[place[: values.dim()]] = number  # of a weight that is a vector, its first entry
     return result
 
 
