@@ -104,7 +104,7 @@ class _Layer(MessagePassing):
         self, wiring: Wiring, nodes: Tensor, edges: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         found = self.propagate(wiring, *self.project(nodes), edges)
-        amplified = found * ((wiring.degree(found) + 1).log() / USUAL_LOG_DEGREE)
+        amplified = found * ((wiring.degree + 1).log() / USUAL_LOG_DEGREE)
         update = self.to_update(torch.cat([nodes, found, amplified], dim=-1))
         if wiring.groups:
             update = update + self.group(wiring.groups.means(nodes))

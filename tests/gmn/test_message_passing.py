@@ -95,7 +95,7 @@ def by_lists(layer: Layer, wiring: Wiring, nodes: Tensor, edges: list[Tensor]) -
         parts = [aggregate(own[order], target[order], dim_size=size) for own in messages]
         return torch.stack(parts)
 
-    has = (wiring.degree(nodes) > 0).double()
+    has = (wiring.degree > 0).double()
     deviation = (reduced("var") + 1e-5).sqrt() * has  # PyG's own has other limits near 0
     return torch.cat([deviation if n == "std" else reduced(n) for n in layer.reduce], dim=-1)
 

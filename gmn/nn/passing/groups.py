@@ -19,10 +19,12 @@ class Groups:
     Attributes:
         members: (2, M) neuron and group.
         share: (M, 1) one over the number of neurons of the group.
+        count: number of groups.
     """
 
     members: Tensor
     share: Tensor
+    count: int
 
     def __bool__(self) -> bool:
         """Whether any neuron belongs to a group."""
@@ -31,7 +33,7 @@ class Groups:
     def means(self, nodes: Tensor) -> Tensor:
         """The mean of every neuron's group, summed over its groups; shapes (..., N, d)."""
         node, group = self.members
-        groups = nodes.new_zeros(*nodes.shape[:-2], len(group), nodes.shape[-1])
+        groups = nodes.new_zeros(*nodes.shape[:-2], self.count, nodes.shape[-1])
         means = groups.index_add(-2, group, nodes[..., node, :] * self.share)
         return torch.zeros_like(nodes).index_add(-2, node, means[..., group, :])
 
@@ -42,4 +44,4 @@ def groups_of(spec: GraphSpec, device: torch.device, dtype: torch.dtype) -> Grou
     members = memberships(spec)
     sizes = torch.bincount(members[1])
     share = 1 / sizes[members[1]].to(dtype).unsqueeze(1)
-    return Groups(members.to(device), share.to(device))
+    return Groups(members.to(device), share.to(device), len(sizes))

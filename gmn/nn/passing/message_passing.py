@@ -239,7 +239,7 @@ def _partials(
         messages = scores.expand(*block, -1), _expanded(values, (*block, channels), relation)
     else:
         messages = _expanded(messages, (*block, channels), relation)
-    return partial(messages, relation.target, relation.degree, reduce).parts
+    return partial(messages, relation.target, reduce)
 
 
 def _by_chunk(

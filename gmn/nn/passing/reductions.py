@@ -35,14 +35,13 @@ class Partial:
     parts: dict[str, Tensor]
 
 
-def partial(messages: Any, end: End, count: int, names: Sequence[Reduction]) -> Partial:
-    """Reduces the messages of one block.
+def partial(messages: Any, end: End, names: Sequence[Reduction]) -> dict[str, Tensor]:
+    """Reduces the messages of one block, to :attr:`Partial.parts`.
 
     Args:
         messages: shape (B, *block, c); for "softmax" a pair of scores (B, *block, heads) and
             values (B, *block, c), the channels of one head side by side.
         end: the targets.
-        count: number of edges into each target.
         names: reductions that are wanted.
     """
     if "softmax" in names:
@@ -50,7 +49,7 @@ def partial(messages: Any, end: End, count: int, names: Sequence[Reduction]) -> 
         parts = _softmax(scores, values, end.reduced)
     else:
         parts = _statistics(messages, end.reduced, names)
-    return Partial(count, {name: end.gather(part) for name, part in parts.items()})
+    return {name: end.gather(part) for name, part in parts.items()}
 
 
 def merge(partials: Sequence[Partial], names: Sequence[Reduction]) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -114,9 +114,10 @@ class Wiring:
     sizes: Mapping[str, int]
     groups: Groups
 
-    def degree(self, like: Tensor) -> Tensor:
-        """Number of edges into each neuron: shape (N, 1), of the type of ``like``."""
-        degree = like.new_zeros(sum(self.sizes.values()), 1)
+    @cached_property
+    def degree(self) -> Tensor:
+        """Number of edges into each neuron: shape (N, 1); treat it as read-only."""
+        degree = self.groups.share.new_zeros(sum(self.sizes.values()), 1)
         for relation in self.relations:
             end = relation.target
             degree[end.first : end.first + end.size] += relation.degree
