@@ -12,6 +12,7 @@ from gmn import features
 from gmn.canonical.layout import along
 from gmn.canonical.shifts import Passing, following
 from gmn.draft import Draft
+from gmn.features import Descriptions
 from gmn.graph import ParameterGraph
 from gmn.spec import EdgeSet, GraphSpec
 from gmn.topology import tap_order
@@ -86,12 +87,13 @@ class TapCodes(nn.Module):
     Args:
         width: channels that are read.
         copies: k, edits per network.
+        descriptions: what the edge sets are.
     """
 
-    def __init__(self, width: int, copies: int) -> None:
+    def __init__(self, width: int, copies: int, descriptions: Descriptions) -> None:
         super().__init__()
-        described = features.EDGE_FEATURES + features.TAP_FEATURES
-        self.copies = copies
+        self.copies, self.descriptions = copies, descriptions
+        described = descriptions.edge_channels + features.TAP_FEATURES
         last = nn.Linear(width, width * copies)
         nn.init.normal_(last.bias)  # codes of size 1: changes are sums weighed by them
         self.net = nn.Sequential(nn.Linear(described, width), nn.SiLU(), last)
@@ -99,12 +101,10 @@ class TapCodes(nn.Module):
     def forward(self, spec: GraphSpec, edges: EdgeSet, channels: Tensor) -> Tensor:
         """From channels (..., pairs, width) to changes (..., pairs, taps, k)."""
         width = channels.shape[-1]
-        about = features.edge_descriptions(spec)[spec.edge_sets.index(edges)]
-        places = features.tap_descriptions(edges)
-        described = torch.cat([about.expand(len(places), -1), places], dim=1)
-        codes = self.net(described.to(channels)).unflatten(1, (width, self.copies))
+        about = self.descriptions.edges(spec)[spec.edge_sets.index(edges)].to(channels)
+        codes = self.net(features.with_taps(about, edges)).unflatten(1, (width, self.copies))
         found = channels @ codes.transpose(0, 1).flatten(1) / width**0.5
-        return found.unflatten(-1, (len(places), self.copies))
+        return found.unflatten(-1, (edges.num_taps, self.copies))
 
 
 class EdgeReadout(nn.Module):
@@ -115,12 +115,13 @@ class EdgeReadout(nn.Module):
     Args:
         width: channels of the states.
         copies: k, edits per network.
+        descriptions: what the edge sets are.
     """
 
-    def __init__(self, width: int, copies: int) -> None:
+    def __init__(self, width: int, copies: int, descriptions: Descriptions) -> None:
         super().__init__()
         self.hidden = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU())
-        self.codes = TapCodes(width, copies)
+        self.codes = TapCodes(width, copies, descriptions)
 
     def forward(self, spec: GraphSpec, edges: EdgeSet, states: Tensor) -> Tensor:
         """From states (B, pairs, width) to changes (B, pairs, taps, k)."""

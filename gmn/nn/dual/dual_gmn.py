@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gmn import features
 from gmn.canonical import without_shifts
+from gmn.features import Descriptions, SpecDescriptions
 from gmn.graph import ParameterGraph
 from gmn.nn.dual.editing import Editor
 from gmn.nn.dual.pairing import Pairing, pairs_of
@@ -54,6 +55,8 @@ class DualGMN(Metanetwork):
         sweeps: whether messages of one layer cross the whole network, in its order, instead of one
             step each.
         recompute: whether layers are computed again in the backward pass instead of kept.
+        descriptions: how it is told what nodes and edge sets are; None for
+            :class:`gmn.features.SpecDescriptions`.
 
     Raises:
         ValueError: if ``hidden`` is no multiple of 8.
@@ -70,20 +73,24 @@ class DualGMN(Metanetwork):
         probes: Probes | None = None,
         sweeps: bool = True,
         recompute: bool = False,
+        descriptions: Descriptions | None = None,
     ) -> None:
         if hidden < 1 or hidden % (2 * RANKS):
             raise ValueError(f"{hidden} channels; DualGMN takes a multiple of {2 * RANKS}")
         super().__init__(head)
         self.recompute = recompute
         self.probes = probes
-        self.listening = None if probes is None else Listening(hidden, probes.count)
-        self.encoder = _Encoder(hidden, depth)
+        self.listening = None
+        described = SpecDescriptions() if descriptions is None else descriptions
+        if probes is not None:
+            self.listening = Listening(hidden, probes.count, described)
+        self.encoder = _Encoder(hidden, depth, described)
         # Nobody reads the channels after the last layer, but an editor.
         self.layers = nn.ModuleList(
             _Layer(hidden, sweeps, last=not self.copies and number == depth - 1)
             for number in range(depth)
         )
-        self.editors = nn.ModuleList(Editor(hidden) for _ in range(self.copies))
+        self.editors = nn.ModuleList(Editor(hidden, described) for _ in range(self.copies))
         self.readout = readout_of(head, lambda outputs: NodeReadout(hidden, outputs))
 
     @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
@@ -122,18 +129,18 @@ class DualGMN(Metanetwork):
 class _Encoder(nn.Module):
     """First states from descriptions, and the codes of edges for every layer."""
 
-    def __init__(self, hidden: int, depth: int) -> None:
+    def __init__(self, hidden: int, depth: int, descriptions: Descriptions) -> None:
         super().__init__()
-        self.depth, self.channels = depth, hidden // 2
-        self.nodes = _mlp(features.NODE_FEATURES, hidden)
+        self.depth, self.channels, self.descriptions = depth, hidden // 2, descriptions
+        self.nodes = _mlp(descriptions.node_channels, hidden)
         self.free = nn.Linear(hidden, hidden)
         each = 2 * RANKS + self.channels
-        self.edges = _mlp(features.EDGE_FEATURES + features.TAP_FEATURES, hidden, depth * each)
+        self.edges = _mlp(descriptions.edge_channels + features.TAP_FEATURES, hidden, depth * each)
         self.summary = nn.Parameter(torch.zeros(hidden))
 
     def forward(self, graph: ParameterGraph, plan: Plan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Channels x, y (B, rows, d/2), h (B, N, d) and the summary (B, d)."""
-        described = features.node_descriptions(plan.spec).to(self.summary)
+        described = self.descriptions.nodes(plan.spec).to(self.summary)
         h = self.nodes(described).expand(len(graph), -1, -1)
         x, y = (self.free(plan.to_rows(h)) * plan.free.to(h)).chunk(2, dim=-1)
         return x, y, h, self.summary.expand(len(graph), -1)
@@ -141,10 +148,11 @@ class _Encoder(nn.Module):
     def codes(self, graph: ParameterGraph, plan: Plan) -> list[dict[str, Tensor]]:
         """By layer and edge set: how it weighs taps (taps, 2 ranks), and what a bias adds."""
         layers: list[dict[str, Tensor]] = [{} for _ in range(self.depth)]
-        for name, given in plan.descriptions.items():
-            parts = self.edges(given.to(self.summary)).chunk(self.depth, 1)
+        about = self.descriptions.edges(plan.spec).to(self.summary)
+        for edges, description in zip(plan.spec.edge_sets, about, strict=True):
+            parts = self.edges(features.with_taps(description, edges)).chunk(self.depth, 1)
             for layer, code in zip(layers, parts, strict=True):
-                layer[name] = code
+                layer[edges.name] = code
         return layers
 
 

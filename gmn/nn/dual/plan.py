@@ -10,7 +10,6 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-from gmn import features
 from gmn.nn.dual.slots import Map, Port, Slots, slots_of
 from gmn.nn.dual.stream import Blocks, Contraction
 from gmn.spec import EdgeSet, GraphSpec, NodeSet
@@ -224,16 +223,6 @@ class Plan:
     def span_of(self, port: Port) -> tuple[int, int]:
         """The same of the neurons of a port."""
         return self.span(self.slots.slots[port.slot].nodes)
-
-    @cached_property
-    def descriptions(self) -> dict[str, Tensor]:
-        """By edge set, what there is to know of each tap: (taps, EDGE_FEATURES + TAP_FEATURES)."""
-        result = {}
-        about = features.edge_descriptions(self.spec)
-        for edges, description in zip(self.spec.edge_sets, about, strict=True):
-            places = features.tap_descriptions(edges)
-            result[edges.name] = torch.cat([description.expand(len(places), -1), places], dim=1)
-        return result
 
     @cached_property
     def readers(self) -> dict[str, Port]:
