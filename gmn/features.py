@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from gmn.graph import ParameterGraph
+from gmn.graph.topology import tap_positions
 from gmn.spec import EdgeSet, GraphSpec, NodeSet, Operation
 from gmn.stack import StackedGraph
-from gmn.topology import tap_positions
 
 CODE = 24
 DTYPE = torch.float32  # whatever the default is when a description is made, and then kept

@@ -23,9 +23,9 @@ from gmn.canonical import without_shifts
 from gmn.canonical.layout import along
 from gmn.canonical.shifts import Passing, flips, following, passing
 from gmn.graph import ParameterGraph
+from gmn.graph.topology import view_block
 from gmn.nn.scaled.scale_blocks import unit
 from gmn.spec import GraphSpec, NodeSet, Scaling
-from gmn.topology import view_block
 
 Domains = frozenset[str]  # "positive", "sign", or both (any number but zero)
 NONE: Domains = frozenset()

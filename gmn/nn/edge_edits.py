@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from gmn import features
 from gmn.canonical.layout import along
 from gmn.canonical.shifts import Passing, following
-from gmn.draft import Draft
 from gmn.features import Descriptions
 from gmn.graph import ParameterGraph
+from gmn.graph.draft import Draft
+from gmn.graph.topology import tap_order
 from gmn.spec import EdgeSet, GraphSpec
-from gmn.topology import tap_order
 
 
 def editable(spec: GraphSpec) -> list[EdgeSet]:

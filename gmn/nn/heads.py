@@ -35,7 +35,8 @@ class States:
             move with the neurons, and do not change otherwise under what the model is invariant to.
         summary: state of each whole network (B, hidden); None if the model keeps none.
         edges: states of all edges (B, P, hidden), in the order of the spec's edge sets and, in
-            each, of :func:`gmn.topology.pair_index`; None if the model keeps none of this form.
+            each, of :func:`gmn.graph.topology.pair_index`; None if the model keeps none of this
+            form.
     """
 
     nodes: Tensor

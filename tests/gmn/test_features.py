@@ -15,11 +15,11 @@ from gmn import features, symmetry
 from gmn.canonical import canonical
 from gmn.explain import gradient
 from gmn.features import FanIn, Raw, SignLog, Stacked
+from gmn.graph.topology import tap_positions
 from gmn.nn.gmn import GMN
 from gmn.nn.heads import Head
 from gmn.stack import StackedGraph, stack
 from gmn.testing import assert_equivariant, assert_invariant
-from gmn.topology import tap_positions
 from tests.cases import Case
 from tests.extending.description import Embedded
 from tests.traced import BY_NAME, graph_of, several_cases

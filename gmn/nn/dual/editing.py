@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from gmn import features
 from gmn.canonical.layout import along
 from gmn.canonical.shifts import flips, following, passing
-from gmn.draft import Draft
 from gmn.features import Descriptions
 from gmn.graph import ParameterGraph
+from gmn.graph.draft import Draft
+from gmn.graph.topology import tap_order
 from gmn.nn.dual.plan import RANKS, Plan, Product
 from gmn.nn.dual.slots import Port
 from gmn.nn.dual.stream import Blocks, taps_last
 from gmn.spec import EdgeSet, TranslationTerm
-from gmn.topology import tap_order
 
 
 class Editor(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gmn import features
 from gmn.features import Descriptions, FanIn, SpecDescriptions, ValueFeatures
 from gmn.graph import ParameterGraph
+from gmn.graph.topology import pair_index, topology
 from gmn.nn.edge_edits import EdgeReadout, Edits, editable
 from gmn.nn.heads import Head, RoleReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
@@ -19,7 +20,6 @@ from gmn.nn.passing.message_passing import MessagePassing
 from gmn.nn.passing.relations import Wiring, wiring_of
 from gmn.nn.recompute import run
 from gmn.spec import EdgeSet, GraphSpec
-from gmn.topology import pair_index, topology
 
 DEPTH_FEATURES = 8
 
