@@ -21,14 +21,14 @@ from gmn.zoo.building import catalogue
 from gmn.zoo.building.builders import plan
 from gmn.zoo.building.catalogue import CNN_RANGES
 from gmn.zoo.images import ImageSet
+from gmn.zoo.training.classifier_recipe import ClassifierRecipe
 from gmn.zoo.training.classifying import draw_job, train_chunk
-from gmn.zoo.training.recipe import Recipe
 from tests.gmn.alone import train_alone
 
 NAME, SIZE, SEED = "cnn-digits", 60, 3
 
 
-def recipe(number: int) -> Recipe:
+def recipe(number: int) -> ClassifierRecipe:
     drawn = CNN_RANGES.draw(torch.Generator().manual_seed(number))
     return replace(drawn, steps=3 + 2 * number, label_noise=0.3)
 

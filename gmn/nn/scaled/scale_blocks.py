@@ -22,7 +22,7 @@ class Kind:
     """Which group acts on each row; of shape (rows, 1), to broadcast over (B, rows, d).
 
     Attributes:
-        scaled: True where positive scales act.
+        scaled: true where positive scales act.
         even: 1 where signs act, else 0.
         scales: whether scales act anywhere.
         signs: whether signs do.

@@ -38,7 +38,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Reads ``zoo.json``.
 
     Args:
-        folder: Folder of the zoo.
+        folder: folder of the zoo.
 
     Returns:
         Its content; without the key ``shards`` while the zoo is unfinished.
@@ -51,15 +51,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ZooError(f"{folder} is not a zoo: it has no {MANIFEST}")
     try:
         manifest: dict[str, Any] = json.loads(path.read_bytes())
-        found = manifest["version"]
+        version = manifest["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise ZooError(
             f"{path} is damaged: {error!r}. `gmn zoo verify {folder} --rescue OUT` makes a new zoo "
             "of the shards, which name their networks themselves"
         ) from error
-    if found != FORMAT_VERSION:
+    if version != FORMAT_VERSION:
         raise ZooError(
-            f"{path} has format version {found!r}; this library reads {FORMAT_VERSION}. Build or "
+            f"{path} has format version {version!r}; this library reads {FORMAT_VERSION}. Build or "
             "import it again, into another folder"
         )
     return manifest
@@ -80,8 +80,8 @@ def write_file(path: Path, content: bytes) -> None:
     """Writes a file of a zoo, all or nothing.
 
     Args:
-        path: Where the file shall be.
-        content: What it shall hold.
+        path: path of the file.
+        content: its bytes.
 
     Raises:
         ZooError: If it cannot be written: no space, no permission.
@@ -93,7 +93,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> ZooError:
-    """What to tell of a file that could not be written."""
+    """The error for a file that could not be written, with advice."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = " Make room and run the same again: it goes on where it stopped." if full else ""
     return ZooError(f"{path} cannot be written: {error.strerror or error}.{advice}")
@@ -103,8 +103,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that a reader, or a run after a crash, sees all of it or nothing.
 
     Args:
-        path: Where the file shall be.
-        content: What it shall hold.
+        path: path of the file.
+        content: its bytes.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

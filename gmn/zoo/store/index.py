@@ -19,23 +19,23 @@ from gmn.zoo.store.shards import Header, read_header
 
 
 def shard_table(header: Header, number: int) -> pa.Table:
-    """The part of the index that one shard gives.
+    """The rows of the index that one shard holds.
 
     Args:
-        header: What the shard says of itself.
-        number: Its number.
+        header: the header of the shard.
+        number: the number of the shard.
     """
     count = header.networks
-    own = dict(header.columns)
+    labels = dict(header.columns)
     columns: dict[str, Any] = {
-        "id": pa.array(own.pop("id"), pa.string()),
+        "id": pa.array(labels.pop("id"), pa.string()),
         "architecture": _repeated(header.architecture, count),
         "spec": _repeated(header.fingerprint, count),
         "shard": pa.repeat(pa.scalar(number, pa.int32()), count),
         "row": pa.array(range(count), pa.int32()),
-        "split": pa.array(own.pop("split"), pa.string()).dictionary_encode(),
+        "split": pa.array(labels.pop("split"), pa.string()).dictionary_encode(),
     }
-    columns |= {name: pa.array(values) for name, values in own.items()}
+    columns |= {name: pa.array(values) for name, values in labels.items()}
     return pa.table(columns)
 
 
@@ -44,10 +44,10 @@ def _repeated(text: str, count: int) -> Any:
 
 
 def join(tables: list[pa.Table]) -> pa.Table:
-    """One index of those of several shards, in the order of the ids.
+    """Joins the rows of several shards to one index, in the order of the ids.
 
     Args:
-        tables: At least one, as :func:`shard_table` gives them.
+        tables: at least one, as :func:`shard_table` gives them.
 
     Raises:
         ZooError: If an id is there twice, or a column holds text in one shard and numbers in
@@ -80,25 +80,31 @@ def _clash(tables: list[pa.Table]) -> str | None:
     return None
 
 
-def is_number(kind: Any) -> bool:
+def is_number(arrow_type: Any) -> bool:
     """Whether values of this Arrow type are numbers or truth values."""
     return bool(
-        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+        pa.types.is_integer(arrow_type)
+        or pa.types.is_floating(arrow_type)
+        or pa.types.is_boolean(arrow_type)
     )
 
 
-def _kind(kind: Any) -> str:
-    return "number" if is_number(kind) and not pa.types.is_boolean(kind) else str(kind)
+def _kind(arrow_type: Any) -> str:
+    return (
+        "number"
+        if is_number(arrow_type) and not pa.types.is_boolean(arrow_type)
+        else str(arrow_type)
+    )
 
 
 def _check_unique(table: pa.Table) -> None:
     ids = table["id"]
-    again = pc.equal(ids[1:], ids[:-1])
-    if pc.any(again).as_py():
-        position = pc.index(again, pa.scalar(True)).as_py()
-        places = [shard_name(table["shard"][position + i].as_py()) for i in (0, 1)]
+    repeated = pc.equal(ids[1:], ids[:-1])
+    if pc.any(repeated).as_py():
+        position = pc.index(repeated, pa.scalar(True)).as_py()
+        files = [shard_name(table["shard"][position + i].as_py()) for i in (0, 1)]
         raise ZooError(
-            f"two networks have the id {ids[position].as_py()!r}, in {places[0]} and {places[1]}; "
+            f"two networks have the id {ids[position].as_py()!r}, in {files[0]} and {files[1]}; "
             "every network needs its own"
         )
 
@@ -107,11 +113,11 @@ def index_of(folder: Path, shards: range) -> tuple[pa.Table, list[Header]]:
     """The index, made from the shards.
 
     Args:
-        folder: Folder of the zoo.
-        shards: Numbers of its shards; at least one.
+        folder: folder of the zoo.
+        shards: the numbers of its shards; at least one.
 
     Returns:
-        The index, and what each shard says of itself, without its rows' values.
+        The index, and the headers of the shards without the values of their rows.
 
     Raises:
         ZooError: If a shard is missing or damaged, or the shards do not fit one another.
@@ -135,11 +141,11 @@ def read_index(path: Path, sha256: str) -> pa.Table:
     """Reads an index whose checksum is known.
 
     Args:
-        path: Of the Parquet file.
-        sha256: Its SHA-256, in hexadecimal.
+        path: path of the Parquet file.
+        sha256: its SHA-256, in hexadecimal.
 
     Raises:
-        ZooError: If the file is missing, or another.
+        ZooError: If the file is missing, or its checksum differs.
     """
     advice = f"`gmn zoo verify {path.parent} --reindex` makes it again from the shards"
     try:
@@ -155,19 +161,19 @@ def histogram(table: pa.Table, column: str) -> dict[str, int]:
     """How many networks have each value of a column, most first; networks without one as "none".
 
     Args:
-        table: The index.
-        column: Of few different values.
+        table: the index.
+        column: a column of few different values.
     """
     counts = pc.value_counts(table[column].combine_chunks()).to_pylist()
-    found = sorted(counts, key=lambda entry: (-entry["counts"], str(entry["values"])))
+    ordered = sorted(counts, key=lambda entry: (-entry["counts"], str(entry["values"])))
     return {
         "none" if entry["values"] is None else str(entry["values"]): entry["counts"]
-        for entry in found
+        for entry in ordered
     }
 
 
 def numeric_columns(table: pa.Table) -> Iterator[str]:
-    """Names of the columns that hold numbers or truth values; not those that say where."""
+    """Names of the columns of numbers or truth values, without ``shard`` and ``row``."""
     for field in table.schema:
         if is_number(field.type) and field.name not in ("shard", "row"):
             yield field.name

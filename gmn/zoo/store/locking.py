@@ -13,10 +13,10 @@ LOCK = ".lock"
 
 
 class WriterLock:
-    """The right to write to a folder: one process has it, until it ends or is killed.
+    """An exclusive lock for writing to a folder, held until the process ends or is killed.
 
     Args:
-        folder: Folder of the zoo; made if absent.
+        folder: folder of the zoo; made if absent.
 
     Raises:
         ZooError: If another writer has it, or the folder cannot be written to.
@@ -36,5 +36,5 @@ class WriterLock:
             raise cannot_write(folder, error) from error
 
     def release(self) -> None:
-        """Lets others write."""
+        """Releases the lock: other processes can write."""
         self._lock.release()

@@ -16,7 +16,7 @@ def read_zoo(folder: Path) -> tuple[dict[str, Any], pa.Table]:
     """Manifest and index of a finished zoo, which belong together.
 
     Args:
-        folder: Of the zoo.
+        folder: folder of the zoo.
 
     Raises:
         ZooError: If the folder holds no finished zoo, or a file of it is missing or not of the
@@ -31,8 +31,8 @@ def read_zoo(folder: Path) -> tuple[dict[str, Any], pa.Table]:
             )
         try:
             _check_files(folder, manifest["shards"])
-            found = manifest["index"]
-            return manifest, read_index(folder / found["file"], found["sha256"])
+            index = manifest["index"]
+            return manifest, read_index(folder / index["file"], index["sha256"])
         except ZooError:
             # A writer that appended since has put another index in the place of this one.
             if read_manifest(folder) == manifest:
@@ -40,7 +40,7 @@ def read_zoo(folder: Path) -> tuple[dict[str, Any], pa.Table]:
 
 
 def _check_files(folder: Path, shards: list[dict[str, Any]]) -> None:
-    """Presence and sizes; what the bytes are is found out when they are read."""
+    """Checks presence and sizes; the bytes are checked when they are read."""
     sizes = {shard["file"]: _size(folder / shard["file"]) for shard in shards}
     missing = [file for file, size in sizes.items() if size is None]
     wrong = [s["file"] for s in shards if sizes[s["file"]] not in (None, s["bytes"])]

@@ -1,7 +1,7 @@
 """The build log: times, versions and machine, which do not enter a zoo's identity.
 
-``build.jsonl`` holds one line an event. It is no part of a zoo's identity: two builds of one zoo
-differ in it alone, and a zoo without it is whole.
+``build.jsonl`` holds one line an event. It is not part of a zoo's identity: two builds of one
+zoo differ in it alone, and a zoo without it is complete.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ JOURNAL = "build.jsonl"
 LIBRARIES = ("graph-metanetworks", "torch", "numpy", "safetensors", "pyarrow")
 
 
-def note(folder: Path, event: str, facts: dict[str, Any]) -> None:
-    """Adds an event to the journal of a zoo.
+def note(folder: Path, event: str, details: dict[str, Any]) -> None:
+    """Appends an event to the build log of a zoo.
 
     Args:
-        folder: Folder of the zoo.
+        folder: folder of the zoo.
         event: ``start``, ``shard``, ``finish`` or ``append``.
-        facts: What there is to say, as JSON values.
+        details: further JSON values of the event.
     """
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    line = json.dumps({"time": moment, "event": event, **facts})
+    line = json.dumps({"time": moment, "event": event, **details})
     with (folder / JOURNAL).open("a") as file:
         file.write(f"\n{line}")  # a break before it: the last line of a killed run may be torn
 
@@ -53,7 +53,7 @@ def duration(folder: Path) -> dict[str, Any]:
     """When a zoo was built and how much computing that took.
 
     Args:
-        folder: Folder of the zoo.
+        folder: folder of the zoo.
 
     Returns:
         JSON values; empty if the zoo has no journal.

@@ -1,4 +1,4 @@
-"""Writes a zoo shard by shard, so that a run killed at any moment can go on."""
+"""Writes a zoo shard by shard, so that a run killed at any moment can be continued."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from gmn.zoo.store.shards import Header, Tensors, read_header, write_shard
 
 
 class ZooWriter:
-    """Writes a zoo, or goes on with one that a stopped run left unfinished.
+    """Writes a zoo, or continues one that a stopped run left unfinished.
 
     One writer at a time: use it in a ``with`` statement, or call :meth:`close`.
 
     Args:
-        folder: Where the zoo lies; created if absent.
-        name: Name of the population.
-        size: Number of networks asked for.
-        seed: Seed of the population.
-        configuration: All else that decides what is built; plain JSON values.
+        folder: folder of the zoo; created if absent.
+        name: name of the population.
+        size: requested number of networks.
+        seed: seed of the population.
+        configuration: everything else that determines the population; plain JSON values.
 
     Raises:
         ZooError: If the folder holds a zoo of another name, size, seed or configuration, or
@@ -76,8 +76,8 @@ class ZooWriter:
 
     def _start(self) -> None:
         if (self.folder / MANIFEST).exists():
-            found = require_same(self.folder, self.identity)
-            if found.get("generation"):
+            manifest = require_same(self.folder, self.identity)
+            if manifest.get("generation"):
                 raise ZooError(
                     f"networks were appended to {self.folder}, which building it again would lose. "
                     f"If it is damaged: gmn zoo verify {self.folder} --rescue OUT keeps the rest"
@@ -100,17 +100,17 @@ class ZooWriter:
         self.close()
 
     def close(self) -> None:
-        """Lets others write."""
+        """Releases the lock: other processes can write."""
         self._lock.release()
 
     def missing(self, shards: int) -> list[int]:
         """Numbers of the shards that are not there, or not as they were written.
 
         Args:
-            shards: Number of shards of the whole zoo.
+            shards: number of shards of the whole zoo.
 
         Returns:
-            The numbers to build, in increasing order; all whole shards are left alone.
+            The numbers of the shards to build, in increasing order; intact shards are kept.
         """
         return missing_shards(self.folder, shards)
 
@@ -131,10 +131,10 @@ class ZooWriter:
         """The index of the shards written, for a data card.
 
         Args:
-            shards: Number of shards of the whole zoo.
+            shards: number of shards of the whole zoo.
 
         Returns:
-            The index in the order of the ids, and what each shard says of itself.
+            The index in the order of the ids, and the headers of the shards.
 
         Raises:
             ZooError: If a shard is missing or damaged, or the shards do not fit one another.
@@ -145,8 +145,8 @@ class ZooWriter:
         """Writes the index and the manifest; from then on the zoo can be opened.
 
         Args:
-            shards: Number of shards of the whole zoo.
-            card: The data card: what a reader should know about the population. Nothing in it may
+            shards: number of shards of the whole zoo.
+            card: the data card: what a reader should know about the population. Nothing in it may
                 depend on the moment.
 
         Raises:
@@ -176,14 +176,14 @@ def write_zoo(
     """Writes a zoo, or what a stopped run left missing; one that is finished is left alone.
 
     Args:
-        folder: Where the zoo lies; created if absent.
-        name: Name of the population.
-        size: Number of networks asked for.
-        seed: Seed of the population.
-        configuration: All else that decides what is built; plain JSON values.
-        shards: Number of shards of the whole zoo.
-        fill: Writes the shards of these numbers.
-        card: The data card, from the index and what each shard says of itself.
+        folder: folder of the zoo; created if absent.
+        name: name of the population.
+        size: requested number of networks.
+        seed: seed of the population.
+        configuration: everything else that determines the population; plain JSON values.
+        shards: number of shards of the whole zoo.
+        fill: writes the shards of these numbers.
+        card: makes the data card from the index and the headers of the shards.
 
     Raises:
         ZooError: If the folder holds another zoo, or another writer is at work.
@@ -196,7 +196,7 @@ def write_zoo(
 
 
 def identity_of(name: str, size: int, seed: int, configuration: dict[str, Any]) -> dict[str, Any]:
-    """What makes a zoo this one and no other, as it is written to its manifest."""
+    """What identifies a zoo, as it is written to its manifest."""
     identity = {"name": name, "size": size, "seed": seed, "configuration": configuration}
     plain: dict[str, Any] = json.loads(json.dumps({"version": FORMAT_VERSION, **identity}))
     return plain
@@ -208,14 +208,14 @@ def require_same(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ZooError: If it holds another one.
     """
-    found = read_manifest(folder)
-    for key, wanted in identity.items():
-        if found.get(key) != wanted:
+    manifest = read_manifest(folder)
+    for key, expected in identity.items():
+        if manifest.get(key) != expected:
             raise ZooError(
-                f"{folder} already holds a zoo with {key} = {found.get(key)!r}, "
-                f"not {wanted!r}. Choose another folder, or delete that one."
+                f"{folder} already holds a zoo with {key} = {manifest.get(key)!r}, "
+                f"not {expected!r}. Choose another folder, or delete that one."
             )
-    return found
+    return manifest
 
 
 def missing_shards(folder: Path, shards: int) -> list[int]:
@@ -236,9 +236,9 @@ def is_finished(folder: Path, identity: dict[str, Any], shards: int) -> bool:
     """Whether a folder holds this very zoo, and every file of it is as it was written.
 
     Args:
-        folder: Any folder.
-        identity: As :func:`identity_of` gives it.
-        shards: Number of shards of the whole zoo.
+        folder: any folder.
+        identity: result of :func:`identity_of`.
+        shards: number of shards of the whole zoo.
 
     Raises:
         ZooError: If it holds another zoo.
@@ -264,14 +264,14 @@ def publish(
     """Writes index and manifest, in this order, so that readers see the old zoo or the new one.
 
     Args:
-        folder: Folder of the zoo; all its shards are there.
-        identity: As :func:`identity_of` gives it, and what else shall stand in the manifest first.
-        card: The data card.
-        index: All rows.
-        headers: What each shard says of itself, in their order.
-        generation: How many times the zoo was appended to.
-        known: What the manifest said of the first shards. They are not hashed again: a checksum
-            taken now would hide damage that came since.
+        folder: folder of the zoo; all its shards are there.
+        identity: result of :func:`identity_of`, and what else precedes in the manifest.
+        card: the data card.
+        index: all rows.
+        headers: headers of the shards, in order.
+        generation: how many times the zoo was appended to.
+        known: entries of the first shards in the manifest so far. They are not hashed again: a
+            new checksum would hide damage that happened since.
 
     Raises:
         ZooError: If two shards give one architecture different specs, or a file cannot be written.
@@ -309,12 +309,12 @@ def _shard_facts(folder: Path, number: int, header: Header) -> dict[str, Any]:
 
 def _architectures(headers: Sequence[Header]) -> dict[str, dict[str, str]]:
     """The fingerprint of each; its spec, which is long, is in its shards."""
-    found: dict[str, dict[str, str]] = {}
+    architectures: dict[str, dict[str, str]] = {}
     for header in headers:
-        old = found.setdefault(header.architecture, {"fingerprint": header.fingerprint})
-        if old["fingerprint"] != header.fingerprint:
+        known = architectures.setdefault(header.architecture, {"fingerprint": header.fingerprint})
+        if known["fingerprint"] != header.fingerprint:
             raise ZooError(
                 f"two shards give architecture {header.architecture!r} different specs "
-                f"({old['fingerprint'][:8]} and {header.fingerprint[:8]}); name them differently"
+                f"({known['fingerprint'][:8]} and {header.fingerprint[:8]}); name them differently"
             )
-    return found
+    return architectures

@@ -31,14 +31,14 @@ def export(
     """Writes the state dict of each network to a file of its own, and a table of all rows.
 
     The column ``file`` of ``index.csv`` says where a network is. Files that are there already are
-    left alone: an export that was stopped goes on.
+    left alone: a stopped export continues.
 
     Args:
-        zoo: The population.
-        out: Folder to write; made if absent.
-        indices: Numbers of the networks; all if None.
+        zoo: the population.
+        out: folder to write; made if absent.
+        indices: indices of the networks; all if None.
         format: ``"safetensors"``, or ``"pt"`` for ``torch.load``.
-        progress: Whether to show a progress bar.
+        progress: whether to show a progress bar.
 
     Returns:
         The path of the table.
@@ -64,10 +64,10 @@ def export(
     except OSError as error:
         raise cannot_write(folder, error) from error
     write_file(path, text)
-    places = list(zip(files, chosen.tolist(), strict=True))
-    for file, number in tqdm(places, unit="net", disable=not progress):
+    jobs = list(zip(files, chosen.tolist(), strict=True))
+    for file, index in tqdm(jobs, unit="net", disable=not progress):
         if not (folder / file).exists():
-            write_file(folder / file, _content(zoo.state(number), format))
+            write_file(folder / file, _content(zoo.state(index), format))
     return path
 
 

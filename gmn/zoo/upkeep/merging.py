@@ -33,11 +33,11 @@ def merge(
     Architectures may differ. Weights, labels and splits are kept as they are.
 
     Args:
-        folders: Of the zoos.
-        out: Folder for the new one; empty, absent, or holding this same zoo.
-        name: Of the new population.
-        prefixes: One for each zoo, put before the ids of its networks.
-        progress: Whether to show a progress bar.
+        folders: folders of the zoos.
+        out: folder for the new one; empty, absent, or holding this same zoo.
+        name: name of the new population.
+        prefixes: one for each zoo, put before the ids of its networks.
+        progress: whether to show a progress bar.
 
     Returns:
         The new zoo.
@@ -64,11 +64,11 @@ def filtered(
     """Copies some networks of a zoo into a new one; a stopped run goes on when called again.
 
     Args:
-        zoo: The population.
-        indices: Numbers of the networks to keep, such as :func:`gmn.zoo.select` gives them.
-        out: Folder for the new zoo; empty, absent, or holding this same zoo.
-        criteria: By what they were chosen, for the data card.
-        progress: Whether to show a progress bar.
+        zoo: the population.
+        indices: indices of the networks to keep, such as the result of :func:`gmn.zoo.select`.
+        out: folder for the new zoo; empty, absent, or holding this same zoo.
+        criteria: the conditions that they meet, for the data card.
+        progress: whether to show a progress bar.
 
     Returns:
         The new zoo.
@@ -99,34 +99,34 @@ def append(
     sees the zoo as it was or as it is, and a run that is killed has added nothing.
 
     Args:
-        folder: Of the zoo that grows.
-        folders: Of the zoos whose networks are added.
-        prefixes: One for each of these, put before the ids of its networks.
-        progress: Whether to show a progress bar.
+        folder: folder of the zoo that grows.
+        folders: folders of the zoos whose networks are added.
+        prefixes: one for each of these, put before the ids of its networks.
+        progress: whether to show a progress bar.
 
     Returns:
-        The larger zoo; its networks are numbered anew, in the order of their ids.
+        The larger zoo; its networks get new indices, in the order of their ids.
 
     Raises:
         ValueError: If there is not one prefix for each zoo.
         ZooError: If two networks have one id, two architectures have one name, a zoo is damaged,
             or another writer is at work.
     """
-    place = Path(folder)
-    lock = WriterLock(place)
+    path = Path(folder)
+    lock = WriterLock(path)
     try:
-        zoo = Zoo(place)
+        zoo = Zoo(path)
         added = _sources(folders, prefixes)
         check([everything(zoo), *added])
         known = zoo.manifest["shards"]
-        _remove_unlisted(place, {shard["file"] for shard in known})
+        _remove_unlisted(path, {shard["file"] for shard in known})
         copies = plan(added)
-        write_shards(place, dict(enumerate(copies, start=len(known))), progress)
+        write_shards(path, dict(enumerate(copies, start=len(known))), progress)
         _publish_more(zoo, added, len(copies))
-        provenance.note(place, "append", {"networks": sum(c.networks for c in copies)})
+        provenance.note(path, "append", {"networks": sum(c.networks for c in copies)})
     finally:
         lock.release()
-    return Zoo(place)
+    return Zoo(path)
 
 
 def _sources(folders: Sequence[str | Path], prefixes: Sequence[str] | None) -> list[Source]:
@@ -137,19 +137,19 @@ def _sources(folders: Sequence[str | Path], prefixes: Sequence[str] | None) -> l
 
 
 def _publish_more(zoo: Zoo, added: Sequence[Source], copies: int) -> None:
-    manifest, place = zoo.manifest, zoo.folder
-    index, headers = index_of(place, range(len(manifest["shards"]) + copies))
+    manifest, folder = zoo.manifest, zoo.folder
+    index, headers = index_of(folder, range(len(manifest["shards"]) + copies))
     card = {**manifest["card"], "networks": len(index), "splits": histogram(index, "split")}
     card["appended"] = [*card.get("appended", []), *(_origin(source) for source in added)]
     keys = ("name", "size", "seed", "configuration")
     identity = identity_of(*(manifest[key] for key in keys))
     generation = manifest["generation"] + 1
-    publish(place, identity, card, index, headers, generation, manifest["shards"])
-    (place / manifest["index"]["file"]).unlink(missing_ok=True)
+    publish(folder, identity, card, index, headers, generation, manifest["shards"])
+    (folder / manifest["index"]["file"]).unlink(missing_ok=True)
 
 
 def _remove_unlisted(folder: Path, listed: set[str]) -> None:
-    """Shards of an append that was killed."""
+    """Deletes shards of an append that was killed."""
     for path in folder.glob(SHARDS):
         if path.name not in listed:
             path.unlink()

@@ -25,10 +25,10 @@ from gmn.zoo.upkeep.verifying import Verdict, verify
 
 
 def reindex(folder: str | Path) -> Zoo:
-    """Makes a lost or damaged index again, from the shards.
+    """Rebuilds a lost or damaged index from the shards.
 
     Args:
-        folder: Of a zoo whose shards are all there.
+        folder: folder of a zoo with all its shards.
 
     Returns:
         The zoo.
@@ -36,45 +36,45 @@ def reindex(folder: str | Path) -> Zoo:
     Raises:
         ZooError: If a shard is missing or unreadable, or another writer is at work.
     """
-    place = Path(folder)
-    lock = WriterLock(place)
+    path = Path(folder)
+    lock = WriterLock(path)
     try:
-        manifest = read_manifest(place)
+        manifest = read_manifest(path)
         if "shards" not in manifest:
-            raise ZooError(f"{place} holds an unfinished zoo; build it again: it goes on")
-        index, _ = index_of(place, range(len(manifest["shards"])))
+            raise ZooError(f"{path} holds an unfinished zoo; build it again: it goes on")
+        index, _ = index_of(path, range(len(manifest["shards"])))
         content, facts = table_bytes(index), manifest["index"]
         if len(index) != facts["networks"]:
-            raise ZooError(f"{place}: the shards hold {len(index)} of {facts['networks']} networks")
-        write_file(place / facts["file"], content)
-        sha256 = file_sha256(place / facts["file"])
+            raise ZooError(f"{path}: the shards hold {len(index)} of {facts['networks']} networks")
+        write_file(path / facts["file"], content)
+        sha256 = file_sha256(path / facts["file"])
         if sha256 != facts["sha256"]:  # another version of pyarrow writes other bytes
             facts |= {"bytes": len(content), "sha256": sha256}
-            write_file(place / MANIFEST, json_bytes(manifest))
+            write_file(path / MANIFEST, json_bytes(manifest))
     finally:
         lock.release()
-    return Zoo(place)
+    return Zoo(path)
 
 
 @dataclass(frozen=True)
-class WholeShard:
+class IntactShard:
     """A new shard that is a file of another zoo, bit for bit."""
 
     path: Path
     networks: int
 
     def write(self, folder: Path, number: int) -> None:
-        """Writes it, all or nothing."""
+        """Writes the shard, all or nothing."""
         write_file(folder / shard_name(number), self.path.read_bytes())
 
 
 def rescue(folder: str | Path, out: str | Path, progress: bool = True) -> Zoo:
-    """Writes a new zoo of all shards that are whole; its data card says what was lost.
+    """Writes a new zoo of all intact shards; its data card lists what was lost.
 
     Args:
-        folder: Of a damaged zoo.
-        out: Folder for the new one; empty, absent, or holding this same rescue.
-        progress: Whether to show a progress bar.
+        folder: folder of a damaged zoo.
+        out: folder for the new one; empty, absent, or holding this same rescue.
+        progress: whether to show a progress bar.
 
     Returns:
         The new zoo.
@@ -82,15 +82,19 @@ def rescue(folder: str | Path, out: str | Path, progress: bool = True) -> Zoo:
     Raises:
         ZooError: If no network is left, or ``out`` holds another zoo.
     """
-    place = Path(folder)
-    verdict = verify(place, progress)
-    paths = [place / file for file in verdict.whole]
-    shards = [WholeShard(path, read_header(path).networks) for path in paths]
-    left = sum(shard.networks for shard in shards)
-    if not left:
-        raise ZooError(f"{place}: no network is left to be rescued")
-    known: dict[str, Any] = {} if verdict.manifest else read_manifest(place)
-    name, seed, size = known.get("name", "rescued"), known.get("seed", 0), verdict.networks or left
+    path = Path(folder)
+    verdict = verify(path, progress)
+    paths = [path / file for file in verdict.whole]
+    shards = [IntactShard(path, read_header(path).networks) for path in paths]
+    remaining = sum(shard.networks for shard in shards)
+    if not remaining:
+        raise ZooError(f"{path}: no network is left to be rescued")
+    known: dict[str, Any] = {} if verdict.manifest else read_manifest(path)
+    name, seed, size = (
+        known.get("name", "rescued"),
+        known.get("seed", 0),
+        verdict.networks or remaining,
+    )
     configuration = {"rescued": list(verdict.whole), "of": known.get("configuration")}
     card = {**_losses(verdict), "card_before": known.get("card")}
     return rewrite(Path(out), name, size, seed, configuration, shards, card, progress)
