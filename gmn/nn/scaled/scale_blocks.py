@@ -24,8 +24,8 @@ class Kind:
     Attributes:
         scaled: true where positive scales act.
         even: 1 where signs act, else 0.
-        scales: whether scales act anywhere.
-        signs: whether signs do.
+        scales: whether scales act on any row.
+        signs: whether signs act on any row.
     """
 
     scaled: Tensor
@@ -47,8 +47,8 @@ class Kind:
 def unit(x: Tensor) -> Tensor:
     """``x / ‖x‖`` along the last dimension, and 0 at 0.
 
-    Dividing by the largest entry first keeps squares from vanishing; its gradient may be left out,
-    since the result does not depend on what was divided by. No such function is continuous at 0.
+    Dividing by the largest entry first keeps squares from underflowing. Its gradient may be left
+    out, since the result does not depend on the divisor. No such function is continuous at 0.
     """
     largest = x.detach().abs().amax(dim=-1, keepdim=True)
     x = x / torch.where(largest == 0, 1, largest)
@@ -57,14 +57,14 @@ def unit(x: Tensor) -> Tensor:
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
-    """A map without bias that keeps sizes at first: what is a product of many may not fade."""
+    """A map without bias that keeps norms at first: features are products of many maps."""
     result = nn.Linear(inputs, outputs, bias=False)
     nn.init.normal_(result.weight, std=inputs**-0.5)
     return result
 
 
 def open_at_first(bias: Tensor) -> None:
-    """Sets a gate's bias to 1, for the same reason."""
+    """Sets a gate's bias to 1, so that it keeps norms at first."""
     nn.init.ones_(bias)
 
 
@@ -91,14 +91,14 @@ class ScaleInv(nn.Module):
         """From (..., rows, inputs), and extras that broadcast to it, to (..., rows, outputs)."""
         if kind.scales:
             x = torch.where(kind.scaled, unit(x) * self.inputs**0.5, x)  # entries of size 1
-        seen = self.read(x)
+        projected = self.read(x)
         shift = self.bias
         if self.extras is not None and extras is not None:
             shift = shift + self.extras(extras)
-        found = nn.functional.silu(shift + seen)
+        hidden = nn.functional.silu(shift + projected)
         if kind.signs:
-            found = found + kind.even * nn.functional.silu(shift - seen)
-        return self.out(self.normal(found))
+            hidden = hidden + kind.even * nn.functional.silu(shift - projected)
+        return self.out(self.normal(hidden))
 
 
 class ScaleEq(nn.Module):
@@ -130,7 +130,7 @@ class ReScaleEq(nn.Module):
         self.node = linear(width, width)
 
     def forward(self, edge: Tensor, node: Tensor) -> Tensor:
-        """From edges (B, *block, d) and what :attr:`node` makes of their nodes."""
+        """From edges (B, *block, d) and their nodes after :attr:`node`."""
         return self.edge(edge) * node
 
 
