@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from baselines import adapter
 from baselines.adapter import UnsupportedArchitecture
 from baselines.edits import ChainEdits
-from baselines.layers.encodings import FourierFeatures, Learned, Positions
+from baselines.layers.encodings import FourierFeatures, LearnedPositions, Positions
 from baselines.layers.equivariant import EquivariantLinear, Feature, Restriction
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead, readout_of
@@ -82,7 +82,7 @@ class NFN(Metanetwork):
         width = 1 if fourier is None else fourier.channels
         self.positions = None
         if variant == "NP":
-            positions = Learned() if positions is None else positions
+            positions = LearnedPositions() if positions is None else positions
             self.positions = positions.build(self.shapes, width)
             width = positions.channels(width)
         edits = (self.copies,) if self.copies else ()

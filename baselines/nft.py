@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from baselines import adapter
 from baselines.edits import ChainEdits
-from baselines.layers.encodings import FourierFeatures, Learned
+from baselines.layers.encodings import FourierFeatures, LearnedPositions
 from baselines.nfn import published_head
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead, readout_of
@@ -177,7 +177,9 @@ class NFT(Metanetwork):
         width, layers = 1 if fourier is None else fourier.channels, len(self.shapes)
         all_taps = [taps for _, _, taps in self.shapes] + [1] * layers
         self.stem = nn.ModuleList(nn.Linear(width * taps, channels) for taps in all_taps)
-        self.positions = Learned().build([(out, into, 1) for out, into, _ in self.shapes], channels)
+        self.positions = LearnedPositions().build(
+            [(out, into, 1) for out, into, _ in self.shapes], channels
+        )
         self.blocks = nn.ModuleList(_AttentionBlock(layers, channels, heads) for _ in range(depth))
         self.last = _Norm(channels)
         self.register_buffer("scales", adapter.scales(spec), persistent=False)

@@ -22,10 +22,10 @@ from baselines.adapter import Link, UnsupportedArchitecture, WeightSpaceFeatures
 from gmn.canonical import without_shifts
 from gmn.canonical.layout import along
 from gmn.canonical.shifts import Passing, flips, following, passing
+from gmn.draft import Draft
 from gmn.graph import ParameterGraph
 from gmn.nn.scaled.scale_blocks import unit
 from gmn.spec import GraphSpec, NodeSet, Scaling
-from gmn.topology import view_block
 
 Domains = frozenset[str]  # "positive", "sign", or both (any number but zero)
 NONE: Domains = frozenset()
@@ -211,22 +211,16 @@ def _add(
     graph: ParameterGraph, change: ParameterGraph, signs: dict[str, Tensor], passed: Passing
 ) -> ParameterGraph:
     """Adds changes of networks without shifts to the networks with theirs."""
+    draft = Draft(graph.spec, change.values)
     for name, sign in signs.items():
-        edges = graph.spec.edge_set(name)
-        block = view_block(change.values[edges.parameter], edges)
-        block.copy_(block * sign)
+        draft.block(name).mul_(sign)
     for name in passed:
-        for term, added in following(name, change.block(graph.spec.edge_set(name)), passed):
-            edges = graph.spec.edge_set(term.edge_set)
-            block = view_block(change.values[edges.parameter], edges)
+        for term, added in following(name, draft.block(name), passed):
+            block = draft.block(term.edge_set)
             block.add_(along(added, term.dims, block))
-    return graph.replace(
-        {name: graph.values[name] + change.values[name] for name in _parameters(graph.spec)}
-    )
-
-
-def _parameters(spec: GraphSpec) -> set[str]:
-    return {edges.parameter for edges in spec.edge_sets}
+    changes = {**change.values, **draft.changed()}
+    parameters = {edges.parameter for edges in graph.spec.edge_sets}
+    return graph.replace({name: graph.values[name] + changes[name] for name in parameters})
 
 
 @lru_cache(maxsize=64)

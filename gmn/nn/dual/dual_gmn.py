@@ -139,7 +139,7 @@ class _DualEncoder(nn.Module):
         return x, y, h, self.summary.expand(len(graph), -1)
 
     def codes(self, graph: ParameterGraph, plan: Plan) -> list[dict[str, Tensor]]:
-        """By layer and edge set, codes (taps, 2 ranks + d/2): weights of taps, then biases' codes."""
+        """By layer and edge set, codes (taps, 2 ranks + d/2): weights of taps, codes of biases."""
         layers: list[dict[str, Tensor]] = [{} for _ in range(self.depth)]
         for name, descriptions in plan.descriptions.items():
             parts = self.edges(descriptions.to(self.summary)).chunk(self.depth, 1)

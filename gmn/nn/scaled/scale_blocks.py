@@ -1,6 +1,6 @@
 """The building blocks of ScaleGMN: functions that are invariant to scales, or commute with them.
 
-Rows of a tensor are neurons or edges. A :class:`Kind` says which group acts on each row: none,
+Rows of a tensor are neurons or edges. :class:`ScaleMasks` hold which group acts on each row: none,
 positive scales, signs, or both. All blocks obey their law exactly, also for rows of zeros and at
 any magnitude, and their gradients are finite.
 """
@@ -18,7 +18,7 @@ from gmn.nn.passing.relations import Wiring
 
 
 @dataclass(frozen=True, eq=False)
-class Kind:
+class ScaleMasks:
     """Which group acts on each row; of shape (rows, 1), to broadcast over (B, rows, d).
 
     Attributes:
@@ -87,7 +87,7 @@ class ScaleInv(nn.Module):
         self.normal = nn.LayerNorm(outputs)
         self.out = nn.Linear(outputs, outputs)
 
-    def forward(self, x: Tensor, kind: Kind, extras: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, kind: ScaleMasks, extras: Tensor | None = None) -> Tensor:
         """From (..., rows, inputs), and extras that broadcast to it, to (..., rows, outputs)."""
         if kind.scales:
             x = torch.where(kind.scaled, unit(x) * self.inputs**0.5, x)  # entries of size 1
@@ -116,7 +116,7 @@ class ScaleEq(nn.Module):
         self.gate = ScaleInv(inputs, outputs, extras)
         open_at_first(self.gate.out.bias)
 
-    def forward(self, x: Tensor, kind: Kind, extras: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, kind: ScaleMasks, extras: Tensor | None = None) -> Tensor:
         """From (..., rows, inputs), and extras that broadcast to it, to (..., rows, outputs)."""
         return self.linear(x) * self.gate(x, kind, extras)
 

@@ -18,10 +18,10 @@ from gmn.nn.passing.relations import Relation, Wiring
 from gmn.nn.recompute import run
 from gmn.nn.scaled.scale_blocks import (
     EdgeUpdate,
-    Kind,
     ReScaleEq,
     ScaleEq,
     ScaleInv,
+    ScaleMasks,
     linear,
     open_at_first,
 )
@@ -190,7 +190,7 @@ class _Update(nn.Module):
         self.gate = ScaleInv(inputs, 2 * hidden, extras=hidden)
         open_at_first(self.gate.out.bias[:hidden])
 
-    def forward(self, x: Tensor, read: Tensor, kind: Kind, extras: Tensor) -> Tensor:
+    def forward(self, x: Tensor, read: Tensor, kind: ScaleMasks, extras: Tensor) -> Tensor:
         """New features (B, R, d) from old ones and inputs (B, R, inputs)."""
         gate, free = self.gate(read, kind, extras).chunk(2, dim=-1)
         return x + self.linear(read) * gate + free * kind.free

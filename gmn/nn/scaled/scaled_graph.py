@@ -20,7 +20,7 @@ from gmn.graph import ParameterGraph
 from gmn.nn.dual.slots import Gain, Port, Share, Slots, slots_of
 from gmn.nn.passing.groups import groups_of
 from gmn.nn.passing.relations import End, Relation, Wiring, relations_of
-from gmn.nn.scaled.scale_blocks import Kind
+from gmn.nn.scaled.scale_blocks import ScaleMasks
 from gmn.spec import EdgeSet, GraphSpec, Translation
 from gmn.topology import pair_index, topology
 
@@ -65,8 +65,8 @@ class ScaledGraph:
 
     spec: GraphSpec
     node: Tensor
-    kind: Kind
-    kinds: Mapping[str, Kind]
+    kind: ScaleMasks
+    kinds: Mapping[str, ScaleMasks]
     forward: Wiring
     backward: Wiring
     weights: tuple[Values | None, ...]
@@ -240,7 +240,7 @@ class _Builder:
     def _size(self, port: Port) -> int:
         return self._spec.node_set(self._slots.slots[port.slot].nodes).size
 
-    def _kind_of(self, ports: list[Port]) -> Kind:
+    def _kind_of(self, ports: list[Port]) -> ScaleMasks:
         """The kind of each row of several ports, or the one kind of all rows of one port."""
         kinds = [self._kind(port) for port in ports]
         sizes = torch.tensor([self._size(port) if len(ports) > 1 else 1 for port in ports])
@@ -251,7 +251,7 @@ class _Builder:
 
         even = mask("sign", "orthogonal", "both", "general")
         scaled = mask("positive", "both", "general")
-        return Kind(scaled, even.to(torch.uint8), bool(scaled.any()), bool(even.any()))
+        return ScaleMasks(scaled, even.to(torch.uint8), bool(scaled.any()), bool(even.any()))
 
     def _gain(self, gain: Gain) -> Values:
         wide = self._slots.slots[gain.source.slot].nodes
