@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from baselines.adapter import UnsupportedArchitecture
 from baselines.layers.equivariant import EquivariantLinear, Feature, diagonal
 from baselines.layers.patterns import readings
-from gmn.draft import Draft
 from gmn.features import fan_in
 from gmn.graph import ParameterGraph
+from gmn.graph.draft import Draft
 from gmn.nn.heads import EditHead, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import Axis, Dim, EdgeSet, GraphSpec

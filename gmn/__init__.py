@@ -26,8 +26,8 @@ if TYPE_CHECKING:
         zoo,
     )
     from gmn.comparison import compare
-    from gmn.files import GraphFileError, load, save
     from gmn.graph import ParameterGraph, StateDictError
+    from gmn.graph.files import GraphFileError, load, save
     from gmn.spec import GraphSpec, SpecError
 
     __version__: str
@@ -61,14 +61,14 @@ _MODULES = (
     "zoo",
 )
 _PLACES = {
-    "GraphFileError": "gmn.files",
+    "GraphFileError": "gmn.graph.files",
     "GraphSpec": "gmn.spec",
     "ParameterGraph": "gmn.graph",
     "SpecError": "gmn.spec",
     "StateDictError": "gmn.graph",
     "compare": "gmn.comparison",
-    "load": "gmn.files",
-    "save": "gmn.files",
+    "load": "gmn.graph.files",
+    "save": "gmn.graph.files",
 }
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gmn.graph import ParameterGraph
-from gmn.values import as_real, is_finite, like
+from gmn.graph.values import as_real, is_finite, like
 
 Net = Callable[[ParameterGraph], Tensor]  # answers (B, outputs)
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from gmn.graph import ParameterGraph
+from gmn.graph.topology import tap_positions
 from gmn.spec import EdgeSet, GraphSpec, NodeSet, Operation
 from gmn.stack import StackedGraph
-from gmn.topology import tap_positions
 
 CODE = 24
 DTYPE = torch.float32  # whatever the default is when a description is made, and then kept
@@ -110,6 +110,44 @@ class SignLog:
         size = (values.abs().clamp(min=self.smallest) / self.smallest).log()
         sign = (values / self.smallest).clamp(-1, 1)
         return torch.stack([sign, size / -math.log(self.smallest)], dim=-1)
+
+
+class Descriptions(Protocol):
+    """Protocol of what a metanetwork reads about nodes and edge sets besides values.
+
+    A metanetwork is invariant to permutations only if neurons that may trade places are described
+    alike. A module may learn its descriptions: it trains with the metanetwork that holds it.
+    """
+
+    @property
+    def node_channels(self) -> int:
+        """Number of features of each neuron."""
+
+    @property
+    def edge_channels(self) -> int:
+        """Number of features of each edge set."""
+
+    def nodes(self, spec: GraphSpec) -> Tensor:
+        """What is known of each neuron: shape (N, node_channels), in the order of the node sets."""
+
+    def edges(self, spec: GraphSpec) -> Tensor:
+        """What is known of each edge set: shape (edge sets, edge_channels)."""
+
+
+@dataclass(frozen=True)
+class SpecDescriptions:
+    """Roles, operations, sizes and positions; see :func:`node_descriptions`."""
+
+    node_channels: int = field(default=NODE_FEATURES, init=False)
+    edge_channels: int = field(default=EDGE_FEATURES, init=False)
+
+    def nodes(self, spec: GraphSpec) -> Tensor:
+        """Shape (N, NODE_FEATURES)."""
+        return node_descriptions(spec)
+
+    def edges(self, spec: GraphSpec) -> Tensor:
+        """Shape (edge sets, EDGE_FEATURES)."""
+        return edge_descriptions(spec)
 
 
 class Stacked:
@@ -233,6 +271,20 @@ def tap_descriptions(edges: EdgeSet) -> Tensor:
     angles = (positions.unsqueeze(-1) * frequencies).flatten(1)
     ones = torch.ones(len(positions), 1, dtype=DTYPE)
     return torch.cat([ones, angles.sin(), angles.cos()], dim=1)
+
+
+def with_taps(description: Tensor, edges: EdgeSet) -> Tensor:
+    """The description of an edge set beside where each of its taps lies.
+
+    Args:
+        description: shape (channels,).
+        edges: the edge set.
+
+    Returns:
+        Tensor of shape (taps, channels + TAP_FEATURES).
+    """
+    taps = tap_descriptions(edges).to(description)
+    return torch.cat([description.expand(len(taps), -1), taps], dim=1)
 
 
 def operation_code(operation: Operation) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from gmn.features import NODE_FEATURES, node_descriptions
 from gmn.graph import ParameterGraph
+from gmn.graph.topology import pair_index, tap_positions, topology
 from gmn.spec import EdgeSet, GraphSpec
-from gmn.topology import pair_index, tap_positions, topology
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch, Data, HeteroData

@@ -48,7 +48,7 @@ def test_an_extension_is_one_short_file_on_public_names(path: Path) -> None:
             assert not node.attr.startswith("_") or node.attr == "__init__"
 
 
-@pytest.mark.parametrize("name", ["layer", "head", "feature", "baseline"])
+@pytest.mark.parametrize("name", ["layer", "head", "feature", "description", "baseline"])
 def test_models_of_extensions_are_compared_by_name(name: str, population: Zoo) -> None:
     model = f"tests.extending.{name}:model"
     table = gmn.compare(

@@ -22,8 +22,8 @@ from baselines.adapter import Link, UnsupportedArchitecture, WeightSpaceFeatures
 from gmn.canonical import without_shifts
 from gmn.canonical.layout import along
 from gmn.canonical.shifts import Passing, flips, following, passing
-from gmn.draft import Draft
 from gmn.graph import ParameterGraph
+from gmn.graph.draft import Draft
 from gmn.nn.scaled.scale_blocks import unit
 from gmn.spec import GraphSpec, NodeSet, Scaling
 

@@ -25,8 +25,8 @@ from gmn.canonical.actions import (
     speed,
 )
 from gmn.canonical.layout import along, as_matrices, from_matrices, sum_onto
-from gmn.draft import Draft
 from gmn.graph import ParameterGraph
+from gmn.graph.draft import Draft
 
 RANK = 1e-12  # singular values below this share of the largest are rounding
 STEPS, SOLVES = 300, 300  # of Newton's method, and of conjugate gradients within each

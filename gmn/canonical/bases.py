@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from gmn.canonical.layout import as_matrices, from_matrices
-from gmn.draft import Draft
 from gmn.graph import ParameterGraph
+from gmn.graph.draft import Draft
 from gmn.spec import Gauge
 
 

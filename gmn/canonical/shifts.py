@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from gmn.canonical.layout import along
-from gmn.carried import carried
-from gmn.draft import Draft
 from gmn.graph import ParameterGraph
-from gmn.pieces import mean
+from gmn.graph.draft import Draft
+from gmn.graph.pieces import mean
 from gmn.spec import GraphSpec, Scaling, Through, Translation, TranslationTerm
+from gmn.symmetry.carried import carried
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gmn.canonical.layout import along, sum_onto
-from gmn.draft import Draft
 from gmn.graph import ParameterGraph
+from gmn.graph.draft import Draft
 from gmn.spec import Gauge, GraphSpec, Scaling, ScalingTerm
 
 Signed = Scaling | Gauge

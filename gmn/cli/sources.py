@@ -76,7 +76,7 @@ def named_module(name: str, shapes: Sequence[str] | None) -> Named:
     Raises:
         UserError: if there is no such module, or it comes without inputs.
     """
-    from gmn.examples import EXAMPLES
+    from gmn.cli.examples import EXAMPLES
 
     made = EXAMPLES[name]() if name in EXAMPLES else _call_factory(name)
     module, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
@@ -197,7 +197,7 @@ def _graph(spec: GraphSpec, state: dict[str, Tensor], path: Path) -> ParameterGr
 
 
 def _call_factory(name: str) -> Any:
-    from gmn.examples import EXAMPLES
+    from gmn.cli.examples import EXAMPLES
 
     module, colon, factory = name.partition(":")
     if not colon:

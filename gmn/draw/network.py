@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from gmn._print import group_name
 from gmn.draw.emphasis import Emphasis
 from gmn.draw.layout import Span, arrange
 from gmn.spec import EdgeSet, GraphSpec, NodeSet
+from gmn.spec.printing import group_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from gmn import features
 from gmn.canonical.layout import along
 from gmn.canonical.shifts import Passing, following
-from gmn.draft import Draft
+from gmn.features import Descriptions
 from gmn.graph import ParameterGraph
+from gmn.graph.draft import Draft
+from gmn.graph.topology import tap_order
 from gmn.spec import EdgeSet, GraphSpec
-from gmn.topology import tap_order
 
 
 def editable(spec: GraphSpec) -> list[EdgeSet]:
@@ -86,12 +87,13 @@ class TapCodes(nn.Module):
     Args:
         width: channels of the inputs.
         copies: k, edits per network.
+        descriptions: describes edge sets.
     """
 
-    def __init__(self, width: int, copies: int) -> None:
+    def __init__(self, width: int, copies: int, descriptions: Descriptions) -> None:
         super().__init__()
-        inputs = features.EDGE_FEATURES + features.TAP_FEATURES
-        self.copies = copies
+        self.copies, self.descriptions = copies, descriptions
+        inputs = descriptions.edge_channels + features.TAP_FEATURES
         last = nn.Linear(width, width * copies)
         nn.init.normal_(last.bias)  # codes of size 1: changes are sums weighed by them
         self.net = nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), last)
@@ -99,12 +101,10 @@ class TapCodes(nn.Module):
     def forward(self, spec: GraphSpec, edges: EdgeSet, channels: Tensor) -> Tensor:
         """From channels (..., pairs, width) to changes (..., pairs, taps, k)."""
         width = channels.shape[-1]
-        description = features.edge_descriptions(spec)[spec.edge_sets.index(edges)]
-        taps = features.tap_descriptions(edges)
-        inputs = torch.cat([description.expand(len(taps), -1), taps], dim=1)
-        codes = self.net(inputs.to(channels)).unflatten(1, (width, self.copies))
+        description = self.descriptions.edges(spec)[spec.edge_sets.index(edges)].to(channels)
+        codes = self.net(features.with_taps(description, edges)).unflatten(1, (width, self.copies))
         result = channels @ codes.transpose(0, 1).flatten(1) / width**0.5
-        return result.unflatten(-1, (len(taps), self.copies))
+        return result.unflatten(-1, (edges.num_taps, self.copies))
 
 
 class EdgeReadout(nn.Module):
@@ -115,12 +115,13 @@ class EdgeReadout(nn.Module):
     Args:
         width: channels of the states.
         copies: k, edits per network.
+        descriptions: describes edge sets.
     """
 
-    def __init__(self, width: int, copies: int) -> None:
+    def __init__(self, width: int, copies: int, descriptions: Descriptions) -> None:
         super().__init__()
         self.hidden = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU())
-        self.codes = TapCodes(width, copies)
+        self.codes = TapCodes(width, copies, descriptions)
 
     def forward(self, spec: GraphSpec, edges: EdgeSet, states: Tensor) -> Tensor:
         """From states (B, pairs, width) to changes (B, pairs, taps, k)."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gmn import features
-from gmn.features import FanIn, ValueFeatures
+from gmn.features import Descriptions, FanIn, SpecDescriptions, ValueFeatures
 from gmn.graph import ParameterGraph
 from gmn.nn.dense import DenseExecutor, EdgeMaps
 from gmn.nn.edge_edits import EdgeReadout, Edits, editable
@@ -53,7 +53,9 @@ class GMN(Metanetwork):
         executor: ``"dense"`` runs on blocks of edges, ``"sparse"`` on PyG's message passing; both
             give the same numbers from the same parameters.
         features: encodes the values of edges; None for :class:`gmn.features.FanIn`.
-        recompute: whether layers are computed again in the backward pass instead of kept.
+        recompute: layers run again in the backward pass, which finds their inputs only.
+        descriptions: describes nodes and edge sets to the model; None for
+            :class:`gmn.features.SpecDescriptions`.
 
     Attributes:
         executor: may be changed at any time.
@@ -71,16 +73,19 @@ class GMN(Metanetwork):
         executor: Executor = "dense",
         features: ValueFeatures | None = None,
         recompute: bool = False,
+        descriptions: Descriptions | None = None,
     ) -> None:
         super().__init__(head)
         self.executor = executor
         self.recompute = recompute
-        self.encoder = Encoder(hidden, FanIn() if features is None else features)
+        described = SpecDescriptions() if descriptions is None else descriptions
+        self.encoder = Encoder(hidden, FanIn() if features is None else features, described)
         self.layers = nn.ModuleList(GMNLayer(hidden) for _ in range(depth))
         self.head = readout_of(head, lambda outputs: InvariantReadout(hidden, outputs))
         self.changes, self.edits = None, None
         if self.copies:
-            self.changes, self.edits = EdgeReadout(hidden, self.copies), Edits(self.copies)
+            self.changes = EdgeReadout(hidden, self.copies, described)
+            self.edits = Edits(self.copies)
 
     @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
@@ -110,30 +115,28 @@ class GMN(Metanetwork):
 class Encoder(nn.Module):
     """Initial states from values and descriptions."""
 
-    def __init__(self, hidden: int, values: ValueFeatures) -> None:
+    def __init__(self, hidden: int, values: ValueFeatures, descriptions: Descriptions) -> None:
         super().__init__()
         self.hidden = hidden
-        self.values = values
-        self.nodes = _mlp(features.NODE_FEATURES, hidden)
-        self.edges = _mlp(features.EDGE_FEATURES, hidden)
+        self.values, self.descriptions = values, descriptions
+        self.nodes = _mlp(descriptions.node_channels, hidden)
+        self.edges = _mlp(descriptions.edge_channels, hidden)
         codes = hidden * values.channels
-        self.taps = _mlp(features.EDGE_FEATURES + features.TAP_FEATURES, codes)
+        self.taps = _mlp(descriptions.edge_channels + features.TAP_FEATURES, codes)
         self.state = nn.Parameter(torch.randn(hidden) / hidden**0.5)
 
     def forward(self, graph: ParameterGraph) -> tuple[Tensor, list[Tensor], Tensor]:
         """States of nodes (B, N, d), of each edge set (B, pairs, d), and of networks (B, d)."""
         spec, batch = graph.spec, len(graph)
         like = self.state
-        descriptions = features.edge_descriptions(spec).to(like)
+        descriptions = self.descriptions.edges(spec).to(like)
         shifts = self.edges(descriptions)
         blocks = []
         for edges, description, shift in zip(spec.edge_sets, descriptions, shifts, strict=True):
-            taps = features.tap_descriptions(edges).to(like)
-            codes = self.taps(torch.cat([description.expand(len(taps), -1), taps], dim=1))
-            codes = codes.view(len(taps) * self.values.channels, self.hidden)
+            codes = self.taps(features.with_taps(description, edges)).view(-1, self.hidden)
             values = self.values(graph, edges).flatten(2)  # (B, pairs, taps * channels)
-            blocks.append(values @ codes / len(taps) ** 0.5 + shift)
-        nodes = self.nodes(features.node_descriptions(spec).to(like))
+            blocks.append(values @ codes / edges.num_taps**0.5 + shift)
+        nodes = self.nodes(self.descriptions.nodes(spec).to(like))
         return (
             nodes.expand(batch, -1, -1),
             blocks,

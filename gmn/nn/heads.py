@@ -35,7 +35,8 @@ class States:
             permute with the neurons, and other symmetries of the model do not change them.
         summary: state of each network (B, hidden); None if the model keeps none.
         edges: states of all edges (B, P, hidden), in the order of the spec's edge sets and, in
-            each, of :func:`gmn.topology.pair_index`; None if the model keeps none of this form.
+            each, of :func:`gmn.graph.topology.pair_index`; None if the model keeps none of this
+            form.
     """
 
     nodes: Tensor

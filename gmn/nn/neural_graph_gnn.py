@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from gmn.features import ValueFeatures
+from gmn.features import Descriptions, ValueFeatures
 from gmn.nn.heads import EditHead, Head
 from gmn.nn.passing.message_network import MessagePassingNetwork
 from gmn.nn.passing.message_passing import MessagePassing
@@ -47,6 +47,8 @@ class NeuralGraphGNN(MessagePassingNetwork):
             representations, no for convolutional networks).
         features: encodes the values of parameters; None for :class:`gmn.features.FanIn`.
         recompute: whether layers are computed again in the backward pass instead of kept.
+        descriptions: describes nodes and edge sets to the model; None for
+            :class:`gmn.features.SpecDescriptions`.
 
     Attributes:
         learning_rate: the learning rate of the paper.
@@ -63,11 +65,14 @@ class NeuralGraphGNN(MessagePassingNetwork):
         reverse: bool = True,
         features: ValueFeatures | None = None,
         recompute: bool = True,
+        descriptions: Descriptions | None = None,
     ) -> None:
         # Only an editor reads the edges after the last layer.
         with_edges = isinstance(head, EditHead)
         layers = [_GNNLayer(hidden, edge_hidden, with_edges or n < depth - 1) for n in range(depth)]
-        super().__init__(layers, hidden, edge_hidden, head, reverse, features, recompute)
+        super().__init__(
+            layers, hidden, edge_hidden, head, reverse, features, recompute, descriptions
+        )
 
 
 class _GNNLayer(MessagePassing):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gmn.features import ValueFeatures
+from gmn.features import Descriptions, ValueFeatures
 from gmn.nn.heads import EditHead, Head
 from gmn.nn.passing.message_network import MessagePassingNetwork, mlp
 from gmn.nn.passing.message_passing import MessagePassing
@@ -38,6 +38,8 @@ class NeuralGraphTransformer(MessagePassingNetwork):
         heads: number of attention heads.
         features: encodes the values of parameters; None for :class:`gmn.features.FanIn`.
         recompute: whether layers are computed again in the backward pass instead of kept.
+        descriptions: describes nodes and edge sets to the model; None for
+            :class:`gmn.features.SpecDescriptions`.
 
     Attributes:
         learning_rate: the learning rate of the paper.
@@ -58,6 +60,7 @@ class NeuralGraphTransformer(MessagePassingNetwork):
         heads: int = 8,
         features: ValueFeatures | None = None,
         recompute: bool = True,
+        descriptions: Descriptions | None = None,
     ) -> None:
         if attention % heads:
             raise ValueError(f"{heads} heads do not divide {attention} channels of attention")
@@ -67,7 +70,7 @@ class NeuralGraphTransformer(MessagePassingNetwork):
             _TransformerLayer(hidden, edge_hidden, attention, heads, with_edges or n < depth - 1)
             for n in range(depth)
         ]
-        super().__init__(layers, hidden, edge_hidden, head, True, features, recompute)
+        super().__init__(layers, hidden, edge_hidden, head, True, features, recompute, descriptions)
 
 
 class _TransformerLayer(MessagePassing):

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 from torch_geometric.nn import MessagePassing
 
+from gmn.graph.topology import topology
 from gmn.nn.dense import EdgeMaps, EdgeOutputs
 from gmn.spec import GraphSpec
-from gmn.topology import topology
 
 
 @lru_cache(maxsize=1)

@@ -6,10 +6,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from gmn.draft import Draft
 from gmn.graph import ParameterGraph
+from gmn.graph.draft import Draft
+from gmn.graph.topology import view_block
 from gmn.spec import Axis, EdgeSet
-from gmn.topology import view_block
 
 Orders = dict[str, Tensor]  # by axis: which old index stands at each place, shape (B, size)
 

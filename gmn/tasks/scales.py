@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gmn.graph import ParameterGraph
-from gmn.values import as_real
+from gmn.graph.values import as_real
 
 
 def spreads(graph: ParameterGraph) -> dict[str, float]:

@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 
 from gmn import symmetry
 from gmn.graph import ParameterGraph
+from gmn.graph.topology import pair_index
 from gmn.spec import GraphSpec
-from gmn.topology import pair_index
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

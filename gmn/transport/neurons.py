@@ -10,9 +10,9 @@ from torch import Tensor
 
 from gmn.canonical import canonical
 from gmn.graph import ParameterGraph
+from gmn.graph.topology import pair_index
 from gmn.nn.dual.probes import program_of
 from gmn.spec import EdgeSet, GraphSpec, NodeSet
-from gmn.topology import pair_index
 
 LEVELS = 16
 FIXED = "inputs and outputs"

@@ -8,11 +8,11 @@ import torch
 from gmn import symmetry
 from gmn.canonical import without_shifts
 from gmn.canonical.shifts import changes, passing
-from gmn.carried import carried
 from gmn.graph import ParameterGraph
 from gmn.nn import DualGMN, EditHead, ScaleGMN
 from gmn.spec import Through
 from gmn.symmetry import Element
+from gmn.symmetry.carried import carried
 from gmn.testing import assert_equivariant, assert_invariant, assert_same_function
 from tests.traced import BY_NAME, graph_of, spec_of
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import converters
 import gmn
-from gmn.examples import EXAMPLES
+from gmn.cli.examples import EXAMPLES
 from tests.converters.formats import FORMATS
 from tests.gmn.test_cli import run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +15,13 @@ from gmn import features, symmetry
 from gmn.canonical import canonical
 from gmn.explain import gradient
 from gmn.features import FanIn, Raw, SignLog, Stacked
+from gmn.graph.topology import tap_positions
 from gmn.nn.gmn import GMN
+from gmn.nn.heads import Head
 from gmn.stack import StackedGraph, stack
-from gmn.testing import assert_invariant
-from gmn.topology import tap_positions
+from gmn.testing import assert_equivariant, assert_invariant
 from tests.cases import Case
+from tests.extending.description import Embedded
 from tests.traced import BY_NAME, graph_of, several_cases
 
 FORMS = [Raw(), FanIn(), SignLog()]
@@ -248,6 +251,35 @@ def test_what_changes_the_function_changes_the_description(what: str) -> None:
         for a, b in zip(one, other, strict=True)
     ]
     assert not all(same)
+
+
+NETS = (
+    gmn.nn.GMN, gmn.nn.DualGMN, gmn.nn.NeuralGraphGNN, gmn.nn.NeuralGraphTransformer,
+    gmn.nn.ScaleGMN,
+)  # fmt: skip
+HEADS: dict[str, Head] = {"answer": gmn.nn.InvariantHead(2), "edit": gmn.nn.EditHead()}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("build", NETS, ids=lambda build: build.__name__)
+def test_every_metanetwork_takes_descriptions(build: Callable[..., Any], head: str) -> None:
+    own, graph = Embedded().double(), graph_of(BY_NAME["cnn"])
+    net = build(hidden=16, depth=2, head=HEADS[head], descriptions=own).double()
+    law = assert_invariant if head == "answer" else assert_equivariant
+    law(net, graph, symmetries=net.symmetries)
+    before = _flat(net(graph))
+    before.square().sum().backward()
+    for table in (own.role, own.kind):
+        assert table.weight.grad.abs().sum() > 0  # they learn with the network
+    with torch.no_grad():
+        own.role.weight.mul_(2)
+    assert not torch.equal(_flat(net(graph)), before)
+
+
+def _flat(answer: Tensor | gmn.ParameterGraph) -> Tensor:
+    if isinstance(answer, Tensor):
+        return answer
+    return torch.cat([values.flatten(1) for values in answer.values.values()], dim=1)
 
 
 def test_descriptions_are_those_of_the_function_alone() -> None:

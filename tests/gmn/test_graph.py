@@ -11,7 +11,7 @@ from torch import nn
 
 import converters
 import gmn
-from gmn.topology import pair_index, tap_positions, topology
+from gmn.graph.topology import pair_index, tap_positions, topology
 from tests.memory import allocated
 from tests.traced import BY_NAME, graph_of, several_cases, spec_of
 

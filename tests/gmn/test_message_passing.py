@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch_geometric.nn import aggr
 
 import gmn
+from gmn.graph.topology import pair_index, topology
 from gmn.nn import EditHead, MessagePassing, MessagePassingNetwork
 from gmn.nn.passing import message_passing
 from gmn.nn.passing.reductions import Reduction
 from gmn.nn.passing.relations import Wiring, chunks, relations_of, wiring_of
 from gmn.spec import GraphSpec
 from gmn.testing import MetanetworkLaws
-from gmn.topology import pair_index, topology
 from tests.traced import BY_NAME, graph_of, spec_of
 
 NAMES = ("mlp-relu", "cnn", "resnet", "cnn-grouped", "attention", "recurrent-lstm", "bilinear")

@@ -40,7 +40,9 @@ class TestNeuralGraphGNN(Laws):
 
 class TestNeuralGraphGNNForward(Laws):
     def build(self, spec: GraphSpec, head: Head) -> nn.Module:
-        return gmn.nn.NeuralGraphGNN(12, 2, of(head), edge_hidden=8, reverse=False)
+        # Messages that only run forward take three layers to tell the stream's neurons apart, past
+        # the heads: with two, columns of queries in a transformer may trade places unseen.
+        return gmn.nn.NeuralGraphGNN(12, 3, of(head), edge_hidden=8, reverse=False)
 
 
 class TestNeuralGraphTransformer(Laws):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import converters
-from gmn._fold import fold, fold_names
+from gmn.spec.folding import fold, fold_names
 
 
 def test_alike_layers_fold_block_by_block() -> None:

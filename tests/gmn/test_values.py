@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import gmn
-from gmn import files, symmetry
+from gmn import symmetry
 from gmn.explain import gradient, saliency
+from gmn.graph import files
 from gmn.nn import GMN, DualGMN, EditHead, NeuralGraphGNN, NeuralGraphTransformer, ScaleGMN
 from gmn.spec import Scaling, ScalingTerm
 from gmn.testing import assert_covers, assert_invariant, relative_error

@@ -15,8 +15,9 @@ from torch.utils._pytree import tree_leaves
 
 import converters
 import gmn
-from gmn import pieces, symmetry
+from gmn import symmetry
 from gmn.canonical.shifts import Change, changes
+from gmn.graph import pieces
 from gmn.nn import DualGMN, EditHead, InvariantHead
 from gmn.nn.dual import stream
 from gmn.testing import relative_error

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gmn import features
 from gmn.canonical import without_shifts
+from gmn.features import Descriptions, SpecDescriptions
 from gmn.graph import ParameterGraph
 from gmn.nn.dual.editing import Editor
 from gmn.nn.dual.pairing import Pairing, pairs_of
@@ -54,6 +55,8 @@ class DualGMN(Metanetwork):
         sweeps: whether messages of one layer cross the whole network, in its order, instead of one
             step each.
         recompute: whether layers are computed again in the backward pass instead of kept.
+        descriptions: describes nodes and edge sets to the model; None for
+            :class:`gmn.features.SpecDescriptions`.
 
     Raises:
         ValueError: if ``hidden`` is no multiple of 8.
@@ -70,20 +73,24 @@ class DualGMN(Metanetwork):
         probes: Probes | None = None,
         sweeps: bool = True,
         recompute: bool = False,
+        descriptions: Descriptions | None = None,
     ) -> None:
         if hidden < 1 or hidden % (2 * RANKS):
             raise ValueError(f"{hidden} channels; DualGMN takes a multiple of {2 * RANKS}")
         super().__init__(head)
         self.recompute = recompute
         self.probes = probes
-        self.listening = None if probes is None else ProbeEncoder(hidden, probes.count)
-        self.encoder = _DualEncoder(hidden, depth)
+        self.listening = None
+        described = SpecDescriptions() if descriptions is None else descriptions
+        if probes is not None:
+            self.listening = ProbeEncoder(hidden, probes.count, described)
+        self.encoder = _DualEncoder(hidden, depth, described)
         # Only an editor reads the channels after the last layer.
         self.layers = nn.ModuleList(
             _DualLayer(hidden, sweeps, last=not self.copies and index == depth - 1)
             for index in range(depth)
         )
-        self.editors = nn.ModuleList(Editor(hidden) for _ in range(self.copies))
+        self.editors = nn.ModuleList(Editor(hidden, described) for _ in range(self.copies))
         self.readout = readout_of(head, lambda outputs: NodeReadout(hidden, outputs))
 
     @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
@@ -122,29 +129,32 @@ class DualGMN(Metanetwork):
 class _DualEncoder(nn.Module):
     """Initial states from descriptions, and the codes of edges for every layer."""
 
-    def __init__(self, hidden: int, depth: int) -> None:
+    def __init__(self, hidden: int, depth: int, descriptions: Descriptions) -> None:
         super().__init__()
-        self.depth, self.channels = depth, hidden // 2
-        self.nodes = _mlp(features.NODE_FEATURES, hidden)
+        self.depth, self.channels, self.descriptions = depth, hidden // 2, descriptions
+        self.nodes = _mlp(descriptions.node_channels, hidden)
         self.free = nn.Linear(hidden, hidden)
         code_size = 2 * RANKS + self.channels
-        self.edges = _mlp(features.EDGE_FEATURES + features.TAP_FEATURES, hidden, depth * code_size)
+        self.edges = _mlp(
+            descriptions.edge_channels + features.TAP_FEATURES, hidden, depth * code_size
+        )
         self.summary = nn.Parameter(torch.zeros(hidden))
 
     def forward(self, graph: ParameterGraph, plan: Plan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Channels x, y (B, rows, d/2), h (B, N, d) and the summary (B, d)."""
-        descriptions = features.node_descriptions(plan.spec).to(self.summary)
-        h = self.nodes(descriptions).expand(len(graph), -1, -1)
+        described = self.descriptions.nodes(plan.spec).to(self.summary)
+        h = self.nodes(described).expand(len(graph), -1, -1)
         x, y = (self.free(plan.to_rows(h)) * plan.free.to(h)).chunk(2, dim=-1)
         return x, y, h, self.summary.expand(len(graph), -1)
 
     def codes(self, graph: ParameterGraph, plan: Plan) -> list[dict[str, Tensor]]:
         """By layer and edge set, codes (taps, 2 ranks + d/2): weights of taps, codes of biases."""
         layers: list[dict[str, Tensor]] = [{} for _ in range(self.depth)]
-        for name, descriptions in plan.descriptions.items():
-            parts = self.edges(descriptions.to(self.summary)).chunk(self.depth, 1)
+        described = self.descriptions.edges(plan.spec).to(self.summary)
+        for edges, description in zip(plan.spec.edge_sets, described, strict=True):
+            parts = self.edges(features.with_taps(description, edges)).chunk(self.depth, 1)
             for layer, code in zip(layers, parts, strict=True):
-                layer[name] = code
+                layer[edges.name] = code
         return layers
 
 
@@ -217,7 +227,7 @@ class _DualLayer(nn.Module):
     def _invariants(self, plan: Plan, x: Tensor, y: Tensor) -> Tensor:
         """Features that no symmetry changes: shape (B, rows, d)."""
         products = plan.basis_mean(self.product_x(x) * self.product_y(y))
-        result = self.product(_SoftSign.apply(products))
+        result = self.product(_SoftRoot.apply(products))
         free, signed = plan.free.to(x), plan.signed.to(x)
         unit = torch.cat([_unit(x, free, signed), _unit(y, free, signed)], dim=-1)
         result = result + self.linear(unit) * plan.linear.to(x)
@@ -277,7 +287,7 @@ class _DualLayer(nn.Module):
         )
 
 
-class _SoftSign(torch.autograd.Function):
+class _SoftRoot(torch.autograd.Function):
     """``p / √(1 + |p|)``: products of many weights at a comparable size; keeps ``p`` alone."""
 
     @staticmethod

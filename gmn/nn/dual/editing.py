@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from gmn import features
 from gmn.canonical.layout import along
 from gmn.canonical.shifts import flips, following, passing
-from gmn.draft import Draft
+from gmn.features import Descriptions
 from gmn.graph import ParameterGraph
+from gmn.graph.draft import Draft
+from gmn.graph.topology import tap_order
 from gmn.nn.dual.plan import RANKS, Plan, Product
 from gmn.nn.dual.slots import Port
 from gmn.nn.dual.stream import Blocks, taps_last
 from gmn.spec import EdgeSet, TranslationTerm
-from gmn.topology import tap_order
 
 
 class Editor(nn.Module):
@@ -32,10 +33,12 @@ class Editor(nn.Module):
 
     Args:
         hidden: channels of node states; ``x`` and ``y`` have half as many.
+        descriptions: describes edge sets.
     """
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, hidden: int, descriptions: Descriptions) -> None:
         super().__init__()
+        self.descriptions = descriptions
         channels = hidden // 2
         self.of_target, self.of_source = (
             nn.Linear(channels, channels, bias=False) for _ in range(2)
@@ -43,7 +46,7 @@ class Editor(nn.Module):
         self.added = nn.Linear(channels, RANKS, bias=False)
         self.fact = nn.Linear(hidden, RANKS)
         self.gates = nn.Linear(hidden, 2)
-        self.codes = nn.Linear(features.EDGE_FEATURES + features.TAP_FEATURES, RANKS)
+        self.codes = nn.Linear(descriptions.edge_channels + features.TAP_FEATURES, RANKS)
         self.size = nn.Parameter(torch.tensor(0.01))
 
     def forward(
@@ -92,11 +95,12 @@ class Editor(nn.Module):
         products = {step.edges.name: step for step in plan.steps if isinstance(step, Product)}
         vectors = {vector.edges.name: vector.port for vector in plan.slots.vectors}
         gains = {gain.edges.name: gain for gain in reversed(plan.slots.gains)}
-        for edges in plan.spec.edge_sets:
+        described = self.descriptions.edges(plan.spec).to(h)
+        for edges, description in zip(plan.spec.edge_sets, described, strict=True):
             if edges.tied_to is not None or not plan.spec.is_parameter(edges):
                 continue
             values, name = blocks[edges.name], edges.name
-            code = self.codes(plan.descriptions[name].to(h))
+            code = self.codes(features.with_taps(description, edges))
             if name in products and name in plan.slots.unfactored:
                 step = products[name]
                 gate = step.spread(gates[step.target.slot][..., 0], gates[step.source.slot][..., 1])

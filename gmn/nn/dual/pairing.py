@@ -13,8 +13,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from gmn.graph.topology import grouping_axes, memberships, own_node_sets
 from gmn.spec import GraphSpec
-from gmn.topology import grouping_axes, memberships, own_node_sets
 
 SMALLEST = 1e-6  # differences between groups below this size fade out
 
@@ -76,7 +76,7 @@ def pairs_of(spec: GraphSpec, device: torch.device) -> Pairs:
     """The shared groups of a spec; cached, so treat its tensors as read-only."""
     node, group = memberships(spec)
     num_sets = len(spec.node_sets)
-    # Not by gmn.topology, which numbers every pair of neurons.
+    # Not by gmn.graph.topology, which numbers every pair of neurons.
     sizes = torch.tensor([nodes.size for nodes in spec.node_sets])
     key = group * num_sets + torch.arange(num_sets).repeat_interleave(sizes)[node]
     sets_per_group = torch.bincount(key.unique() // num_sets, minlength=1)
@@ -102,7 +102,7 @@ def pairs_of(spec: GraphSpec, device: torch.device) -> Pairs:
 def _kinds_of_groups(spec: GraphSpec) -> Tensor:
     """The index of the axis or, after those, of the exchange of each group.
 
-    Groups are in the order of :func:`gmn.topology.memberships`.
+    Groups are in the order of :func:`gmn.graph.topology.memberships`.
     """
     counts = {axis.name: count for axis, count in grouping_axes(spec)}
     sizes = [counts.get(axis.name, 0) for axis in spec.axes]

@@ -10,7 +10,6 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-from gmn import features
 from gmn.nn.dual.slots import Map, Port, Slots, slots_of
 from gmn.nn.dual.stream import Blocks, Contraction
 from gmn.spec import EdgeSet, GraphSpec, NodeSet
@@ -224,16 +223,6 @@ class Plan:
     def span_of(self, port: Port) -> tuple[int, int]:
         """The range of neurons of a port."""
         return self.span(self.slots.slots[port.slot].nodes)
-
-    @cached_property
-    def descriptions(self) -> dict[str, Tensor]:
-        """By edge set, descriptions of its taps: (taps, EDGE_FEATURES + TAP_FEATURES)."""
-        result = {}
-        edge_descriptions = features.edge_descriptions(self.spec)
-        for edges, description in zip(self.spec.edge_sets, edge_descriptions, strict=True):
-            taps = features.tap_descriptions(edges)
-            result[edges.name] = torch.cat([description.expand(len(taps), -1), taps], dim=1)
-        return result
 
     @cached_property
     def readers(self) -> dict[str, Port]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gmn import features
+from gmn.features import Descriptions
 from gmn.graph import ParameterGraph
 from gmn.nn.dual.plan import Plan
 from gmn.nn.dual.slots import Port
@@ -155,13 +155,15 @@ class ProbeEncoder(nn.Module):
     Args:
         hidden: channels of node states; ``x`` and ``y`` have half as many.
         probes: number of probes.
+        descriptions: describes the neurons of outputs.
     """
 
-    def __init__(self, hidden: int, probes: int) -> None:
+    def __init__(self, hidden: int, probes: int, descriptions: Descriptions) -> None:
         super().__init__()
+        self.descriptions = descriptions
         self.channels = nn.Linear(probes, hidden // 2, bias=False)
         wide = 4 * hidden  # as wide as a model that reads probes alone
-        self.about = nn.Linear(features.NODE_FEATURES, wide)
+        self.about = nn.Linear(descriptions.node_channels, wide)
         self.table = nn.Linear(2 * probes, wide)
         self.nodes = nn.Sequential(nn.SiLU(), nn.Linear(wide, hidden))
         self.summary = nn.Sequential(
@@ -175,7 +177,7 @@ class ProbeEncoder(nn.Module):
         parts = {False: list(plan.split(x)), True: list(plan.split(y))}
         for port, values in answers.hidden:
             parts[port.dual][port.slot] = parts[port.dual][port.slot] + self.channels(values)
-        descriptions = self.about(features.node_descriptions(plan.spec).to(h))
+        descriptions = self.about(self.descriptions.nodes(plan.spec).to(h))
         for nodes, values in answers.output:
             first, last = plan.span(nodes)
             embedded = self.table(torch.cat([values, values.log_softmax(dim=1)], dim=-1))

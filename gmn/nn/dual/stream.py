@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gmn import pieces
 from gmn.canonical.shifts import Change, changes, without_shifts
-from gmn.graph import ParameterGraph
+from gmn.graph import ParameterGraph, pieces
+from gmn.graph.pieces import cut
+from gmn.graph.topology import tap_order, view_block
 from gmn.nn.dual.slots import InvariantPart, slots_of
-from gmn.pieces import cut
 from gmn.spec import EdgeSet
-from gmn.topology import tap_order, view_block
 
 SMALL = 2**16  # elements of a block that is converted once and held
 

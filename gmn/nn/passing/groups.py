@@ -8,8 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from gmn.graph.topology import memberships
 from gmn.spec import GraphSpec
-from gmn.topology import memberships
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from gmn import features
-from gmn.features import FanIn, ValueFeatures
+from gmn.features import Descriptions, FanIn, SpecDescriptions, ValueFeatures
 from gmn.graph import ParameterGraph
+from gmn.graph.topology import pair_index, topology
 from gmn.nn.edge_edits import EdgeReadout, Edits, editable
 from gmn.nn.heads import Head, RoleReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
@@ -19,7 +20,6 @@ from gmn.nn.passing.message_passing import MessagePassing
 from gmn.nn.passing.relations import Wiring, wiring_of
 from gmn.nn.recompute import run
 from gmn.spec import EdgeSet, GraphSpec
-from gmn.topology import pair_index, topology
 
 DEPTH_FEATURES = 8
 
@@ -41,6 +41,8 @@ class MessagePassingNetwork(Metanetwork):
         features: encodes the values of parameters; None for :class:`gmn.features.FanIn`.
         recompute: whether layers are computed again in the backward pass instead of kept, which
             takes a third more time and a fraction of the memory.
+        descriptions: describes nodes and edge sets to the model; None for
+            :class:`gmn.features.SpecDescriptions`.
 
     Source: the graph is that of Kofinas et al. (ICLR 2024, arXiv 2403.12143), section 3. They learn
     one vector for every input and output neuron and one for every hidden layer; here initial states
@@ -59,13 +61,18 @@ class MessagePassingNetwork(Metanetwork):
         reverse: bool = True,
         features: ValueFeatures | None = None,
         recompute: bool = True,
+        descriptions: Descriptions | None = None,
     ) -> None:
         super().__init__(head)
         self.reverse, self.recompute = reverse, recompute
-        self.encoder = GraphEncoder(hidden, edge_hidden, FanIn() if features is None else features)
+        described = SpecDescriptions() if descriptions is None else descriptions
+        values = FanIn() if features is None else features
+        self.encoder = GraphEncoder(hidden, edge_hidden, values, described)
         self.layers = nn.ModuleList(layers)
         self.readout = readout_of(head, lambda outputs: RoleReadout(hidden, outputs))
-        self.editor = GraphEditor(hidden, edge_hidden, self.copies) if self.copies else None
+        self.editor = None
+        if self.copies:
+            self.editor = GraphEditor(hidden, edge_hidden, self.copies, described)
 
     @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
@@ -94,32 +101,35 @@ class GraphEncoder(nn.Module):
         hidden: channels of nodes.
         edge_hidden: channels of edges.
         values: encodes the values of parameters.
+        descriptions: describes nodes and edge sets.
     """
 
-    def __init__(self, hidden: int, edge_hidden: int, values: ValueFeatures) -> None:
+    def __init__(
+        self, hidden: int, edge_hidden: int, values: ValueFeatures, descriptions: Descriptions
+    ) -> None:
         super().__init__()
-        self.nodes = mlp(features.NODE_FEATURES + DEPTH_FEATURES, hidden)
-        self.own = _Values(features.EDGE_FEATURES, hidden, values)
-        self.edges = _Values(features.EDGE_FEATURES + 1, edge_hidden, values)
+        self.descriptions = descriptions
+        self.nodes = mlp(descriptions.node_channels + DEPTH_FEATURES, hidden)
+        self.own = _Values(descriptions.edge_channels, hidden, values)
+        self.edges = _Values(descriptions.edge_channels + 1, edge_hidden, values)
 
     def forward(self, graph: ParameterGraph, wiring: Wiring) -> tuple[Tensor, list[Tensor]]:
         """States of nodes (B, N, hidden), and for each relation (B, *block, edge_hidden)."""
         spec, like = graph.spec, next(self.parameters())
-        described = features.edge_descriptions(spec).to(like)
-        descriptions = dict(zip(spec.edge_sets, described, strict=True))
+        described = dict(zip(spec.edge_sets, self.descriptions.edges(spec).to(like), strict=True))
         edges = []
         for relation in wiring.relations:
             direction = like.new_tensor([-1.0 if relation.reverse else 1.0])
             edge_set = spec.edge_set(relation.name)
-            states = self.edges(graph, edge_set, torch.cat([descriptions[edge_set], direction]))
+            states = self.edges(graph, edge_set, torch.cat([described[edge_set], direction]))
             edges.append(states.view(len(graph), *relation.shape, states.shape[-1]))
-        return self._node_states(graph, descriptions), edges
+        return self._node_states(graph, described), edges
 
-    def _node_states(self, graph: ParameterGraph, descriptions: dict[EdgeSet, Tensor]) -> Tensor:
+    def _node_states(self, graph: ParameterGraph, described: dict[EdgeSet, Tensor]) -> Tensor:
         spec, like = graph.spec, next(self.parameters())
-        node_inputs = torch.cat([features.node_descriptions(spec), depth_codes(spec)], dim=1)
-        nodes = self.nodes(node_inputs.to(like)).expand(len(graph), -1, -1)
-        for edges, description in descriptions.items():
+        inputs = [self.descriptions.nodes(spec).to(like), depth_codes(spec).to(like)]
+        nodes = self.nodes(torch.cat(inputs, dim=1)).expand(len(graph), -1, -1)
+        for edges, description in described.items():
             if edges.diagonal:
                 row = own_nodes(spec, edges).to(graph.device)
                 nodes = nodes.index_add(1, row, self.own(graph, edges, description))
@@ -129,17 +139,16 @@ class GraphEncoder(nn.Module):
 class _Values(nn.Module):
     """The values of an edge set, weighed by codes of their taps, and its description."""
 
-    def __init__(self, described: int, width: int, values: ValueFeatures) -> None:
+    def __init__(self, description_channels: int, width: int, values: ValueFeatures) -> None:
         super().__init__()
         self.width, self.values = width, values
-        self.codes = mlp(described + features.TAP_FEATURES, width * values.channels)
-        self.shift = mlp(described, width)
+        self.codes = mlp(description_channels + features.TAP_FEATURES, width * values.channels)
+        self.shift = mlp(description_channels, width)
 
     def forward(self, graph: ParameterGraph, edges: EdgeSet, description: Tensor) -> Tensor:
         """States of shape (B, pairs, width)."""
-        taps = features.tap_descriptions(edges).to(description)
-        codes = self.codes(torch.cat([description.expand(len(taps), -1), taps], dim=1))
-        codes = codes.view(-1, self.width) / len(taps) ** 0.5
+        codes = self.codes(features.with_taps(description, edges))
+        codes = codes.view(-1, self.width) / edges.num_taps**0.5
         return self.values(graph, edges).flatten(2) @ codes + self.shift(description)
 
 
@@ -150,13 +159,17 @@ class GraphEditor(nn.Module):
         hidden: channels of nodes.
         edge_hidden: channels of edges.
         copies: edits per network.
+        descriptions: describes edge sets.
 
     Source: Kofinas et al. (2024), appendix on equivariant tasks.
     """
 
-    def __init__(self, hidden: int, edge_hidden: int, copies: int) -> None:
+    def __init__(
+        self, hidden: int, edge_hidden: int, copies: int, descriptions: Descriptions
+    ) -> None:
         super().__init__()
-        self.own, self.edges = EdgeReadout(hidden, copies), EdgeReadout(edge_hidden, copies)
+        self.own = EdgeReadout(hidden, copies, descriptions)
+        self.edges = EdgeReadout(edge_hidden, copies, descriptions)
         self.edits = Edits(copies)
 
     def forward(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from gmn.canonical.shifts import flips, passing
+from gmn.features import Descriptions
 from gmn.graph import ParameterGraph
 from gmn.nn.edge_edits import Edits, TapCodes, editable
 from gmn.nn.passing.message_network import own_nodes
@@ -28,17 +29,18 @@ class ScaleEditor(nn.Module):
     Args:
         hidden: channels of all features.
         copies: edits per network.
+        descriptions: describes edge sets.
 
     Source: the equivariant form of Kalogeropoulos et al. (2024): edge and node updates of the last
     layer, mapped to one channel.
     """
 
-    def __init__(self, hidden: int, copies: int) -> None:
+    def __init__(self, hidden: int, copies: int, descriptions: Descriptions) -> None:
         super().__init__()
-        self.update, self.of_edges = EdgeUpdate(hidden), TapCodes(hidden, copies)
+        self.update, self.of_edges = EdgeUpdate(hidden), TapCodes(hidden, copies, descriptions)
         self.of_x, self.gate = linear(hidden, hidden), nn.Linear(hidden, hidden)
         open_at_first(self.gate.bias)
-        self.of_rows, self.of_facts = TapCodes(hidden, copies), TapCodes(hidden, copies)
+        self.of_rows, self.of_facts = (TapCodes(hidden, copies, descriptions) for _ in range(2))
         self.edits = Edits(copies)
 
     def forward(

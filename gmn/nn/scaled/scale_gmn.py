@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gmn import features
 from gmn.canonical import without_shifts
+from gmn.features import Descriptions, SpecDescriptions
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import Head, RoleReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
@@ -72,6 +73,8 @@ class ScaleGMN(Metanetwork):
         head: the number of outputs, a head, or a module of your own; one output if None.
         bidirectional: whether messages also run against the edges.
         recompute: whether layers are computed again in the backward pass instead of kept.
+        descriptions: describes nodes and edge sets to the model; None for
+            :class:`gmn.features.SpecDescriptions`.
 
     Attributes:
         learning_rate: the learning rate of the paper.
@@ -87,16 +90,18 @@ class ScaleGMN(Metanetwork):
         head: Head | None = None,
         bidirectional: bool = False,
         recompute: bool = True,
+        descriptions: Descriptions | None = None,
     ) -> None:
         super().__init__(head)
         self.recompute = recompute
-        self.encoder = _ScaleEncoder(hidden, bidirectional)
+        described = SpecDescriptions() if descriptions is None else descriptions
+        self.encoder = _ScaleEncoder(hidden, bidirectional, described)
         self.layers = nn.ModuleList(
             _ScaleLayer(hidden, bidirectional, first=index == 0) for index in range(depth)
         )
         self.seen = _Invariants(hidden, bidirectional)
         self.readout = readout_of(head, lambda outputs: RoleReadout(hidden, outputs))
-        self.editor = ScaleEditor(hidden, self.copies) if self.copies else None
+        self.editor = ScaleEditor(hidden, self.copies, described) if self.copies else None
 
     @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
@@ -123,15 +128,16 @@ class ScaleGMN(Metanetwork):
 class _ScaleEncoder(nn.Module):
     """Initial features, linear in the parameters."""
 
-    def __init__(self, hidden: int, bidirectional: bool) -> None:
+    def __init__(self, hidden: int, bidirectional: bool, descriptions: Descriptions) -> None:
         super().__init__()
         self.hidden, self.bidirectional = hidden, bidirectional
-        self.described = mlp(features.NODE_FEATURES + DEPTH_FEATURES, hidden)
+        self.descriptions = descriptions
+        self.described = mlp(descriptions.node_channels + DEPTH_FEATURES, hidden)
         self.factor, self.free = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
         self.free_dual = nn.Linear(hidden, hidden) if bidirectional else None
         last = nn.Linear(2 * hidden, 2 * hidden)
         nn.init.normal_(last.bias)  # codes of size 1: features are multiples of them
-        inputs = features.EDGE_FEATURES + features.TAP_FEATURES
+        inputs = descriptions.edge_channels + features.TAP_FEATURES
         self.codes = nn.Sequential(nn.Linear(inputs, 2 * hidden), nn.SiLU(), last)
         nn.init.ones_(self.factor.bias)
         self.ones = nn.Parameter(torch.randn(hidden))
@@ -139,8 +145,8 @@ class _ScaleEncoder(nn.Module):
     def forward(self, graph: ParameterGraph, wiring: ScaledGraph) -> tuple[Tensor, State]:
         """Invariant context (B, R, d); x and y likewise, and edges (B, *block, d)."""
         spec, like = graph.spec, next(self.parameters())
-        descriptions = torch.cat([features.node_descriptions(spec), depth_codes(spec)], dim=1)
-        nodes = self.described(descriptions.to(like)).expand(len(graph), -1, -1)
+        inputs = [self.descriptions.nodes(spec).to(like), depth_codes(spec).to(like)]
+        nodes = self.described(torch.cat(inputs, dim=1)).expand(len(graph), -1, -1)
         for values, index in wiring.invariant_nodes:
             nodes = nodes.index_add(1, index, self._encoded(graph, values, 0))
         context = nodes.index_select(1, wiring.node)
@@ -161,9 +167,8 @@ class _ScaleEncoder(nn.Module):
         """Values encoded by codes of their taps, for nodes (0) or for edges (1): (B, n, d)."""
         like = next(self.parameters())
         index = graph.spec.edge_sets.index(values.edges)
-        description = features.edge_descriptions(graph.spec)[index].to(like)
-        taps = features.tap_descriptions(values.edges).to(like)
-        codes = self.codes(torch.cat([description.expand(len(taps), -1), taps], dim=1))
+        description = self.descriptions.edges(graph.spec)[index].to(like)
+        codes = self.codes(features.with_taps(description, values.edges))
         return values.of(graph) @ codes.chunk(2, dim=-1)[half]
 
 

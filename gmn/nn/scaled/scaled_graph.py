@@ -17,12 +17,12 @@ from torch import Tensor
 
 from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph
+from gmn.graph.topology import pair_index, topology
 from gmn.nn.dual.slots import Gain, Port, Share, Slots, slots_of
 from gmn.nn.passing.groups import groups_of
 from gmn.nn.passing.relations import End, Relation, Wiring, relations_of
 from gmn.nn.scaled.scale_blocks import ScaleMasks
 from gmn.spec import EdgeSet, GraphSpec, Translation
-from gmn.topology import pair_index, topology
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from gmn.graph import ParameterGraph
+from gmn.graph.topology import view_block
 from gmn.program import DEFAULT
 from gmn.spec import EdgeSet, GraphSpec
-from gmn.topology import view_block
 
 RUNS = 8  # random inputs on which the wider network has to answer alike
 

@@ -10,8 +10,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from gmn.graph.values import as_real
 from gmn.spec import Axis, EdgeSet, Exchange, GraphSpec
-from gmn.values import as_real
 
 MAX_TAP_DIMS = 3
 

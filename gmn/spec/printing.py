@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gmn._fold import fold, fold_names
+from gmn.spec.folding import fold, fold_names
 
 if TYPE_CHECKING:
     from gmn.spec import (

@@ -1,25 +1,17 @@
-"""The symmetry group of a spec: sample an element and act with it on weights.
-
-An element first exchanges branches, then adds shifts, changes bases, multiplies by scales and
-permutes: along every axis, ``new[i] = s[p[i]] * (A @ (old + t))[p[i]]``. Acting on all entries of a
-state dict at once leaves the network's function unchanged; that is what
-:func:`converters.proof.verify` checks.
-
-Where a shift reaches an entry through a weight that the element shifts, too, it goes through the
-mean of the weight before and after: then inverse elements are those of the opposite shifts.
-"""
+"""Elements of the symmetry group of a spec, and how they act on weights."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from gmn.carried import carried
-from gmn.draft import Draft
+from gmn.graph.draft import Draft
+from gmn.graph.topology import view_block
+from gmn.graph.values import computable
 from gmn.spec import (
     Axis,
     Dim,
@@ -29,16 +21,12 @@ from gmn.spec import (
     GraphSpec,
     Scaling,
     ScalingTerm,
-    Translation,
     TranslationTerm,
 )
-from gmn.topology import view_block
-from gmn.values import computable
+from gmn.symmetry.carried import carried
 
 if TYPE_CHECKING:
     from gmn.graph import ParameterGraph
-
-KINDS = ("permutations", "exchanges", "scalings", "gauges", "translations")
 
 
 @dataclass(frozen=True, repr=False)
@@ -307,114 +295,3 @@ def _invert(element: Element, axis: Axis) -> Tensor:
         parents = Element(element.spec, origin, {})._gather_index(dims)
         table = table[parents]
     return table.argsort(dim=-1)
-
-
-def sample(
-    spec: GraphSpec,
-    generator: torch.Generator | None = None,
-    *,
-    scalings: bool = True,
-    spread: float = 0.5,
-    symmetries: Collection[str] | None = None,
-) -> Element:
-    """Draws a random element of the group, or of a part of it.
-
-    Args:
-        spec: the architecture.
-        generator: source of randomness, on the CPU.
-        scalings: False for permutations, of branches too, only: no scales, changes of basis and
-            translations.
-        spread: standard deviation of the logarithm of positive scales, and of translations.
-        symmetries: which parts move, of :data:`KINDS`; None for what ``scalings`` says.
-
-    Returns:
-        Uniform permutations of every movable axis and of branches; log-normal positive scales;
-        fair signs; bases with log-normal singular values between uniform rotations.
-
-    Raises:
-        ValueError: if ``symmetries`` holds another name.
-    """
-    if symmetries is None:
-        symmetries = KINDS if scalings else KINDS[:2]
-    if unknown := set(symmetries) - set(KINDS):
-        raise ValueError(f"no symmetries are called {sorted(unknown)}; there are {KINDS}")
-    group = spec.symmetries
-    moves, branches, scales, bases, shifts = (
-        {part.name: draw(part) for part in parts} if kind in symmetries else {}
-        for kind, parts, draw in (
-            ("permutations", group.permutations, lambda a: _permutation(spec, a, generator)),
-            ("exchanges", group.exchanges, lambda e: _exchange(e, generator)),
-            ("scalings", group.scalings, lambda s: _scales(s, generator, spread)),
-            ("gauges", group.gauges, lambda g: _basis(g, generator, spread)),
-            ("translations", group.translations, lambda t: _shifts(t, generator, spread)),
-        )
-    )
-    return Element(spec, moves, scales, bases, shifts, branches)
-
-
-def _permutation(spec: GraphSpec, axis: Axis, generator: torch.Generator | None) -> Tensor:
-    sizes = [spec.axis(name).size for name in axis.within]
-    return torch.rand(*sizes, axis.size, generator=generator).argsort(dim=-1)
-
-
-def _exchange(exchange: Exchange, generator: torch.Generator | None) -> Tensor:
-    return torch.randperm(len(exchange.branches), generator=generator)
-
-
-def _scales(scaling: Scaling, generator: torch.Generator | None, spread: float) -> Tensor:
-    noise = torch.randn(scaling.shape, generator=generator, dtype=torch.float64)
-    if scaling.domain == "phase":
-        return (2 * noise).round()
-    if scaling.domain == "sign":
-        return torch.where(noise < 0, -1.0, 1.0).to(torch.float64)
-    return (noise * spread).exp()
-
-
-def _basis(gauge: Gauge, generator: torch.Generator | None, spread: float) -> Tensor:
-    left, right = (_rotation(gauge.shape, generator) for _ in range(2))
-    if gauge.group == "orthogonal":
-        return left
-    noise = torch.randn(gauge.shape, generator=generator, dtype=torch.float64)
-    return left @ ((noise * spread).exp().unsqueeze(-1) * right)
-
-
-def _rotation(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-    """Uniform orthogonal matrices (QR of Gaussians, its signs made unique)."""
-    noise = torch.randn(*shape, shape[-1], generator=generator, dtype=torch.float64)
-    rotation, triangle = torch.linalg.qr(noise)
-    return rotation * triangle.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
-
-
-def _shifts(translation: Translation, generator: torch.Generator | None, spread: float) -> Tensor:
-    return spread * torch.randn(translation.shape, generator=generator, dtype=torch.float64)
-
-
-def only(spec: GraphSpec, name: str, generator: torch.Generator | None = None) -> Element:
-    """Draws an element that moves one axis, scaling, gauge, translation or exchange only.
-
-    Axes that depend on it keep their order within each index.
-
-    Args:
-        spec: the architecture.
-        name: a movable axis, a scaling, a gauge, a translation or an exchange of the spec.
-        generator: source of randomness, on the CPU.
-
-    Raises:
-        KeyError: if the spec has none of that name.
-    """
-    for axis in spec.axes:
-        if axis.name == name:
-            return Element(spec, {name: _permutation(spec, axis, generator)}, {})
-    for scaling in spec.scalings:
-        if scaling.name == name:
-            return Element(spec, {}, {name: _scales(scaling, generator, 0.5)})
-    for gauge in spec.gauges:
-        if gauge.name == name:
-            return Element(spec, {}, {}, {name: _basis(gauge, generator, 0.5)})
-    for translation in spec.translations:
-        if translation.name == name:
-            return Element(spec, {}, {}, {}, {name: _shifts(translation, generator, 0.5)})
-    for exchange in spec.exchanges:
-        if exchange.name == name:
-            return Element(spec, {}, {}, exchanges={name: _exchange(exchange, generator)})
-    raise KeyError(f"this spec has no axis, scaling, gauge, translation or exchange called {name}")

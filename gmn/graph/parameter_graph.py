@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gmn.draft import Draft
-from gmn.spec import EdgeSet, GraphSpec, StateEntry
-from gmn.topology import pair_index, tap_order, tap_positions, view_block
-from gmn.values import (
+from gmn.graph.draft import Draft
+from gmn.graph.topology import pair_index, tap_order, tap_positions, view_block
+from gmn.graph.values import (
     as_floating,
     is_eight_bit,
     is_finite,
@@ -20,6 +19,7 @@ from gmn.values import (
     with_blocks,
     without_blocks,
 )
+from gmn.spec import EdgeSet, GraphSpec, StateEntry
 
 if TYPE_CHECKING:
     import networkx
@@ -224,7 +224,7 @@ class ParameterGraph:
     def pairs(self, edges: EdgeSet | str) -> Tensor:
         """The values of an edge set, by itself or by its name: shape (B, pairs, taps).
 
-        Pairs are in the order of :func:`gmn.topology.pair_index`.
+        Pairs are in the order of :func:`gmn.graph.topology.pair_index`.
 
         Raises:
             KeyError: if there is no edge set of this name.

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from gmn.graph.topology import view_block
+from gmn.graph.values import as_real, computable, like
 from gmn.spec import EdgeSet, GraphSpec
-from gmn.topology import view_block
-from gmn.values import as_real, computable, like
 
 
 class Draft:

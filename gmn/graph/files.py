@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gmn.graph import ParameterGraph, StateDictError
+from gmn.graph.parameter_graph import ParameterGraph, StateDictError
+from gmn.graph.values import as_real
 from gmn.spec import GraphSpec, SpecError
-from gmn.values import as_real
 
 FORMAT_VERSION = "1"
 SPEC = "spec.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gmn import pieces
+from gmn.graph import pieces
 from gmn.spec import Through
 
 
