@@ -144,7 +144,7 @@ class UNF(Metanetwork):
     of these that commutes with the group (see :class:`.equivariant.EquivariantLinear`). On chains
     the layers are those of NFN: HNP as they are, NP with ``fold=0``.
 
-    Inputs, outputs and kernel places are channels, as in HNP, up to ``fold`` of them; larger ones
+    Inputs, outputs and taps are channels, as in HNP, up to ``fold`` of them; larger ones
     (vocabularies, pixels) are axes with learned positions, as in NP-PosEmb: the group is then
     larger than that of the networks, and only the positions tell these indices apart. So is an
     ordered axis whose indices have movable ones of their own (kernels of every input channel).

@@ -20,7 +20,7 @@ from gmn.spec import EdgeSet, Gauge, GraphSpec, NodeSet
 
 @dataclass(frozen=True)
 class TransformerBlock:
-    """Where one block lies in the spec.
+    """The edge sets, node sets and axes of one block.
 
     A block is ``source → heads → middle → hidden → sink``. With a skip connection around attention,
     ``middle`` is the node set ``source``; a block without a feed-forward network has no ``hidden``
@@ -185,11 +185,11 @@ def _attention(spec: GraphSpec, nodes: NodeSet, weights: Sequence[EdgeSet]) -> T
 
 def _operand(edges: EdgeSet) -> tuple[int, int]:
     """Sorts queries before keys: the first operand of the product, or the first part packed."""
-    steps = [step.rsplit(" ", 1) for step in edges.route]
+    routes = [step.rsplit(" ", 1) for step in edges.route]
     products = [
-        int(number[1])
-        for number in steps
-        if len(number) == 2 and number[0] in ("matmul", "bmm", "scaled_dot_product_attention")
+        int(parts[1])
+        for parts in routes
+        if len(parts) == 2 and parts[0] in ("matmul", "bmm", "scaled_dot_product_attention")
     ]
     return (products[0] if len(products) == 1 else 0), edges.offset
 

@@ -53,7 +53,8 @@ class GMN(Metanetwork):
         executor: ``"dense"`` runs on blocks of edges, ``"sparse"`` on PyG's message passing; both
             give the same numbers from the same parameters.
         features: encodes the values of edges; None for :class:`gmn.features.FanIn`.
-        recompute: layers run again in the backward pass, which finds their inputs only.
+        recompute: whether layers are computed again in the backward pass instead of kept; off,
+            since the dense executor keeps little.
         descriptions: describes nodes and edge sets to the model; None for
             :class:`gmn.features.SpecDescriptions`.
 

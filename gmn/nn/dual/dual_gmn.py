@@ -44,8 +44,8 @@ class DualGMN(Metanetwork):
     phases are taken out first (:func:`gmn.canonical.without_shifts`).
 
     Values may have any floating-point type; they are read in the metanetwork's. Without gradients
-    (``torch.no_grad``) large blocks stay where they lie, in memory or in a mapped file, and are
-    read piece by piece (:mod:`gmn.nn.dual.stream`), so networks of a billion parameters pass.
+    (``torch.no_grad``) large blocks are not converted as a whole but read piece by piece, from
+    memory or from a mapped file (:mod:`gmn.nn.dual.stream`): networks of a billion parameters fit.
 
     Args:
         hidden: channels of ``h``, a multiple of 8; ``x`` and ``y`` have half as many.
@@ -54,7 +54,8 @@ class DualGMN(Metanetwork):
         probes: learned inputs on which the networks are run; None to read weights alone.
         sweeps: whether messages of one layer cross the whole network, in its order, instead of one
             step each.
-        recompute: whether layers are computed again in the backward pass instead of kept.
+        recompute: whether layers are computed again in the backward pass instead of kept, which
+            takes more time and a fraction of the memory.
         descriptions: describes nodes and edge sets to the model; None for
             :class:`gmn.features.SpecDescriptions`.
 

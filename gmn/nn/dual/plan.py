@@ -335,7 +335,7 @@ def _steps(spec: GraphSpec, slots: Slots) -> list[Step]:
 
 
 def _length(channels: Tensor) -> Tensor:
-    """Along the last dimension; infinite where it is 0."""
+    """Length along the last dimension; infinite where it is 0."""
     length = torch.linalg.vector_norm(channels, dim=-1, keepdim=True)
     return torch.where(length == 0, torch.inf, length)
 

@@ -72,7 +72,8 @@ class ScaleGMN(Metanetwork):
         depth: number of layers.
         head: the number of outputs, a head, or a module of your own; one output if None.
         bidirectional: whether messages also run against the edges.
-        recompute: whether layers are computed again in the backward pass instead of kept.
+        recompute: whether layers are computed again in the backward pass instead of kept, which
+            takes more time and a fraction of the memory.
         descriptions: describes nodes and edge sets to the model; None for
             :class:`gmn.features.SpecDescriptions`.
 
