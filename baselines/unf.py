@@ -59,8 +59,8 @@ class FoldedEdges:
     def restore(self, values: Tensor) -> Tensor:
         """From (B, *sizes, channels) to (B, *shape of the edge set); undoes order and scale."""
         shape = [self.edges.shape[dim] for dim in self.order]
-        back = [0, *(1 + self.order.index(dim) for dim in range(len(shape)))]
-        return values.reshape(len(values), *shape).permute(back) / self.scale
+        inverse = [0, *(1 + self.order.index(dim) for dim in range(len(shape)))]
+        return values.reshape(len(values), *shape).permute(inverse) / self.scale
 
 
 @lru_cache(maxsize=64)
@@ -273,7 +273,7 @@ def _form(blocks: Sequence[FoldedEdges]) -> Form:
 
 
 def _difference(form: Form, blocks: Sequence[FoldedEdges]) -> str:
-    for block, own, expected in zip(blocks, _form(blocks), form, strict=False):
-        if own != expected:
+    for block, actual, expected in zip(blocks, _form(blocks), form, strict=False):
+        if actual != expected:
             return f"{block.edges.name} is not as expected"
     return f"{len(blocks)} parameter tensors instead of {len(form)}"

@@ -293,7 +293,7 @@ def _refuse(who: str, what: str) -> UnsupportedArchitecture:
     )
 
 
-def rest(spec: GraphSpec) -> tuple[EdgeSet, ...]:
+def outside_blocks(spec: GraphSpec) -> tuple[EdgeSet, ...]:
     """The edge sets outside of all blocks: embeddings, norms, the classifier.
 
     Raises:
@@ -316,20 +316,20 @@ def _tensors(graph: ParameterGraph, block: TransformerBlock) -> BlockTensors:
     def read(edges: EdgeSet | None, axes: Sequence[str | None]) -> Tensor | None:
         return None if edges is None else _ordered(graph.block(edges), edges, axes)
 
-    def held(edges: EdgeSet, axes: Sequence[str | None]) -> Tensor:
+    def arranged(edges: EdgeSet, axes: Sequence[str | None]) -> Tensor:
         return _ordered(graph.block(edges), edges, axes)
 
     form = _axes(graph.spec, block)
     return BlockTensors(
-        held(block.query, form["query"]),
-        held(block.key, form["key"]),
-        held(block.value, form["value"]),
-        held(block.output, form["output"]),
+        arranged(block.query, form["query"]),
+        arranged(block.key, form["key"]),
+        arranged(block.value, form["value"]),
+        arranged(block.output, form["output"]),
         read(block.query_bias, form["query_bias"]),
         read(block.key_bias, form["key_bias"]),
         read(block.value_bias, form["value_bias"]),
         read(block.output_bias, form["output_bias"]),
-        tuple(held(edges, form["into"]) for edges in block.into),
+        tuple(arranged(edges, form["into"]) for edges in block.into),
         tuple(read(edges, form["into_bias"]) for edges in block.into_biases),
         read(block.out, form["out"]),
         read(block.out_bias, form["out_bias"]),

@@ -330,7 +330,7 @@ _Plan = dict[tuple[int, int], list[_Mean]]
 
 def diagonal(value: Tensor, reading: Reading) -> Tensor:
     """A view of a feature, shape (B, *sizes of the reading's blocks, channels)."""
-    if reading.whole:
+    if reading.is_whole:
         return value
     owner = {axis: block for block, axes in enumerate(reading.dims) for axis in axes}
     dims = [-1, *(owner[axis] for axis in range(len(owner))), len(owner)]
