@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-from gmn.nn.dual.slots import Map, Port, Slots, slots_of
+from gmn.nn.dual.slots import Map, Port, Slots, broadcast_index, slots_of
 from gmn.nn.dual.stream import Blocks, Contraction
 from gmn.spec import EdgeSet, GraphSpec, NodeSet
 
@@ -317,7 +317,8 @@ def _steps(spec: GraphSpec, slots: Slots) -> list[Step]:
         write_times[item.target.slot] = max(item.edges.depth, write_times.get(item.target.slot, 0))
     for gain in slots.gains:
         delay = 0.2 if gain.offset is not None else 0.3
-        index = _broadcast(spec, gain.edges.target, slots.slots[gain.source.slot].nodes)
+        target, source = gain.edges.target, slots.slots[gain.source.slot].nodes
+        index = None if target == source else broadcast_index(spec, target, source)
         step = DiagonalProduct(gain.source, gain.target, gain.edges, gain.offset, index)
         scheduled.append((gain.edges.depth + delay, step))
     for share in (*slots.shares, *slots.links):
@@ -352,19 +353,6 @@ def _spread(channels: Tensor, source: NodeSet, target: NodeSet) -> Tensor:
     shape = [size if axis in kept else 1 for axis, size in sizes]
     copies = means.permute(0, *order, -1).reshape(batch, *shape, width)
     return copies.expand(batch, *target.shape, width).reshape(batch, -1, width)
-
-
-def _broadcast(spec: GraphSpec, narrow: str, wide: str) -> Tensor | None:
-    """For every neuron of ``wide``, the neuron of ``narrow`` at its indices; None if the same."""
-    if narrow == wide:
-        return None
-    axes = dict(zip(spec.node_set(wide).axes, spec.node_set(wide).shape, strict=True))
-    grids = torch.meshgrid(*map(torch.arange, axes.values()), indexing="ij")
-    coordinates = dict(zip(axes, grids, strict=True))
-    index = torch.zeros(tuple(axes.values()), dtype=torch.long)
-    for axis, size in zip(spec.node_set(narrow).axes, spec.node_set(narrow).shape, strict=True):
-        index = index * size + coordinates.get(axis, torch.tensor(0))
-    return index.flatten()
 
 
 def _product(spec: GraphSpec, item: Map) -> Product:

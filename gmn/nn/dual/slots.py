@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from gmn.errors import UnsupportedArchitecture
 from gmn.spec import EdgeSet, Gauge, GraphSpec, NodeSet, Scaling, ScalingTerm
 
@@ -406,6 +409,26 @@ class _SlotFinder:
 
     def _signs(self, unit: Unit) -> Unit:
         return tuple(item for item in unit if item[0] in self._even)
+
+
+def broadcast_index(spec: GraphSpec, narrow: str, wide: str) -> Tensor:
+    """For every neuron of one node set, the neuron of another that has some of its axes.
+
+    Args:
+        spec: the architecture.
+        narrow: the node set of fewer axes.
+        wide: the node set of more axes.
+
+    Returns:
+        Indices of neurons of ``narrow``, int64, shape (neurons of ``wide``,).
+    """
+    source, target = spec.node_set(narrow), spec.node_set(wide)
+    grids = torch.meshgrid(*map(torch.arange, target.shape), indexing="ij")
+    coordinates = dict(zip(target.axes, grids, strict=True))
+    index = torch.zeros(target.shape, dtype=torch.long)
+    for axis, size in zip(source.axes, source.shape, strict=True):
+        index = index * size + coordinates.get(axis, torch.tensor(0))
+    return index.flatten()
 
 
 def _adds(edges: EdgeSet) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph
 from gmn.graph.topology import pair_index, topology
-from gmn.nn.dual.slots import Gain, Port, Share, Slots, slots_of
+from gmn.nn.dual.slots import Gain, Port, Share, Slots, broadcast_index, slots_of
 from gmn.nn.passing.groups import groups_of
 from gmn.nn.passing.relations import End, Relation, Wiring, relations_of
 from gmn.nn.scaled.scale_blocks import ScaleMasks
@@ -255,7 +255,7 @@ class _Builder:
 
     def _gain(self, gain: Gain) -> Values:
         wide = self._slots.slots[gain.source.slot].nodes
-        neuron = _inside(self._spec, gain.edges.target, wide)
+        neuron = broadcast_index(self._spec, gain.edges.target, wide)
         index = pair_index(self._spec, gain.edges)[1].argsort()[neuron]
         return Values(gain.edges, index.to(self._device), gain.offset)
 
@@ -284,18 +284,6 @@ class _Builder:
 
     def _rows(self, edges: EdgeSet, first: int) -> Tensor:
         return (first + pair_index(self._spec, edges)[1]).to(self._device)
-
-
-def _inside(spec: GraphSpec, narrow: str, wide: str) -> Tensor:
-    """For every neuron of ``wide``, the neuron of ``narrow`` at its indices."""
-    axes = spec.node_set(wide)
-    grids = torch.meshgrid(*map(torch.arange, axes.shape), indexing="ij")
-    coordinates = dict(zip(axes.axes, grids, strict=True))
-    neuron = torch.zeros(axes.shape, dtype=torch.long)
-    nodes = spec.node_set(narrow)
-    for axis, size in zip(nodes.axes, nodes.shape, strict=True):
-        neuron = neuron * size + coordinates.get(axis, torch.tensor(0))
-    return neuron.flatten()
 
 
 def _label(port: Port) -> str:
