@@ -11,5 +11,9 @@ class ZooError(Exception):
     """A zoo's files are missing, damaged, in use, or belong to another zoo."""
 
 
+class OutputError(ValueError):
+    """A folder or file cannot be written: it is another's, in use, or there is no room."""
+
+
 class EngineError(RuntimeError):
     """Jobs cannot be run: Ray is not installed or not there, or a worker process died."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,9 +11,10 @@ from rich.console import Console
 
 import converters
 import gmn
+from gmn import files
 from gmn.cli.choices import ACTIVATIONS
 from gmn.cli.errors import UserError
-from gmn.cli.options import Complete, Input, Key, Model, Weights
+from gmn.cli.options import Complete, Input, Key, Model, Overwrite, Weights, make_room
 
 if TYPE_CHECKING:
     from gmn.cli.sources import Named
@@ -89,6 +91,7 @@ def convert(
         str | None,
         typer.Option(help=f"Of a chain without a model: {', '.join(ACTIVATIONS)}. [relu]"),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write checkpoints as one parameter graph: spec.json and weights.safetensors.
 
@@ -100,6 +103,7 @@ def convert(
     """
     from gmn.cli import sources
 
+    make_room(out, [*(checkpoints or []), *([hf] if hf else [])], overwrite)
     graph, report = sources.convert(
         checkpoints or [], model, hf, timm, input_shapes, key, activation
     )
@@ -120,8 +124,10 @@ def draw(
     _, spec = _load(model, input_shapes)
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"{out}: pictures are written as .png, .svg or .pdf")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    gmn.draw.draw(spec).savefig(out, dpi=160)
+    picture, creator = io.BytesIO(), "graph-metanetworks"
+    figure = gmn.draw.draw(spec)
+    figure.savefig(picture, dpi=160, format=out.suffix[1:], metadata={"Creator": creator})
+    files.write_single(out, picture.getvalue(), own=creator.encode())
     console.print(f"wrote {out}")
 
 

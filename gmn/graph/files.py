@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gmn.files import OutputFolder
 from gmn.graph.parameter_graph import ParameterGraph, StateDictError
 from gmn.graph.values import as_real
 from gmn.spec import GraphSpec, SpecError
@@ -31,7 +33,10 @@ def save(graph: ParameterGraph, folder: str | os.PathLike[str]) -> None:
 
     Args:
         graph: B networks of one architecture.
-        folder: where to write; made if absent.
+        folder: where to write: absent, empty, or holding a graph.
+
+    Raises:
+        OutputError: if the folder holds anything else, or cannot be written to.
 
     Example:
         >>> import tempfile, torch, converters, gmn
@@ -41,19 +46,22 @@ def save(graph: ParameterGraph, folder: str | os.PathLike[str]) -> None:
         ...     gmn.load(folder)
         ParameterGraph(1 networks of 9 parameters, torch.float32, cpu)
     """
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
     text = graph.spec.to_json().encode()
     metadata = {"gmn": FORMAT_VERSION, "spec_sha256": hashlib.sha256(text).hexdigest()}
-    parts = [path / f".{name}.{os.getpid()}.part" for name in (SPEC, WEIGHTS)]
+    with OutputFolder(folder, "parameter graph", earlier=_files_of_0_1) as output:
+        output.claim(SPEC, WEIGHTS)
+        output.write(WEIGHTS, partial(save_file, _apart(graph), metadata=metadata))
+        output.write(SPEC, text)
+
+
+def _files_of_0_1(folder: Path) -> set[str] | None:
+    """The files of a graph that was written before folders had markers."""
     try:
-        parts[0].write_bytes(text)
-        save_file(_apart(graph), parts[1], metadata=metadata)
-        os.replace(parts[0], path / SPEC)
-        os.replace(parts[1], path / WEIGHTS)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            ours = "gmn" in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return None
+    return {SPEC, WEIGHTS} if ours else None
 
 
 def load(folder: str | os.PathLike[str]) -> ParameterGraph:

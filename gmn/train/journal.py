@@ -10,31 +10,56 @@ import csv
 import importlib.util
 import io
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gmn.files import OutputFolder
 from gmn.train.run import Run
-from gmn.zoo.store.files import write_atomically
 
 STATE = "run.pt"
 LOG = "log.csv"
 BOARD = "tensorboard"
+CARD = "model.json"
+WEIGHTS = "model.safetensors"
+
+
+def run_folder(folder: Path, inputs: Iterable[Path]) -> OutputFolder:
+    """The right to write a run into a folder, which one process has at a time.
+
+    Args:
+        folder: folder of the run; made if absent.
+        inputs: files and folders that are read.
+
+    Raises:
+        OutputError: if the folder holds anything else, another process writes to it, or it cannot
+            be written to.
+    """
+    return OutputFolder(folder, "training run", inputs=inputs, earlier=_files_of_0_1)
+
+
+def _files_of_0_1(folder: Path) -> set[str] | None:
+    """The files of a run that was written before folders had markers."""
+    try:
+        _read(folder / STATE)
+    except (OSError, ValueError):
+        return None
+    return {STATE, LOG, BOARD, CARD, WEIGHTS}
 
 
 class Journal:
     """Keeps a run in a folder.
 
     Args:
-        folder: folder of the run; made if absent.
+        output: folder of the run.
         identity: what decides how the run goes; plain values. A folder keeps one run only.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        self.folder, self.identity = folder, identity
+    def __init__(self, output: OutputFolder, identity: dict[str, Any]) -> None:
+        self.output, self.identity = output, identity
         self._board: Any = None
-        folder.mkdir(parents=True, exist_ok=True)
 
     def resume(self, run: Run) -> None:
         """Restores the folder's run into a fresh one, if there is a stored run.
@@ -42,19 +67,19 @@ class Journal:
         Raises:
             ValueError: if the folder holds another run, or its state is damaged.
         """
-        path = self.folder / STATE
+        path = self.output.path / STATE
         if path.exists():
             saved = _read(path)
-            _require_same(saved["identity"], self.identity, self.folder)
+            _require_same(saved["identity"], self.identity, self.output.path)
             run.load_state_dict(saved["run"])
             self._write_log(run)
-        self._board = _open_board(self.folder / BOARD, run.epoch)
+        self._board = _open_board(self.output, run.epoch)
 
     def write(self, run: Run) -> None:
         """Stores the run after an epoch."""
         content = io.BytesIO()
         torch.save({"identity": self.identity, "run": run.state_dict()}, content)
-        write_atomically(self.folder / STATE, content.getvalue())
+        self.output.write(STATE, content.getvalue())
         self._write_log(run)
         if self._board is not None:
             for name, value in run.log[-1].items():
@@ -71,7 +96,7 @@ class Journal:
         writer = csv.DictWriter(text, run.log[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(run.log)
-        write_atomically(self.folder / LOG, text.getvalue().encode())
+        self.output.write(LOG, text.getvalue().encode())
 
 
 def epochs_logged(folder: Path) -> int:
@@ -86,7 +111,9 @@ def _read(path: Path) -> dict[str, Any]:
         saved: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
         if saved.keys() == {"identity", "run"}:
             return saved
-    except (RuntimeError, ValueError, OSError, AttributeError, EOFError, pickle.UnpicklingError):
+    except (RuntimeError, LookupError, ValueError, TypeError, OSError, AttributeError, EOFError):
+        pass
+    except pickle.UnpicklingError:
         pass
     raise ValueError(f"{path} is damaged, so its run cannot go on; delete the folder to begin anew")
 
@@ -100,10 +127,11 @@ def _require_same(stored: dict[str, Any], current: dict[str, Any], folder: Path)
             )
 
 
-def _open_board(folder: Path, epoch: int) -> Any:
+def _open_board(output: OutputFolder, epoch: int) -> Any:
     """A writer for TensorBoard where it is installed; rows from ``epoch`` on are written anew."""
     if importlib.util.find_spec("tensorboard") is None:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(folder, purge_step=epoch)
+    output.claim(BOARD)
+    return SummaryWriter(output.path / BOARD, purge_step=epoch)

@@ -20,20 +20,18 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gmn import registry
+from gmn.files import OutputFolder
 from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
 from gmn.tasks.choice import describe, rebuilt, task_of
 from gmn.tasks.task import Task
 from gmn.train.distributed import ranks
 from gmn.train.evaluate import answer
-from gmn.train.journal import epochs_logged
-from gmn.train.loop import Result, train
+from gmn.train.journal import CARD, WEIGHTS, epochs_logged
+from gmn.train.loop import Result, opened, train_in
 from gmn.train.recipe import Recipe
-from gmn.zoo.store.files import write_atomically
 
 FORMAT_VERSION = 2
-WEIGHTS = "model.safetensors"
-CARD = "model.json"
 CARD_FIELDS = ("model", "task", "metrics", "architectures", "weights_sha256")
 
 
@@ -157,7 +155,7 @@ def fit(
         for name in problem.zoo.architectures
         if len(problem.zoo.indices("train", name))
     }
-    with torch.random.fork_rng():
+    with opened(out, problem) as output, torch.random.fork_rng():
         torch.manual_seed(seed)
         net = problem.build(factory, problem.split("train")[0].graph.spec)
         if not isinstance(net, nn.Module):
@@ -178,10 +176,10 @@ def fit(
                 bar.set_postfix_str(f"{problem.metric} {metric:.4g}", refresh=False)
                 bar.update()
 
-            result = train(net.to(device), problem, recipe, seed, tell, out)
-    card = _card(model, specs, problem, recipe, seed, result)
-    if together.first:
-        _save(net, card, out)
+            result = train_in(output, net.to(device), problem, recipe, seed, tell)
+        card = _card(model, specs, problem, recipe, seed, result)
+        if output is not None:
+            _save(net, card, output)
     together.wait()
     # The others may be on machines that do not see the folder.
     return load(out) if together.first else Trained(model, net.eval(), specs, problem, card)
@@ -217,13 +215,13 @@ def _baselines(task: Task) -> dict[str, dict[str, float]]:
     }
 
 
-def _save(model: nn.Module, card: dict[str, Any], out: Path) -> None:
+def _save(model: nn.Module, card: dict[str, Any], output: OutputFolder) -> None:
     # Cloned, as safetensors refuses tensors that share memory.
     weights = {n: v.detach().cpu().clone() for n, v in model.state_dict().items()}
     content = save_tensors(weights)
     card = {**card, "weights_sha256": hashlib.sha256(content).hexdigest()}
-    write_atomically(out / WEIGHTS, content)
-    write_atomically(out / CARD, (json.dumps(card, indent=1) + "\n").encode())
+    output.write(WEIGHTS, content)
+    output.write(CARD, (json.dumps(card, indent=1) + "\n").encode())
 
 
 def load(folder: Path | str) -> Trained:

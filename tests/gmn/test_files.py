@@ -11,6 +11,7 @@ from torch import nn
 
 import converters
 import gmn
+from gmn.files import LOCK, MARKER
 from tests.traced import covering_cases, spec_of
 
 
@@ -32,7 +33,8 @@ def test_a_graph_replaces_another(tmp_path: Path) -> None:
         model = nn.Linear(2, width)
         gmn.save(converters.to_graph(model, (torch.zeros(1, 2),)), tmp_path)
     assert gmn.load(tmp_path).spec.num_parameters == 12
-    assert {path.name for path in tmp_path.iterdir()} == {"spec.json", "weights.safetensors"}
+    ours = {"spec.json", "weights.safetensors", MARKER, LOCK}
+    assert {path.name for path in tmp_path.iterdir()} == ours
 
 
 def test_entries_that_share_memory_without_being_tied(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from gmn import zoo
 from gmn.errors import ZooError
+from gmn.files import LOCK, MARKER
 from gmn.zoo import images
 from gmn.zoo.architectures.networks import network
 from gmn.zoo.building import catalogue
@@ -128,7 +129,7 @@ def test_the_same_seed_gives_the_same_bytes(built, tmp_path):
 
 def identity_files(folder: Path) -> list[Path]:
     """All but the journal of the build and the writer's lock."""
-    return [path for path in folder.iterdir() if path.name not in ("build.jsonl", ".lock")]
+    return [path for path in folder.iterdir() if path.name not in ("build.jsonl", LOCK, MARKER)]
 
 
 def test_what_a_zoo_offers(built):

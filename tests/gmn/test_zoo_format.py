@@ -287,7 +287,8 @@ def test_a_file_that_the_system_cuts_off_is_not_left_behind(tmp_path: Path) -> N
 
 
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
-    part = tmp_path / ".shard-00001.safetensors.77.part"
+    lines(tmp_path)
+    part = tmp_path / ".shard-00001.safetensors.77.gmn-part"
     part.write_bytes(b"half")
     lines(tmp_path)
     assert not part.exists()

@@ -20,9 +20,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gmn.errors import ZooError
+from gmn.files import write_file
 from gmn.spec import GraphSpec
 from gmn.zoo.store.columns import columns_of
-from gmn.zoo.store.files import FORMAT_VERSION, Row, shard_name, write_file
+from gmn.zoo.store.files import FORMAT_VERSION, Row, shard_name
 
 Tensors = Mapping[str, Tensor]
 
@@ -117,7 +118,7 @@ def write_shard(
     }
     # One key: safetensors writes several in random order.
     content = save(tensors, metadata={"gmn": json.dumps(header)})
-    write_file(folder / shard_name(number), content)
+    write_file(folder / shard_name(number), content, ZooError)
 
 
 def _check(file: str, state: Tensors, ids: Sequence[str]) -> None:

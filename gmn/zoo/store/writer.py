@@ -11,24 +11,22 @@ from typing import Any, Self
 import pyarrow as pa
 
 from gmn.errors import ZooError
+from gmn.files import OutputFolder
 from gmn.spec import GraphSpec
 from gmn.zoo.store import provenance
 from gmn.zoo.store.files import (
     FORMAT_VERSION,
     MANIFEST,
-    PARTS,
-    SHARDS,
     Row,
     file_sha256,
     index_name,
     json_bytes,
     read_manifest,
     shard_name,
-    write_file,
 )
 from gmn.zoo.store.index import index_of, table_bytes
-from gmn.zoo.store.locking import WriterLock
 from gmn.zoo.store.shards import Header, Tensors, read_header, write_shard
+from gmn.zoo.store.writing import zoo_folder
 
 
 class ZooWriter:
@@ -42,10 +40,11 @@ class ZooWriter:
         size: requested number of networks.
         seed: seed of the population.
         configuration: everything else that determines the population; plain JSON values.
+        inputs: folders that are read; the zoo may not be one of them, or lie in it.
 
     Raises:
         ZooError: If the folder holds a zoo of another name, size, seed or configuration, or
-            another writer is at work.
+            anything else, or another writer is at work.
 
     Example:
         >>> import tempfile, torch, converters
@@ -63,11 +62,17 @@ class ZooWriter:
     """
 
     def __init__(
-        self, folder: str | Path, name: str, size: int, seed: int, configuration: dict[str, Any]
+        self,
+        folder: str | Path,
+        name: str,
+        size: int,
+        seed: int,
+        configuration: dict[str, Any],
+        inputs: Sequence[str | Path] = (),
     ) -> None:
         self.folder = Path(folder)
         self.identity = identity_of(name, size, seed, configuration)
-        self._lock = WriterLock(self.folder)
+        self._output = zoo_folder(self.folder, inputs)
         try:
             self._start()
         except BaseException:
@@ -82,11 +87,9 @@ class ZooWriter:
                     f"networks were appended to {self.folder}, which building it again would lose. "
                     f"If it is damaged: gmn zoo verify {self.folder} --rescue OUT keeps the rest"
                 )
-        elif any(self.folder.glob(SHARDS)):
-            raise ZooError(f"{self.folder} holds shards but no {MANIFEST}; choose an empty folder")
         else:
-            write_file(self.folder / MANIFEST, json_bytes(self.identity))
-        self._clean()
+            self._output.write(MANIFEST, json_bytes(self.identity))
+        self._output.claim(provenance.JOURNAL)
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +104,7 @@ class ZooWriter:
 
     def close(self) -> None:
         """Releases the lock: other processes can write."""
-        self._lock.release()
+        self._output.close()
 
     def missing(self, shards: int) -> list[int]:
         """Numbers of the shards that are not there, or not as they were written.
@@ -112,6 +115,7 @@ class ZooWriter:
         Returns:
             The numbers of the shards to build, in increasing order; intact shards are kept.
         """
+        self._output.claim(*map(shard_name, range(shards)))
         return missing_shards(self.folder, shards)
 
     def write_shard(
@@ -125,6 +129,7 @@ class ZooWriter:
         left_out: Sequence[str] = (),
     ) -> None:
         """Writes one shard, all or nothing: see :func:`gmn.zoo.store.shards.write_shard`."""
+        self._output.claim(shard_name(number))
         write_shard(self.folder, number, architecture, spec, state, rows, extras, left_out)
 
     def contents(self, shards: int) -> tuple[pa.Table, list[Header]]:
@@ -153,14 +158,8 @@ class ZooWriter:
             ZooError: If a shard is missing or damaged, or the shards do not fit one another.
         """
         index, headers = self.contents(shards)
-        publish(self.folder, self.identity, card, index, headers)
-        self._clean()
+        publish(self._output, self.identity, card, index, headers)
         provenance.note(self.folder, "finish", {"libraries": provenance.libraries()})
-
-    def _clean(self) -> None:
-        """Removes what killed runs left half-written."""
-        for path in self.folder.glob(PARTS):
-            path.unlink(missing_ok=True)
 
 
 def write_zoo(
@@ -172,6 +171,7 @@ def write_zoo(
     shards: int,
     fill: Callable[[ZooWriter, list[int]], None],
     card: Callable[[pa.Table, list[Header]], dict[str, Any]],
+    inputs: Sequence[str | Path] = (),
 ) -> None:
     """Writes a zoo, or what a stopped run left missing; one that is finished is left alone.
 
@@ -184,13 +184,14 @@ def write_zoo(
         shards: number of shards of the whole zoo.
         fill: writes the shards of these numbers.
         card: makes the data card from the index and the headers of the shards.
+        inputs: folders that are read; the zoo may not be one of them, or lie in it.
 
     Raises:
-        ZooError: If the folder holds another zoo, or another writer is at work.
+        ZooError: If the folder holds another zoo, or anything else, or another writer is at work.
     """
     if is_finished(folder, identity_of(name, size, seed, configuration), shards):
         return
-    with ZooWriter(folder, name, size, seed, configuration) as writer:
+    with ZooWriter(folder, name, size, seed, configuration, inputs) as writer:
         fill(writer, writer.missing(shards))
         writer.finish(shards, card(*writer.contents(shards)))
 
@@ -253,7 +254,7 @@ def is_finished(folder: Path, identity: dict[str, Any], shards: int) -> bool:
 
 
 def publish(
-    folder: Path,
+    output: OutputFolder,
     identity: dict[str, Any],
     card: dict[str, Any],
     index: pa.Table,
@@ -264,7 +265,7 @@ def publish(
     """Writes index and manifest, in this order, so that readers see the old zoo or the new one.
 
     Args:
-        folder: folder of the zoo; all its shards are there.
+        output: folder of the zoo; all its shards are there.
         identity: result of :func:`identity_of`, and what else precedes in the manifest.
         card: the data card.
         index: all rows.
@@ -277,8 +278,7 @@ def publish(
         ZooError: If two shards give one architecture different specs, or a file cannot be written.
     """
     content = table_bytes(index)
-    path = folder / index_name(generation)
-    write_file(path, content)
+    path = output.write(index_name(generation), content)
     manifest = {
         **identity,
         "generation": generation,
@@ -287,11 +287,11 @@ def publish(
         "index": {"file": path.name, "networks": len(index), "bytes": len(content)},
         "shards": [
             *known,
-            *(_shard_facts(folder, n, headers[n]) for n in range(len(known), len(headers))),
+            *(_shard_facts(output.path, n, headers[n]) for n in range(len(known), len(headers))),
         ],
     }
     manifest["index"]["sha256"] = file_sha256(path)
-    write_file(folder / MANIFEST, json_bytes(manifest))
+    output.write(MANIFEST, json_bytes(manifest))
 
 
 def _shard_facts(folder: Path, number: int, header: Header) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from gmn.errors import ZooError
+from gmn.files import OutputFolder
 from gmn.zoo.population import Zoo
 from gmn.zoo.store import provenance
-from gmn.zoo.store.files import MANIFEST, SHARDS, file_sha256
+from gmn.zoo.store.files import MANIFEST, SHARD, file_sha256, shard_name
 from gmn.zoo.store.index import histogram, index_of
-from gmn.zoo.store.locking import WriterLock
 from gmn.zoo.store.writer import identity_of, publish
+from gmn.zoo.store.writing import zoo_folder
 from gmn.zoo.upkeep import copying
 from gmn.zoo.upkeep.copying import Source, check, everything, plan
 from gmn.zoo.upkeep.rewriting import rewrite, write_shards
@@ -113,19 +114,18 @@ def append(
             or another writer is at work.
     """
     path = Path(folder)
-    lock = WriterLock(path)
-    try:
-        zoo = Zoo(path)
+    zoo = Zoo(path)
+    with zoo_folder(path) as output:
+        zoo = Zoo(path)  # as it is now that nobody else writes
         added = _sources(folders, prefixes)
         check([everything(zoo), *added])
         known = zoo.manifest["shards"]
-        _remove_unlisted(path, {shard["file"] for shard in known})
+        _remove_unlisted(output, {shard["file"] for shard in known})
         copies = plan(added)
+        output.claim(*(shard_name(len(known) + n) for n in range(len(copies))))
         write_shards(path, dict(enumerate(copies, start=len(known))), progress)
-        _publish_more(zoo, added, len(copies))
+        _publish_more(output, zoo, added, len(copies))
         provenance.note(path, "append", {"networks": sum(c.networks for c in copies)})
-    finally:
-        lock.release()
     return Zoo(path)
 
 
@@ -136,7 +136,7 @@ def _sources(folders: Sequence[str | Path], prefixes: Sequence[str] | None) -> l
     return [everything(Zoo(folder), prefix) for folder, prefix in zip(folders, given, strict=True)]
 
 
-def _publish_more(zoo: Zoo, added: Sequence[Source], copies: int) -> None:
+def _publish_more(output: OutputFolder, zoo: Zoo, added: Sequence[Source], copies: int) -> None:
     manifest, folder = zoo.manifest, zoo.folder
     index, headers = index_of(folder, range(len(manifest["shards"]) + copies))
     card = {**manifest["card"], "networks": len(index), "splits": histogram(index, "split")}
@@ -144,15 +144,15 @@ def _publish_more(zoo: Zoo, added: Sequence[Source], copies: int) -> None:
     keys = ("name", "size", "seed", "configuration")
     identity = identity_of(*(manifest[key] for key in keys))
     generation = manifest["generation"] + 1
-    publish(folder, identity, card, index, headers, generation, manifest["shards"])
-    (folder / manifest["index"]["file"]).unlink(missing_ok=True)
+    publish(output, identity, card, index, headers, generation, manifest["shards"])
+    output.remove(manifest["index"]["file"])
 
 
-def _remove_unlisted(folder: Path, listed: set[str]) -> None:
-    """Deletes shards of an append that was killed."""
-    for path in folder.glob(SHARDS):
-        if path.name not in listed:
-            path.unlink()
+def _remove_unlisted(output: OutputFolder, listed: set[str]) -> None:
+    """Deletes shards of an append that was killed; what others put there stays."""
+    for name in output.files:
+        if SHARD.fullmatch(name) and name not in listed:
+            output.remove(name)
 
 
 def _write(
@@ -167,7 +167,9 @@ def _write(
     size = sum(len(source.indices) for source in sources)
     packing = {"shard_size": copying.SHARD_SIZE, "shard_bytes": copying.SHARD_BYTES}
     shards = plan(sources)
-    return rewrite(out, name, size, seed, {**configuration, **packing}, shards, card, progress)
+    inputs = [source.zoo.folder for source in sources]
+    configuration = {**configuration, **packing}
+    return rewrite(out, name, size, seed, configuration, shards, card, progress, inputs)
 
 
 def _origin(source: Source) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gmn.errors import ZooError
+from gmn.files import write_file
 from gmn.zoo.population import Zoo
 from gmn.zoo.store.files import (
     MANIFEST,
@@ -15,11 +16,10 @@ from gmn.zoo.store.files import (
     json_bytes,
     read_manifest,
     shard_name,
-    write_file,
 )
 from gmn.zoo.store.index import index_of, table_bytes
-from gmn.zoo.store.locking import WriterLock
 from gmn.zoo.store.shards import read_header
+from gmn.zoo.store.writing import zoo_folder
 from gmn.zoo.upkeep.rewriting import rewrite
 from gmn.zoo.upkeep.verifying import Verdict, verify
 
@@ -37,22 +37,18 @@ def reindex(folder: str | Path) -> Zoo:
         ZooError: If a shard is missing or unreadable, or another writer is at work.
     """
     path = Path(folder)
-    lock = WriterLock(path)
-    try:
-        manifest = read_manifest(path)
+    manifest = read_manifest(path)
+    with zoo_folder(path) as output:
         if "shards" not in manifest:
             raise ZooError(f"{path} holds an unfinished zoo; build it again: it goes on")
         index, _ = index_of(path, range(len(manifest["shards"])))
         content, facts = table_bytes(index), manifest["index"]
         if len(index) != facts["networks"]:
             raise ZooError(f"{path}: the shards hold {len(index)} of {facts['networks']} networks")
-        write_file(path / facts["file"], content)
-        sha256 = file_sha256(path / facts["file"])
+        sha256 = file_sha256(output.write(facts["file"], content))
         if sha256 != facts["sha256"]:  # another version of pyarrow writes other bytes
             facts |= {"bytes": len(content), "sha256": sha256}
-            write_file(path / MANIFEST, json_bytes(manifest))
-    finally:
-        lock.release()
+            output.write(MANIFEST, json_bytes(manifest))
     return Zoo(path)
 
 
@@ -65,7 +61,7 @@ class IntactShard:
 
     def write(self, folder: Path, number: int) -> None:
         """Writes the shard, all or nothing."""
-        write_file(folder / shard_name(number), self.path.read_bytes())
+        write_file(folder / shard_name(number), self.path.read_bytes(), ZooError)
 
 
 def rescue(folder: str | Path, out: str | Path, progress: bool = True) -> Zoo:
@@ -97,7 +93,7 @@ def rescue(folder: str | Path, out: str | Path, progress: bool = True) -> Zoo:
     )
     configuration = {"rescued": list(verdict.whole), "of": known.get("configuration")}
     card = {**_losses(verdict), "card_before": known.get("card")}
-    return rewrite(Path(out), name, size, seed, configuration, shards, card, progress)
+    return rewrite(Path(out), name, size, seed, configuration, shards, card, progress, [path])
 
 
 def _losses(verdict: Verdict) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def rewrite(
     shards: Sequence[NewShard],
     card: dict[str, Any],
     progress: bool,
+    inputs: Sequence[Path],
 ) -> Zoo:
     """Writes a zoo of such shards, or opens it if it was written before.
 
@@ -47,6 +48,7 @@ def rewrite(
         shards: the shards in order.
         card: entries of the data card beside counts.
         progress: whether to show a progress bar.
+        inputs: folders of the zoos that are read.
 
     Raises:
         ZooError: If a source is damaged, or ``out`` holds another zoo.
@@ -58,7 +60,7 @@ def rewrite(
     def data_card(index: pa.Table, headers: Sequence[Header]) -> dict[str, Any]:
         return {"networks": len(index), "splits": histogram(index, "split"), **card}
 
-    write_zoo(out, name, size, seed, configuration, len(shards), fill, data_card)
+    write_zoo(out, name, size, seed, configuration, len(shards), fill, data_card, inputs)
     return Zoo(out)
 
 
