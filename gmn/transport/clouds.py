@@ -11,7 +11,7 @@ from gmn.transport.ordering import order
 
 
 @dataclass(frozen=True)
-class Frame:
+class CoordinateFrame:
     """The frame of a system of lines: a centre and a unit of length.
 
     Attributes:
@@ -23,7 +23,7 @@ class Frame:
     scale: Tensor
 
     @classmethod
-    def of(cls, *clouds: Tensor) -> Frame:
+    def of(cls, *clouds: Tensor) -> CoordinateFrame:
         """The mean of all points, and their root mean square deviation per coordinate.
 
         Each cloud counts alike. No gradients flow into a frame.
