@@ -95,6 +95,9 @@ def convert(
 ) -> None:
     """Write checkpoints as one parameter graph: spec.json and weights.safetensors.
 
+    Files that cannot be used are named with the reason; the others are converted, and the exit
+    code is 1.
+
     Code in the checkpoints never runs. Without a model, a plain chain of linear layers and
     convolutions is guessed from the shapes, and what was assumed is printed.
 
@@ -104,11 +107,13 @@ def convert(
     from gmn.cli import sources
 
     make_room(out, [*(checkpoints or []), *([hf] if hf else [])], overwrite)
-    graph, report = sources.convert(
-        checkpoints or [], model, hf, timm, input_shapes, key, activation
+    report, bad = sources.convert(
+        checkpoints or [], out, model, hf, timm, input_shapes, key, activation
     )
-    gmn.save(graph, out)
-    print("\n".join([*report, str(graph), f"wrote {out}; gmn.load({str(out)!r}) reads it again"]))
+    lines = [*report, *(f"left out {line}" for line in bad), str(gmn.load(out))]
+    print("\n".join([*lines, f"wrote {out}; gmn.load({str(out)!r}) reads it again"]))
+    if bad:
+        raise typer.Exit(1)
 
 
 @app.command()

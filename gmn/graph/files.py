@@ -46,12 +46,32 @@ def save(graph: ParameterGraph, folder: str | os.PathLike[str]) -> None:
         ...     gmn.load(folder)
         ParameterGraph(1 networks of 9 parameters, torch.float32, cpu)
     """
-    text = graph.spec.to_json().encode()
+    with graph_folder(folder) as output:
+        write_graph(output, graph.spec, _apart(graph))
+
+
+def graph_folder(folder: str | os.PathLike[str]) -> OutputFolder:
+    """The right to write a graph into a folder, which one process has at a time.
+
+    Raises:
+        OutputError: if the folder holds anything else, or cannot be written to.
+    """
+    return OutputFolder(folder, "parameter graph", earlier=_files_of_0_1)
+
+
+def write_graph(output: OutputFolder, spec: GraphSpec, values: dict[str, Tensor]) -> None:
+    """Writes the files of a graph.
+
+    Args:
+        output: where to.
+        spec: the architecture.
+        values: the stacked values of each untied entry, complex ones as pairs of real numbers.
+    """
+    text = spec.to_json().encode()
     metadata = {"gmn": FORMAT_VERSION, "spec_sha256": hashlib.sha256(text).hexdigest()}
-    with OutputFolder(folder, "parameter graph", earlier=_files_of_0_1) as output:
-        output.claim(SPEC, WEIGHTS)
-        output.write(WEIGHTS, partial(save_file, _apart(graph), metadata=metadata))
-        output.write(SPEC, text)
+    output.claim(SPEC, WEIGHTS)
+    output.write(WEIGHTS, partial(save_file, values, metadata=metadata))
+    output.write(SPEC, text)
 
 
 def _files_of_0_1(folder: Path) -> set[str] | None:
