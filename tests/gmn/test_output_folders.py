@@ -393,7 +393,9 @@ def test_a_manifest_does_not_lead_out(
     small_zoo(tmp_path / "a")
     small_zoo(tmp_path / "b")
     victim = tmp_path / "victim.txt"
-    victim.write_bytes((tmp_path / "a" / "index.parquet").read_bytes())  # so that its checksum is right
+    victim.write_bytes(
+        (tmp_path / "a" / "index.parquet").read_bytes()
+    )  # so that its checksum is right
     manifest = json.loads((tmp_path / "a" / "zoo.json").read_text())
     manifest["index"]["file"] = name.format(victim=victim)
     (tmp_path / "a" / "zoo.json").write_text(json.dumps(manifest))
