@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -59,6 +60,7 @@ class OutputFolder:
         self.path, self.kind, self._error = Path(folder), kind, error
         self._earlier = earlier
         require_apart(self.path, inputs, error)
+        self._new, self._files = not os.path.lexists(self.path), set[str]()
         self._owned()  # before a lock is made in a folder that is not ours
         self._lock = FileLock(self.path / LOCK)
         try:
@@ -85,8 +87,15 @@ class OutputFolder:
         self.close()
 
     def close(self) -> None:
-        """Lets others write."""
+        """Lets others write; a folder that was made here and stayed empty is removed."""
+        unused = self._new and not self._files
+        if unused:  # while nobody else can hold the lock
+            for name in (MARKER, LOCK):
+                (self.path / name).unlink(missing_ok=True)
         self._lock.release()
+        if unused:
+            with suppress(OSError):
+                self.path.rmdir()
 
     @property
     def files(self) -> frozenset[str]:

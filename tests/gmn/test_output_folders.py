@@ -289,7 +289,7 @@ def test_only_plain_names(tmp_path: Path) -> None:
         for name in ("../victim", "/etc/victim", "a/b", "a\\b", "", ".", "..", "a\0b", MARKER):
             with pytest.raises(OutputError, match="no plain file name"):
                 output.write(name, b"mine")
-    assert hashes(tmp_path).keys() == {f"out/{MARKER}"}
+    assert not hashes(tmp_path)
 
 
 def test_a_file_that_came_since_is_not_replaced(tmp_path: Path) -> None:
