@@ -208,6 +208,14 @@ def predict(
         Path | None, typer.Option("--out", "-o", help="Folder for edited networks.")
     ] = None,
     device: Device = "cpu",
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trust",
+            metavar="MODULE",
+            help="A module that the model may import, if you trust its authors; repeatable.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Apply a trained model to checkpoints; exit code 1 if one of them cannot be used.
@@ -219,7 +227,7 @@ def predict(
     """
     from gmn.cli import sources
 
-    trained = gmn.train.load(model)
+    trained = gmn.train.load(model, trust=trust or ())
     trained.model.to(sources.device(device))
     predictions = gmn.train.predict_files(
         trained,

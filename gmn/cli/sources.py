@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 import converters
 from converters.states.chains import Sine
 from converters.states.pretrained import rename_state
+from gmn import registry
 from gmn.cli.errors import UserError
 from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
@@ -199,16 +198,12 @@ def _graph(spec: GraphSpec, state: dict[str, Tensor], path: Path) -> ParameterGr
 def _call_factory(name: str) -> Any:
     from gmn.examples import EXAMPLES
 
-    module, colon, factory = name.partition(":")
+    _, colon, factory = name.partition(":")
     if not colon:
         raise UserError(
             f"{name} is neither a built-in example ({', '.join(EXAMPLES)}) nor module:factory"
         )
-    sys.path.insert(0, "")  # as `python -m` does, so that a module in the current folder is found
-    try:
-        make = getattr(importlib.import_module(module), factory)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{name}: {error}") from error
+    make = registry.attribute(name)
     if isinstance(make, nn.Module):
         return make
     if needed := _needed(make):
