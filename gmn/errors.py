@@ -17,3 +17,7 @@ class OutputError(ValueError):
 
 class EngineError(RuntimeError):
     """Jobs cannot be run: Ray is not installed or not there, or a worker process died."""
+
+
+class ConsentError(ValueError):
+    """A file names code that is not installed and that the user did not say to trust."""

@@ -224,6 +224,14 @@ def predict(
     ] = None,
     device: Device = "cpu",
     overwrite: Overwrite = False,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trust",
+            metavar="MODULE",
+            help="A module that the model may import, if you trust its authors; repeatable.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Apply a trained model to checkpoints; exit code 1 if one of them cannot be used.
@@ -237,7 +245,7 @@ def predict(
 
     if out is not None:
         make_room(out, [model, *checkpoints], overwrite)
-    trained = gmn.train.load(model)
+    trained = gmn.train.load(model, trust=trust or ())
     trained.model.to(sources.device(device))
     predictions = gmn.train.predict_files(
         trained,

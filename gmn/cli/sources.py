@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain as chain_of
@@ -19,6 +17,7 @@ from tqdm import tqdm
 import converters
 from converters.states.chains import Sine
 from converters.states.pretrained import rename_state
+from gmn import registry
 from gmn.cli.errors import UserError
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.graph.streaming import GraphWriter
@@ -246,16 +245,12 @@ def _graph(spec: GraphSpec, state: dict[str, Tensor], path: Path) -> ParameterGr
 def _call_factory(name: str) -> Any:
     from gmn.cli.examples import EXAMPLES
 
-    module, colon, factory = name.partition(":")
+    _, colon, factory = name.partition(":")
     if not colon:
         raise UserError(
             f"{name} is neither a built-in example ({', '.join(EXAMPLES)}) nor module:factory"
         )
-    sys.path.insert(0, "")  # as `python -m` does, so that a module in the current folder is found
-    try:
-        make = getattr(importlib.import_module(module), factory)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{name}: {error}") from error
+    make = registry.attribute(name)
     if isinstance(make, nn.Module):
         return make
     if needed := _needed(make):

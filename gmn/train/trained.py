@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gmn import registry
+from gmn.consent import Consent
+from gmn.errors import ConsentError
 from gmn.files import OutputFolder
 from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
@@ -182,7 +184,14 @@ def fit(
             _save(net, card, output)
     together.wait()
     # The others may be on machines that do not see the folder.
-    return load(out) if together.first else Trained(model, net.eval(), specs, problem, card)
+    if not together.first:
+        return Trained(model, net.eval(), specs, problem, card)
+    return load(out, trust=_modules(model, card["task"]["task"]))
+
+
+def _modules(*names: str) -> list[str]:
+    """Modules of the user's own that he trained with."""
+    return [name.partition(":")[0] for name in names if ":" in name]
 
 
 def _card(
@@ -224,14 +233,18 @@ def _save(model: nn.Module, card: dict[str, Any], output: OutputFolder) -> None:
     output.write(CARD, (json.dumps(card, indent=1) + "\n").encode())
 
 
-def load(folder: Path | str) -> Trained:
+def load(folder: Path | str, *, trust: Collection[str] = ()) -> Trained:
     """Reads a trained model that :func:`fit` (``gmn train``) wrote.
 
     Args:
         folder: that was given to it; the population is not needed.
+        trust: modules that the model may import, or packages with all that is in them. Without it
+            only models and tasks of installed packages are loaded, as any other module would run
+            with the rights of the user.
 
     Raises:
         TrainedFileError: if files are missing, damaged, of another format, or of two runs.
+        ConsentError: if the model or its task is of a module that is not trusted.
         KeyError: if the model's package is not installed.
     """
     path = Path(folder)
@@ -249,9 +262,10 @@ def load(folder: Path | str) -> Trained:
     specs = {
         name: GraphSpec.from_json(json.dumps(spec)) for name, spec in card["architectures"].items()
     }
-    task = _task(card["task"], path)
+    consent = Consent(path / CARD, trust)
+    task = _task(card["task"], consent)
     with torch.random.fork_rng():
-        model = task.build(registry.find(card["model"]), next(iter(specs.values())))
+        model = task.build(registry.find(card["model"], consent), next(iter(specs.values())))
     assert isinstance(model, nn.Module)
     try:
         model.load_state_dict(load_tensors(content))
@@ -278,11 +292,13 @@ def _read_card(path: Path) -> dict[str, Any]:
     return card
 
 
-def _task(described: dict[str, Any], folder: Path) -> Task:
+def _task(described: dict[str, Any], consent: Consent) -> Task:
     """The task, without data."""
     try:
-        return rebuilt(described)
+        return rebuilt(described, consent)
+    except ConsentError:
+        raise
     except (KeyError, ValueError) as error:
         raise TrainedFileError(
-            f"{folder}: the task it was trained on cannot be made again: {error}"
+            f"{consent.file.parent}: the task it was trained on cannot be made again: {error}"
         ) from error
