@@ -243,9 +243,10 @@ class _Exchange(torch.autograd.Function):
                 if keep:
                     kept.normal[at], kept.update[at] = normal, hidden[:, 2 * width :]
                     kept.signs[at] = hidden[:, : 2 * width]  # True where not 0
-        pairs = rows // len(source)
-        for states in new.split([len(source) * part.relation.pairs for part in parts]):
-            mean += states.view(len(source), -1, width).sum(dim=1)
+        pairs = rows // max(len(source), 1)
+        counts = [len(source) * part.relation.pairs for part in parts]
+        for part, states in zip(parts, new.split(counts), strict=True):
+            mean += states.view(len(source), part.relation.pairs, width).sum(dim=1)
         if keep:
             context.parts = parts
             context.save_for_backward(*kept, read, write)
@@ -266,7 +267,8 @@ class _Exchange(torch.autograd.Function):
         room = _room(parts, batch, edges, read)
         counts = [batch * part.relation.pairs for part in parts]
         for part, states in zip(parts, edges.split(counts), strict=True):
-            states.view(batch, -1, width).add_((mean * batch / rows).unsqueeze(1))
+            share = batch / max(rows, 1)
+            states.view(batch, part.relation.pairs, width).add_((mean * share).unsqueeze(1))
             at_source, at_target = part.relation.source, part.relation.target
             ends = at_target.spread(into * part.share), at_source.spread(out * part.share)
             results = at_source.spread(source), at_target.spread(target)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gmn.arguments import require_whole
 from gmn.features import Descriptions, ValueFeatures
 from gmn.nn.heads import EditHead, Head
 from gmn.nn.passing.message_network import MessagePassingNetwork
@@ -67,6 +68,9 @@ class NeuralGraphGNN(MessagePassingNetwork):
         recompute: bool = True,
         descriptions: Descriptions | None = None,
     ) -> None:
+        for name, count in (("hidden", hidden), ("edge_hidden", edge_hidden)):
+            require_whole(name, count, 1)
+        require_whole("depth", depth, 0)
         # Nobody reads the edges after the last layer, but an editor.
         kept = isinstance(head, EditHead)
         layers = [_Layer(hidden, edge_hidden, kept or n < depth - 1) for n in range(depth)]

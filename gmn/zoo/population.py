@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gmn.arguments import require_seed, require_several, require_whole
+from gmn.errors import ArgumentError
 from gmn.graph import ParameterGraph
+from gmn.graph.choosing import chosen, numbers_of
 from gmn.memory import available_bytes
 from gmn.spec import GraphSpec
 from gmn.zoo.loading import Batch, Loader, Transform
@@ -86,8 +89,8 @@ class Zoo(Dataset[ParameterGraph]):
         """Networks with their rows of the index.
 
         Args:
-            index: a number, negative ones counted from the end; or several: a slice, a sequence,
-                or an index tensor.
+            index: a number, negative ones counted from the end; or several: a slice, a sequence or
+                tensor of numbers, or a mask of one truth value per network.
 
         Returns:
             A graph of the networks, in the order wanted; of several architectures a list of
@@ -97,16 +100,19 @@ class Zoo(Dataset[ParameterGraph]):
             IndexError: If there are not so many networks, or several were asked for and are none.
             ZooError: If a shard that they lie in is damaged.
         """
-        if isinstance(index, int | np.integer):
-            return self._with_rows(self.numbers([int(index)]))
-        numbers = torch.arange(len(self))[index] if isinstance(index, slice) else index
-        chosen = self.numbers(numbers)
-        if not len(chosen):
+        some = chosen(index, len(self))
+        if isinstance(some, slice):
+            numbers = np.arange(*some.indices(len(self)))
+            if not isinstance(index, slice):
+                return self._with_rows(numbers)
+        else:
+            numbers = self.numbers(some)
+        if not len(numbers):
             raise IndexError(f"no networks: {index} of {len(self)}")
         names = np.array(
-            [self.reader.architecture(shard) for shard in self._shard[chosen].tolist()]
+            [self.reader.architecture(shard) for shard in self._shard[numbers].tolist()]
         )
-        found = [self._with_rows(chosen[names == name]) for name in dict.fromkeys(names.tolist())]
+        found = [self._with_rows(numbers[names == name]) for name in dict.fromkeys(names.tolist())]
         return found if len(found) > 1 else found[0]
 
     def __iter__(self) -> Iterator[ParameterGraph]:
@@ -137,8 +143,7 @@ class Zoo(Dataset[ParameterGraph]):
             ValueError: If a condition cannot be read, or a column, a split, an architecture or an
                 id is unknown.
         """
-        conditions = [where] if isinstance(where, str) else where
-        return self._part(select(self, conditions, split, architecture, ids).numpy())
+        return self._part(select(self, where, split, architecture, ids).numpy())
 
     def _part(self, numbers: np.ndarray[Any, Any]) -> Zoo:
         part = copy.copy(self)
@@ -205,8 +210,9 @@ class Zoo(Dataset[ParameterGraph]):
             ParameterGraph(4 networks of 9 parameters, torch.float32, cpu) torch.Size([4])
             >>> folder.cleanup()
         """
-        if open_shards is not None and open_shards < 1:
-            raise ValueError(f"at least one shard is open, not {open_shards}")
+        if open_shards is not None:
+            require_whole("open_shards", open_shards, 1)
+        require_seed("seed", seed)
         found = [self.indices(split, name) for name in self.architectures]
         numbers = [some for some in found if len(some)]
         read = self.graph if open_shards is None and self.fits_in_memory else self.stored
@@ -221,6 +227,9 @@ class Zoo(Dataset[ParameterGraph]):
             return numbers
         if isinstance(target, str):
             return self.labels(target, numbers)
+        require_several("target", target, "columns of numbers")
+        if not target:
+            raise ArgumentError("target is empty; give a column, several, or None for numbers")
         return torch.stack([self.labels(name, numbers) for name in target], dim=1)
 
     @property
@@ -388,19 +397,18 @@ class Zoo(Dataset[ParameterGraph]):
     def numbers(self, indices: Sequence[int] | Tensor) -> np.ndarray[Any, Any]:
         """Numbers of networks as an array, negative ones counted from the end.
 
+        Args:
+            indices: Numbers, or a mask of one truth value per network.
+
         Raises:
             IndexError: If there are not so many networks.
+            ArgumentError: If they are neither, or the mask has another length.
         """
-        if isinstance(indices, Tensor):
-            indices = indices.cpu()
-        numbers = np.asarray(indices, dtype=np.int64)
-        if not numbers.size:
-            return numbers
-        least, most = int(numbers.min()), int(numbers.max())
-        if least < -len(self) or most >= len(self):
-            wrong = least if least < -len(self) else most
-            raise IndexError(f"network {wrong} asked for, but the zoo has {len(self)}")
-        return numbers if least >= 0 else np.where(numbers < 0, numbers + len(self), numbers)
+        return numbers_of(indices, len(self))
+
+    def numbers_in_folder(self, numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The numbers that networks of a selection have in the whole zoo of its folder."""
+        return numbers if self._chosen is None else self._chosen[numbers]
 
     def places(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """Shard and row of networks, both int64 of shape (networks,).
@@ -423,6 +431,9 @@ class Zoo(Dataset[ParameterGraph]):
             KeyError: If the zoo has no such architecture.
             ZooError: If the shard that tells it is damaged.
         """
+        if architecture not in self._first_shard:
+            known = ", ".join(sorted(self._first_shard))
+            raise KeyError(f"this zoo has no architecture {architecture!r}; known: {known}")
         if architecture not in self._specs:
             found = self.reader.header(self._first_shard[architecture]).spec
             self._specs[architecture] = GraphSpec.from_json(found)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from gmn import features
+from gmn.arguments import require_type, require_whole
 from gmn.canonical import without_shifts
-from gmn.features import Descriptions, SpecDescriptions
+from gmn.features import Descriptions, SpecDescriptions, require_reading
 from gmn.graph import ParameterGraph
 from gmn.nn.dual.editing import Editor
 from gmn.nn.dual.pairing import Pairing, pairs_of
@@ -75,7 +76,12 @@ class DualGMN(Metanetwork):
         recompute: bool = False,
         descriptions: Descriptions | None = None,
     ) -> None:
-        if hidden < 1 or hidden % (2 * RANKS):
+        require_whole("hidden", hidden, 1)
+        require_whole("depth", depth, 1)
+        require_reading(None, descriptions)
+        if probes is not None:
+            require_type("probes", probes, Probes, "gmn.nn.Probes, or None")
+        if hidden % (2 * RANKS):
             raise ValueError(f"{hidden} channels; DualGMN takes a multiple of {2 * RANKS}")
         super().__init__(head)
         self.recompute = recompute
@@ -255,7 +261,7 @@ class _Layer(nn.Module):
 
         for entry in plan.slots.entries:
             code = codes[entry.edges.name][:, 2 * RANKS :]
-            rows = len(values[False][entry.port.slot][0])
+            rows = values[False][entry.port.slot].shape[1]
             added = blocks[entry.edges.name].reshape(len(x), rows, entry.edges.num_taps)
             if plan.slots.slots[entry.port.slot].kind == "free":
                 added = _compressed(entry.edges, added)

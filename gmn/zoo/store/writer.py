@@ -10,7 +10,8 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from gmn.errors import ZooError
+from gmn.arguments import require_type, require_whole
+from gmn.errors import ArgumentError, ZooError
 from gmn.spec import GraphSpec
 from gmn.zoo.store import provenance
 from gmn.zoo.store.files import (
@@ -65,6 +66,9 @@ class ZooWriter:
     def __init__(
         self, folder: str | Path, name: str, size: int, seed: int, configuration: dict[str, Any]
     ) -> None:
+        require_type("name", name, str, "the population's name as text")
+        require_whole("size", size, 0)
+        require_whole("seed", seed)
         self.folder = Path(folder)
         self.identity = identity_of(name, size, seed, configuration)
         self._lock = WriterLock(self.folder)
@@ -152,6 +156,8 @@ class ZooWriter:
         Raises:
             ZooError: If a shard is missing or damaged, or the shards do not fit one another.
         """
+        require_whole("shards", shards, 1)
+        _plain("card", card)
         index, headers = self.contents(shards)
         publish(self.folder, self.identity, card, index, headers)
         self._clean()
@@ -198,7 +204,17 @@ def write_zoo(
 def identity_of(name: str, size: int, seed: int, configuration: dict[str, Any]) -> dict[str, Any]:
     """What makes a zoo this one and no other, as it is written to its manifest."""
     identity = {"name": name, "size": size, "seed": seed, "configuration": configuration}
-    plain: dict[str, Any] = json.loads(json.dumps({"version": FORMAT_VERSION, **identity}))
+    return {"version": FORMAT_VERSION, **_plain("configuration", identity)}
+
+
+def _plain(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The values as they are after being written as JSON and read again."""
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(values))
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"{name}: {error}; give plain numbers, text, lists and dictionaries"
+        ) from error
     return plain
 
 
