@@ -8,10 +8,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from gmn.errors import UnsupportedArchitecture
+from gmn.arguments import require_each_whole
+from gmn.errors import ArgumentError, UnsupportedArchitecture
 from gmn.features import fan_in
 from gmn.graph import ParameterGraph
-from gmn.nn import EditHead
+from gmn.graph.required import require_spec
+from gmn.nn import EditHead, InvariantHead
 from gmn.nn.edge_edits import Edits, editable
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import EdgeSet, GraphSpec
@@ -32,12 +34,20 @@ class FlatMLP(Metanetwork):
     symmetries = ()
 
     def __init__(
-        self, spec: GraphSpec, hidden: Sequence[int] = (256, 256), head: int | EditHead = 1
+        self,
+        spec: GraphSpec,
+        hidden: Sequence[int] = (256, 256),
+        head: int | InvariantHead | EditHead = 1,
     ) -> None:
         super().__init__(head)
+        require_spec("spec", spec)
+        hidden = require_each_whole("hidden", hidden, 1)
+        if isinstance(head, nn.Module):
+            raise ArgumentError("head: FlatMLP has no states to read; give a number or an EditHead")
         self.edits = Edits(self.copies) if self.copies else None
         changed = sum(edges.size for edges in editable(spec))
-        outputs = head if isinstance(head, int) else self.copies * changed
+        asked = head.outputs if isinstance(head, InvariantHead) else head or 1
+        outputs = self.copies * changed if isinstance(asked, EditHead) else asked
         self.length = sum(edges.size for edges in _untied(spec))
         layers: list[nn.Module] = []
         for inputs, size in pairwise((self.length, *hidden)):

@@ -17,7 +17,9 @@ from baselines.layers.scaled import (
     by_power,
     mlp_head,
 )
+from gmn.arguments import require_callable, require_each_whole, require_whole
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_spec
 from gmn.nn.heads import EditHead, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import GraphSpec
@@ -71,6 +73,10 @@ class MAGEP(Metanetwork):
         odd: Callable[[Tensor], Tensor] = torch.tanh,
     ) -> None:
         super().__init__(head)
+        require_spec("spec", spec)
+        channels = require_each_whole("channels", channels, 1)
+        require_whole("invariants", invariants, 1)
+        require_callable("odd", odd, "a function such as torch.tanh")
         self.chain = chain = ScaledChain.of(spec, type(self).__name__)
         self.odd = odd
         kernels, features = chain.forms(1, chain.taps), chain.forms(channels[0], [1] * chain.depth)

@@ -21,7 +21,9 @@ from baselines.layers.scaled import (
     invariants,
     mlp_head,
 )
+from gmn.arguments import require_callable, require_each_whole
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_spec
 from gmn.nn.heads import EditHead, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import GraphSpec
@@ -79,6 +81,9 @@ class MonomialNFN(Metanetwork):
         published: bool = False,
     ) -> None:
         super().__init__(head)
+        require_spec("spec", spec)
+        channels = require_each_whole("channels", channels, 1)
+        require_callable("odd", odd, "a function such as torch.tanh")
         self.chain = ScaledChain.of(spec, type(self).__name__)
         self.odd = odd
         stages = [self.chain.forms(count, self.chain.taps) for count in (1, *channels)]

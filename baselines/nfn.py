@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from baselines.adapter import UnsupportedArchitecture
 from baselines.edits import ChainEdits
 from baselines.layers.encodings import FourierFeatures, LearnedPositions, Positions
 from baselines.layers.equivariant import EquivariantLinear, Feature, Restriction
+from gmn.arguments import require_each_whole, require_one_of
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_spec
 from gmn.nn.heads import EditHead, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import GraphSpec
@@ -77,6 +79,9 @@ class NFN(Metanetwork):
         fourier: FourierFeatures | None = None,
     ) -> None:
         super().__init__(head)
+        require_spec("spec", spec)
+        channels = require_each_whole("channels", channels, 1)
+        require_one_of("variant", variant, get_args(Variant))
         self.shapes = adapter.shapes(spec)
         self.variant = variant
         self.fourier = fourier

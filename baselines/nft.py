@@ -12,7 +12,10 @@ from baselines import adapter
 from baselines.edits import ChainEdits
 from baselines.layers.encodings import FourierFeatures, LearnedPositions
 from baselines.nfn import published_head
+from gmn.arguments import require_whole
+from gmn.errors import ArgumentError
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_spec
 from gmn.nn.heads import EditHead, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import GraphSpec
@@ -172,6 +175,12 @@ class NFT(Metanetwork):
         fourier: FourierFeatures | None = None,
     ) -> None:
         super().__init__(head)
+        require_spec("spec", spec)
+        for name, count in (("channels", channels), ("heads", heads)):
+            require_whole(name, count, 1)
+        require_whole("depth", depth, 0)
+        if channels % heads:
+            raise ArgumentError(f"{heads} heads do not divide {channels} channels")
         self.shapes = adapter.shapes(spec)
         self.fourier = fourier
         width, layers = 1 if fourier is None else fourier.channels, len(self.shapes)

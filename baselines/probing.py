@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gmn.arguments import require_type, require_whole
 from gmn.graph import ParameterGraph
 from gmn.nn.dual.probes import Probes
 from gmn.nn.metanetwork import Metanetwork
@@ -32,6 +33,9 @@ class ProbeNet(Metanetwork):
 
     def __init__(self, probes: Probes, answers: int, outputs: int = 1, hidden: int = 256) -> None:
         super().__init__()
+        require_type("probes", probes, Probes, "such as gmn.nn.Probes.like(spec, count=64)")
+        for name, count in (("answers", answers), ("outputs", outputs), ("hidden", hidden)):
+            require_whole(name, count, 1)
         self.probes = probes
         self.net = nn.Sequential(
             nn.Linear(probes.count * answers, hidden), nn.SiLU(),

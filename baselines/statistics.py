@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gmn.errors import UnsupportedArchitecture
+from gmn.arguments import require_several, require_whole
+from gmn.errors import ArgumentError, UnsupportedArchitecture
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_graph
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -20,6 +22,7 @@ def layer_statistics(graph: ParameterGraph) -> Tensor:
     Returns:
         Tensor of shape (B, 7 × edge sets), float64.
     """
+    require_graph("graph", graph)
     rows = []
     for edges in graph.spec.edge_sets:
         if edges.tied_to is None:
@@ -47,7 +50,7 @@ class StatNN:
     """
 
     def __init__(self, outputs: int = 1) -> None:
-        self.outputs = outputs
+        self.outputs = require_whole("outputs", outputs, 1)
         self._model: Any = None
 
     def fit(self, graphs: Sequence[ParameterGraph], targets: Tensor, seed: int = 0) -> StatNN:
@@ -63,6 +66,11 @@ class StatNN:
             raise ImportError(
                 "StatNN needs LightGBM: pip install 'graph-metanetworks[baselines]'"
             ) from error
+        rows = _rows(graphs)
+        if len(rows) != len(targets):
+            raise ArgumentError(f"{len(targets)} targets for {len(rows)} networks; give one each")
+        if not bool(targets.isfinite().all()):
+            raise ArgumentError("targets hold NaN or infinity; leave such networks out")
         booster = LGBMRegressor if self.outputs == 1 else LGBMClassifier
         self._model = booster(
             n_estimators=600,
@@ -77,7 +85,7 @@ class StatNN:
             deterministic=True,
             verbosity=-1,
         )
-        self._model.fit(_rows(graphs), targets.cpu().numpy())
+        self._model.fit(rows, targets.cpu().numpy())
         return self
 
     def predict(self, graphs: Sequence[ParameterGraph]) -> Tensor:
@@ -100,6 +108,9 @@ class StatNN:
 
 
 def _rows(graphs: Sequence[ParameterGraph]) -> Any:
+    require_several("graphs", graphs, "graphs")
+    if not sum(map(len, graphs)):
+        raise ArgumentError("graphs hold no networks; give at least one")
     if len(counts := {sum(e.tied_to is None for e in g.spec.edge_sets) for g in graphs}) > 1:
         raise UnsupportedArchitecture(
             f"layer statistics: networks of {min(counts)} to {max(counts)} edge sets have tables "

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from baselines.adapter import UnsupportedArchitecture
 from baselines.layers.equivariant import EquivariantLinear, Feature, diagonal
 from baselines.layers.patterns import readings
+from gmn.arguments import require_each_whole, require_whole
 from gmn.features import fan_in
 from gmn.graph import ParameterGraph
 from gmn.graph.draft import Draft
+from gmn.graph.required import require_spec
 from gmn.nn.heads import EditHead, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import Axis, Dim, EdgeSet, GraphSpec
@@ -176,6 +178,9 @@ class UNF(Metanetwork):
         fold: int = 64,
     ) -> None:
         super().__init__(head)
+        require_spec("spec", spec)
+        channels = require_each_whole("channels", channels, 1)
+        require_whole("fold", fold, 0)
         self.fold = fold
         blocks = blocks_of(spec, fold)
         self.form = _form(blocks)

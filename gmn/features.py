@@ -16,6 +16,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gmn.arguments import in_words, require_number
+from gmn.errors import ArgumentError
 from gmn.graph import ParameterGraph
 from gmn.graph.topology import tap_positions
 from gmn.spec import EdgeSet, GraphSpec, NodeSet, Operation
@@ -101,6 +103,7 @@ class SignLog:
     channels: int = field(default=2, init=False)
 
     def __post_init__(self) -> None:
+        require_number("smallest", self.smallest)
         if not 0 < self.smallest < 1:
             raise ValueError(f"smallest must lie between 0 and 1; it is {self.smallest}")
 
@@ -110,6 +113,21 @@ class SignLog:
         size = (values.abs().clamp(min=self.smallest) / self.smallest).log()
         sign = (values / self.smallest).clamp(-1, 1)
         return torch.stack([sign, size / -math.log(self.smallest)], dim=-1)
+
+
+def require_reading(features: object, descriptions: object) -> None:
+    """Refuses what a metanetwork cannot read values or descriptions by; None stands for its own.
+
+    Raises:
+        ArgumentError: if one is of another kind, or a class instead of an object.
+    """
+    protocols = (
+        ("features", features, "channels", "gmn.features.FanIn()"),
+        ("descriptions", descriptions, "node_channels", "gmn.features.SpecDescriptions()"),
+    )
+    for name, given, needed, example in protocols:
+        if given is not None and (isinstance(given, type) or not hasattr(given, needed)):
+            raise ArgumentError(f"{name} is {in_words(given)}; give an object such as {example}")
 
 
 class Descriptions(Protocol):

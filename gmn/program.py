@@ -132,7 +132,8 @@ class Observation:
         parts = value.reshape(*value.shape[:2], *shape)
         moved = parts.permute(0, 1, *others, *(2 + place for place in order))
         count = math.prod(size for size, axis in zip(shape, axes, strict=True) if axis is not None)
-        return moved.reshape(*value.shape[:2], -1, count)
+        places = math.prod(moved.shape[2 : 2 + len(others)])  # not -1, for batches of no networks
+        return moved.reshape(*value.shape[:2], places, count)
 
 
 @dataclass(frozen=True)

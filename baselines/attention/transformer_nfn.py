@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise, zip_longest
 from math import prod
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,11 @@ from baselines.attention.head_layers import EquivariantBlockLayer, HeadReadout, 
 from baselines.layers import blocks
 from baselines.layers.blocks import BlockTensors, TransformerBlock
 from baselines.layers.equivariant import EquivariantLinear, Feature
+from gmn.arguments import require_each_whole, require_one_of, require_whole
 from gmn.features import fan_in
 from gmn.graph import ParameterGraph
-from gmn.nn.heads import EditHead
+from gmn.graph.required import require_graph, require_spec
+from gmn.nn.heads import EditHead, InvariantHead, require_head
 from gmn.spec import EdgeSet, GraphSpec, Scaling
 
 Group = Literal["published", "certified"]
@@ -93,6 +95,13 @@ class TransformerNFN(nn.Module):
         balanced: bool = False,
     ) -> None:
         super().__init__()
+        require_spec("spec", spec)
+        require_head(head)
+        channels = require_each_whole("channels", channels, 1)
+        require_whole("readout", readout, 1)
+        require_one_of("group", group, get_args(Group))
+        require_whole("rank", rank or 0, 0)
+        require_whole("head_reads", head_reads, 0)
         self.parts = blocks.transformer(spec)
         self.layout = _layout(spec, self.parts)
         free = _free_axes(spec, self.parts, group)
@@ -127,7 +136,8 @@ class TransformerNFN(nn.Module):
         others = [_OtherEdges(edges, free, readout) for edges in _other_edges(spec, self.parts)]
         self.others = nn.ModuleList(others)
         self.pooled = inner + sum(part.width for part in others)
-        self.head = nn.Linear(self.pooled, head) if isinstance(head, int) else head
+        outputs = head.outputs if isinstance(head, InvariantHead) else head
+        self.head = nn.Linear(self.pooled, outputs) if isinstance(outputs, int) else outputs
 
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
         """Reads B networks.
@@ -157,6 +167,7 @@ class TransformerNFN(nn.Module):
     @torch.compiler.disable
     def _inputs(self, graph: ParameterGraph) -> _Inputs:
         """The blocks, lengths of their hidden neurons, their features; values of all the rest."""
+        require_graph("graph", graph)
         self._check(graph.spec)
         tensors = blocks.to_blocks(graph)
         lengths = [_lengths(graph, scaling) for scaling in self.scales]

@@ -7,6 +7,7 @@ a hidden node set has is read off the spec, node set by node set, so networks ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -142,9 +143,10 @@ class ScaledChain:
     def matrix(self, value: Tensor, target: int, source: int, columns: int) -> Tensor:
         """Inverse of :meth:`lay_out` for a matrix of that many columns."""
         rows = self.sizes[target]
+        rest = math.prod(value.shape[1:]) // (rows * columns)  # not -1, for batches of no networks
         if self._scaled(target) and not self._scaled(source):
-            return value.view(len(value), -1, columns, rows).transpose(2, 3)
-        return value.view(len(value), -1, rows, columns)
+            return value.view(len(value), rest, columns, rows).transpose(2, 3)
+        return value.view(len(value), rest, rows, columns)
 
     def matrices(self, values: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Weights (B, channels · taps, out, in) and biases (B, channels, out, 1) of features."""

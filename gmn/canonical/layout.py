@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 
@@ -20,7 +22,8 @@ def sum_onto(block: Tensor, dims: tuple[int, ...]) -> Tensor:
 def as_matrices(block: Tensor, dims: tuple[int, ...]) -> Tensor:
     """The block as matrices (B, *sizes of dims, everything else); the last of dims are rows."""
     moved = block.permute(_order(block, dims))
-    return moved.reshape(*moved.shape[: 1 + len(dims)], -1)
+    rest = math.prod(moved.shape[1 + len(dims) :])  # not -1, for batches of no networks
+    return moved.reshape(*moved.shape[: 1 + len(dims)], rest)
 
 
 def from_matrices(matrices: Tensor, dims: tuple[int, ...], block: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from gmn.arguments import require_type
+
 Work = Callable[[Any], Any]
 
 
@@ -47,6 +49,16 @@ class Engine(ABC):
     @abstractmethod
     def threads(self) -> int:
         """Number of threads of a job."""
+
+
+def require_engine(engine: Any) -> None:
+    """Refuses what is no engine, and not None either.
+
+    Raises:
+        ArgumentError: then.
+    """
+    if engine is not None:
+        require_type("engine", engine, Engine, "gmn.engines.Processes(2) or gmn.engines.Ray()")
 
 
 @contextmanager

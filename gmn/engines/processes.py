@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from gmn.arguments import require_whole
 from gmn.engines.engine import Engine, Work
 from gmn.errors import EngineError
 
@@ -34,9 +35,7 @@ class Processes(Engine):
     """
 
     def __init__(self, workers: int = 2) -> None:
-        if workers < 1:
-            raise ValueError(f"workers must be positive, got {workers}")
-        self.workers = workers
+        self.workers = require_whole("workers", workers, 1)
 
     def __repr__(self) -> str:
         return f"Processes({self.workers})"

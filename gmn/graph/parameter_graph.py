@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gmn.graph.choosing import chosen
 from gmn.graph.draft import Draft
 from gmn.graph.topology import pair_index, tap_order, tap_positions, view_block
 from gmn.graph.values import (
@@ -135,15 +136,16 @@ class ParameterGraph:
         return len(next(iter(self.values.values()))) if self.values else 0
 
     def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> ParameterGraph:
-        """The networks at ``index`` (int, slice, index tensor or mask) as a graph."""
-        if isinstance(index, int):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"network {index} of {len(self)}")
-            index = slice(index, index + 1 or None)
-        rows = self.rows
+        """The networks at ``index`` (int, slice, index tensor or mask) as a graph.
+
+        Raises:
+            IndexError: if there is no network of a number.
+            ArgumentError: if the index is of another kind, or a mask of another length.
+        """
+        some, rows = chosen(index, len(self)), self.rows
         if rows is not None:
-            rows = [rows[number] for number in torch.arange(len(rows))[index].tolist()]
-        return self._map(lambda value: value[index], rows)
+            rows = [rows[number] for number in torch.arange(len(rows))[some].tolist()]
+        return self._map(lambda value: value[some], rows)
 
     def __iter__(self) -> Iterable[ParameterGraph]:
         return (self[i] for i in range(len(self)))

@@ -245,9 +245,10 @@ class _EdgeFunction(torch.autograd.Function):
                 if keep:
                     saved.normal[rows], saved.update[rows] = normal, hidden[:, 2 * width :]
                     saved.signs[rows] = hidden[:, : 2 * width]  # True where not 0
-        pairs = num_rows // len(source)
-        for states in new.split([len(source) * part.relation.pairs for part in ranges]):
-            mean += states.view(len(source), -1, width).sum(dim=1)
+        pairs = num_rows // max(len(source), 1)
+        counts = [len(source) * part.relation.pairs for part in ranges]
+        for part, states in zip(ranges, new.split(counts), strict=True):
+            mean += states.view(len(source), part.relation.pairs, width).sum(dim=1)
         if keep:
             context.ranges = ranges
             context.save_for_backward(*saved, read, write)
@@ -268,7 +269,8 @@ class _EdgeFunction(torch.autograd.Function):
         buffer = _buffer(ranges, batch, edges, read)
         counts = [batch * part.relation.pairs for part in ranges]
         for part, states in zip(ranges, edges.split(counts), strict=True):
-            states.view(batch, -1, width).add_((mean * batch / num_rows).unsqueeze(1))
+            share = batch / max(num_rows, 1)
+            states.view(batch, part.relation.pairs, width).add_((mean * share).unsqueeze(1))
             at_source, at_target = part.relation.source, part.relation.target
             ends = at_target.spread(into * part.share), at_source.spread(out * part.share)
             results = at_source.spread(source), at_target.spread(target)

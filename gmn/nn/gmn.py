@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from gmn import features
-from gmn.features import Descriptions, FanIn, SpecDescriptions, ValueFeatures
+from gmn.arguments import require_one_of, require_whole
+from gmn.features import (
+    Descriptions,
+    FanIn,
+    SpecDescriptions,
+    ValueFeatures,
+    require_reading,
+)
 from gmn.graph import ParameterGraph
 from gmn.nn.dense import DenseExecutor, EdgeMaps
 from gmn.nn.edge_edits import EdgeReadout, Edits, editable
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
     from gmn.nn.sparse import SparseExecutor
 
 Executor = Literal["dense", "sparse"]
+EXECUTORS: tuple[Executor, ...] = ("dense", "sparse")
 
 
 class GMN(Metanetwork):
@@ -77,6 +85,10 @@ class GMN(Metanetwork):
         descriptions: Descriptions | None = None,
     ) -> None:
         super().__init__(head)
+        require_whole("hidden", hidden, 1)
+        require_whole("depth", depth, 0)
+        require_one_of("executor", executor, EXECUTORS)
+        require_reading(features, descriptions)
         self.executor = executor
         self.recompute = recompute
         described = SpecDescriptions() if descriptions is None else descriptions

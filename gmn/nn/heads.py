@@ -22,6 +22,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from gmn.arguments import in_words, require_whole
+from gmn.errors import ArgumentError
 from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
 
@@ -54,6 +56,9 @@ class InvariantHead:
 
     outputs: int = 1
 
+    def __post_init__(self) -> None:
+        require_whole("outputs", self.outputs, 1)
+
 
 @dataclass(frozen=True)
 class EditHead:
@@ -66,9 +71,24 @@ class EditHead:
 
     copies: int = 1
 
+    def __post_init__(self) -> None:
+        require_whole("copies", self.copies, 1)
+
 
 Head: TypeAlias = int | InvariantHead | EditHead | nn.Module
 """A number of outputs, an equivariant head, or a module of your own."""
+
+
+def require_head(head: object) -> None:
+    """Refuses what is no :data:`Head`, nor None.
+
+    Raises:
+        ArgumentError: if it is of another type, or asks for less than one output.
+    """
+    if isinstance(head, type):
+        raise ArgumentError(f"head is {in_words(head)}; give an object, such as {head.__name__}()")
+    if head is not None and not isinstance(head, InvariantHead | EditHead | nn.Module):
+        require_whole("head", head, 1)
 
 
 def readout_of(head: Head | None, own: Callable[[int], nn.Module]) -> nn.Module | None:

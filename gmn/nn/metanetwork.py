@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from torch import Tensor, nn
 
+from gmn.errors import ArgumentError
 from gmn.graph import ParameterGraph
-from gmn.nn.heads import EditHead
+from gmn.graph.required import require_graph
+from gmn.nn.heads import EditHead, require_head
 from gmn.symmetry import KINDS
 
 
@@ -21,6 +24,10 @@ class Metanetwork(nn.Module):
     Args:
         head: as of its subclasses; an :class:`gmn.nn.EditHead` makes it equivariant.
 
+    Raises:
+        ArgumentError: if the head is none, asks for no outputs, or a graph is none, or of another
+            type or device than the parameters.
+
     Attributes:
         symmetries: the parts of a spec's group that it respects, of :data:`gmn.symmetry.KINDS`.
         learning_rate: a good peak for :func:`gmn.train.train`.
@@ -32,6 +39,7 @@ class Metanetwork(nn.Module):
 
     def __init__(self, head: object = None) -> None:
         super().__init__()
+        require_head(head)
         self.copies = head.copies if isinstance(head, EditHead) else 0
 
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
@@ -44,6 +52,20 @@ class Metanetwork(nn.Module):
             UnsupportedArchitecture: if it cannot read networks of this architecture.
         """
         raise NotImplementedError
+
+    def __call__(self, graph: ParameterGraph) -> Any:
+        """:meth:`forward`, with errors that name what the user can change."""
+        require_graph("graph", graph)
+        try:
+            return super().__call__(graph)
+        except RuntimeError as error:
+            own = next(self.parameters(), None)
+            if own is None or (own.dtype, own.device) == (graph.dtype, graph.device):
+                raise
+            raise ArgumentError(
+                f"the graph holds {graph.dtype} on {graph.device}, but {type(self).__name__} "
+                f"{own.dtype} on {own.device}; graph.to({str(own.device)!r}, {own.dtype}) moves it"
+            ) from error
 
     def __repr__(self) -> str:
         """One line; ``print(*model.named_modules())`` for the parts."""

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gmn.arguments import require_whole
 from gmn.features import Descriptions, ValueFeatures
 from gmn.nn.heads import EditHead, Head
 from gmn.nn.passing.message_network import MessagePassingNetwork
@@ -68,6 +69,9 @@ class NeuralGraphGNN(MessagePassingNetwork):
         recompute: bool = True,
         descriptions: Descriptions | None = None,
     ) -> None:
+        for name, count in (("hidden", hidden), ("edge_hidden", edge_hidden)):
+            require_whole(name, count, 1)
+        require_whole("depth", depth, 0)
         # Only an editor reads the edges after the last layer.
         with_edges = isinstance(head, EditHead)
         layers = [_GNNLayer(hidden, edge_hidden, with_edges or n < depth - 1) for n in range(depth)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gmn.arguments import require_whole
 from gmn.features import Descriptions, ValueFeatures
 from gmn.nn.heads import EditHead, Head
 from gmn.nn.passing.message_network import MessagePassingNetwork, mlp
@@ -63,6 +64,11 @@ class NeuralGraphTransformer(MessagePassingNetwork):
         recompute: bool = True,
         descriptions: Descriptions | None = None,
     ) -> None:
+        for name, count in (("hidden", hidden), ("edge_hidden", edge_hidden)):
+            require_whole(name, count, 1)
+        require_whole("depth", depth, 0)
+        require_whole("attention", attention, 1)
+        require_whole("heads", heads, 1)
         if attention % heads:
             raise ValueError(f"{heads} heads do not divide {attention} channels of attention")
         # Only an editor reads the edges after the last layer.

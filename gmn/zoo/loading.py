@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from gmn.arguments import require_callable, require_whole
 from gmn.graph import ParameterGraph
 from gmn.zoo.ordering import Selection, ShardShuffle, sequential, shuffled
 from gmn.zoo.seeds import derive_seed
@@ -84,8 +85,9 @@ class Loader(IterableDataset[tuple[Networks, Tensor]]):
         shards: ShardShuffle | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"a minibatch has at least one network, not {batch_size}")
+        require_whole("batch_size", batch_size, 1)
+        if transform is not None:
+            require_callable("transform", transform, "one such as gmn.augment.SampledSymmetry()")
         self.parts, self.batch_size, self.generator = parts, batch_size, generator
         self.transform, self.device, self.shards = transform, device, shards
         self.randomness = randomness or generator or torch.Generator().manual_seed(0)

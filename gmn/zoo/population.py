@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gmn.arguments import require_seed, require_several, require_whole
+from gmn.errors import ArgumentError
 from gmn.graph import ParameterGraph
+from gmn.graph.choosing import chosen, numbers_of
 from gmn.memory import available_bytes
 from gmn.spec import GraphSpec
 from gmn.zoo.loading import Batch, Loader, Transform
@@ -87,7 +90,7 @@ class Zoo(Dataset[ParameterGraph]):
 
         Args:
             index: an integer, negative ones counted from the end; or several: a slice, a
-                sequence, or an index tensor.
+                sequence, an index tensor, or a mask of one truth value per network.
 
         Returns:
             A graph of the networks, in the order of ``index``; of several architectures a list of
@@ -97,16 +100,19 @@ class Zoo(Dataset[ParameterGraph]):
             IndexError: If there are not so many networks, or the selection is empty.
             ZooError: If a shard that they lie in is damaged.
         """
-        if isinstance(index, int | np.integer):
-            return self._with_rows(self._resolve([int(index)]))
-        indices = torch.arange(len(self))[index] if isinstance(index, slice) else index
-        chosen = self._resolve(indices)
-        if not len(chosen):
+        some = chosen(index, len(self))
+        if isinstance(some, slice):
+            indices = np.arange(*some.indices(len(self)))
+            if not isinstance(index, slice):
+                return self._with_rows(indices)
+        else:
+            indices = self.numbers(some)
+        if not len(indices):
             raise IndexError(f"no networks: {index} of {len(self)}")
         names = np.array(
-            [self.reader.architecture(shard) for shard in self._shard[chosen].tolist()]
+            [self.reader.architecture(shard) for shard in self._shard[indices].tolist()]
         )
-        graphs = [self._with_rows(chosen[names == name]) for name in dict.fromkeys(names.tolist())]
+        graphs = [self._with_rows(indices[names == name]) for name in dict.fromkeys(names.tolist())]
         return graphs if len(graphs) > 1 else graphs[0]
 
     def __iter__(self) -> Iterator[ParameterGraph]:
@@ -137,8 +143,7 @@ class Zoo(Dataset[ParameterGraph]):
             ValueError: If a condition cannot be read, or a column, a split, an architecture or an
                 id is unknown.
         """
-        conditions = [where] if isinstance(where, str) else where
-        return self._subset(select(self, conditions, split, architecture, ids).numpy())
+        return self._subset(select(self, where, split, architecture, ids).numpy())
 
     def _subset(self, indices: np.ndarray[Any, Any]) -> Zoo:
         subset = copy.copy(self)
@@ -205,8 +210,9 @@ class Zoo(Dataset[ParameterGraph]):
             ParameterGraph(4 networks of 9 parameters, torch.float32, cpu) torch.Size([4])
             >>> folder.cleanup()
         """
-        if open_shards is not None and open_shards < 1:
-            raise ValueError(f"at least one shard is open, not {open_shards}")
+        if open_shards is not None:
+            require_whole("open_shards", open_shards, 1)
+        require_seed("seed", seed)
         by_architecture = [self.indices(split, name) for name in self.architectures]
         indices = [part for part in by_architecture if len(part)]
         read = self.graph if open_shards is None and self.fits_in_memory else self.stored
@@ -221,6 +227,9 @@ class Zoo(Dataset[ParameterGraph]):
             return indices
         if isinstance(target, str):
             return self.labels(target, indices)
+        require_several("target", target, "columns of numbers")
+        if not target:
+            raise ArgumentError("target is empty; give a column, several, or None for indices")
         return torch.stack([self.labels(name, indices) for name in target], dim=1)
 
     @property
@@ -269,7 +278,7 @@ class Zoo(Dataset[ParameterGraph]):
         column = self.index[name]
         if not is_number(column.type):
             raise ValueError(f"{name!r} holds {column.type}, not numbers; known labels: {known}")
-        chosen = np.arange(len(self)) if indices is None else self._resolve(indices)
+        chosen = np.arange(len(self)) if indices is None else self.numbers(indices)
         selected = column.take(pa.array(chosen))
         values = pc.cast(selected, pa.float64(), safe=False).to_numpy()
         if len(missing := np.flatnonzero(np.isnan(values))):
@@ -362,7 +371,7 @@ class Zoo(Dataset[ParameterGraph]):
         self, indices: Sequence[int] | Tensor, kind: str | None
     ) -> tuple[str, dict[str, Tensor]]:
         """The architecture of networks, and their tensors."""
-        chosen = self._resolve(indices)
+        chosen = self.numbers(indices)
         shards, shard_index = np.unique(self._shard[chosen], return_inverse=True)
         name = self._one_architecture(shards)
         return name, self.reader.gather(shards.tolist(), shard_index, self._row[chosen], kind)
@@ -374,7 +383,7 @@ class Zoo(Dataset[ParameterGraph]):
             IndexError: If there are not so many networks.
             ValueError: If there are none, or they are not all of one architecture.
         """
-        return self._one_architecture(np.unique(self._shard[self._resolve(indices)]))
+        return self._one_architecture(np.unique(self._shard[self.numbers(indices)]))
 
     def _one_architecture(self, shards: np.ndarray[Any, Any]) -> str:
         names = {self.reader.architecture(shard) for shard in shards.tolist()}
@@ -385,22 +394,21 @@ class Zoo(Dataset[ParameterGraph]):
             )
         return names.pop()
 
-    def _resolve(self, indices: Sequence[int] | Tensor) -> np.ndarray[Any, Any]:
+    def numbers(self, indices: Sequence[int] | Tensor) -> np.ndarray[Any, Any]:
         """Indices as an array without negative ones, which are counted from the end.
+
+        Args:
+            indices: Numbers, or a mask of one truth value per network.
 
         Raises:
             IndexError: If there are not so many networks.
+            ArgumentError: If they are neither, or the mask has another length.
         """
-        if isinstance(indices, Tensor):
-            indices = indices.cpu()
-        array = np.asarray(indices, dtype=np.int64)
-        if not array.size:
-            return array
-        least, most = int(array.min()), int(array.max())
-        if least < -len(self) or most >= len(self):
-            wrong = least if least < -len(self) else most
-            raise IndexError(f"network {wrong} asked for, but the zoo has {len(self)}")
-        return array if least >= 0 else np.where(array < 0, array + len(self), array)
+        return numbers_of(indices, len(self))
+
+    def numbers_in_folder(self, numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The numbers that networks of a selection have in the whole zoo of its folder."""
+        return numbers if self._chosen is None else self._chosen[numbers]
 
     def locations(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """Shard and row of networks, both int64 of shape (networks,).
@@ -408,7 +416,7 @@ class Zoo(Dataset[ParameterGraph]):
         Raises:
             IndexError: If there are not so many networks.
         """
-        chosen = self._resolve(indices)
+        chosen = self.numbers(indices)
         shard, row = self._shard[chosen].astype(np.int64), self._row[chosen].astype(np.int64)
         return torch.from_numpy(shard), torch.from_numpy(row)
 
@@ -422,6 +430,9 @@ class Zoo(Dataset[ParameterGraph]):
             KeyError: If the zoo has no such architecture.
             ZooError: If the shard that holds it is damaged.
         """
+        if architecture not in self._first_shard:
+            known = ", ".join(sorted(self._first_shard))
+            raise KeyError(f"this zoo has no architecture {architecture!r}; known: {known}")
         if architecture not in self._specs:
             text = self.reader.header(self._first_shard[architecture]).spec
             self._specs[architecture] = GraphSpec.from_json(text)
@@ -456,7 +467,7 @@ class Zoo(Dataset[ParameterGraph]):
             IndexError: If there are not so many networks.
             ValueError: If there are none, or they are not all of one architecture.
         """
-        return StoredGraph(self, torch.from_numpy(self._resolve(indices)))
+        return StoredGraph(self, torch.from_numpy(self.numbers(indices)))
 
 
 class Labels(Mapping[str, Tensor]):

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from gmn.arguments import require_several
 from gmn.zoo.store.index import is_number
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ TRUTH = {"true": True, "false": False}
 
 def select(
     zoo: Zoo,
-    where: Sequence[str] = (),
+    where: str | Sequence[str] = (),
     split: str | None = None,
     architecture: str | None = None,
     ids: Sequence[str] | None = None,
@@ -56,17 +57,20 @@ def select(
         >>> CONDITION.match("test_accuracy >= 0.5").groups()
         ('test_accuracy', '>=', '0.5')
     """
+    conditions = [where] if isinstance(where, str) else where
+    require_several("where", conditions, "conditions such as 'test_accuracy>=0.5'")
     chosen = np.zeros(len(zoo), dtype=bool)
     chosen[zoo.indices(split, architecture).numpy()] = True
-    for condition in where:
+    for condition in conditions:
         chosen &= _meets(zoo, condition)
     if ids is not None:
+        require_several("ids", ids, "ids")
         chosen &= _has_id(zoo, ids)
     return torch.from_numpy(np.flatnonzero(chosen))
 
 
 def _meets(zoo: Zoo, condition: str) -> np.ndarray[Any, Any]:
-    match = CONDITION.fullmatch(condition)
+    match = CONDITION.fullmatch(str(condition))
     if match is None:
         raise ValueError(
             f"{condition!r} is not a condition such as 'test_accuracy>=0.5'; the operators are "

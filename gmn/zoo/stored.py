@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gmn.graph import ParameterGraph
+from gmn.graph.choosing import chosen
 
 if TYPE_CHECKING:
     from gmn.zoo.population import Zoo
@@ -47,12 +48,13 @@ class StoredGraph(ParameterGraph):
 
     def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> ParameterGraph:
         """The networks at ``index`` (int, slice, index tensor or mask) as a graph."""
-        chosen = self._indices[index].reshape(-1)
-        if not len(chosen):
+        some = chosen(index, len(self))
+        indices = self._indices[some]
+        if not len(indices):
             return self[0][:0]
         if isinstance(index, slice):
-            return StoredGraph(self._zoo, chosen)
-        return self._zoo.graph(chosen)
+            return StoredGraph(self._zoo, indices)
+        return self._zoo.graph(indices)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -32,7 +32,7 @@ def test_selects_networks() -> None:
     assert len(list(graph)) == 4
     assert torch.equal(gmn.ParameterGraph.cat([graph[:1], graph[1:]]).values["0.bias"],
                        graph.values["0.bias"])  # fmt: skip
-    with pytest.raises(IndexError, match="network 4 of 4"):
+    with pytest.raises(IndexError, match="network 4 asked for, but there are 4"):
         graph[4]
     with pytest.raises(ValueError, match="of one spec"):
         gmn.ParameterGraph.cat([graph, graph_of(BY_NAME["mlp-relu"])])

@@ -108,7 +108,7 @@ def test_loaders_give_every_network_once(population: zoo.Zoo) -> None:
     )  # in the order of the zoo
     (two,) = population.loader("test", 100, target=["test_accuracy", "steps"], shuffle=True)
     assert two[1].shape == (16, 2)
-    with pytest.raises(ValueError, match="at least one network"):
+    with pytest.raises(ValueError, match="batch_size is 0"):
         population.loader(batch_size=0)
 
 

@@ -34,7 +34,7 @@ def test_networks_come_back_in_the_order_asked_for(tmp_path: Path) -> None:
     assert population.stacked(chosen)["bias"][:, 0].tolist() == [11, 0, 5, 5, 11]
     assert population.graph(torch.tensor(chosen)).values["bias"][:, 0].tolist() == [11, 0, 5, 5, 11]
     assert population.state(7)["bias"].tolist() == [7.0, 7.0, 7.0]
-    with pytest.raises(IndexError, match="network 12 asked for, but the zoo has 12"):
+    with pytest.raises(IndexError, match="network 12 asked for, but there are 12"):
         population.stacked([3, 12])
     with pytest.raises(ValueError, match="one architecture"):
         population.stacked([])

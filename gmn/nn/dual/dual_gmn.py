@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from gmn import features
+from gmn.arguments import require_type, require_whole
 from gmn.canonical import without_shifts
-from gmn.features import Descriptions, SpecDescriptions
+from gmn.features import Descriptions, SpecDescriptions, require_reading
 from gmn.graph import ParameterGraph
 from gmn.nn.dual.editing import Editor
 from gmn.nn.dual.pairing import Pairing, pairs_of
@@ -76,7 +77,12 @@ class DualGMN(Metanetwork):
         recompute: bool = False,
         descriptions: Descriptions | None = None,
     ) -> None:
-        if hidden < 1 or hidden % (2 * RANKS):
+        require_whole("hidden", hidden, 1)
+        require_whole("depth", depth, 1)
+        require_reading(None, descriptions)
+        if probes is not None:
+            require_type("probes", probes, Probes, "gmn.nn.Probes, or None")
+        if hidden % (2 * RANKS):
             raise ValueError(f"{hidden} channels; DualGMN takes a multiple of {2 * RANKS}")
         super().__init__(head)
         self.recompute = recompute
@@ -258,7 +264,7 @@ class _DualLayer(nn.Module):
 
         for vector in plan.slots.vectors:
             code = codes[vector.edges.name][:, 2 * RANKS :]
-            rows = len(values[False][vector.port.slot][0])
+            rows = values[False][vector.port.slot].shape[1]
             contribution = blocks[vector.edges.name].reshape(len(x), rows, vector.edges.num_taps)
             if plan.slots.slots[vector.port.slot].kind == "free":
                 contribution = _compressed(vector.edges, contribution)

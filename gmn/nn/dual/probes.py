@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gmn.arguments import require_type, require_whole
+from gmn.errors import ArgumentError
 from gmn.features import Descriptions
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_spec
 from gmn.nn.dual.plan import Plan
 from gmn.nn.dual.slots import Port
 from gmn.program import DEFAULT, Observation, Program, ProgramError
@@ -57,6 +60,10 @@ class Probes(nn.Module):
 
     def __init__(self, *initial: Tensor) -> None:
         super().__init__()
+        for values in initial:
+            require_type("an argument of Probes", values, Tensor, "tensors, one per input")
+        if not all(values.dim() and len(values) for values in initial):
+            raise ArgumentError("probes have shape (k, *shape of the example), with k at least 1")
         if not initial or len({len(values) for values in initial}) != 1:
             raise ValueError("probes need one tensor per input of the network, all of length k")
         self.count = len(initial[0])
@@ -74,6 +81,8 @@ class Probes(nn.Module):
         Raises:
             ProgramError: if the spec has no program, or inputs that are not floating-point numbers.
         """
+        require_spec("spec", spec)
+        require_whole("count", count, 1)
         program = spec.program
         if program is None or any(example.dtype != DEFAULT for example in program.inputs):
             raise ProgramError(

@@ -6,6 +6,7 @@ brought to the type in which the metanetwork computes, used, and overwritten by 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -200,7 +201,7 @@ class Contraction:
             result = self._piecewise(blocks.streams[name], code, channels)
         else:
             result = self._product(blocks[name], code, channels)
-        return result.reshape(batch, -1, width)
+        return result.reshape(batch, math.prod(self.sizes[1]), width)
 
     def _product(self, values: Tensor, code: Tensor, channels: Tensor) -> Tensor:
         """Contracts blocks (B, *pair dims, taps) with channels (B, *source, c)."""

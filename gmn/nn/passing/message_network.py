@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from gmn import features
-from gmn.features import Descriptions, FanIn, SpecDescriptions, ValueFeatures
+from gmn.arguments import require_several, require_type, require_whole
+from gmn.errors import ArgumentError
+from gmn.features import Descriptions, FanIn, SpecDescriptions, ValueFeatures, require_reading
 from gmn.graph import ParameterGraph
 from gmn.graph.topology import pair_index, topology
 from gmn.nn.edge_edits import EdgeReadout, Edits, editable
@@ -64,11 +66,14 @@ class MessagePassingNetwork(Metanetwork):
         descriptions: Descriptions | None = None,
     ) -> None:
         super().__init__(head)
+        require_whole("hidden", hidden, 1)
+        require_whole("edge_hidden", edge_hidden, 1)
+        require_reading(features, descriptions)
         self.reverse, self.recompute = reverse, recompute
         described = SpecDescriptions() if descriptions is None else descriptions
         values = FanIn() if features is None else features
         self.encoder = GraphEncoder(hidden, edge_hidden, values, described)
-        self.layers = nn.ModuleList(layers)
+        self.layers = nn.ModuleList(_required(layers, hidden))
         self.readout = readout_of(head, lambda outputs: RoleReadout(hidden, outputs))
         self.editor = None
         if self.copies:
@@ -86,6 +91,18 @@ class MessagePassingNetwork(Metanetwork):
             return self.readout(States(nodes), graph)
         assert self.editor is not None
         return self.editor(graph, wiring, nodes, edges)
+
+
+def _required(layers: Iterable[MessagePassing], hidden: int) -> Iterator[MessagePassing]:
+    require_several("layers", layers, "layers, of classes derived from gmn.nn.MessagePassing")
+    for layer in layers:
+        require_type("a layer", layer, MessagePassing, "one derived from gmn.nn.MessagePassing")
+        if layer.group.in_features != hidden:
+            raise ArgumentError(
+                f"a layer has hidden={layer.group.in_features}, its network hidden={hidden}; give "
+                "both the same"
+            )
+        yield layer
 
 
 def _flat(layer: nn.Module, wiring: Wiring, nodes: Tensor, *edges: Tensor) -> tuple[Tensor, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gmn.arguments import require_several, require_whole
 from gmn.nn.passing.reductions import NAMES, Partial, Reduction, merge, partial
 from gmn.nn.passing.relations import Relation, Wiring, chunks
 
@@ -65,6 +66,10 @@ class MessagePassing(nn.Module):
         channels: int | None = None,
     ) -> None:
         super().__init__()
+        require_whole("hidden", hidden, 1)
+        if channels is not None:
+            require_whole("channels", channels, 1)
+        require_several("reduce", (reduce,) if isinstance(reduce, str) else reduce, "reductions")
         self.reduce: tuple[Reduction, ...] = (reduce,) if isinstance(reduce, str) else tuple(reduce)
         if unknown := [name for name in self.reduce if name not in NAMES]:
             raise ValueError(f"unknown reduction {unknown[0]!r}; there are {', '.join(NAMES)}")

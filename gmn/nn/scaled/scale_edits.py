@@ -83,7 +83,7 @@ class ScaleEditor(nn.Module):
         for values, states in zip(wiring.weights, edges, strict=True):
             if values is None or values.offset is not None:
                 continue  # no parameters: shares, running variances
-            part = states.reshape(len(states), -1, states.shape[-1])
+            part = states.flatten(1, -2) if states.dim() > 2 else states.unsqueeze(1)
             if values.index is not None:
                 pairs = values.edges.size // values.edges.num_taps
                 block = part.new_zeros(len(part), pairs, part.shape[-1])

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from gmn import features
+from gmn.arguments import require_whole
 from gmn.canonical import without_shifts
-from gmn.features import Descriptions, SpecDescriptions
+from gmn.features import Descriptions, SpecDescriptions, require_reading
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import Head, RoleReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
@@ -94,6 +95,9 @@ class ScaleGMN(Metanetwork):
         descriptions: Descriptions | None = None,
     ) -> None:
         super().__init__(head)
+        require_whole("hidden", hidden, 1)
+        require_whole("depth", depth, 0)
+        require_reading(None, descriptions)
         self.recompute = recompute
         described = SpecDescriptions() if descriptions is None else descriptions
         self.encoder = _ScaleEncoder(hidden, bidirectional, described)

@@ -13,7 +13,9 @@ import pyarrow as pa
 from tqdm import tqdm
 
 import converters
+from gmn.arguments import require_type, require_whole
 from gmn.engines import Engine, Processes, one_thread
+from gmn.engines.engine import require_engine
 from gmn.spec import GraphSpec
 from gmn.zoo.architectures.networks import network
 from gmn.zoo.building.builders import DEFAULT, Builder, Options, Shard, finite, plan
@@ -103,8 +105,12 @@ def build(
         MissingImages: If the images of the population are not installed.
         EngineError: If a worker process died, or there is no Ray cluster.
     """
-    if size < 1 or workers < 1:
-        raise ValueError(f"size and workers must be positive, got {size} and {workers}")
+    require_type("name", name, str, "the name of a population, such as 'cnn-mnist'")
+    require_whole("size", size, 1)
+    require_whole("seed", seed)
+    require_whole("workers", workers, 1)
+    require_type("options", options, Options, "gmn.zoo.Options(...)")
+    require_engine(engine)
     chosen = builder(name).configured(options)
     folder, configuration = Path(out), chosen.configuration()
     shards = plan(size, chosen.architectures, chosen.shard_size, chosen.checkpoints)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmn.arguments import require_whole
 from gmn.zoo.store.files import Row
 from gmn.zoo.training.states import State
 
@@ -50,8 +51,8 @@ class Options:
     views: int = 1
 
     def __post_init__(self) -> None:
-        if self.checkpoints < 1 or self.views < 1:
-            raise ValueError(f"checkpoints and views must be positive, got {self}")
+        require_whole("checkpoints", self.checkpoints, 1)
+        require_whole("views", self.views, 1)
 
     def chosen(self) -> dict[str, Any]:
         """The options that differ from their defaults, as JSON values."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from gmn.arguments import require_several, require_type
 from gmn.errors import ZooError
 from gmn.zoo.store.files import Row
 
@@ -24,10 +25,14 @@ def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
         ZooError: If an id is missing or there twice, a split is unknown, or a value is neither
             text, number, truth value nor None, or not of the same kind as the others in its column.
     """
+    require_several("rows", rows, "dictionaries, one for each network")
+    for row in rows:
+        require_type("a row", row, Mapping, "a dictionary of values by column")
     names = dict.fromkeys(["id", "split", *(name for row in rows for name in row)])
     columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in names}
     _check_ids(columns["id"])
     for name, values in columns.items():
+        require_type("a column", name, str, "columns names of text")
         if name in RESERVED:
             raise ZooError(f"a row may not have a column {name!r}: the zoo fills that in itself")
         _check_values(name, values, columns["id"])
@@ -57,6 +62,12 @@ def _check_values(column: str, values: list[Any], ids: list[str]) -> None:
         pa.array(values)
     except (pa.ArrowException, OverflowError) as error:
         first = next(value for value in values if value is not None)
+        for name, value in zip(ids, values, strict=True):
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ZooError(
+                    f"network {name}: {column} is {value}, which does not fit in 64 bits; write "
+                    "it as a float or as text"
+                ) from error
         name, value = next(
             (name, value)
             for name, value in zip(ids, values, strict=True)

@@ -19,8 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from gmn.errors import ZooError
+from gmn.arguments import in_words, require_several, require_type, require_whole
+from gmn.errors import ArgumentError, ZooError
 from gmn.files import write_file
+from gmn.graph import ParameterGraph, StateDictError
 from gmn.spec import GraphSpec
 from gmn.zoo.store.columns import columns_of
 from gmn.zoo.store.files import FORMAT_VERSION, Row, shard_name
@@ -93,15 +95,23 @@ def write_shard(
         left_out: ids of networks that are missing from the rows because they cannot be used.
 
     Raises:
-        ZooError: If rows and tensors do not fit, a weight is not finite, or the file cannot be
-            written.
+        ZooError: If rows, tensors and spec do not fit, a weight is not finite, or the file cannot
+            be written.
     """
+    require_whole("number", number, 0)
+    require_type("architecture", architecture, str, "its name")
+    require_type("spec", spec, GraphSpec, "what converters.trace(module, inputs) returns")
+    require_several("left_out", left_out, "ids")
     columns = columns_of(rows)
-    tensors = {name: value.detach().contiguous() for name, value in state.items()}
+    tensors = {name: value.detach().contiguous() for name, value in _tensors(state).items()}
     _check(shard_name(number), tensors, columns["id"])
+    _require_fit(shard_name(number), spec, tensors)
     kinds = {kind: list(values) for kind, values in (extras or {}).items()}
     for kind, values in (extras or {}).items():
-        named = {f"{kind}/{name}": value.detach().contiguous() for name, value in values.items()}
+        named = {
+            f"{kind}/{name}": value.detach().contiguous()
+            for name, value in _tensors(values).items()
+        }
         _check_lengths(shard_name(number), named, len(rows))
         tensors |= named
     header = {
@@ -119,6 +129,23 @@ def write_shard(
     # One key: safetensors writes several in random order.
     content = save(tensors, metadata={"gmn": json.dumps(header)})
     write_file(folder / shard_name(number), content, ZooError)
+
+
+def _tensors(state: Tensors) -> Tensors:
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ArgumentError(
+            "tensors of a shard come as a dictionary of torch tensors by name, stacked over "
+            f"networks, not as {in_words(state)}"
+        )
+    return state
+
+
+def _require_fit(file: str, spec: GraphSpec, state: Tensors) -> None:
+    """Refuses now what could not be read as a graph of this spec later."""
+    try:
+        ParameterGraph(spec, state)
+    except StateDictError as error:
+        raise ZooError(f"{file}: these networks are not of the spec given: {error}") from error
 
 
 def _check(file: str, state: Tensors, ids: Sequence[str]) -> None:

@@ -10,7 +10,8 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from gmn.errors import ZooError
+from gmn.arguments import require_type, require_whole
+from gmn.errors import ArgumentError, ZooError
 from gmn.files import OutputFolder
 from gmn.spec import GraphSpec
 from gmn.zoo.store import provenance
@@ -70,6 +71,9 @@ class ZooWriter:
         configuration: dict[str, Any],
         inputs: Sequence[str | Path] = (),
     ) -> None:
+        require_type("name", name, str, "the population's name as text")
+        require_whole("size", size, 0)
+        require_whole("seed", seed)
         self.folder = Path(folder)
         self.identity = identity_of(name, size, seed, configuration)
         self._output = zoo_folder(self.folder, inputs)
@@ -157,6 +161,8 @@ class ZooWriter:
         Raises:
             ZooError: If a shard is missing or damaged, or the shards do not fit one another.
         """
+        require_whole("shards", shards, 1)
+        _plain("card", card)
         index, headers = self.contents(shards)
         publish(self._output, self.identity, card, index, headers)
         provenance.note(self.folder, "finish", {"libraries": provenance.libraries()})
@@ -199,7 +205,17 @@ def write_zoo(
 def identity_of(name: str, size: int, seed: int, configuration: dict[str, Any]) -> dict[str, Any]:
     """What identifies a zoo, as it is written to its manifest."""
     identity = {"name": name, "size": size, "seed": seed, "configuration": configuration}
-    plain: dict[str, Any] = json.loads(json.dumps({"version": FORMAT_VERSION, **identity}))
+    return {"version": FORMAT_VERSION, **_plain("configuration", identity)}
+
+
+def _plain(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The values as they are after being written as JSON and read again."""
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(values))
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"{name}: {error}; give plain numbers, text, lists and dictionaries"
+        ) from error
     return plain
 
 

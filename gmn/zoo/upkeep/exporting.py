@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
+from gmn.arguments import require_type
 from gmn.errors import ZooError
 from gmn.files import OutputFolder, is_plain
 from gmn.zoo.population import Zoo
@@ -24,7 +26,7 @@ TABLE = "index.csv"
 def export(
     zoo: Zoo,
     out: str | Path,
-    indices: Tensor | None = None,
+    indices: Sequence[int] | Tensor | None = None,
     format: str = "safetensors",
     progress: bool = True,
 ) -> Path:
@@ -50,8 +52,9 @@ def export(
     """
     if format not in FORMATS:
         raise ValueError(f"no format is called {format!r}; known: {', '.join(FORMATS)}")
-    chosen = zoo.indices() if indices is None else indices
-    table = zoo.index.take(pa.array(chosen.numpy()))
+    require_type("zoo", zoo, Zoo, "an open zoo, such as gmn.zoo.open(folder)")
+    chosen = zoo.numbers(range(len(zoo)) if indices is None else indices)
+    table = zoo.index.take(pa.array(chosen))
     # An id may hold any character, a file name not.
     files = [f"{quote(name, safe=' ')}.{format}" for name in table["id"].to_pylist()]
     table = table.drop_columns(["shard", "row"]).append_column("file", pa.array(files))

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from gmn.arguments import require_several, require_type
 from gmn.errors import ZooError
 from gmn.files import OutputFolder
 from gmn.zoo.population import Zoo
@@ -57,7 +60,7 @@ def merge(
 
 def filtered(
     zoo: Zoo,
-    indices: Tensor,
+    indices: Sequence[int] | Tensor,
     out: str | Path,
     criteria: Sequence[str] = (),
     progress: bool = True,
@@ -77,10 +80,12 @@ def filtered(
     Raises:
         ZooError: If no network was chosen, a shard is damaged, or ``out`` holds another zoo.
     """
-    if not len(indices):
+    require_type("zoo", zoo, Zoo, "an open zoo, such as gmn.zoo.open(folder)")
+    chosen = np.unique(zoo.numbers(indices))
+    if not len(chosen):
         raise ZooError(f"no network of {zoo.folder} was chosen; loosen the conditions")
-    source = Source(zoo, indices.unique())
-    digest = hashlib.sha256(source.indices.numpy().tobytes()).hexdigest()
+    source = Source(zoo, torch.from_numpy(chosen))
+    digest = hashlib.sha256(zoo.numbers_in_folder(chosen).tobytes()).hexdigest()
     configuration = {"filtered": _checksum(zoo), "indices_sha256": digest}
     card = {"filtered_from": _origin(everything(zoo)), "criteria": list(criteria)}
     manifest = zoo.manifest
@@ -130,7 +135,9 @@ def append(
 
 
 def _sources(folders: Sequence[str | Path], prefixes: Sequence[str] | None) -> list[Source]:
-    given = [""] * len(folders) if prefixes is None else list(prefixes)
+    require_several("folders", folders, "folders of zoos")
+    require_several("prefixes", () if prefixes is None else prefixes, "texts, one for each zoo")
+    given = [""] * len(folders) if prefixes is None else [str(prefix) for prefix in prefixes]
     if not folders or len(given) != len(folders):
         raise ValueError(f"{len(given)} prefixes for {len(folders)} zoos; each needs its own")
     return [everything(Zoo(folder), prefix) for folder, prefix in zip(folders, given, strict=True)]

@@ -1,0 +1,355 @@
+"""Arguments that cannot be used are refused where they enter, by name, value and way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import baselines
+import converters
+import gmn
+from gmn import zoo
+from gmn.errors import ArgumentError, ZooError
+from gmn.nn import (
+    GMN,
+    DualGMN,
+    EditHead,
+    InvariantHead,
+    MessagePassingNetwork,
+    NeuralGraphGNN,
+    NeuralGraphTransformer,
+    Probes,
+    ScaleGMN,
+)
+
+MODULE = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+GRAPH = converters.to_graph(MODULE, (torch.zeros(1, 4),))
+SPEC = GRAPH.spec
+GRAPHS = GRAPH.cat([GRAPH] * 5)
+STATE = MODULE.state_dict()
+
+
+@pytest.fixture(scope="module")
+def population(folder: Path) -> zoo.Zoo:
+    return zoo.open(folder)
+
+
+# Networks by number
+
+MASKS: list[Callable[[list[bool]], Any]] = [torch.tensor, np.array, list]
+
+
+@pytest.mark.parametrize("made", MASKS, ids=["tensor", "array", "list"])
+def test_masks_choose_networks(population: zoo.Zoo, made: Callable[[list[bool]], Any]) -> None:
+    mask = made([number in (3, 5) for number in range(len(population))])
+    wanted = population.graph([3, 5])
+    found = [
+        population.graph(mask),
+        population[mask],
+        population.stored(mask),
+        population.stored(range(40))[made([number in (3, 5) for number in range(40)])],
+    ]
+    for graph in found:
+        torch.testing.assert_close(graph.values, wanted.values, rtol=0, atol=0)
+    labels = population.labels("test_accuracy")[[3, 5]]
+    torch.testing.assert_close(population.labels("test_accuracy", mask), labels, rtol=0, atol=0)
+    assert population.numbers(mask).tolist() == [3, 5]
+
+
+def test_a_mask_filters_and_exports(population: zoo.Zoo, tmp_path: Path) -> None:
+    mask = torch.zeros(len(population), dtype=torch.bool)
+    mask[[3, 5]] = True
+    chosen = zoo.filtered(population, mask, tmp_path / "some", progress=False)
+    ids = [population.rows[number]["id"] for number in (3, 5)]
+    assert [row["id"] for row in chosen.rows] == ids
+    table = zoo.export(population, tmp_path / "files", mask, progress=False)
+    assert [line.split(",")[0].strip('"') for line in table.read_text().splitlines()[1:]] == ids
+
+
+def test_the_same_numbers_of_another_selection_are_other_networks(
+    population: zoo.Zoo, tmp_path: Path
+) -> None:
+    zoo.filtered(population.select(split="test"), [0, 1], tmp_path, progress=False)
+    with pytest.raises(ZooError, match="already holds a zoo"):
+        zoo.filtered(population, [0, 1], tmp_path, progress=False)
+
+
+WRONG_NUMBERS = {
+    "mask of another length": [True, False],
+    "fractions": [0.7, 1.2],
+    "array of fractions": np.array([0.5]),
+    "tensor of fractions": torch.tensor([0.5]),
+    "text": "abc",
+    "texts": ["a", "b"],
+    "nothing": None,
+    "two dimensions": [[0, 1]],
+    "tensor of two dimensions": torch.tensor([[0, 1]]),
+    "ragged": [[0], [1, 2]],
+    "mapping": {"a": 1},
+    "beyond 64 bits": [10**30],
+    "mixed": [1, "a"],
+    "NaN": [float("nan")],
+    "truth value": True,
+    "fraction": 1.5,
+    "ellipsis": ...,
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_NUMBERS.values(), ids=WRONG_NUMBERS.keys())
+def test_what_is_no_number_of_a_network(population: zoo.Zoo, wrong: Any) -> None:
+    several: list[Callable[[Any], Any]] = [
+        population.graph,
+        population.stacked,
+        population.stored,
+        population.architecture,
+        population.places,
+        lambda numbers: population.extra("gradient", numbers),
+    ]
+    if wrong is not None:  # all labels
+        several.append(lambda numbers: population.labels("test_accuracy", numbers))
+    for call in several:
+        with pytest.raises(ArgumentError, match=r"^indices "):
+            call(wrong)
+    for indexed in (population, GRAPHS, gmn.stack.stack([GRAPHS, GRAPHS]), population.stored([1])):
+        with pytest.raises(ArgumentError, match=r"^index(es|) "):
+            indexed[wrong]
+
+
+def test_networks_that_are_not_there(population: zoo.Zoo) -> None:
+    for indexed in (GRAPHS, population.stored(range(5))):
+        for wrong in (5, -6, [5]):
+            with pytest.raises(IndexError):
+                indexed[wrong]
+    with pytest.raises(IndexError, match="network 99 asked for, but there are 80"):
+        population.graph([99])
+    with pytest.raises(ArgumentError, match="indices is 3; give whole numbers, such as"):
+        population.graph(3)  # type: ignore[arg-type]
+
+
+def test_numbers_of_any_kind_are_numbers() -> None:
+    for index in (2, np.int64(2), torch.tensor(2), [2], (2,), range(2, 3), np.array([2])):
+        assert len(GRAPHS[index]) == 1  # type: ignore[index]
+    assert len(GRAPHS[[]]) == len(GRAPHS[:0]) == 0
+
+
+# Metanetworks
+
+COUNTS: dict[str, Any] = {"-1": -1, "1.5": 1.5, "8": "8", "True": True, "[8]": [8], "None": None}
+MADE: dict[str, tuple[Callable[..., Any], dict[str, Any], tuple[str, ...]]] = {
+    "GMN": (GMN, {}, ("hidden", "depth")),
+    "DualGMN": (DualGMN, {}, ("hidden", "depth")),
+    "ScaleGMN": (ScaleGMN, {}, ("hidden", "depth")),
+    "NG-GNN": (NeuralGraphGNN, {}, ("hidden", "depth", "edge_hidden")),
+    "NG-T": (
+        NeuralGraphTransformer, {}, ("hidden", "depth", "edge_hidden", "attention", "heads"),
+    ),
+    "Probes": (Probes.like, {"spec": SPEC}, ("count",)),
+    "InvariantHead": (InvariantHead, {}, ("outputs",)),
+    "EditHead": (EditHead, {}, ("copies",)),
+    "MAGEP": (baselines.MAGEP, {"spec": SPEC}, ("invariants",)),
+    "NFT": (baselines.NFT, {"spec": SPEC}, ("channels", "depth", "heads")),
+    "UNF": (baselines.UNF, {"spec": SPEC}, ("fold",)),
+    "ProbeNet": (
+        baselines.ProbeNet,
+        {"probes": Probes.like(SPEC, 2), "answers": 3},
+        ("answers", "outputs", "hidden"),
+    ),
+    "StatNN": (baselines.StatNN, {}, ("outputs",)),
+}  # fmt: skip
+
+
+def _counts() -> Iterator[Any]:
+    for name, (make, given, counts) in MADE.items():
+        for count in counts:
+            yield pytest.param(make, given, count, id=f"{name}-{count}")
+
+
+@pytest.mark.parametrize(("make", "given", "count"), [*_counts()])
+def test_counts_are_whole_numbers(
+    make: Callable[..., Any], given: dict[str, Any], count: str
+) -> None:
+    for wrong in COUNTS.values():
+        with pytest.raises(ArgumentError, match=f"{count} is .*it has to be a whole number"):
+            make(**{**given, count: wrong})
+
+
+METANETWORKS: dict[str, Callable[[Any], nn.Module]] = {
+    "GMN": lambda head: GMN(8, 1, head),
+    "GMN sparse": lambda head: GMN(8, 1, head, "sparse"),
+    "DualGMN": lambda head: DualGMN(8, 1, head, Probes.like(SPEC, 2)),
+    "DualGMN of weights": lambda head: DualGMN(8, 2, head),
+    "ScaleGMN": lambda head: ScaleGMN(8, 1, head),
+    "ScaleGMN in both directions": lambda head: ScaleGMN(8, 1, head, bidirectional=True),
+    "NG-GNN": lambda head: NeuralGraphGNN(8, 1, head, 8),
+    "NG-T": lambda head: NeuralGraphTransformer(8, 1, head, 8, attention=8, heads=2),
+    "MAGEP": lambda head: baselines.MAGEP(SPEC, (4,), head),
+    "NFN": lambda head: baselines.NFN(SPEC, (4,), "HNP", head),
+    "NP-NFN": lambda head: baselines.NFN(SPEC, (4,), "NP", head),
+    "NFT": lambda head: baselines.NFT(SPEC, 8, 1, 2, head),
+    "UNF": lambda head: baselines.UNF(SPEC, (4,), head),
+    "FlatMLP": lambda head: baselines.FlatMLP(SPEC, (4,), head),
+    "Monomial-NFN": lambda head: baselines.MonomialNFN(SPEC, (4,), head),
+}
+each_metanetwork = pytest.mark.parametrize("make", METANETWORKS.values(), ids=METANETWORKS.keys())
+
+
+@each_metanetwork
+def test_heads_are_heads(make: Callable[[Any], nn.Module]) -> None:
+    for wrong in (-1, 0, 1.5, "1", [1], InvariantHead):
+        with pytest.raises(ArgumentError, match=r"^head is "):
+            make(wrong)
+    assert make(InvariantHead(3))(GRAPHS).shape == (5, 3)
+
+
+@each_metanetwork
+def test_only_graphs_are_read(make: Callable[[Any], nn.Module]) -> None:
+    net = make(1)
+    for wrong in (None, STATE, SPEC, MODULE, [GRAPHS], torch.zeros(3)):
+        with pytest.raises(ArgumentError, match=r"^graph is .*to_graph\(module, inputs\)"):
+            net(wrong)
+
+
+@each_metanetwork
+def test_no_networks_give_no_answers(make: Callable[[Any], nn.Module]) -> None:
+    assert make(3)(GRAPHS[:0]).shape == (0, 3)
+    assert len(make(EditHead(2))(GRAPHS[:0])) == 0
+
+
+@each_metanetwork
+def test_another_type_of_numbers_is_named(make: Callable[[Any], nn.Module]) -> None:
+    try:
+        answer = make(1)(GRAPHS.to(dtype=torch.float64))
+    except ArgumentError as error:
+        assert "float64 on cpu, but" in str(error)  # noqa: PT017 (DualGMN converts by itself)
+        assert "graph.to('cpu', torch.float32) moves it" in str(error)  # noqa: PT017
+    else:
+        assert answer.shape == (5, 1)
+
+
+@pytest.mark.parametrize(
+    "make", [baselines.NFN, baselines.UNF, baselines.MAGEP, baselines.MonomialNFN]
+)
+def test_channels_are_several_numbers(make: Any) -> None:
+    for wrong in (8, None, "8", (), (0,), (-1,), (1.5,)):
+        with pytest.raises(ArgumentError, match="channels"):
+            make(SPEC, wrong)
+    for wrong in (None, GRAPHS, MODULE):
+        with pytest.raises(ArgumentError, match=r"^spec is .*graph.spec"):
+            make(wrong)
+
+
+def test_parts_of_metanetworks() -> None:
+    with pytest.raises(ArgumentError, match="executor is 'fast'; it is one of dense, sparse"):
+        GMN(executor="fast")  # type: ignore[arg-type]
+    for wrong in (3, "raw", gmn.features.Raw):
+        with pytest.raises(ArgumentError, match=r"features is .*FanIn\(\)"):
+            GMN(features=wrong)  # type: ignore[arg-type]
+        with pytest.raises(ArgumentError, match=r"descriptions is .*SpecDescriptions\(\)"):
+            DualGMN(descriptions=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="probes is 3"):
+        DualGMN(probes=3)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="a layer is 1; give one derived from"):
+        MessagePassingNetwork([1, 2])  # type: ignore[list-item]
+    with pytest.raises(ArgumentError, match="with k at least 1"):
+        Probes(torch.zeros(0, 4))
+    with pytest.raises(ArgumentError, match="variant is 'XY'; it is one of NP, HNP, DWS"):
+        baselines.NFN(SPEC, variant="XY")  # type: ignore[arg-type]
+
+
+def test_statistics_are_fitted_to_as_many_targets() -> None:
+    with pytest.raises(ArgumentError, match="3 targets for 5 networks"):
+        baselines.StatNN().fit([GRAPHS], torch.zeros(3))
+    with pytest.raises(ArgumentError, match="graphs hold no networks"):
+        baselines.StatNN().fit([], torch.zeros(0))
+    with pytest.raises(ArgumentError, match="targets hold NaN"):
+        baselines.StatNN().fit([GRAPHS], torch.full((5,), torch.nan))
+
+
+# Shards
+
+LINEAR = converters.trace(nn.Linear(2, 3), (torch.zeros(1, 2),))
+SHARD = {"weight": torch.zeros(3, 3, 2), "bias": torch.zeros(3, 3)}
+ROWS = [{"id": f"{number}", "split": "train"} for number in range(3)]
+WRONG_SHARDS: dict[str, tuple[dict[str, Any], str]] = {
+    "shape": ({"state": {**SHARD, "weight": torch.zeros(3, 5, 2)}}, "weight has shape"),
+    "missing": ({"state": {"weight": SHARD["weight"]}}, "missing bias"),
+    "extra": ({"state": {**SHARD, "more": torch.zeros(3)}}, "unexpected more"),
+    "integers": ({"state": {**SHARD, "bias": torch.zeros(3, 3).long()}}, "bias is torch.int64"),
+    "one network": ({"state": nn.Linear(2, 3).state_dict()}, "weight has shape"),
+    "arrays": ({"state": {n: v.numpy() for n, v in SHARD.items()}}, "torch tensors by name"),
+    "list": ({"state": [SHARD]}, "torch tensors by name"),
+    "no rows": ({"rows": None}, "rows is None"),
+    "texts as rows": ({"rows": ["a", "b", "c"]}, "a row is 'a'"),
+    "huge": ({"rows": [{**row, "y": 10**30} for row in ROWS]}, "does not fit in 64 bits"),
+    "column": ({"rows": [{**row, 3: 1} for row in ROWS]}, "a column is 3"),
+    "spec": ({"spec": None}, "spec is None"),
+    "number": ({"number": -1}, "number is -1"),
+    "fraction": ({"number": 1.5}, "number is 1.5"),
+    "architecture": ({"architecture": None}, "architecture is None"),
+    "left out": ({"left_out": "abc"}, "left_out is 'abc'"),
+}
+
+
+@pytest.mark.parametrize(("given", "message"), WRONG_SHARDS.values(), ids=WRONG_SHARDS.keys())
+def test_shards_fit_their_spec(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+    usual = {"number": 0, "architecture": "linear", "spec": LINEAR, "state": SHARD, "rows": ROWS}
+    with (
+        zoo.ZooWriter(tmp_path, "lines", 3, 0, {}) as writer,
+        pytest.raises((ArgumentError, ZooError), match=message),
+    ):
+        writer.write_shard(**{**usual, **given})
+    assert not list(tmp_path.glob("shard-*"))
+
+
+def test_writers_take_plain_values(tmp_path: Path) -> None:
+    for wrong, message in (
+        (("x", -1, 0, {}), "size is -1"),
+        (("x", "3", 0, {}), "size is '3'"),
+        ((3, 3, 0, {}), "name is 3"),
+        (("x", 3, 0.5, {}), "seed is 0.5"),
+        (("x", 3, 0, {"a": torch.zeros(1)}), "configuration: .* not JSON serializable"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            zoo.ZooWriter(tmp_path, *wrong)  # type: ignore[arg-type]
+
+
+# Populations
+
+LOADERS: dict[str, dict[str, Any]] = {
+    "batch_size": {"batch_size": 1.5},
+    "open_shards": {"open_shards": 0},
+    "seed": {"seed": 2**70},
+    "target": {"target": 3},
+    "transform": {"transform": 3},
+}
+
+
+@pytest.mark.parametrize(("name", "given"), LOADERS.items(), ids=LOADERS.keys())
+def test_loaders(population: zoo.Zoo, name: str, given: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match=f"^{name} is "):
+        population.loader(**given)
+
+
+def test_selections_and_folders(population: zoo.Zoo, tmp_path: Path) -> None:
+    for wrong in (3, None, {"a": 1}):
+        with pytest.raises(ArgumentError, match="where is "):
+            population.select(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="ids is '0-1'; give a list of ids"):
+        population.select(ids="0-1")
+    with pytest.raises(KeyError, match="no architecture 'zz'; known: cnn-relu"):
+        population.spec("zz")
+    for one in (population.folder, str(population.folder)):
+        with pytest.raises(ArgumentError, match=r"folders is .*; give a list of folders of zoos"):
+            zoo.merge(one, tmp_path / "out")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="prefixes is 'ab'"):
+        zoo.merge([population.folder] * 2, tmp_path / "out", prefixes="ab")
+    for wrong in ({"size": 0}, {"size": 1.5}, {"seed": None}, {"workers": 0}, {"engine": "ray"}):
+        given: dict[str, Any] = {"name": "cnn-digits", "size": 2, "seed": 0, "out": tmp_path}
+        with pytest.raises(ArgumentError, match=f"^{next(iter(wrong))} is "):
+            zoo.build(**{**given, **wrong})
