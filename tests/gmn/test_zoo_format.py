@@ -18,6 +18,7 @@ from gmn.zoo.store import files as store
 from gmn.zoo.store import provenance
 from gmn.zoo.store.index import read_index
 from gmn.zoo.store.writer import ZooWriter
+from gmn.zoo.store.writing import zoo_folder
 from tests.gmn.lines import contents, lines, rows, spec, states
 
 
@@ -298,8 +299,9 @@ def test_a_journal_that_was_torn_is_read(tmp_path: Path) -> None:
     folder = lines(tmp_path).folder
     with (folder / provenance.JOURNAL).open("a") as file:
         file.write('\n{"event": "shard", "sec')
-    for seconds in (2.0, 3.0):
-        provenance.note(folder, "shard", {"shard": 0, "seconds": seconds})
+    with zoo_folder(folder) as output:
+        for seconds in (2.0, 3.0):
+            provenance.note(output, "shard", {"shard": 0, "seconds": seconds})
     assert [event["event"] for event in provenance.read_journal(folder)] == ["finish"] + [
         "shard"
     ] * 2

@@ -21,7 +21,6 @@ from gmn.zoo.architectures.networks import network
 from gmn.zoo.building.builders import DEFAULT, Builder, Options, Shard, finite, plan
 from gmn.zoo.building.catalogue import builder
 from gmn.zoo.population import Zoo
-from gmn.zoo.store import provenance
 from gmn.zoo.store.files import Row
 from gmn.zoo.store.index import histogram
 from gmn.zoo.store.shards import Header, write_shard
@@ -145,11 +144,11 @@ def _train(
     write = partial(write_trained, writer.folder, specs)
     size = sum(len(shard.networks) for shard in shards)
     done = size - sum(len(shard.networks) for shard in todo)
-    provenance.note(writer.folder, "start", {"engine": repr(engine)})
+    writer.note("start", {"engine": repr(engine)})
     with tqdm(total=size, initial=done, unit="net", disable=not progress) as bar:
         for built in engine.run_all(train, todo, write):
             facts = {"shard": built.shard, "seconds": round(built.seconds, 3)}
-            provenance.note(writer.folder, "shard", facts)
+            writer.note("shard", facts)
             bar.update(built.networks)
 
 

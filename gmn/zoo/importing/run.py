@@ -18,7 +18,6 @@ from gmn.spec import GraphSpec
 from gmn.zoo.importing.layout import Entry, Layout, Listing
 from gmn.zoo.importing.parts import Part, fingerprint, read_network, read_part, write_part
 from gmn.zoo.population import Zoo
-from gmn.zoo.store import provenance
 from gmn.zoo.store.index import histogram
 from gmn.zoo.store.shards import Header
 from gmn.zoo.store.writer import ZooWriter, write_zoo
@@ -75,7 +74,7 @@ def import_zoo(
     def fill(writer: ZooWriter, missing: Sequence[int]) -> None:
         remaining = sum(len(groups[shard][1]) for shard in missing)
         chosen_engine = engine or Processes(workers if remaining > FEW else 1)
-        provenance.note(folder, "start", {"engine": repr(chosen_engine)})
+        writer.note("start", {"engine": repr(chosen_engine)})
         todo = [_part(shard, groups[shard], architectures) for shard in missing]
         done = chosen_engine.run_all(partial(read_part, layout), todo, partial(write_part, folder))
         initial = len(entries) - remaining

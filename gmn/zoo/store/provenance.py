@@ -12,22 +12,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from gmn.files import OutputFolder
+
 JOURNAL = "build.jsonl"
 LIBRARIES = ("graph-metanetworks", "torch", "numpy", "safetensors", "pyarrow")
 
 
-def note(folder: Path, event: str, details: dict[str, Any]) -> None:
+def note(output: OutputFolder, event: str, details: dict[str, Any]) -> None:
     """Appends an event to the build log of a zoo.
 
     Args:
-        folder: folder of the zoo.
+        output: folder of the zoo.
         event: ``start``, ``shard``, ``finish`` or ``append``.
         details: further JSON values of the event.
     """
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     line = json.dumps({"time": moment, "event": event, **details})
-    with (folder / JOURNAL).open("a") as file:
-        file.write(f"\n{line}")  # a break before it: the last line of a killed run may be torn
+    output.append(JOURNAL, f"\n{line}")  # a break first: the last line of a killed run may be torn
 
 
 def libraries() -> dict[str, str]:

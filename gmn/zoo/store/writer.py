@@ -136,6 +136,10 @@ class ZooWriter:
         self._output.claim(shard_name(number))
         write_shard(self.folder, number, architecture, spec, state, rows, extras, left_out)
 
+    def note(self, event: str, facts: dict[str, Any]) -> None:
+        """Adds an event to the build log: see :func:`gmn.zoo.store.provenance.note`."""
+        provenance.note(self._output, event, facts)
+
     def contents(self, shards: int) -> tuple[pa.Table, list[Header]]:
         """The index of the shards written, for a data card.
 
@@ -165,7 +169,7 @@ class ZooWriter:
         _plain("card", card)
         index, headers = self.contents(shards)
         publish(self._output, self.identity, card, index, headers)
-        provenance.note(self.folder, "finish", {"libraries": provenance.libraries()})
+        provenance.note(self._output, "finish", {"libraries": provenance.libraries()})
 
 
 def write_zoo(

@@ -130,7 +130,7 @@ def append(
         output.claim(*(shard_name(len(known) + n) for n in range(len(copies))))
         write_shards(path, dict(enumerate(copies, start=len(known))), progress)
         _publish_more(output, zoo, added, len(copies))
-        provenance.note(path, "append", {"networks": sum(c.networks for c in copies)})
+        provenance.note(output, "append", {"networks": sum(c.networks for c in copies)})
     return Zoo(path)
 
 
