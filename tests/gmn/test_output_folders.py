@@ -9,7 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -243,6 +244,45 @@ def _full_after(patch: pytest.MonkeyPatch, count: int) -> None:
         replace(source, target)
 
     patch.setattr(os, "replace", full)
+
+
+@by_command
+def test_a_folder_that_may_not_be_written(
+    command: str,
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # All is imported before: another user may not be able to read this Python's own files.
+    assert run(monkeypatch, *COMMANDS[command](inputs, tmp_path / "out")) == 0
+    shutil.rmtree(tmp_path / "out")
+    for out in (tmp_path / "out", tmp_path / "parent" / "out"):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "parent").mkdir(exist_ok=True)
+        for folder in (tmp_path / "out", tmp_path / "parent"):
+            folder.chmod(0o555)
+        with _without_privileges(inputs, tmp_path):
+            assert run(monkeypatch, *COMMANDS[command](inputs, out)) in (1, 2)
+        printed = "".join(capsys.readouterr().err.split())
+        assert f"{out}cannotbewritten:Permissiondenied" in printed
+        assert not hashes(tmp_path)
+
+
+@contextmanager
+def _without_privileges(*folders: Path) -> Iterator[None]:
+    """As another user, if this one may write everywhere; that one may read the folders."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for folder in folders:
+        for path in (*folder.rglob("*"), folder, *folder.parents[:-2]):
+            path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 KILLED = """
