@@ -34,37 +34,6 @@ def index_name(generation: int) -> str:
     return f"index-{generation}.parquet" if generation else "index.parquet"
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Reads ``zoo.json``.
-
-    Args:
-        folder: Folder of the zoo.
-
-    Returns:
-        Its content; without the key ``shards`` while the zoo is unfinished.
-
-    Raises:
-        ZooError: If there is no such file, it is damaged, or of an unknown version.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise ZooError(f"{folder} is not a zoo: it has no {MANIFEST}")
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
-        found = manifest["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ZooError(
-            f"{path} is damaged: {error!r}. `gmn zoo verify {folder} --rescue OUT` makes a new zoo "
-            "of the shards, which name their networks themselves"
-        ) from error
-    if found != FORMAT_VERSION:
-        raise ZooError(
-            f"{path} has format version {found!r}; this library reads {FORMAT_VERSION}. Build or "
-            "import it again, into another folder"
-        )
-    return manifest
-
-
 def json_bytes(value: Any) -> bytes:
     """JSON as it is written to the manifest: in the order of the keys, with a last line break."""
     return (json.dumps(value, indent=1) + "\n").encode()

@@ -22,12 +22,12 @@ from gmn.zoo.store.files import (
     file_sha256,
     index_name,
     json_bytes,
-    read_manifest,
     shard_name,
     write_file,
 )
 from gmn.zoo.store.index import index_of, table_bytes
 from gmn.zoo.store.locking import WriterLock
+from gmn.zoo.store.manifest import read_manifest
 from gmn.zoo.store.shards import Header, Tensors, read_header, write_shard
 
 

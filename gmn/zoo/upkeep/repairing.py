@@ -13,12 +13,12 @@ from gmn.zoo.store.files import (
     MANIFEST,
     file_sha256,
     json_bytes,
-    read_manifest,
     shard_name,
     write_file,
 )
 from gmn.zoo.store.index import index_of, table_bytes
 from gmn.zoo.store.locking import WriterLock
+from gmn.zoo.store.manifest import read_manifest
 from gmn.zoo.store.shards import read_header
 from gmn.zoo.upkeep.rewriting import rewrite
 from gmn.zoo.upkeep.verifying import Verdict, verify
