@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 48)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_MISSING = "Object missing required field "
 _FIELD = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]|\[\.\.\.\]")
 
 
@@ -59,29 +60,29 @@ def check(content: Any, schema: type[T], path: Path) -> T:
     try:
         return msgspec.convert(content, schema)
     except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at `$")
-        field = place.rstrip("`").lstrip(".")
-        found = "" if "missing" in reason else f", not {_shown(content, place)}"
-        raise ManifestError(
-            f"{path} is damaged: {field or 'its content'}: {_lower(reason)}{found}"
-        ) from error
+        raise ManifestError(f"{path} is damaged: {_told(str(error), content)}") from error
     except RecursionError:
         raise ManifestError(f"{path} is damaged: nested too deeply") from None
 
 
-def _lower(reason: str) -> str:
-    return reason[:1].lower() + reason[1:].replace("`", "")
+def _told(error: str, content: Any) -> str:
+    """The field, its value, and what it should be, of an error of msgspec."""
+    reason, _, place = error.replace("`", "").partition(" - at $")
+    if reason.startswith(_MISSING):
+        return f"{place}.{reason.removeprefix(_MISSING)} is missing".lstrip(".")
+    field = place.lstrip(".") or "it"
+    return f"{field} is {_shown(content, place)}; {reason[:1].lower()}{reason[1:]}"
 
 
 def _shown(content: Any, place: str) -> str:
     """The value at a place such as ``.shards[0].bytes``, in short."""
-    for name, index in _FIELD.findall(place.rstrip("`")):
+    for name, index in _FIELD.findall(place):
         if isinstance(content, dict) and name in content:
             content = content[name]
         elif isinstance(content, list) and index:
             content = content[int(index)]
         else:  # [...] stands for any entry of a mapping
-            return "what it is"
+            return "of another kind"
     if isinstance(content, dict | list):
         return "an object" if isinstance(content, dict) else "a list"
     return repr(content)[:80]

@@ -11,7 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gmn import manifest
 from gmn.comparison.jobs import RunResult
+from gmn.manifest import ManifestError
 from gmn.zoo.store.files import write_atomically
 
 FILE = "runs.jsonl"
@@ -34,7 +36,8 @@ class FinishedRuns:
         lines = _lines(self.path)
         if lines:
             # Runs of versions without devices are of the CPU.
-            _require_same({"device": "cpu", **lines[0]}, json.loads(first), self.path)
+            stored = manifest.check(lines[0], dict[str, Any], self.path)
+            _require_same({"device": "cpu", **stored}, json.loads(first), self.path)
         else:
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, first.encode())
@@ -52,8 +55,8 @@ class FinishedRuns:
 
     def _run(self, line: dict[str, Any]) -> RunResult:
         try:
-            return RunResult(**line)
-        except TypeError as error:
+            return manifest.check(line, RunResult, self.path)
+        except ManifestError as error:
             raise ValueError(f"{self.path} holds no runs of this version: {error}") from error
 
 
@@ -62,8 +65,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     lines = []
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            lines.append(manifest.parse(line, path))
+        except ManifestError:
             continue
     return lines
 

@@ -123,7 +123,10 @@ def index_of(folder: Path, shards: range) -> tuple[pa.Table, list[Header]]:
     headers, tables = [], []
     for number in shards:
         header = read_header(folder / shard_name(number))
-        tables.append(shard_table(header, number))
+        try:
+            tables.append(shard_table(header, number))
+        except (pa.ArrowException, OverflowError, TypeError) as error:
+            raise ZooError(f"{folder / shard_name(number)} is damaged: {error}") from error
         headers.append(replace(header, columns={}))  # as Python lists they take much memory
     return join(tables), headers
 

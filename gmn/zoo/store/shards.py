@@ -175,13 +175,16 @@ def open_shard(path: Path) -> OpenShard:
     """
     with _opened(path, "pt") as file:
         header = _header(file, path)
-        return OpenShard(
+        shard = OpenShard(
             {name: file.get_tensor(name) for name in header.tensors},
             {
                 kind: {name: file.get_tensor(f"{kind}/{name}") for name in names}
                 for kind, names in header.extras.items()
             },
         )
+        for tensors in (shard.state, *shard.extras.values()):
+            _check_lengths(path.name, tensors, header.networks)
+        return shard
 
 
 def _header(file: Any, path: Path) -> Header:
