@@ -12,8 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gmn import manifest
 from gmn.comparison.jobs import RunResult
 from gmn.files import OutputFolder
+from gmn.manifest import ManifestError
 
 FILE = "runs.jsonl"
 RESULTS = ("comparison.json", "comparison.txt", "comparison.png")
@@ -58,7 +60,8 @@ class FinishedRuns:
         lines = _lines(self.path)
         if lines:
             # Runs of versions without devices are of the CPU.
-            _require_same({"device": "cpu", **lines[0]}, json.loads(first), self.path)
+            stored = manifest.check(lines[0], dict[str, Any], self.path)
+            _require_same({"device": "cpu", **stored}, json.loads(first), self.path)
         else:
             output.write(FILE, first.encode())
         runs = [self._run(line) for line in lines[1:]]
@@ -75,8 +78,8 @@ class FinishedRuns:
 
     def _run(self, line: dict[str, Any]) -> RunResult:
         try:
-            return RunResult(**line)
-        except TypeError as error:
+            return manifest.check(line, RunResult, self.path)
+        except ManifestError as error:
             raise ValueError(f"{self.path} holds no runs of this version: {error}") from error
 
 
@@ -85,8 +88,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     lines = []
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            lines.append(manifest.parse(line, path))
+        except ManifestError:
             continue
     return lines
 

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from scipy import stats
 
+from gmn import manifest
 from gmn.comparison import report
 from gmn.comparison.cost import Cost
 from gmn.comparison.finished_runs import RESULTS, comparison_folder
+from gmn.manifest import ManifestError
 from gmn.tasks.answers import ANSWERS
 
 
@@ -92,12 +94,10 @@ class Comparison:
         Raises:
             ValueError: if the text is not a comparison.
         """
+        where = Path("comparison")
         try:
-            data = json.loads(text)
-            rows = tuple(Row(**{**row, "cost": Cost(**row["cost"])}) for row in data["rows"])
-            extra = {n: data[n] for n in ("refused", "baselines", "shown") if n in data}
-            return cls(data["protocol"], data["target"], rows, **extra)
-        except (KeyError, TypeError) as error:
+            return manifest.check(manifest.parse(text, where), cls, where)
+        except ManifestError as error:
             raise ValueError(f"not a comparison: {error}") from error
 
     @property

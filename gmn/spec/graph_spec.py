@@ -269,6 +269,8 @@ class GraphSpec:
         try:
             document = json.loads(text)
             version = document["format"]
+        except RecursionError:
+            raise SpecError("not a graph spec: nested too deeply") from None
         except (ValueError, KeyError, TypeError) as error:
             raise SpecError(f"not a graph spec: {error}") from error
         if version != FORMAT_VERSION:

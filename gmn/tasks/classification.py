@@ -22,7 +22,8 @@ class InrClassification(Task):
 
     Args:
         population: a zoo with the label ``label``: whole numbers from zero.
-        classes: how many there are; None to find it in the population.
+        classes: how many there are; None to find it in the population, where labels beyond the
+            number of networks (or 1,000) count as mistakes.
     """
 
     name = "INR classification"
@@ -32,14 +33,16 @@ class InrClassification(Task):
     outputs: int
 
     def __init__(self, population: Zoo | None = None, classes: int | None = None) -> None:
+        self._given = classes
         super().__init__(population)
-        if classes is None:
-            classes = int(labels.classes(self.zoo, "label").max()) + 1
-        self.outputs = classes
+        self.outputs = int(self._labels().max()) + 1 if classes is None else classes
 
     def targets(self, graph: ParameterGraph, indices: Tensor) -> Tensor:
         """Classes (B,), int64."""
-        return labels.classes(self.zoo, "label")[indices]
+        return self._labels()[indices]
+
+    def _labels(self) -> Tensor:
+        return labels.classes(self.zoo, "label", self._given)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean cross-entropy of scores (B, classes) on classes (B,)."""

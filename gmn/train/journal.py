@@ -9,13 +9,13 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
+from gmn import manifest
 from gmn.files import OutputFolder
 from gmn.train.run import Run
 
@@ -71,8 +71,11 @@ class Journal:
         if path.exists():
             saved = _read(path)
             _require_same(saved["identity"], self.identity, self.output.path)
-            run.load_state_dict(saved["run"])
-            self._write_log(run)
+            try:
+                run.load_state_dict(saved["run"])
+                self._write_log(run)
+            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as e:
+                raise _damaged(path) from e
         self._board = _open_board(self.output, run.epoch)
 
     def write(self, run: Run) -> None:
@@ -108,14 +111,21 @@ def epochs_logged(folder: Path) -> int:
 def _read(path: Path) -> dict[str, Any]:
     content = io.BytesIO(path.read_bytes())
     try:
-        saved: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
-        if saved.keys() == {"identity", "run"}:
-            return saved
-    except (RuntimeError, LookupError, ValueError, TypeError, OSError, AttributeError, EOFError):
-        pass
-    except pickle.UnpicklingError:
-        pass
-    raise ValueError(f"{path} is damaged, so its run cannot go on; delete the folder to begin anew")
+        saved = torch.load(content, map_location="cpu", weights_only=True)
+        return dict(manifest.check(saved, _Saved, path))
+    except Exception as error:  # bytes that make no sense lead torch into anything
+        raise _damaged(path) from error
+
+
+class _Saved(TypedDict):
+    identity: dict[str, Any]
+    run: dict[str, Any]
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(
+        f"{path} is damaged, so its run cannot go on; delete the folder to begin anew"
+    )
 
 
 def _require_same(stored: dict[str, Any], current: dict[str, Any], folder: Path) -> None:

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
+import msgspec
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from gmn import registry
+from gmn import manifest, registry
 from gmn.consent import Consent
 from gmn.errors import ConsentError
 from gmn.files import OutputFolder
 from gmn.graph import ParameterGraph
-from gmn.spec import GraphSpec
+from gmn.manifest import ManifestError, Sha256
+from gmn.spec import GraphSpec, SpecError
 from gmn.tasks.choice import describe, rebuilt, task_of
 from gmn.tasks.task import Task
 from gmn.train.distributed import ranks
@@ -34,11 +37,29 @@ from gmn.train.loop import Result, opened, train_in
 from gmn.train.recipe import Recipe
 
 FORMAT_VERSION = 2
-CARD_FIELDS = ("model", "task", "metrics", "architectures", "weights_sha256")
 
 
 class TrainedFileError(ValueError):
     """A folder holds no trained model, or a damaged one."""
+
+
+class _Versioned(TypedDict):
+    version: int
+
+
+class _TaskFacts(TypedDict):
+    task: str
+    settings: dict[str, Any]
+
+
+class _Card(_Versioned):
+    """What a card needs to be loaded; what else it holds is for people."""
+
+    model: str
+    task: _TaskFacts
+    metrics: dict[str, float]
+    architectures: Annotated[dict[str, dict[str, Any]], msgspec.Meta(min_length=1)]
+    weights_sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -259,37 +280,59 @@ def load(folder: Path | str, *, trust: Collection[str] = ()) -> Trained:
             f"{path / WEIGHTS} is damaged, or not the file that {CARD} beside it tells of. "
             "Run gmn train again with the same arguments"
         )
-    specs = {
-        name: GraphSpec.from_json(json.dumps(spec)) for name, spec in card["architectures"].items()
-    }
     consent = Consent(path / CARD, trust)
-    task = _task(card["task"], consent)
-    with torch.random.fork_rng():
-        model = task.build(registry.find(card["model"], consent), next(iter(specs.values())))
-    assert isinstance(model, nn.Module)
+    specs, task = _specs(card, path), _task(card["task"], consent)
+    factory, first = registry.find(card["model"], consent), next(iter(specs.values()))
     try:
-        model.load_state_dict(load_tensors(content))
-    except RuntimeError as error:
+        weights = load_tensors(content)
+        _require_size(partial(task.build, factory, first), weights)
+        with torch.random.fork_rng():
+            model = task.build(factory, first)
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"{type(model).__name__} is no torch.nn.Module")
+        model.load_state_dict(weights)
+    except Exception as error:  # a factory may raise anything if it is given what it cannot read
         raise TrainedFileError(
             f"{path}: {card['model']} was another model when it was trained; run gmn train again "
-            f"with the same arguments. {error}"
+            f"with the same arguments. {type(error).__name__}: {error}"
         ) from error
     return Trained(card["model"], model.eval(), specs, task, card)
 
 
 def _read_card(path: Path) -> dict[str, Any]:
     try:
-        card: dict[str, Any] = json.loads(path.read_bytes())
-        version = card["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrainedFileError(f"{path} is damaged: {error!r}") from error
-    if version != FORMAT_VERSION:
-        raise TrainedFileError(
-            f"{path} has format {version!r}; this version reads {FORMAT_VERSION}"
-        )
-    if missing := [name for name in CARD_FIELDS if name not in card]:
-        raise TrainedFileError(f"{path} is damaged: it lacks {', '.join(missing)}")
-    return card
+        card: dict[str, Any] = manifest.read(path)
+        version = manifest.check(card, _Versioned, path)["version"]
+        if version == FORMAT_VERSION:
+            manifest.check(card, _Card, path)
+            return card
+    except ManifestError as error:
+        raise TrainedFileError(str(error)) from error
+    raise TrainedFileError(f"{path} has format {version!r}; this version reads {FORMAT_VERSION}")
+
+
+def _specs(card: dict[str, Any], folder: Path) -> dict[str, GraphSpec]:
+    specs = {}
+    for name, spec in card["architectures"].items():
+        try:
+            specs[name] = GraphSpec.from_json(json.dumps(spec))
+        except SpecError as error:
+            raise TrainedFileError(
+                f"{folder / CARD} is damaged: architectures.{name}: {error}"
+            ) from error
+    return specs
+
+
+def _require_size(build: Callable[[], Any], weights: Mapping[str, Tensor]) -> None:
+    """Refuses a model of more numbers than its file has, before it fills the memory."""
+    try:
+        with torch.device("meta"), torch.random.fork_rng():
+            planned = build().state_dict()
+    except (NotImplementedError, RuntimeError):  # one of the user's own may look at values
+        return
+    wanted, found = (sum(v.numel() for v in state.values()) for state in (planned, weights))
+    if wanted > found:
+        raise ValueError(f"it has {wanted:,} numbers, its file {found:,}")
 
 
 def _task(described: dict[str, Any], consent: Consent) -> Task:
@@ -298,7 +341,7 @@ def _task(described: dict[str, Any], consent: Consent) -> Task:
         return rebuilt(described, consent)
     except ConsentError:
         raise
-    except (KeyError, ValueError) as error:
+    except Exception as error:  # its constructor may raise anything if it is given other settings
         raise TrainedFileError(
             f"{consent.file.parent}: the task it was trained on cannot be made again: {error}"
         ) from error

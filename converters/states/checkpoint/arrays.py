@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .errors import CheckpointError, damage
 from .mapped import MappedFile
-from .meter import Meter
+from .meter import DEEPEST, Meter
 from .tensors import LazyTensor, array_leaf, np_dtype, unreadable
 
 _LONGEST_HEADER = 1 << 16
@@ -73,6 +73,10 @@ def read_h5(path: Path, file: MappedFile) -> dict[str, LazyTensor]:
     leaves: dict[str, LazyTensor] = {}
 
     def visit(name: str, item: Any) -> None:
+        if name.count("/") > DEEPEST:
+            raise CheckpointError(f"damaged: nested more than {DEEPEST} deep at {name[:80]!r}")
+        file.meter.build()
+        file.meter.name(len(name))
         if isinstance(item, h5py.Dataset):
             leaves[name.replace("/", ".")] = _dataset_leaf(name, item, path, file.meter)
 
@@ -86,7 +90,6 @@ def _dataset_leaf(name: str, item: Any, path: Path, meter: Meter) -> LazyTensor:
 
     if item.is_virtual or item.external:
         raise CheckpointError(f"{name} lies in another file; copy it into this one")
-    meter.build()
     meter.load(item.nbytes, name)
     if item.chunks is not None:
         meter.load(math.prod(item.chunks) * item.dtype.itemsize, f"a chunk of {name}")

@@ -162,6 +162,7 @@ class Reader:
         if isinstance(node, dict):
             return node
         if isinstance(node, (list, tuple)):
+            self._meter.build(len(node))
             return {str(index): child for index, child in enumerate(node)}
         if not isinstance(node, RecordedCall):
             return {}

@@ -11,11 +11,11 @@ DEEPEST = 48  # levels of mappings and lists around weights
 # archives may be compressed, but beyond this the file was made to exhaust the reader's memory.
 _STRETCH = 100
 _ALLOWANCE = 64 << 20
-_OBJECTS_PER_BYTE = 2  # files of weights have some 0.3
+_OBJECTS_PER_BYTE = 1  # files of weights have some 0.3
 _FREE_OBJECTS = 300_000
 _MOST_OBJECTS = 6_000_000  # of 1,000 tensors and their optimizer: about 100,000
-_FREE_SECONDS = 8.0
-_BYTES_PER_SECOND = 4 << 20
+_FREE_SECONDS = 7.0
+_BYTES_PER_SECOND = 2 << 20
 _SOURCE = "get the weights from a source you trust"
 
 
@@ -84,6 +84,7 @@ class Meter:
         Raises:
             CheckpointError: if names fill far more bytes than the file has.
         """
+        self.build()
         self._names -= length
         if self._names < 0:
             raise CheckpointError(f"its names fill far more bytes than the file has; {_SOURCE}")

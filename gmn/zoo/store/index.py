@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,6 +17,9 @@ import pyarrow.parquet as pq
 from gmn.errors import ZooError
 from gmn.zoo.store.files import shard_name
 from gmn.zoo.store.shards import Header, read_header
+
+STRETCH = 100  # so much more than the file an index may take in memory
+ALLOWANCE = 64 << 20  # bytes
 
 
 def shard_table(header: Header, number: int) -> pa.Table:
@@ -125,7 +129,10 @@ def index_of(folder: Path, shards: range) -> tuple[pa.Table, list[Header]]:
     headers, tables = [], []
     for number in shards:
         header = read_header(folder / shard_name(number))
-        tables.append(shard_table(header, number))
+        try:
+            tables.append(shard_table(header, number))
+        except (pa.ArrowException, OverflowError, TypeError) as error:
+            raise ZooError(f"{folder / shard_name(number)} is damaged: {error}") from error
         headers.append(replace(header, columns={}))  # as Python lists they take much memory
     return join(tables), headers
 
@@ -154,7 +161,64 @@ def read_index(path: Path, sha256: str) -> pa.Table:
         raise ZooError(f"{path.parent}: missing ['{path.name}']. {advice}") from None
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ZooError(f"{path.parent}: damaged ['{path.name}']. {advice}")
-    return pq.read_table(pa.BufferReader(content))
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        _check_size(file.metadata, len(content))
+        return file.read()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ZooError(f"{path} is no index: {error}. {advice}") from error
+
+
+def _check_size(facts: Any, size: int) -> None:
+    """Refuses a file whose columns would take far more memory than it has bytes."""
+    groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
+    claimed = sum(
+        group.column(number).total_uncompressed_size
+        for group in groups
+        for number in range(facts.num_columns)
+    )
+    claimed = max(claimed, 8 * facts.num_rows * facts.num_columns)
+    if claimed > STRETCH * size + ALLOWANCE:
+        raise ValueError(f"its {size:,} bytes claim {claimed:,} in memory")
+
+
+def check_places(table: pa.Table, networks: Sequence[int]) -> None:
+    """Checks that every row of an index has an id, and a place in a shard.
+
+    Args:
+        table: The index.
+        networks: How many networks each shard holds, by the manifest.
+
+    Raises:
+        ZooError: If it has another number of rows, lacks a column, or names a place that is none.
+    """
+    if len(table) != sum(networks):
+        raise ZooError(f"the index has {len(table):,} rows for {sum(networks):,} networks")
+    for name, fits in _KINDS.items():
+        if name not in table.column_names or not fits(_value_type(table.schema.field(name).type)):
+            raise ZooError(f"the index has no column {name} of the kind it should have")
+        if name != "split" and table[name].null_count:
+            raise ZooError(f"the index has rows without {name}")
+    shard, row = (table[name].to_numpy() for name in ("shard", "row"))
+    wrong = (shard < 0) | (shard >= len(networks))
+    wrong |= (row < 0) | (row >= np.asarray(networks)[np.where(wrong, 0, shard)])
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise ZooError(
+            f"the index places network {table['id'][first].as_py()!r} in row {row[first]} of shard "
+            f"{shard[first]}, which does not exist"
+        )
+
+
+def _value_type(kind: Any) -> Any:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+_KINDS = {
+    **dict.fromkeys(("id", "architecture", "spec"), pa.types.is_string),
+    **dict.fromkeys(("shard", "row"), pa.types.is_integer),
+    "split": lambda kind: pa.types.is_string(kind) or pa.types.is_null(kind),
+}
 
 
 def histogram(table: pa.Table, column: str) -> dict[str, int]:

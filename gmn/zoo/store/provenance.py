@@ -10,12 +10,24 @@ import json
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
+from gmn import manifest
 from gmn.files import OutputFolder
+from gmn.manifest import ManifestError
 
 JOURNAL = "build.jsonl"
 LIBRARIES = ("graph-metanetworks", "torch", "numpy", "safetensors", "pyarrow")
+
+
+class Event(TypedDict):
+    """A line of the journal."""
+
+    time: str
+    event: str
+    shard: NotRequired[int]
+    seconds: NotRequired[float]
+    libraries: NotRequired[dict[str, str]]
 
 
 def note(output: OutputFolder, event: str, details: dict[str, Any]) -> None:
@@ -42,11 +54,11 @@ def read_journal(folder: Path) -> list[dict[str, Any]]:
     events = []
     for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
         try:
-            event = json.loads(line)
-        except ValueError:
+            event = manifest.parse(line, path)
+            manifest.check(event, Event, path)
+        except ManifestError:
             continue
-        if isinstance(event, dict) and "event" in event:
-            events.append(event)
+        events.append(event)
     return events
 
 
@@ -63,10 +75,11 @@ def duration(folder: Path) -> dict[str, Any]:
     if not events:
         return {}
     # A shard that was made twice counts once: as it is now.
-    shards = {event["shard"]: event for event in events if event["event"] == "shard"}
+    built = [event for event in events if event["event"] == "shard" and "seconds" in event]
+    shards = {event["shard"]: event for event in built if "shard" in event}
     facts: dict[str, Any] = {"started": events[0]["time"]}
     if finished := [event for event in events if event["event"] == "finish"]:
-        facts |= {"finished": finished[-1]["time"], "libraries": finished[-1]["libraries"]}
+        facts |= {"finished": finished[-1]["time"], "libraries": finished[-1].get("libraries")}
     if shards:
         seconds = sum(event["seconds"] for event in shards.values())
         facts |= {"processor_seconds": round(seconds, 1), "of_shards": len(shards)}

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from gmn import manifest
 from gmn.arguments import in_words, require_several, require_type, require_whole
 from gmn.errors import ArgumentError, ZooError
 from gmn.files import write_file
@@ -188,7 +189,7 @@ def read_header(path: Path) -> Header:
         ZooError: If the shard is missing, truncated or unreadable.
     """
     with _opened(path, "numpy") as file:
-        return _header(file)
+        return _header(file, path)
 
 
 def open_shard(path: Path) -> OpenShard:
@@ -201,24 +202,28 @@ def open_shard(path: Path) -> OpenShard:
         ZooError: If the shard is missing, truncated or unreadable.
     """
     with _opened(path, "pt") as file:
-        header = _header(file)
-        return OpenShard(
+        header = _header(file, path)
+        shard = OpenShard(
             {name: file.get_tensor(name) for name in header.tensors},
             {
                 kind: {name: file.get_tensor(f"{kind}/{name}") for name in names}
                 for kind, names in header.extras.items()
             },
         )
+        for tensors in (shard.state, *shard.extras.values()):
+            _check_lengths(path.name, tensors, header.networks)
+        return shard
 
 
-def _header(file: Any) -> Header:
-    content = json.loads(file.metadata()["gmn"])
-    if content.pop("version") != FORMAT_VERSION:
+def _header(file: Any, path: Path) -> Header:
+    content = manifest.parse(file.metadata()["gmn"], path)
+    if not isinstance(content, dict) or content.pop("version", None) != FORMAT_VERSION:
         raise ValueError("it is of another version of the format")
-    for key in ("tensors", "left_out"):
-        content[key] = tuple(content[key])
-    content["extras"] = {kind: tuple(names) for kind, names in content["extras"].items()}
-    return Header(**content)
+    header = manifest.check(content, Header, path)
+    wrong = [name for name, values in header.columns.items() if len(values) != header.networks]
+    if wrong or not {"id", "split"} <= header.columns.keys():
+        raise ValueError(f"its columns {', '.join(wrong)} are not those of {header.networks} rows")
+    return header
 
 
 @contextmanager

@@ -22,10 +22,10 @@ from gmn.zoo.store.files import (
     file_sha256,
     index_name,
     json_bytes,
-    read_manifest,
     shard_name,
 )
 from gmn.zoo.store.index import index_of, table_bytes
+from gmn.zoo.store.manifest import read_manifest
 from gmn.zoo.store.shards import Header, Tensors, read_header, write_shard
 from gmn.zoo.store.writing import zoo_folder
 

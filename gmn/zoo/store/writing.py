@@ -8,7 +8,8 @@ from pathlib import Path
 
 from gmn.errors import ZooError
 from gmn.files import OutputFolder, is_plain
-from gmn.zoo.store.files import MANIFEST, SHARD, read_manifest
+from gmn.zoo.store.files import MANIFEST, SHARD
+from gmn.zoo.store.manifest import read_manifest
 from gmn.zoo.store.provenance import JOURNAL
 from gmn.zoo.store.shards import read_header
 

@@ -14,10 +14,10 @@ from gmn.zoo.store.files import (
     MANIFEST,
     file_sha256,
     json_bytes,
-    read_manifest,
     shard_name,
 )
 from gmn.zoo.store.index import index_of, table_bytes
+from gmn.zoo.store.manifest import read_manifest
 from gmn.zoo.store.shards import read_header
 from gmn.zoo.store.writing import zoo_folder
 from gmn.zoo.upkeep.rewriting import rewrite

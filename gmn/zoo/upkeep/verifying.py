@@ -15,9 +15,9 @@ from gmn.errors import ZooError
 from gmn.zoo.store.files import (
     SHARDS,
     file_sha256,
-    read_manifest,
 )
 from gmn.zoo.store.index import read_index
+from gmn.zoo.store.manifest import read_manifest
 from gmn.zoo.store.shards import read_header
 
 SHOWN = 20  # ids in a printed report
