@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor, nn
 
+from gmn.arguments import require_callable, require_type
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead
 from gmn.spec import GraphSpec
@@ -55,8 +56,10 @@ def find(name: str) -> Factory:
         KeyError: if no package offers one of this name; the message lists what there is.
         ValueError: if the module cannot be imported or has no such factory.
     """
+    require_type("name", name, str, "the name of a model, such as 'gmn', or module:factory")
     if ":" in name:
         own: Factory = attribute(name)
+        require_callable(name, own, "a function (spec, outputs) -> model")
         return own
     for point in entry_points(group=GROUP):
         if point.name == name:
@@ -79,5 +82,5 @@ def attribute(reference: str) -> Any:
         sys.path.insert(0, "")  # as `python -m` does
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{reference}: {error}") from error

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 import converters
 import gmn
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from gmn.cli.sources import Named
 
 app = typer.Typer()
-console = Console(markup=False)
 
 
 @app.command()
@@ -122,7 +120,7 @@ def draw(
         raise UserError(f"{out}: pictures are written as .png, .svg or .pdf")
     out.parent.mkdir(parents=True, exist_ok=True)
     gmn.draw.draw(spec).savefig(out, dpi=160)
-    console.print(f"wrote {out}")
+    print(f"wrote {out}")
 
 
 def _load(

@@ -18,7 +18,8 @@ import converters
 from converters.states.chains import Sine
 from converters.states.pretrained import rename_state
 from gmn.cli.errors import UserError
-from gmn.graph import ParameterGraph
+from gmn.devices import require_device
+from gmn.graph import ParameterGraph, StateDictError
 from gmn.spec import GraphSpec
 
 _INPUT = re.compile(r"(?:(\w+)=)?(\d+(?:x\d+)*|)(?::(\w+))?(?:<(\d+))?")
@@ -55,14 +56,9 @@ def device(name: str) -> torch.device:
     """The device of a name, checked.
 
     Raises:
-        UserError: if it is not there.
+        ArgumentError: if it is not there.
     """
-    try:
-        chosen = torch.device(name)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return chosen
+    return require_device("--device", name)
 
 
 def named_module(name: str, shapes: Sequence[str] | None) -> Named:
@@ -107,7 +103,7 @@ def load_weights(module: nn.Module, spec: GraphSpec, path: Path, key: str | None
 
     Raises:
         converters.CheckpointError: if the checkpoint cannot be read.
-        UserError: if it does not fit the module.
+        StateDictError: if it does not fit the module.
     """
     checkpoint = converters.read_checkpoint(path, key=key)
     state = converters.fit_state(spec, checkpoint.state, [checkpoint.prefix])
@@ -136,7 +132,8 @@ def convert(
 
     Raises:
         converters.CheckpointError: if a checkpoint cannot be read.
-        UserError: if one does not fit, or the arguments contradict one another.
+        StateDictError: if one does not fit.
+        UserError: if the arguments contradict one another.
     """
     if sum(source is not None for source in (model, hf, timm)) > 1:
         raise UserError("give one of --model, --hf and --timm")
@@ -192,8 +189,8 @@ def _architecture(
 def _graph(spec: GraphSpec, state: dict[str, Tensor], path: Path) -> ParameterGraph:
     try:
         return ParameterGraph.from_state_dicts(spec, [state])
-    except ValueError as error:
-        raise UserError(f"{path}: {str(error).removeprefix('network 0: ')}") from error
+    except StateDictError as error:
+        raise StateDictError(f"{path}: {str(error).removeprefix('network 0: ')}") from error
 
 
 def _call_factory(name: str) -> Any:
@@ -207,7 +204,7 @@ def _call_factory(name: str) -> Any:
     sys.path.insert(0, "")  # as `python -m` does, so that a module in the current folder is found
     try:
         make = getattr(importlib.import_module(module), factory)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # the user's module may raise anything
         raise UserError(f"{name}: {error}") from error
     if isinstance(make, nn.Module):
         return make
@@ -217,7 +214,10 @@ def _call_factory(name: str) -> Any:
             f"arguments that returns (module, inputs), such as "
             f"def make(): return {factory}(...), (torch.zeros(1, 3),)"
         )
-    return make()
+    try:
+        return make()
+    except Exception as error:  # and so may the function
+        raise UserError(f"{name}() raised {type(error).__name__}: {error}") from error
 
 
 def _needed(make: Any) -> list[str]:

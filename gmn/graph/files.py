@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gmn.errors import DataError
 from gmn.graph.parameter_graph import ParameterGraph, StateDictError
 from gmn.graph.values import as_real
 from gmn.spec import GraphSpec, SpecError
@@ -20,7 +21,7 @@ SPEC = "spec.json"
 WEIGHTS = "weights.safetensors"
 
 
-class GraphFileError(ValueError):
+class GraphFileError(DataError, ValueError):
     """A folder holds no parameter graph, or a damaged one."""
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
+from gmn.errors import DataError
 from gmn.zoo import Zoo
 
 WAY_OUT = "Correct the labels, or take such networks out of the population"
 
 
-class LabelError(ValueError):
+class LabelError(DataError, ValueError):
     """A population cannot be used for a task; the message names the network and the column."""
 
 

@@ -10,7 +10,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import converters
-from gmn.errors import UnsupportedArchitecture
+from gmn.arguments import require_several, require_whole
+from gmn.errors import NotFiniteError, UnsupportedArchitecture
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.spec import GraphSpec
 from gmn.train.trained import Trained
@@ -69,6 +70,9 @@ def predict_files(
         ValueError: if there is a folder but the model answers with numbers, or files would be
             overwritten: two have one name, or one lies in the folder.
     """
+    require_several("files", files, "paths of checkpoints")
+    require_whole("elements", elements, 0)
+    files = [Path(file) for file in files]
     if architecture is not None and architecture not in trained.specs:
         raise KeyError(
             f"{trained.name} was trained on no architecture called {architecture!r}; known: "
@@ -86,7 +90,12 @@ def predict_files(
             prediction = trained.predict(graph, elements=elements, seed=seed)[0]
             written = () if out is None else _write(trained.networks(graph), out / _stem(file))
             answers.append(Answer(file, name, prediction.cpu(), written=written))
-        except (converters.CheckpointError, StateDictError, UnsupportedArchitecture) as error:
+        except (
+            converters.CheckpointError,
+            StateDictError,
+            UnsupportedArchitecture,
+            NotFiniteError,
+        ) as error:
             answers.append(Answer(file, error=str(error).removeprefix(f"{file}: ")))
     return answers
 
