@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gmn.errors import DataError
 from gmn.graph import ParameterGraph
 
 GIB = 2**30
@@ -20,7 +21,7 @@ CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
 
 
-class DoesNotFit(ValueError):
+class DoesNotFit(DataError, ValueError):
     """A training step needs more memory than there is."""
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor, nn
 
+from gmn.arguments import require_callable, require_type
 from gmn.consent import Consent, offers
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead
@@ -57,12 +58,14 @@ def find(name: str, consent: Consent | None = None) -> Factory:
         ValueError: if the module cannot be imported or has no such factory.
         ConsentError: if a file gave the name, and it needs a module that is not trusted.
     """
+    require_type("name", name, str, "the name of a model, such as 'gmn', or module:factory")
     found = named(GROUP, name, consent)
     if found is None:
         raise KeyError(
             f"no model is called {name!r}; installed: {', '.join(names())}. "
             "One of your own is module:factory"
         )
+    require_callable(name, found, "a function (spec, outputs) -> model")
     factory: Factory = found
     return factory
 
@@ -95,5 +98,5 @@ def attribute(reference: str) -> Any:
         sys.path.insert(0, "")  # as `python -m` does
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{reference}: {error}") from error

@@ -8,13 +8,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 import gmn
 from gmn.cli import learning, networks, populations
-from gmn.cli.errors import UserError
-from gmn.errors import EngineError, ZooError
+from gmn.cli.errors import EXPECTED, ExitCode, report
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,9 +42,7 @@ def main() -> None:
     """Runs the command; errors that a user can correct are printed in one line."""
     try:
         app()
-    except (UserError, ZooError, EngineError, KeyError, ValueError, FloatingPointError) as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(message))}", highlight=False)
-        raise SystemExit(2) from error
+    except EXPECTED as error:
+        raise SystemExit(report(error)) from error
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        raise SystemExit(ExitCode.INTERRUPTED) from None

@@ -43,6 +43,8 @@ def _load(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not YAML: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{file} is nested too deeply") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{file} has to hold lines such as `epochs: 25`, one for each option")
     return values

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 
 import gmn
 from gmn import files
@@ -27,7 +26,6 @@ from gmn.cli.options import (
 )
 
 app = typer.Typer()
-console = Console(markup=False)
 
 TaskName = Annotated[
     str | None,
@@ -118,7 +116,7 @@ def compare(
         print(result.to_json())
         return
     print(result)
-    console.print(f"wrote {out}/comparison.json, comparison.txt and comparison.png")
+    print(f"wrote {out}/comparison.json, comparison.txt and comparison.png")
 
 
 @app.command()
@@ -202,7 +200,10 @@ def _options(given: list[str] | None) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--option {text}: give a name and a value, such as copies=4")
-        options[name] = yaml.safe_load(value)
+        try:
+            options[name] = yaml.safe_load(value)
+        except (yaml.YAMLError, RecursionError) as error:
+            raise UserError(f"--option {text}: its value is no number, word or list") from error
     return options
 
 

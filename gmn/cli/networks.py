@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 import converters
 import gmn
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from gmn.cli.sources import Named
 
 app = typer.Typer()
-console = Console(markup=False)
 
 
 @app.command()
@@ -133,7 +131,7 @@ def draw(
     figure = gmn.draw.draw(spec)
     figure.savefig(picture, dpi=160, format=out.suffix[1:], metadata={"Creator": creator})
     files.write_single(out, picture.getvalue(), own=creator.encode())
-    console.print(f"wrote {out}")
+    print(f"wrote {out}")
 
 
 def _load(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 import gmn
 from gmn.cli import upkeep
@@ -17,7 +16,6 @@ from gmn.cli.options import Input, Key, Overwrite, RayAddress, Workers, engine, 
 
 app = typer.Typer(no_args_is_help=True, help="Populations of trained networks.")
 app.add_typer(upkeep.app)
-console = Console(markup=False)
 
 
 @app.command("build")
@@ -50,7 +48,7 @@ def build_zoo(
     options = gmn.zoo.Options(checkpoints=checkpoints, gradients=gradients, views=views)
     on = engine(workers, ray)
     population = gmn.zoo.build(name, size=size, seed=seed, out=out, engine=on, options=options)
-    console.print(f"{population} in {out}")
+    print(f"{population} in {out}")
     upkeep.print_card(population)
 
 
@@ -125,10 +123,10 @@ def import_zoo(
     named_layout = gmn.zoo.importing.named_layout(layout, source, options)
     on = None if ray is None else engine(workers, ray)
     population = gmn.zoo.import_zoo(named_layout, out, workers=workers, engine=on)
-    console.print(f"{population} in {out}")
+    print(f"{population} in {out}")
     card = dict(population.manifest["card"])
     skipped = card.pop("skipped")
     for topic, value in card.items():
-        console.print(f"  {topic}: {value}", highlight=False)
+        print(f"  {topic}: {value}")
     for name in skipped:
-        console.print(f"  skipped {name}", highlight=False)
+        print(f"  skipped {name}")

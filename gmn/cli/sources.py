@@ -19,6 +19,7 @@ from converters.states.chains import Sine
 from converters.states.pretrained import rename_state
 from gmn import registry
 from gmn.cli.errors import UserError
+from gmn.devices import require_device
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.graph.streaming import GraphWriter
 from gmn.spec import GraphSpec
@@ -60,14 +61,9 @@ def device(name: str) -> torch.device:
     """The device of a name, checked.
 
     Raises:
-        UserError: if it is not there.
+        ArgumentError: if it is not there.
     """
-    try:
-        chosen = torch.device(name)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return chosen
+    return require_device("--device", name)
 
 
 def named_module(name: str, shapes: Sequence[str] | None) -> Named:
@@ -112,7 +108,7 @@ def load_weights(module: nn.Module, spec: GraphSpec, path: Path, key: str | None
 
     Raises:
         converters.CheckpointError: if the checkpoint cannot be read.
-        UserError: if it does not fit the module.
+        StateDictError: if it does not fit the module.
     """
     checkpoint = converters.read_checkpoint(path, key=key)
     state = converters.fit_state(spec, checkpoint.state, [checkpoint.prefix])
@@ -147,7 +143,8 @@ def convert(
         A report on how they were read, and why others could not be used.
 
     Raises:
-        UserError: if none can be used, or the arguments contradict one another.
+        converters.CheckpointError: if none can be used.
+        UserError: if the arguments contradict one another.
         OutputError: if the folder cannot be written.
     """
     if sum(source is not None for source in (model, hf, timm)) > 1:
@@ -162,7 +159,7 @@ def convert(
     read = _readable(paths, key, bad)
     first = next(read, None)
     if first is None:
-        raise UserError("; ".join(bad))
+        raise converters.CheckpointError("; ".join(bad))
     about = []
     if bare:
         chain = _chain(first[1].state, activation, shapes)
@@ -182,7 +179,7 @@ def convert(
             else:
                 report.append(f"{path}: {checkpoint}")
         if not report:
-            raise UserError("; ".join(bad))
+            raise converters.CheckpointError("; ".join(bad))
         writer.finish()
     return [*_some(report), *about, *spec.unknown], bad
 
@@ -238,8 +235,8 @@ def _architecture(
 def _graph(spec: GraphSpec, state: dict[str, Tensor], path: Path) -> ParameterGraph:
     try:
         return ParameterGraph.from_state_dicts(spec, [state])
-    except ValueError as error:
-        raise UserError(f"{path}: {str(error).removeprefix('network 0: ')}") from error
+    except StateDictError as error:
+        raise StateDictError(f"{path}: {str(error).removeprefix('network 0: ')}") from error
 
 
 def _call_factory(name: str) -> Any:
@@ -250,7 +247,10 @@ def _call_factory(name: str) -> Any:
         raise UserError(
             f"{name} is neither a built-in example ({', '.join(EXAMPLES)}) nor module:factory"
         )
-    make = registry.attribute(name)
+    try:
+        make = registry.attribute(name)
+    except Exception as error:  # the user's module may raise anything
+        raise UserError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
     if isinstance(make, nn.Module):
         return make
     if needed := _needed(make):
@@ -259,7 +259,10 @@ def _call_factory(name: str) -> Any:
             f"arguments that returns (module, inputs), such as "
             f"def make(): return {factory}(...), (torch.zeros(1, 3),)"
         )
-    return make()
+    try:
+        return make()
+    except Exception as error:  # and so may the function
+        raise UserError(f"{name}() raised {type(error).__name__}: {error}") from error
 
 
 def _needed(make: Any) -> list[str]:

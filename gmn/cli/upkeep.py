@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import gmn
 from gmn.cli.choices import FORMATS
@@ -15,7 +14,6 @@ from gmn.cli.errors import UserError
 from gmn.cli.options import Json, Overwrite, make_room
 
 app = typer.Typer()
-console = Console(markup=False)
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a zoo.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")]
@@ -40,7 +38,7 @@ def print_card(population: gmn.zoo.Zoo) -> None:
 
     for facts in (population.manifest["card"], duration(population.folder)):
         for topic, value in facts.items():
-            console.print(f"  {topic}: {value}", highlight=False)
+            print(f"  {topic}: {value}")
 
 
 @app.command()

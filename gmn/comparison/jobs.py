@@ -12,7 +12,7 @@ import torch
 from gmn import registry
 from gmn.comparison import cost
 from gmn.comparison.cost import Cost
-from gmn.errors import UnsupportedArchitecture
+from gmn.errors import NotFiniteError, UnsupportedArchitecture
 from gmn.tasks import Task
 from gmn.tasks.answers import ANSWERS
 from gmn.train import Recipe, train
@@ -65,6 +65,21 @@ class RunResult:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Diverged:
+    """A training that ended in numbers that are not finite.
+
+    Attributes:
+        model: name of the model.
+        seed: seed of weights and minibatches.
+        why: what was not finite, and where.
+    """
+
+    model: str
+    seed: int
+    why: str
+
+
 def measure(job: TrainingJob) -> Cost | str:
     """The cost of a step; as text, why the model cannot do the task."""
     task = job.task()
@@ -79,7 +94,7 @@ def measure(job: TrainingJob) -> Cost | str:
         return str(error)
 
 
-def train_and_test(job: TrainingJob, messages: Any = None) -> RunResult:
+def train_and_test(job: TrainingJob, messages: Any = None) -> RunResult | Diverged:
     """Trains the model and tests it; reports progress to a queue."""
     task, start, done = job.task(), time.perf_counter(), 0.0
 
@@ -91,7 +106,10 @@ def train_and_test(job: TrainingJob, messages: Any = None) -> RunResult:
 
     with torch.random.fork_rng():
         torch.manual_seed(job.seed)
-        result = train(_model(job, task), task, job.recipe, job.seed, tell)
+        try:
+            result = train(_model(job, task), task, job.recipe, job.seed, tell)
+        except NotFiniteError as error:
+            return Diverged(job.name, job.seed, str(error))
     kind = ANSWERS[task.kind]
     return RunResult(
         job.name,

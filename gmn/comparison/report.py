@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -143,9 +144,10 @@ def text_table(comparison: Comparison) -> str:
         table.add_column(name, justify="right" if index else "left", no_wrap=True)
     for row in table_rows(comparison):
         table.add_row(*row)
-    wide = Console(width=10_000)
+    plain = partial(Console, markup=False, emoji=False, highlight=False)  # names as they are
+    wide = plain(width=10_000)
     needed = Measurement.get(wide, wide.options, table).maximum
-    console = Console(file=StringIO(), width=max(160, needed))  # no number is cut off
+    console = plain(file=StringIO(), width=max(160, needed))  # no number is cut off
     console.print(table)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines())

@@ -16,9 +16,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from gmn import registry
+from gmn.arguments import require_callable, require_several, require_whole
 from gmn.comparison.cost import Cost
 from gmn.comparison.finished_runs import FinishedRuns, comparison_folder
 from gmn.comparison.jobs import (
+    Diverged,
     RunResult,
     TaskFactory,
     TrainingJob,
@@ -27,13 +29,16 @@ from gmn.comparison.jobs import (
     train_and_test,
 )
 from gmn.comparison.result import Comparison, Row
+from gmn.devices import require_device
 from gmn.engines import Engine, Processes
-from gmn.errors import UnsupportedArchitecture
+from gmn.engines.engine import require_engine
+from gmn.errors import NotFiniteError, UnsupportedArchitecture
 from gmn.files import OutputFolder
 from gmn.tasks import Task, task_of
 from gmn.tasks.answers import ANSWERS
 from gmn.train import Recipe
 from gmn.train.identity import identity_of
+from gmn.train.recipe import require_recipe
 from gmn.zoo import Zoo
 
 
@@ -46,15 +51,15 @@ def compare(
     workers: int = 2,
     progress: bool = True,
     engine: Engine | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     device: torch.device | str = "cpu",
 ) -> Comparison:
     """Trains every model with every seed on one task and reports metrics with their costs.
 
     Minibatches are the same for all models of a seed. Costs are measured first, one model at a
     time; then models train in ``workers`` processes of one thread each. A model that cannot read
-    these networks, or not answer the task, or needs a package that is missing, is left out, and
-    the table says why.
+    these networks, or not answer the task, or needs a package that is missing, or diverges with
+    one of the seeds, is left out, and the table says why.
 
     Args:
         task: a zoo or its folder, for the task that its labels are for; a task; or what makes
@@ -76,16 +81,26 @@ def compare(
     Raises:
         KeyError: if there is no model of a name.
         ValueError: if there are no models, or the folder holds runs of another protocol.
+        NotFiniteError: if the runs of all models diverged.
         UnsupportedArchitecture: if none of the models can read these networks, or all need packages
             that are missing.
         EngineError: if a worker process died, or there is no Ray cluster.
         OutputError: if the folder holds files of others, another process writes there, or it cannot
             be written.
     """
+    require_whole("seeds", seeds, 1)
+    require_whole("workers", workers, 1)
+    require_recipe(recipe)
+    require_engine(engine)
+    if not isinstance(models, Mapping):
+        require_several("models", models, "names of models, such as ['gmn', 'flat-mlp']")
+    device, folder = require_device("device", device), None if folder is None else Path(folder)
     recipe = Recipe() if recipe is None else recipe
     factories = dict(
         models if isinstance(models, Mapping) else {n: registry.find(n) for n in models}
     )
+    for name, factory in factories.items():
+        require_callable(f"model {name!r}", factory, "a function (spec, outputs) -> model")
     if not factories:
         raise ValueError(f"no models to compare; installed: {', '.join(registry.names())}")
     make = _maker(task)
@@ -103,8 +118,13 @@ def compare(
         if not costs:
             raise UnsupportedArchitecture("; ".join(f"{n}: {why}" for n, why in refused.items()))
         jobs = [job(name=n, factory=factories[n], seed=s) for s in range(seeds) for n in costs]
-        runs = _run_all(engine, jobs, finished, progress)
-    rows = [_row(costs[name], [run for run in runs if run.model == name]) for name in costs]
+        runs, diverged = _run_all(engine, jobs, finished, progress)
+    # A mean over the seeds that went well would praise what often fails.
+    refused |= {d.model: f"diverged with seed {d.seed}: {d.why}" for d in diverged}
+    stable = [name for name in costs if name not in refused]
+    if not stable:
+        raise NotFiniteError("; ".join(f"{name}: {why}" for name, why in refused.items()))
+    rows = [_row(costs[name], [run for run in runs if run.model == name]) for name in stable]
     rows.sort(key=lambda row: _rank(row.mean(example.metric), example.larger_is_better))
     baselines, kind = example.baselines(), ANSWERS[example.kind]
     return Comparison(
@@ -126,8 +146,11 @@ def _maker(task: str | Path | Zoo | Task | TaskFactory) -> TaskFactory:
     if isinstance(task, Task):
         return partial(type(task), task.zoo, **task.settings())
     if isinstance(task, Zoo):
-        return partial(task_of, task.folder)
-    return partial(task_of, task) if isinstance(task, str | Path) else task
+        return partial(task_of, task)  # which may be a part of the zoo in its folder
+    if isinstance(task, str | Path):
+        return partial(task_of, task)
+    require_callable("task", task, "a zoo or its folder, a task, or a function that makes one")
+    return task
 
 
 def _rank(value: float, larger_is_better: bool) -> float:
@@ -191,18 +214,22 @@ def _costs(
 
 def _run_all(
     engine: Engine, jobs: Sequence[TrainingJob], finished: FinishedRuns | None, progress: bool
-) -> list[RunResult]:
-    """All runs: those stored already, and the others, which are trained now."""
+) -> tuple[list[RunResult], list[Diverged]]:
+    """All runs, those stored already and the others, which are trained now; and who diverged."""
     kept = [run for job in jobs if finished and (run := finished.find(job.name, job.seed))]
     done = {(run.model, run.seed) for run in kept}
     rest = [job for job in jobs if (job.name, job.seed) not in done]
-    made = []
+    made: list[RunResult] = []
+    diverged: list[Diverged] = []
     with engine.queue() as messages, _progress(messages, len(jobs), len(kept), progress):
         for fresh in engine.run_all(partial(train_and_test, messages=messages), rest, fresh=True):
+            if isinstance(fresh, Diverged):
+                diverged.append(fresh)
+                continue
             if finished:
                 finished.add(fresh)
             made.append(fresh)
-    return kept + made
+    return kept + made, sorted(diverged, key=lambda run: -run.seed)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gmn.errors import DataError
 from gmn.files import OutputFolder
 from gmn.graph.parameter_graph import ParameterGraph, StateDictError
 from gmn.graph.values import as_real
@@ -22,7 +23,7 @@ SPEC = "spec.json"
 WEIGHTS = "weights.safetensors"
 
 
-class GraphFileError(ValueError):
+class GraphFileError(DataError, ValueError):
     """A folder holds no parameter graph, or a damaged one."""
 
 

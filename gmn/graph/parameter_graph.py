@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gmn.errors import DataError
 from gmn.graph.choosing import chosen
 from gmn.graph.draft import Draft
 from gmn.graph.topology import pair_index, tap_order, tap_positions, view_block
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 StateDict = Mapping[str, Tensor]
 
 
-class StateDictError(ValueError):
+class StateDictError(DataError, ValueError):
     """A state dict does not belong to the spec, or holds values that cannot be used."""
 
 

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import TypeVar
 
+from gmn.errors import DataError
 from gmn.program import Program
 from gmn.spec.encoding import decode, encode
 from gmn.spec.parts import Axis, EdgeSet, NodeSet, StateEntry
@@ -21,7 +22,7 @@ FORMAT_VERSION = 1
 T = TypeVar("T")
 
 
-class SpecError(ValueError):
+class SpecError(DataError, ValueError):
     """A graph spec, or a text that should hold one, is inconsistent."""
 
 
@@ -277,7 +278,7 @@ class GraphSpec:
             raise SpecError(f"format {version!r}; this version reads {FORMAT_VERSION}")
         try:
             return decode(cls, document["spec"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise SpecError(f"not a graph spec: {error}") from error
 
     @cached_property

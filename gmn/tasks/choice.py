@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gmn import registry, zoo
+from gmn.arguments import require_type
 from gmn.consent import Consent, offers
 from gmn.tasks.accuracy import AccuracyPrediction
 from gmn.tasks.autoencoding import Autoencoding
@@ -55,6 +56,7 @@ def find(name: str, consent: Consent | None = None) -> type[Task]:
         ValueError: if the module cannot be imported, or what is named there is no task.
         ConsentError: if a file gave the name, and it needs a module that is not trusted.
     """
+    require_type("name", name, str, "the name of a task, or module:Class")
     if name in BUILT_IN:
         return BUILT_IN[name]
     task = registry.named(GROUP, name, consent)
@@ -69,14 +71,14 @@ def find(name: str, consent: Consent | None = None) -> type[Task]:
 
 
 def task_of(
-    folder: str | Path, name: str | None = None, options: Mapping[str, Any] | None = None
+    folder: str | Path | zoo.Zoo, name: str | None = None, options: Mapping[str, Any] | None = None
 ) -> Task:
     """A task on the zoo in a folder.
 
     ``partial(task_of, folder, name)`` pickles.
 
     Args:
-        folder: folder of a finished zoo.
+        folder: folder of a finished zoo, or the zoo itself.
         name: of the task, or ``module:Class``; None for the one that the labels are for.
         options: of the task, by name.
 
@@ -87,7 +89,9 @@ def task_of(
         ValueError: if the networks have no label that a task predicts, or the task has no such
             option.
     """
-    population, given = zoo.open(folder), dict(options or {})
+    require_type("options", options or {}, Mapping, "a dictionary of values by name")
+    population = folder if isinstance(folder, zoo.Zoo) else zoo.open(folder)
+    given = dict(options or {})
     kind = _for_labels(population) if name is None else find(name)
     _require_options(kind, given)
     return kind(population, **given)

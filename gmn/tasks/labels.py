@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gmn.errors import DataError
 from gmn.zoo import Zoo
 
 WAY_OUT = "Correct the labels, or take such networks out of the population"
@@ -14,7 +15,7 @@ WAY_OUT = "Correct the labels, or take such networks out of the population"
 USUAL_CLASSES = 1000
 
 
-class LabelError(ValueError):
+class LabelError(DataError, ValueError):
     """A population cannot be used for a task; the message names the network and the column."""
 
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from gmn.arguments import require_seed, require_several, require_whole
 from gmn.augment import SampledSymmetry
+from gmn.errors import ArgumentError
 from gmn.graph import ParameterGraph
 from gmn.tasks.task import Task
 from gmn.zoo.loading import Batch
@@ -33,6 +35,11 @@ def predict(
         elements: random elements of the certified group to average over, see :func:`answer`.
         seed: seed of these elements.
     """
+    require_whole("batch_size", batch_size, 1)
+    require_seed("seed", seed)
+    require_several("parts", parts, "batches, such as task.split('test')")
+    if not parts:
+        raise ArgumentError("parts is empty; give at least one batch, such as task.split('test')")
     model.eval()
     generator, device = torch.Generator().manual_seed(seed), device_of(model)
     pieces = (part[n : n + batch_size] for part in parts for n in range(0, len(part), batch_size))
@@ -70,8 +77,7 @@ def answer(
     Raises:
         ValueError: if ``elements`` is negative.
     """
-    if elements < 0:
-        raise ValueError(f"{elements} elements of a group: give 0 for no average, or more")
+    require_whole("elements", elements, 0)
     if not elements:
         return task.prediction(model(graph))
     move, source = SampledSymmetry(), generator or torch.Generator().manual_seed(0)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gmn.arguments import in_words, require_seed, require_type
+from gmn.errors import ArgumentError, NotFiniteError
 from gmn.files import OutputFolder
 from gmn.graph import ParameterGraph
 from gmn.memory import check_fits
@@ -20,9 +22,10 @@ from gmn.tasks.batches import SPLITS, network_names, not_finite
 from gmn.tasks.task import Task
 from gmn.train.distributed import ranks
 from gmn.train.evaluate import device_of
+from gmn.train.finite import require_finite_answers, require_finite_weights
 from gmn.train.identity import identity_of
 from gmn.train.journal import Journal, run_folder
-from gmn.train.recipe import Recipe, peak_rate
+from gmn.train.recipe import Recipe, peak_rate, require_recipe
 from gmn.train.run import Run
 from gmn.zoo.loading import Batch, Loader
 
@@ -59,7 +62,7 @@ def train(
     recipe: Recipe | None = None,
     seed: int = 0,
     report: Report | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
 ) -> Result:
     """Trains a model in place and evaluates it on the test split.
 
@@ -81,7 +84,7 @@ def train(
             on a CPU ends with the same bits as an undisturbed one. None to store nothing.
 
     Raises:
-        FloatingPointError: if the loss becomes NaN or infinite.
+        NotFiniteError: if losses, answers or weights become NaN or infinite.
         DoesNotFit: if a step needs more memory than there is; said before it is allocated.
         OutputError: if the folder holds files of others, another process trains there, or it
             cannot be written.
@@ -89,6 +92,14 @@ def train(
             estimator and there is a folder, or several processes train a model with batch
             normalisation.
     """
+    require_recipe(recipe)
+    require_seed("seed", seed)
+    require_type("task", task, Task, "a task, such as gmn.tasks.task_of(folder)")
+    if not isinstance(model, nn.Module) and (
+        isinstance(model, type) or not isinstance(model, Estimator)
+    ):
+        raise ArgumentError(f"model is {in_words(model)}; give a torch.nn.Module or an Estimator")
+    folder = None if folder is None else Path(folder)
     recipe = Recipe() if recipe is None else recipe
     report = _silent if report is None else report
     if not isinstance(model, nn.Module):
@@ -123,7 +134,9 @@ def train_in(
         batch = part[: recipe.batch_size].to(device_of(model) or part.graph.device)
         check_fits(model, batch.graph, ranks().in_one_memory(batch))
     epoch = _optimise(model, task, recipe, seed, report, output)
+    require_finite_weights(type(model).__name__, model, "lower the learning rate")
     prediction, target = ranks().predict(model, task, task.split("test"), recipe.batch_size)
+    require_finite_answers(type(model).__name__, prediction, "lower the learning rate")
     metrics, rate = task.test_metrics(prediction, target), peak_rate(model, recipe)
     return Result(metrics, prediction, target, epoch, rate)
 
@@ -168,6 +181,8 @@ def _epoch(run: Run, task: Task) -> float:
     prediction, target = run.ranks.predict(
         run.evaluated, task, task.split("val"), run.recipe.batch_size
     )
+    who = f"{type(run.model).__name__} after epoch {run.epoch}"
+    require_finite_answers(who, prediction, "lower the learning rate")
     metrics = task.metrics(prediction, target)
     row = {"epoch": run.epoch, "learning_rate": rate, "loss": loss}
     score = metrics[task.metric] if task.larger_is_better else -metrics[task.metric]
@@ -208,7 +223,7 @@ def _step(run: Run, task: Task, batches: list[Batch]) -> float:
     mean = run.ranks.sum(total)
     if not math.isfinite(mean):
         name = type(run.model).__name__
-        raise FloatingPointError(f"{name}: the loss is {mean} in epoch {run.epoch}; {why}")
+        raise NotFiniteError(f"{name}: the loss is {mean} in epoch {run.epoch}; {why}")
     run.step()
     return mean * size
 
@@ -255,6 +270,7 @@ def _fit(model: Estimator, task: Task, seed: int, report: Report) -> Result:
     target = torch.cat([part.target for part in train_parts])
     model.fit([part.graph for part in train_parts], target, seed=seed)
     prediction = model.predict([part.graph for part in test_parts])
+    require_finite_answers(type(model).__name__, prediction, "look at what it was fitted to")
     truth = torch.cat([part.target for part in test_parts])
     metrics = task.test_metrics(prediction, truth)
     report(1.0, metrics[task.metric])

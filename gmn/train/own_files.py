@@ -10,7 +10,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import converters
-from gmn.errors import UnsupportedArchitecture
+from gmn.arguments import require_several, require_whole
+from gmn.errors import NotFiniteError, UnsupportedArchitecture
 from gmn.files import OutputFolder
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.spec import GraphSpec
@@ -71,6 +72,9 @@ def predict_files(
         OutputError: if the folder holds anything but such networks, or one of the files, or cannot
             be written to.
     """
+    require_several("files", files, "paths of checkpoints")
+    require_whole("elements", elements, 0)
+    files = [Path(file) for file in files]
     if architecture is not None and architecture not in trained.specs:
         raise KeyError(
             f"{trained.name} was trained on no architecture called {architecture!r}; known: "
@@ -100,7 +104,12 @@ def _answer(
         networks = [] if output is None else trained.networks(graph)
         written = () if output is None else _write(networks, output, _stem(file))
         return Answer(file, name, prediction.cpu(), written=written)
-    except (converters.CheckpointError, StateDictError, UnsupportedArchitecture) as error:
+    except (
+        converters.CheckpointError,
+        StateDictError,
+        UnsupportedArchitecture,
+        NotFiniteError,
+    ) as error:
         return Answer(file, error=str(error).removeprefix(f"{file}: "))
 
 

@@ -25,7 +25,7 @@ def text_table(trained: Trained, answers: Sequence[Answer]) -> str:
         table.add_column(column, no_wrap=True)
     for answer in answers:
         table.add_row(str(answer.file), answer.architecture or "-", _in_words(trained, answer))
-    console = Console(file=io.StringIO(), width=_WIDEST, markup=False, highlight=False)
+    console = Console(file=io.StringIO(), width=_WIDEST, markup=False, emoji=False, highlight=False)
     console.print(table)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")

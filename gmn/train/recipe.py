@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gmn.arguments import require_callable, require_number, require_type, require_whole
 from gmn.graph import ParameterGraph
 
 Augment = Callable[[ParameterGraph, torch.Generator], ParameterGraph]
@@ -36,7 +37,7 @@ class Recipe:
             evaluations keep the precision of the weights.
 
     Raises:
-        ValueError: if ``patience`` is below 1, or ``ema`` not between 0 and 1.
+        ValueError: if a setting is no number of its range, or the augmentation cannot be called.
     """
 
     epochs: int = 25
@@ -50,9 +51,18 @@ class Recipe:
     bf16: bool = False
 
     def __post_init__(self) -> None:
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience is {self.patience}; it has to be at least one epoch")
-        if self.ema is not None and not 0 < self.ema < 1:
+        require_whole("epochs", self.epochs, 1)
+        require_whole("batch_size", self.batch_size, 1)
+        if self.learning_rate is not None:
+            require_number("learning_rate", self.learning_rate, above=0)
+        require_number("weight_decay", self.weight_decay, least=0)
+        require_number("clip", self.clip, above=0)
+        if self.augment is not None:
+            require_callable("augment", self.augment, "one such as gmn.augment.SampledSymmetry()")
+        if self.patience is not None:
+            require_whole("patience", self.patience, 1)
+        require_type("bf16", self.bf16, bool, "True or False")
+        if self.ema is not None and not 0 < require_number("ema", self.ema) < 1:
             raise ValueError(f"ema is {self.ema}; a decay lies between 0 and 1, such as 0.99")
 
     def in_words(self) -> dict[str, Any]:
@@ -61,6 +71,16 @@ class Recipe:
         if self.augment is not None:
             values["augment"] = str(getattr(self.augment, "__qualname__", repr(self.augment)))
         return values
+
+
+def require_recipe(recipe: object) -> None:
+    """Refuses what is no recipe, nor None.
+
+    Raises:
+        ArgumentError: then.
+    """
+    if recipe is not None:
+        require_type("recipe", recipe, Recipe, "gmn.train.Recipe(epochs=25, ...)")
 
 
 def peak_rate(model: nn.Module, recipe: Recipe) -> float:

@@ -22,24 +22,29 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gmn import manifest, registry
+from gmn.arguments import require_seed, require_type
 from gmn.consent import Consent
-from gmn.errors import ConsentError
+from gmn.devices import require_device
+from gmn.errors import ConsentError, DataError
 from gmn.files import OutputFolder
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_graph
 from gmn.manifest import ManifestError, Sha256
 from gmn.spec import GraphSpec, SpecError
 from gmn.tasks.choice import describe, rebuilt, task_of
 from gmn.tasks.task import Task
 from gmn.train.distributed import ranks
 from gmn.train.evaluate import answer
+from gmn.train.finite import require_finite_answers, require_finite_weights, require_telling_answers
 from gmn.train.journal import CARD, WEIGHTS, epochs_logged
 from gmn.train.loop import Result, opened, train_in
-from gmn.train.recipe import Recipe
+from gmn.train.recipe import Recipe, require_recipe
 
 FORMAT_VERSION = 2
+BEYOND = "the weights lie far from those it was trained on, or are too large to compute with"
 
 
-class TrainedFileError(ValueError):
+class TrainedFileError(DataError, ValueError):
     """A folder holds no trained model, or a damaged one."""
 
 
@@ -94,15 +99,21 @@ class Trained:
             elements: random elements of the certified group to average over; see
                 :func:`gmn.train.answer`.
             seed: seed of these elements.
+
+        Raises:
+            NotFiniteError: if an answer is NaN or infinite.
         """
+        require_graph("graph", graph)
         with torch.no_grad():
-            return answer(
+            found = answer(
                 self.model,
                 self.task,
                 self._moved(graph),
                 elements,
-                torch.Generator().manual_seed(seed),
+                torch.Generator().manual_seed(require_seed("seed", seed)),
             )
+        require_finite_answers(self.name, found, BEYOND)
+        return found
 
     def networks(self, graph: ParameterGraph) -> list[ParameterGraph]:
         """The edited networks that the model returns: k graphs of B networks each.
@@ -112,7 +123,9 @@ class Trained:
 
         Raises:
             ValueError: if the model answers with numbers.
+            NotFiniteError: if a network would have weights that are NaN or infinite.
         """
+        require_graph("graph", graph)
         with torch.no_grad():
             output = self.model(self._moved(graph))
         if not isinstance(output, ParameterGraph):
@@ -120,6 +133,8 @@ class Trained:
                 f"{self.name} was trained for {self.task.name} and answers with numbers, not with "
                 "networks"
             )
+        for name in dict.fromkeys(edges.parameter for edges in output.spec.edge_sets):
+            require_finite_answers(f"{self.name}, {name}", output.numbers(name), BEYOND)
         pieces = [output[i : i + len(graph)] for i in range(0, len(output), len(graph))]
         return [
             graph.replace({n: v.to(graph.values[n]) for n, v in piece.values.items()})
@@ -132,9 +147,9 @@ class Trained:
 
 
 def fit(
-    population: Path,
+    population: str | Path,
     model: str,
-    out: Path,
+    out: str | Path,
     recipe: Recipe | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -165,11 +180,16 @@ def fit(
     Raises:
         KeyError: if there is no model or no task of this name.
         LabelError: if labels or weights cannot be used; the message names the networks.
+        NotFiniteError: if the run diverged; no model is written then.
         UnsupportedArchitecture: if the model cannot read these networks, or not answer the task.
         ValueError: if the model takes no gradient steps, the folder holds another run, or the task
             has no such option.
         ZooError: if there is no finished zoo.
     """
+    require_type("model", model, str, "the name of a model, such as 'gmn', or module:factory")
+    require_recipe(recipe)
+    require_seed("seed", seed)
+    out, device = Path(out), require_device("device", device)
     together = ranks()  # first of all, as it chooses the device of this process
     recipe, factory = recipe or Recipe(), registry.find(model)
     problem = task_of(population, task, options)
@@ -200,6 +220,9 @@ def fit(
                 bar.update()
 
             result = train_in(output, net.to(device), problem, recipe, seed, tell)
+        require_telling_answers(
+            model, problem.metric, result.metrics[problem.metric], result.prediction, result.target
+        )
         card = _card(model, specs, problem, recipe, seed, result)
         if output is not None:
             _save(net, card, output)
@@ -266,6 +289,7 @@ def load(folder: Path | str, *, trust: Collection[str] = ()) -> Trained:
     Raises:
         TrainedFileError: if files are missing, damaged, of another format, or of two runs.
         ConsentError: if the model or its task is of a module that is not trusted.
+        NotFiniteError: if weights are NaN or infinite.
         KeyError: if the model's package is not installed.
     """
     path = Path(folder)
@@ -296,6 +320,7 @@ def load(folder: Path | str, *, trust: Collection[str] = ()) -> Trained:
             f"{path}: {card['model']} was another model when it was trained; run gmn train again "
             f"with the same arguments. {type(error).__name__}: {error}"
         ) from error
+    require_finite_weights(f"{path / WEIGHTS}", model, "train it again, with a lower learning rate")
     return Trained(card["model"], model.eval(), specs, task, card)
 
 

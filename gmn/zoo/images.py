@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gmn.errors import DataError
 from gmn.zoo import fashion
 
 MNIST_FILE = "mnist_5k.csv.gz"
@@ -22,7 +23,7 @@ MNIST_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d
 TEST_PER_CLASS = {"mnist": 300, "digits": 90}
 
 
-class MissingImages(ImportError):
+class MissingImages(DataError, ImportError):
     """The package that carries an image set is absent, or its file is not the expected one."""
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import gmn
 from gmn import registry
-from gmn.comparison import Comparison, cost, jobs, report, save
+from gmn.comparison import Comparison, cost, jobs, report, running, save
 from gmn.comparison.finished_runs import FinishedRuns, comparison_folder
 from gmn.tasks import AccuracyPrediction, minibatches
 from gmn.train import Recipe, Result, predict, train
@@ -267,6 +267,7 @@ def test_models_compute_on_the_device_that_is_named(
         return train(Watched(1, 1), *arguments)
 
     monkeypatch.setattr(jobs, "train", trained)
+    monkeypatch.setattr(running, "require_device", lambda _, device: torch.device(device))
     make, recipe = partial(AccuracyPrediction.open, folder), Recipe(epochs=1)
     found = gmn.compare(make, {"one": watched}, seeds=1, recipe=recipe, workers=1, device="meta")
     assert set(devices) == {("meta", "meta"), ("cpu", "cpu")}

@@ -151,25 +151,34 @@ def test_verify_takes_the_weights_of_a_file(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("code", "arguments", "message"),
     [
-        (("a.pt", "--model", "mlp"), "a.pt: not a state dict of this architecture: missing"),
-        (("b.pt", "--model", "mlp"), "b.pt: 0.weight has shape (16, 5), this architecture needs"),
-        (("nan.pt",), "nan.pt: 0.bias has NaN"),
-        (("c.pt",), "c.pt: there is no such file or folder"),
-        ((), "name at least one checkpoint, or a folder with --hf"),
-        (("a.pt", "--model", "mlp", "--timm", "x"), "give one of --model, --hf and --timm"),
-        (("a.pt", "--model", "mlp", "--activation", "relu"), "for checkpoints without a model"),
-        (("a.pt", "--activation", "swish"), "no activation is called 'swish'; known: relu"),
-        (("a.pt", "-i", "1x2"), "a bare chain of layers needs none"),
-        (("a.pt", "--key", "x"), "there is no key 'x'"),
-        (("lstm.pt",), "Pass the module that the weights belong to (--model"),
-        (("--hf", "."), "holds 4 checkpoints"),
-        (("a.pt", "--hf", "."), "has no config.json"),
+        (1, ("a.pt", "--model", "mlp"), "a.pt: not a state dict of this architecture: missing"),
+        (
+            1,
+            ("b.pt", "--model", "mlp"),
+            "b.pt: 0.weight has shape (16, 5), this architecture needs",
+        ),
+        (1, ("nan.pt",), "nan.pt: 0.bias has NaN"),
+        (1, ("c.pt",), "c.pt: there is no such file or folder"),
+        (2, (), "name at least one checkpoint, or a folder with --hf"),
+        (2, ("a.pt", "--model", "mlp", "--timm", "x"), "give one of --model, --hf and --timm"),
+        (2, ("a.pt", "--model", "mlp", "--activation", "relu"), "for checkpoints without a model"),
+        (2, ("a.pt", "--activation", "swish"), "no activation is called 'swish'; known: relu"),
+        (2, ("a.pt", "-i", "1x2"), "a bare chain of layers needs none"),
+        (1, ("a.pt", "--key", "x"), "there is no key 'x'"),
+        (1, ("lstm.pt",), "Pass the module that the weights belong to (--model"),
+        (1, ("--hf", "."), "holds 4 checkpoints"),
+        (1, ("a.pt", "--hf", "."), "has no config.json"),
     ],
 )
 def test_mistakes_are_one_line(
-    arguments: tuple[str, ...], message: str, monkeypatch: Patch, capsys: Printed, tmp_path: Path
+    code: int,
+    arguments: tuple[str, ...],
+    message: str,
+    monkeypatch: Patch,
+    capsys: Printed,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     wide = nn.Sequential(
@@ -181,7 +190,7 @@ def test_mistakes_are_one_line(
     torch.save(nn.LSTM(2, 2).state_dict(), "lstm.pt")
     broken["0.bias"] = torch.tensor([1, float("nan")])
     torch.save(broken, "nan.pt")
-    assert run(monkeypatch, "convert", *arguments, "--out", "out") == 2
+    assert run(monkeypatch, "convert", *arguments, "--out", "out") == code
     printed = capsys.readouterr().err
     assert message in " ".join(printed.split())
     assert "Traceback" not in printed

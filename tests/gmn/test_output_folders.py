@@ -97,7 +97,7 @@ def test_a_folder_of_the_user_is_refused_and_stays(
 ) -> None:
     before, read = decoys(tmp_path / "out"), hashes(inputs)
     for extra in ((), ("--overwrite",)):
-        assert run(monkeypatch, *COMMANDS[command](inputs, tmp_path / "out"), *extra) == 2
+        assert run(monkeypatch, *COMMANDS[command](inputs, tmp_path / "out"), *extra) == 1
         assert hashes(tmp_path / "out") == before
         assert not (tmp_path / "out" / LOCK).exists()
         printed = " ".join(capsys.readouterr().err.split())
@@ -110,7 +110,7 @@ def test_one_file_of_the_user_is_enough(
     command: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    assert run(monkeypatch, *COMMANDS[command](inputs, tmp_path)) == 2
+    assert run(monkeypatch, *COMMANDS[command](inputs, tmp_path)) == 1
     assert hashes(tmp_path).keys() == {"notes.txt"}
 
 
@@ -123,8 +123,8 @@ def test_a_file_is_no_folder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "out").write_text("mine")
-    assert run(monkeypatch, *COMMANDS[command](inputs, tmp_path / "out")) == 2
-    assert run(monkeypatch, *COMMANDS[command](inputs, tmp_path / "out" / "below")) == 2
+    assert run(monkeypatch, *COMMANDS[command](inputs, tmp_path / "out")) == 1
+    assert run(monkeypatch, *COMMANDS[command](inputs, tmp_path / "out" / "below")) == 1
     assert hashes(tmp_path).keys() == {"out"}
     printed = capsys.readouterr().err
     assert "is a file" in printed
@@ -142,7 +142,7 @@ def test_inputs_are_never_outputs(
             read = {"convert": "at", "import": "files"}.get(command, "zoo")
             if extra and out.name not in ("at", read):
                 continue  # ours, and not read: theirs to overwrite
-            assert run(monkeypatch, *COMMANDS[command](tmp_path / "at", out), *extra) == 2
+            assert run(monkeypatch, *COMMANDS[command](tmp_path / "at", out), *extra) == 1
             assert hashes(tmp_path) == before
 
 
@@ -157,7 +157,7 @@ def test_two_at_once(
     out = tmp_path / "out"
     with OutputFolder(out, _kind(command, inputs, tmp_path / "first", monkeypatch)):
         before = hashes(out)
-        assert run(monkeypatch, *COMMANDS[command](inputs, out)) == 2
+        assert run(monkeypatch, *COMMANDS[command](inputs, out)) == 1
         assert hashes(out) == before
     assert "by another process" in capsys.readouterr().err
     assert run(monkeypatch, *COMMANDS[command](inputs, out)) == 0
@@ -202,7 +202,7 @@ def test_another_kind_of_folder_is_refused(
     other = "compare" if command != "compare" else "convert"
     assert run(monkeypatch, *COMMANDS[other](inputs, tmp_path)) == 0
     before = hashes(tmp_path)
-    assert run(monkeypatch, *COMMANDS[command](inputs, tmp_path)) == 2
+    assert run(monkeypatch, *COMMANDS[command](inputs, tmp_path)) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert hashes(tmp_path) == before
     assert run(monkeypatch, *COMMANDS[command](inputs, tmp_path), "--overwrite") == 0
@@ -456,7 +456,7 @@ def test_pictures_replace_pictures_only(tmp_path: Path, monkeypatch: pytest.Monk
         for _ in range(2):
             assert run(monkeypatch, "draw", "mlp", "--out", str(out)) == 0
         out.write_text("the user's")
-        assert run(monkeypatch, "draw", "mlp", "--out", str(out)) == 2
+        assert run(monkeypatch, "draw", "mlp", "--out", str(out)) == 1
         assert out.read_text() == "the user's"
 
 

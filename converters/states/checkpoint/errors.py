@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from gmn.errors import DataError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(DataError, ValueError):
     """A checkpoint cannot be read, or holds no weights that can be used.
 
     The message names the file, the reason and the way out.
