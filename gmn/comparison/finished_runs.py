@@ -102,5 +102,5 @@ def _require_same(stored: dict[str, Any], current: dict[str, Any], path: Path) -
         elif other != value:
             raise ValueError(
                 f"{path} holds runs with {key} = {other!r}, not {value!r}. Choose another folder, "
-                "or delete that file"
+                "or --overwrite that one"
             )

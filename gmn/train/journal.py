@@ -124,7 +124,7 @@ class _Saved(TypedDict):
 
 def _damaged(path: Path) -> ValueError:
     return ValueError(
-        f"{path} is damaged, so its run cannot go on; delete the folder to begin anew"
+        f"{path} is damaged, so its run cannot go on; take another folder, or --overwrite this one"
     )
 
 
@@ -133,7 +133,7 @@ def _require_same(stored: dict[str, Any], current: dict[str, Any], folder: Path)
         if stored.get(key) != value:
             raise ValueError(
                 f"{folder} already holds a run with {key} = {stored.get(key)!r}, not {value!r}. "
-                "Choose another folder, or delete that one"
+                "Choose another folder, or --overwrite that one"
             )
 
 

@@ -234,7 +234,7 @@ def require_same(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
         if manifest.get(key) != expected:
             raise ZooError(
                 f"{folder} already holds a zoo with {key} = {manifest.get(key)!r}, "
-                f"not {expected!r}. Choose another folder, or delete that one."
+                f"not {expected!r}. Choose another folder, or --overwrite that one."
             )
     return manifest
 
