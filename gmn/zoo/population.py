@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gmn.errors import ZooError
 from gmn.graph import ParameterGraph
 from gmn.memory import available_bytes
-from gmn.spec import GraphSpec
+from gmn.spec import GraphSpec, SpecError
 from gmn.zoo.loading import Batch, Loader, Transform
 from gmn.zoo.ordering import ByShards
 from gmn.zoo.selecting import select
@@ -424,8 +425,13 @@ class Zoo(Dataset[ParameterGraph]):
             ZooError: If the shard that tells it is damaged.
         """
         if architecture not in self._specs:
-            found = self.reader.header(self._first_shard[architecture]).spec
-            self._specs[architecture] = GraphSpec.from_json(found)
+            number = self._first_shard[architecture]
+            try:
+                spec = GraphSpec.from_json(self.reader.header(number).spec)
+            except SpecError as error:
+                shard = self.folder / self.manifest["shards"][number]["file"]
+                raise ZooError(f"{shard} is damaged: {error}") from error
+            self._specs[architecture] = spec
         return self._specs[architecture]
 
     @cached_property
