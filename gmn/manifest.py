@@ -42,7 +42,10 @@ def parse(text: str | bytes, path: Path) -> Any:
         ManifestError: if it is no JSON, or nested too deeply.
     """
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        if "\\ud" in (text if isinstance(text, str) else text.decode("utf-8", "replace")).lower():
+            json.dumps(content, ensure_ascii=False).encode()  # half of a pair is no text
+        return content
     except RecursionError:
         raise ManifestError(f"{path} is damaged: nested too deeply") from None
     except ValueError as error:

@@ -86,7 +86,7 @@ class FinishedRuns:
 def _lines(path: Path) -> list[dict[str, Any]]:
     """All whole lines; one that a killed process tore is left out."""
     lines = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
         try:
             lines.append(manifest.parse(line, path))
         except ManifestError:

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gmn.arguments import require_seed, require_several, require_whole
-from gmn.errors import ArgumentError
+from gmn.errors import ArgumentError, ZooError
 from gmn.graph import ParameterGraph
 from gmn.graph.choosing import chosen, numbers_of
 from gmn.memory import available_bytes
-from gmn.spec import GraphSpec
+from gmn.spec import GraphSpec, SpecError
 from gmn.zoo.loading import Batch, Loader, Transform
 from gmn.zoo.ordering import ShardShuffle
 from gmn.zoo.selecting import select
@@ -434,8 +434,13 @@ class Zoo(Dataset[ParameterGraph]):
             known = ", ".join(sorted(self._first_shard))
             raise KeyError(f"this zoo has no architecture {architecture!r}; known: {known}")
         if architecture not in self._specs:
-            text = self.reader.header(self._first_shard[architecture]).spec
-            self._specs[architecture] = GraphSpec.from_json(text)
+            number = self._first_shard[architecture]
+            try:
+                spec = GraphSpec.from_json(self.reader.header(number).spec)
+            except SpecError as error:
+                shard = self.folder / self.manifest["shards"][number]["file"]
+                raise ZooError(f"{shard} is damaged: {error}") from error
+            self._specs[architecture] = spec
         return self._specs[architecture]
 
     @cached_property

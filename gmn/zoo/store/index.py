@@ -182,16 +182,17 @@ def _check_size(facts: Any, size: int) -> None:
         raise ValueError(f"its {size:,} bytes claim {claimed:,} in memory")
 
 
-def check_places(table: pa.Table, networks: Sequence[int]) -> None:
+def check_places(table: pa.Table, shards: Sequence[dict[str, Any]]) -> None:
     """Checks that every row of an index has an id, and a place in a shard.
 
     Args:
         table: The index.
-        networks: How many networks each shard holds, by the manifest.
+        shards: What the manifest says of each.
 
     Raises:
         ZooError: If it has another number of rows, lacks a column, or names a place that is none.
     """
+    networks = [shard["networks"] for shard in shards]
     if len(table) != sum(networks):
         raise ZooError(f"the index has {len(table):,} rows for {sum(networks):,} networks")
     for name, fits in _KINDS.items():
@@ -199,6 +200,9 @@ def check_places(table: pa.Table, networks: Sequence[int]) -> None:
             raise ZooError(f"the index has no column {name} of the kind it should have")
         if name != "split" and table[name].null_count:
             raise ZooError(f"the index has rows without {name}")
+    known = {shard["architecture"] for shard in shards}
+    if unknown := set(pc.unique(table["architecture"]).to_pylist()) - known:
+        raise ZooError(f"the index has networks of {sorted(unknown)[0]!r}, of which no shard is")
     shard, row = (table[name].to_numpy() for name in ("shard", "row"))
     wrong = (shard < 0) | (shard >= len(networks))
     wrong |= (row < 0) | (row >= np.asarray(networks)[np.where(wrong, 0, shard)])

@@ -59,7 +59,7 @@ def _check_files(folder: Path, shards: list[dict[str, Any]]) -> None:
 
 def _check_index(folder: Path, index: pa.Table, shards: list[dict[str, Any]]) -> None:
     try:
-        check_places(index, [shard["networks"] for shard in shards])
+        check_places(index, shards)
     except ZooError as error:
         raise ZooError(
             f"{folder}: {error}. `gmn zoo verify {folder} --reindex` makes it again from the shards"
