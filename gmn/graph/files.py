@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gmn.arguments import require_path, require_type
 from gmn.errors import DataError
 from gmn.graph.parameter_graph import ParameterGraph, StateDictError
 from gmn.graph.values import as_real
@@ -42,7 +43,8 @@ def save(graph: ParameterGraph, folder: str | os.PathLike[str]) -> None:
         ...     gmn.load(folder)
         ParameterGraph(1 networks of 9 parameters, torch.float32, cpu)
     """
-    path = Path(folder)
+    require_type("graph", graph, ParameterGraph, "a gmn.ParameterGraph")
+    path = require_path("folder", folder)
     path.mkdir(parents=True, exist_ok=True)
     text = graph.spec.to_json().encode()
     metadata = {"gmn": FORMAT_VERSION, "spec_sha256": hashlib.sha256(text).hexdigest()}
@@ -66,7 +68,7 @@ def load(folder: str | os.PathLike[str]) -> ParameterGraph:
     Raises:
         GraphFileError: if files are missing, damaged, of another format, or of two graphs.
     """
-    path = Path(folder)
+    path = require_path("folder", folder)
     for name in (SPEC, WEIGHTS):
         if not (path / name).is_file():
             raise GraphFileError(

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gmn.transport.clouds import Frame
+from gmn.arguments import require_number, require_whole
+from gmn.errors import ArgumentError
+from gmn.transport.clouds import Frame, check
 from gmn.transport.splitting import Splitting
 from gmn.transport.systems import Kind, Systems
 from gmn.transport.trees import DEFAULT_SPLITTING, tree_sliced_wasserstein
@@ -46,6 +48,11 @@ def max_tree_sliced_wasserstein(
     Raises:
         ValueError: if shapes do not fit, or numbers are not finite.
     """
+    check(x, y)
+    if x.dim() != 2:
+        raise ArgumentError(f"x has shape {tuple(x.shape)}; give one cloud, (n, d)")
+    require_whole("steps", steps, 1)
+    require_number("learning_rate", learning_rate, above=0)
     first = Systems.sample(x.shape[-1], 1, lines, kind, generator=generator).to(x)
     root = first.offsets[:, :1].clone().requires_grad_()
     directions = first.directions.clone().requires_grad_()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gmn.arguments import require_path
 from gmn.errors import ZooError
 from gmn.zoo.population import Zoo
 from gmn.zoo.store.files import (
@@ -36,7 +37,7 @@ def reindex(folder: str | Path) -> Zoo:
     Raises:
         ZooError: If a shard is missing or unreadable, or another writer is at work.
     """
-    place = Path(folder)
+    place = require_path("folder", folder)
     lock = WriterLock(place)
     try:
         manifest = read_manifest(place)
@@ -82,7 +83,7 @@ def rescue(folder: str | Path, out: str | Path, progress: bool = True) -> Zoo:
     Raises:
         ZooError: If no network is left, or ``out`` holds another zoo.
     """
-    place = Path(folder)
+    place = require_path("folder", folder)
     verdict = verify(place, progress)
     paths = [place / file for file in verdict.whole]
     shards = [WholeShard(path, read_header(path).networks) for path in paths]
@@ -93,7 +94,9 @@ def rescue(folder: str | Path, out: str | Path, progress: bool = True) -> Zoo:
     name, seed, size = known.get("name", "rescued"), known.get("seed", 0), verdict.networks or left
     configuration = {"rescued": list(verdict.whole), "of": known.get("configuration")}
     card = {**_losses(verdict), "card_before": known.get("card")}
-    return rewrite(Path(out), name, size, seed, configuration, shards, card, progress)
+    return rewrite(
+        require_path("out", out), name, size, seed, configuration, shards, card, progress
+    )
 
 
 def _losses(verdict: Verdict) -> dict[str, Any]:
