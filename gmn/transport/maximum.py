@@ -53,7 +53,9 @@ def max_tree_sliced_wasserstein(
         raise ArgumentError(f"x has shape {tuple(x.shape)}; give one cloud, (n, d)")
     require_whole("steps", steps, 1)
     require_number("learning_rate", learning_rate, above=0)
-    first = Systems.sample(x.shape[-1], 1, lines, kind, generator=generator).to(x)
+    # Adam's steps of half precision divide by 0.
+    wide = x.float() if x.dtype.itemsize < torch.float32.itemsize else x
+    first = Systems.sample(x.shape[-1], 1, lines, kind, generator=generator).to(wide)
     root = first.offsets[:, :1].clone().requires_grad_()
     directions = first.directions.clone().requires_grad_()
     walk = None if first.steps is None else first.steps.clone().requires_grad_()
