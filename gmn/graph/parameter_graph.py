@@ -376,6 +376,8 @@ def _check_state(spec: GraphSpec, state: StateDict, who: str) -> None:
     for entry in spec.entries:
         tensor = state[entry.name]
         _check_entry(entry, tensor.shape, tensor.dtype, who)
+        if tensor.layout != torch.strided:
+            raise StateDictError(f"{who}{entry.name} is {tensor.layout}; call to_dense() first")
         if tensor.is_meta:
             raise StateDictError(
                 f"{who}{entry.name} is on the meta device, which holds no values; load a "

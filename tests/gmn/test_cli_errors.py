@@ -40,6 +40,8 @@ def test_the_page_has_all_exit_codes() -> None:
         (2, ["train", "nowhere", "-m", "gmn", "-o", "out", "--lr", "inf"]),
         (2, ["train", "nowhere", "-m", "gmn", "-o", "out", "--device", "meta"]),
         (2, ["compare", "nowhere", "-o", "out", "--workers", "0"]),
+        (2, ["verify", "mlp", "--seed", str(2**70)]),
+        (2, ["verify", "mlp", "--trials", "-1"]),
         (2, ["inspect", "[names]"]),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else str(value),

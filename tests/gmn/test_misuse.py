@@ -370,6 +370,8 @@ def test_graphs_are_made_of_tensors_of_their_spec() -> None:
     _raises("spec is ", lambda: graph(None, {}), lambda: make(MODULE, [STATE]))  # type: ignore[arg-type]
     _raises("torch tensors by name", lambda: graph(SPEC, [1]), lambda: make(SPEC, [MODULE]))  # type: ignore[arg-type, list-item]
     _raises("torch tensors by name", lambda: make(SPEC, [arrays]), lambda: make(SPEC, ["a.pt"]))  # type: ignore[list-item]
+    with pytest.raises(gmn.StateDictError, match=r"0.weight is torch.sparse_coo; call to_dense"):
+        make(SPEC, [{**STATE, "0.weight": STATE["0.weight"].to_sparse()}])
     _raises("states is .*give a list of state dicts", lambda: make(SPEC, STATE))  # type: ignore[arg-type]
     _raises("a graph of cat is", lambda: graph.cat([GRAPH, STATE]))  # type: ignore[list-item]
     _raises(r"give a type by name: to\(dtype", lambda: GRAPH.to(torch.float64))  # type: ignore[arg-type]
@@ -545,6 +547,7 @@ def test_trainings_and_comparisons(population: zoo.Zoo, tmp_path: Path) -> None:
     )
     _raises("out is None", lambda: fit(population, "gmn", None))  # type: ignore[arg-type]
     compare = gmn.compare
+    _raises("model 'a' is a module", lambda: compare(population, {"a": net}))  # type: ignore[dict-item]
     _raises("models is 'gmn'; give a list", lambda: compare(population, "gmn"))
     for wrong in ({"seeds": 0}, {"workers": 0}, {"recipe": 3}, {"engine": "ray"}):
         name = next(iter(wrong))
