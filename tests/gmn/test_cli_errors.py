@@ -17,6 +17,7 @@ from gmn.train import Recipe, fit, predict_files
 from tests.gmn.commands import run
 from tests.gmn.population import small_zoo
 
+pytestmark = pytest.mark.usefixtures("quick_costs")
 PAGE = Path(__file__).parents[2] / "docs" / "command.md"
 
 
@@ -114,7 +115,7 @@ def test_options_of_tasks_hold_plain_values(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "nowhere", "-m", "gmn", "-o", "out", "-O"]
-    for wrong in ("copies=!!python/object/apply:os.system [ls]", "copies=" + "[" * 3000):
+    for wrong in ("copies=!!python/object/apply:os.system [ls]", "copies=" + "[" * 1000):
         assert run(monkeypatch, *words, wrong) == 2
         assert "its value is no number, word or list" in capsys.readouterr().err
 
