@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from converters.exporting.modules import require_module
 from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
 
@@ -60,6 +61,7 @@ def trace(
         >>> [nodes.name for nodes in converters.trace(model, (torch.zeros(1, 2),)).node_sets]
         ['input', '0', '2']
     """
+    require_module(model)
     program = export(model, example_inputs, example_kwargs)
     entries = state_entries(model)
     actions, unknown = infer(model, program, entries)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Collection, Iterable, Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from gmn.errors import ArgumentError
@@ -100,6 +102,17 @@ def require_several(name: str, value: Any, what: str) -> None:
     """
     if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
         raise ArgumentError(f"{name} is {in_words(value)}; give a list of {what}")
+
+
+def require_path(name: str, value: Any) -> Path:
+    """The value as a path.
+
+    Raises:
+        ArgumentError: if it is none, or empty.
+    """
+    if not isinstance(value, str | PathLike) or not str(value):
+        raise ArgumentError(f"{name} is {in_words(value)}; give a path, such as 'runs/zoo'")
+    return Path(value)
 
 
 def require_callable(name: str, value: Any, what: str) -> None:

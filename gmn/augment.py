@@ -11,7 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from gmn.arguments import require_number, require_type
+from gmn.errors import ArgumentError
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_graph
 from gmn.spec import EdgeSet, GraphSpec
 from gmn.symmetry import sample
 
@@ -36,10 +39,25 @@ def move_coordinates(
     Raises:
         ValueError: if the input is read by anything but linear layers with a bias of their own.
     """
+    require_graph("graph", graph)
+    layers = _first_layers(graph.spec)
+    for name, value in (("matrix", matrix), ("shift", shift)):
+        require_type(name, value, Tensor, "a tensor")
+    inputs = next((nodes.size for nodes in graph.spec.node_sets if nodes.role == "input"), 0)
+    if matrix.shape[-2:] != (inputs, inputs) or shift.shape[-1:] != (inputs,):
+        raise ArgumentError(
+            f"matrix has shape {tuple(matrix.shape)} and shift {tuple(shift.shape)}; the networks "
+            f"read {inputs} coordinates: give (..., {inputs}, {inputs}) and (..., {inputs})"
+        )
+    if not {*matrix.shape[:-2], *shift.shape[:-1]} <= {1, len(graph)}:
+        raise ArgumentError(
+            f"matrix and shift are of {len(matrix)} and {len(shift)} networks, graph holds "
+            f"{len(graph)}; give one of each, or one for all"
+        )
     matrix, shift = matrix.to(graph.device, graph.dtype), shift.to(graph.device, graph.dtype)
     shift = shift.expand(len(graph), -1).unsqueeze(2)
     moved: dict[str, Tensor] = {}
-    for weight, bias in _first_layers(graph.spec):
+    for weight, bias in layers:
         block = graph.block(weight)
         moved[weight.name] = (block @ matrix).flatten(1).unsqueeze(2)
         moved[bias.name] = graph.pairs(bias) + block @ shift
@@ -91,6 +109,10 @@ class MovedCoordinates:
     zoom: float = 0.1
     shift: float = 0.1
 
+    def __post_init__(self) -> None:
+        for name in ("rotation", "zoom", "shift"):
+            require_number(name, getattr(self, name), least=0)
+
     def __call__(self, graph: ParameterGraph, generator: torch.Generator) -> ParameterGraph:
         """Moves the coordinates of each network.
 
@@ -125,6 +147,9 @@ class SampledSymmetry:
 
     spread: float = 0.5
 
+    def __post_init__(self) -> None:
+        require_number("spread", self.spread, least=0)
+
     def __call__(self, graph: ParameterGraph, generator: torch.Generator) -> ParameterGraph:
         """Moves all networks by one element.
 
@@ -150,6 +175,9 @@ class Rescaled:
 
     reach: float
 
+    def __post_init__(self) -> None:
+        require_number("reach", self.reach, least=1)
+
     def __call__(self, graph: ParameterGraph, generator: torch.Generator) -> ParameterGraph:
         """Rescales each network.
 
@@ -157,7 +185,7 @@ class Rescaled:
             graph: the networks.
             generator: the source of chance, on the CPU.
         """
-        if self.reach == 1:
+        if self.reach == 1 or not len(graph):
             return graph
         return graph.cat([self._moved(graph[i], generator) for i in range(len(graph))])
 

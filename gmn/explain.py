@@ -17,7 +17,10 @@ import numpy
 import torch
 from torch import Tensor
 
+from gmn.arguments import require_callable, require_whole
+from gmn.errors import ArgumentError
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_graph
 from gmn.graph.values import as_real, is_finite, like
 
 Net = Callable[[ParameterGraph], Tensor]  # answers (B, outputs)
@@ -39,10 +42,14 @@ def gradient(net: Net, graph: ParameterGraph, output: int = 0) -> ParameterGraph
     Raises:
         ValueError: if the answer is not of shape (B, outputs), or has fewer outputs.
     """
+    require_graph("graph", graph)
+    require_callable("net", net, "a metanetwork")
     values = _floating(graph)
     leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
     with torch.enable_grad():
         answer = _answer(net, graph.replace(leaves), output)
+        if not answer.requires_grad:
+            raise ArgumentError("net's answer has no gradient: it does not depend on the weights")
         gradients = torch.autograd.grad(answer.sum(), [*leaves.values()], allow_unused=True)
     slopes = dict(zip(leaves, gradients, strict=True))
     return _attributed(graph, {n: v for n, v in slopes.items() if v is not None})
@@ -93,9 +100,15 @@ def integrated_gradients(
         ValueError: if the answer is not of shape (B, outputs), or has fewer outputs, or the
             baseline has another spec.
     """
+    require_graph("graph", graph)
+    require_whole("points", points, 1)
+    if baseline is not None:
+        require_graph("baseline", baseline)
     start = _without_parameters(graph) if baseline is None else baseline
     if start.spec != graph.spec:
         raise ValueError("the baseline has another spec than the networks")
+    if len(start) not in (1, len(graph)):
+        raise ArgumentError(f"baseline holds {len(start)} networks for {len(graph)}; give as many")
     differences = {n: v - start.values[n] for n, v in _floating(graph).items()}
     totals = {name: torch.zeros_like(difference) for name, difference in differences.items()}
     for node, weight in zip(*numpy.polynomial.legendre.leggauss(points), strict=True):
@@ -116,6 +129,7 @@ def shares(attribution: ParameterGraph) -> dict[str, Tensor]:
     Further uses of a tensor are not counted again. For pictures: ``draw(spec, weights=shares)``
     takes them for one network.
     """
+    require_graph("attribution", attribution)
     sizes = {
         edges.name: attribution.block(edges).abs().reshape(len(attribution), -1).sum(1)
         for edges in attribution.spec.edge_sets
@@ -149,7 +163,7 @@ def _answer(net: Net, graph: ParameterGraph, output: int) -> Tensor:
             f"the metanetwork answers {len(graph)} networks with shape {tuple(answers.shape)}; "
             "what is explained is one column of a matrix (networks, outputs)"
         )
-    if not 0 <= output < answers.shape[1]:
+    if not 0 <= require_whole("output", output) < answers.shape[1]:
         raise ValueError(f"there is no output {output}: the answer has {answers.shape[1]}")
     return answers[:, output]
 

@@ -176,6 +176,10 @@ class Stacked:
     """
 
     def __init__(self, *each: ValueFeatures) -> None:
+        if not each:
+            raise ArgumentError("Stacked needs features for each graph, such as FanIn(), SignLog()")
+        for one in each:
+            require_reading(one, None)
         self.each = each
 
     @property

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gmn.arguments import require_number
+from gmn.errors import ArgumentError
 from gmn.features import NODE_FEATURES, node_descriptions
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_graph
 from gmn.graph.topology import pair_index, tap_positions, topology
 from gmn.spec import EdgeSet, GraphSpec
 
@@ -85,6 +88,9 @@ def to_pyg(graph: ParameterGraph, target: str | None = None) -> Batch:
     """
     from torch_geometric.data import Batch, Data
 
+    require_graph("graph", graph)
+    if not len(graph):
+        raise ArgumentError("graph holds no networks, and PyG no batch of none; select some")
     shared = {name: value.to(graph.device) for name, value in _structure(graph.spec).items()}
     shared["x"] = node_descriptions(graph.spec).to(graph.device, graph.dtype)
     sets = graph.spec.edge_sets
@@ -123,6 +129,7 @@ def _label(graph: ParameterGraph, index: int, target: str) -> Tensor:
         raise KeyError(
             f"network {index} has no {target!r}: zoo[...] gives graphs with their rows of labels"
         )
+    require_number(f"{target} of network {index}", value)
     return torch.tensor([value], dtype=graph.dtype, device=graph.device)
 
 
@@ -192,6 +199,7 @@ def to_hetero(graph: ParameterGraph, network: int = 0) -> HeteroData:
 
     Nodes have ``x``, edges ``edge_index`` (2, E), ``edge_attr`` (E, 1) and ``tap`` (E, 3).
     """
+    require_graph("graph", graph)
     from torch_geometric.data import HeteroData
 
     spec, data = graph.spec, HeteroData()

@@ -7,7 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from gmn.arguments import require_several
+from gmn.errors import ArgumentError
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_graph
 
 
 class StackedGraph(ParameterGraph):
@@ -59,6 +62,11 @@ def stack(graphs: Sequence[ParameterGraph]) -> StackedGraph:
     Raises:
         ValueError: if there are none, or they differ in spec, number of networks, type or device.
     """
+    require_several("graphs", graphs, "graphs of the same networks")
+    if isinstance(graphs, ParameterGraph):
+        raise ArgumentError("graphs is one graph; give a list, such as [weights, gradients]")
+    for graph in graphs:
+        require_graph("a graph of the stack", graph)
     kinds = {(graph.spec, len(graph), graph.dtype, graph.device) for graph in graphs}
     if len(kinds) != 1:
         raise ValueError("stack needs graphs of one spec, all of as many networks, type and device")

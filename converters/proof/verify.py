@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from converters.exporting.modules import require_module
+from gmn.arguments import require_type, require_whole
+from gmn.graph.required import require_spec
 from gmn.spec import Axis, GraphSpec
 
 from ..conversion import trace
@@ -111,6 +114,12 @@ def verify(
         ValueError: if the outputs are not finite, the module is on the meta device, or has too
             many parameters to count symmetries.
     """
+    require_module(model)
+    require_whole("trials", trials, 0)
+    if spec is not None:
+        require_spec("spec", spec)
+    if generator is not None:
+        require_type("generator", generator, torch.Generator, "a torch.Generator")
     if (name := without_values(model)) is not None:
         raise ValueError(
             f"{name} is on the meta device, which holds no values, so the module cannot run; build "

@@ -27,6 +27,7 @@ from gmn.canonical.actions import (
 from gmn.canonical.layout import along, as_matrices, from_matrices, sum_onto
 from gmn.graph import ParameterGraph
 from gmn.graph.draft import Draft
+from gmn.graph.required import require_graph
 
 RANK = 1e-12  # singular values below this share of the largest are rounding
 STEPS, SOLVES = 300, 300  # of Newton's method, and of conjugate gradients within each
@@ -51,6 +52,7 @@ def balanced(graph: ParameterGraph, *, scales: bool = True, bases: bool = True) 
         scales: whether positive scalings act.
         bases: whether changes of basis act; the result is then one up to rotations.
     """
+    require_graph("graph", graph)
     actions = actions_of(graph.spec, scales, bases)
     if not actions:
         return graph

@@ -8,6 +8,7 @@ from torch import Tensor
 from gmn.canonical.layout import as_matrices, from_matrices
 from gmn.graph import ParameterGraph
 from gmn.graph.draft import Draft
+from gmn.graph.required import require_graph
 from gmn.spec import Gauge
 
 
@@ -19,6 +20,7 @@ def in_principal_bases(graph: ParameterGraph) -> ParameterGraph:
     After :func:`balanced` this is the balanced singular value decomposition of heads:
     ``Q = √S Uᵀ``, ``K = √S Vᵀ`` for ``QᵀK = U S Vᵀ``. Unique where the singular values differ.
     """
+    require_graph("graph", graph)
     draft = Draft(graph.spec, graph.values, torch.float64)
     turns = {gauge.name: _principal(gauge, draft) for gauge in graph.spec.gauges}
     for gauge in graph.spec.gauges:

@@ -19,6 +19,7 @@ from gmn.canonical.layout import along
 from gmn.graph import ParameterGraph
 from gmn.graph.draft import Draft
 from gmn.graph.pieces import mean
+from gmn.graph.required import require_graph
 from gmn.spec import GraphSpec, Scaling, Through, Translation, TranslationTerm
 from gmn.symmetry.carried import carried
 
@@ -67,6 +68,7 @@ def without_shifts(graph: ParameterGraph) -> ParameterGraph:
     Source: the phase form corrects that of ScaleGMN's code; the period of ``sin(ω(Wx + b))`` in
     ``b`` is ``2π/ω``, and each half of it flips what reads the neuron.
     """
+    require_graph("graph", graph)
     draft = Draft(graph.spec, graph.values)
     for name, change in changes(graph).items():
         change.apply(draft.block(name))

@@ -11,6 +11,7 @@ from torch import Tensor
 from gmn.canonical.layout import along, sum_onto
 from gmn.graph import ParameterGraph
 from gmn.graph.draft import Draft
+from gmn.graph.required import require_graph
 from gmn.spec import Gauge, GraphSpec, Scaling, ScalingTerm
 
 Signed = Scaling | Gauge
@@ -32,6 +33,7 @@ def with_positive_signs(graph: ParameterGraph, *, bases: bool = True) -> Paramet
         graph: the networks, in principal bases if ``bases``.
         bases: whether to choose the signs of bases' directions, too.
     """
+    require_graph("graph", graph)
     draft = Draft(graph.spec, graph.values, torch.float64)
     left = _signed(graph.spec, bases)
     while left:

@@ -11,6 +11,7 @@ import typer
 import converters
 import gmn
 from gmn import files
+from gmn.arguments import require_seed
 from gmn.cli.choices import ACTIVATIONS
 from gmn.cli.errors import UserError
 from gmn.cli.options import Complete, Input, Key, Model, Overwrite, Weights, make_room
@@ -160,7 +161,7 @@ def _verified(
 ) -> converters.Certificate:
     import torch
 
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    generator = None if seed is None else torch.Generator().manual_seed(require_seed("seed", seed))
     return converters.verify(
         named.module,
         named.inputs,

@@ -279,16 +279,17 @@ def _input(text: str) -> tuple[str, Tensor]:
     """An example input and its name, if it has one: ``[NAME=]SHAPE[:TYPE][<BOUND]``."""
     match = _INPUT.fullmatch(text)
     kind = getattr(torch, match[3] or "float32", None) if match else None
-    if match is None or not isinstance(kind, torch.dtype) or (match[4] and int(match[4]) < 1):
+    sizes = [int(size) for size in match[2].split("x")] if match and match[2] else []
+    bounded = match is not None and (not match[4] or int(match[4]) > 0)
+    if match is None or not bounded or 0 in sizes or not isinstance(kind, torch.dtype):
         raise UserError(
             f"{text!r} is not a shape such as 1x3x32x32, with a type 2x7:int64<100 (whole numbers "
             "below 100), with a name mask=2x7:bool. For other inputs, write a function without "
             "arguments that returns (module, inputs)"
         )
-    shape = [int(size) for size in match[2].split("x")] if match[2] else []
     if kind.is_floating_point or kind.is_complex:
         wide = torch.complex64 if kind.is_complex else torch.float32
-        return match[1] or "", torch.randn(shape, dtype=wide).to(kind)
+        return match[1] or "", torch.randn(sizes, dtype=wide).to(kind)
     if kind == torch.bool:
-        return match[1] or "", torch.ones(shape, dtype=kind)
-    return match[1] or "", torch.randint(int(match[4] or 2), shape, dtype=kind)
+        return match[1] or "", torch.ones(sizes, dtype=kind)
+    return match[1] or "", torch.randint(int(match[4] or 2), sizes, dtype=kind)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gmn import registry
@@ -32,7 +32,7 @@ from gmn.comparison.result import Comparison, Row
 from gmn.devices import require_device
 from gmn.engines import Engine, Processes
 from gmn.engines.engine import require_engine
-from gmn.errors import NotFiniteError, UnsupportedArchitecture
+from gmn.errors import ArgumentError, NotFiniteError, UnsupportedArchitecture
 from gmn.files import OutputFolder
 from gmn.tasks import Task, task_of
 from gmn.tasks.answers import ANSWERS
@@ -100,6 +100,8 @@ def compare(
         models if isinstance(models, Mapping) else {n: registry.find(n) for n in models}
     )
     for name, factory in factories.items():
+        if isinstance(factory, nn.Module):
+            raise ArgumentError(f"model {name!r} is a module; give its factory")
         require_callable(f"model {name!r}", factory, "a function (spec, outputs) -> model")
     if not factories:
         raise ValueError(f"no models to compare; installed: {', '.join(registry.names())}")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gmn.arguments import require_whole
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_graph
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,6 +61,10 @@ def heat_map(graph: ParameterGraph, edge_set: str, network: int = 0) -> Figure:
     """
     from gmn.draw.picture import Picture
 
+    require_graph("graph", graph)
+    require_whole("network", network)
+    if not -len(graph) <= network < len(graph):
+        raise IndexError(f"network {network} asked for, but there are {len(graph)}")
     values, height, width = matrix(graph, edge_set, network)
     values = values.detach().to("cpu", torch.float64)
     rows, columns = values.shape

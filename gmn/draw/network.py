@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gmn.draw.emphasis import Emphasis
 from gmn.draw.layout import Span, arrange
+from gmn.graph.required import require_spec
 from gmn.spec import EdgeSet, GraphSpec, NodeSet
 from gmn.spec.printing import group_name
 
@@ -80,6 +81,7 @@ def draw(spec: GraphSpec, weights: Mapping[str, float] | None = None) -> Figure:
     """
     from gmn.draw.picture import Picture
 
+    require_spec("spec", spec)
     places = arrange(spec)
     left, right = -BESIDE, max(place.right for place in places.values()) * ACROSS + BESIDE
     figure = Picture(figsize=(right - left, DOWN))

@@ -53,7 +53,8 @@ class Processes(Engine):
         if self.workers == 1 or (len(jobs) < 2 and not fresh):
             yield from map(call, jobs)
             return
-        pool = self._pool(call, fresh, finish_jobs=store is not None)
+        workers = max(1, min(self.workers, len(jobs)))
+        pool = self._pool(call, fresh, workers, finish_jobs=store is not None)
         try:
             run = partial(_in_own_process, call) if fresh else _do
             for future in as_completed([pool.submit(run, job) for job in jobs]):
@@ -66,8 +67,8 @@ class Processes(Engine):
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _pool(self, call: Work, fresh: bool, finish_jobs: bool) -> Executor:
-        return ThreadPoolExecutor(self.workers) if fresh else _pool(self.workers, call, finish_jobs)
+    def _pool(self, call: Work, fresh: bool, workers: int, finish_jobs: bool) -> Executor:
+        return ThreadPoolExecutor(workers) if fresh else _pool(workers, call, finish_jobs)
 
     @contextmanager
     def queue(self) -> Iterator[Any]:

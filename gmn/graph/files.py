@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gmn.arguments import require_path, require_type
 from gmn.errors import DataError
 from gmn.files import OutputFolder
 from gmn.graph.parameter_graph import ParameterGraph, StateDictError
@@ -47,7 +48,8 @@ def save(graph: ParameterGraph, folder: str | os.PathLike[str]) -> None:
         ...     gmn.load(folder)
         ParameterGraph(1 networks of 9 parameters, torch.float32, cpu)
     """
-    with graph_folder(folder) as output:
+    require_type("graph", graph, ParameterGraph, "a gmn.ParameterGraph")
+    with graph_folder(require_path("folder", folder)) as output:
         write_graph(output, graph.spec, _apart(graph))
 
 
@@ -94,7 +96,7 @@ def load(folder: str | os.PathLike[str]) -> ParameterGraph:
     Raises:
         GraphFileError: if files are missing, damaged, of another format, or of two graphs.
     """
-    path = Path(folder)
+    path = require_path("folder", folder)
     for name in (SPEC, WEIGHTS):
         if not (path / name).is_file():
             raise GraphFileError(

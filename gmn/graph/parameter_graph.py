@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gmn.errors import DataError
+from gmn.arguments import in_words, require_several, require_type, require_whole
+from gmn.errors import ArgumentError, DataError
 from gmn.graph.choosing import chosen
 from gmn.graph.draft import Draft
 from gmn.graph.topology import pair_index, tap_order, tap_positions, view_block
@@ -66,6 +67,8 @@ class ParameterGraph:
             StateDictError: if entries are missing or unexpected, or shapes or types do not fit.
             ValueError: if there are not as many rows as networks.
         """
+        require_type("spec", spec, GraphSpec, "a gmn.GraphSpec, such as converters.trace returns")
+        _require_tensors("values", values)
         primary = [entry for entry in spec.entries if entry.tied_to is None]
         _check_names({e.name for e in spec.entries}, {e.name for e in primary}, values.keys(), "")
         sizes = {values[entry.name].shape[:1] for entry in primary}
@@ -104,6 +107,11 @@ class ParameterGraph:
                 parameters, tensors without values (meta device), NaN or infinite values, or tied
                 entries that differ; the message names the network and the key.
         """
+        require_type("spec", spec, GraphSpec, "a gmn.GraphSpec, such as converters.trace returns")
+        require_several("states", states, "state dicts, such as [model.state_dict()]")
+        states = list(states)
+        for state in states:
+            _require_tensors("a state dict", state)
         if not states:
             raise StateDictError("no state dicts: a graph holds at least one network")
         for index, state in enumerate(states):
@@ -124,6 +132,9 @@ class ParameterGraph:
         Raises:
             ValueError: if there are none, or their specs differ.
         """
+        require_several("graphs", graphs, "graphs")
+        for graph in graphs:
+            require_type("a graph of cat", graph, ParameterGraph, "gmn.ParameterGraphs")
         if len({graph.spec for graph in graphs}) != 1:
             raise ValueError("cat needs at least one graph, all of one spec")
         spec = graphs[0].spec
@@ -157,6 +168,13 @@ class ParameterGraph:
             f"{self.dtype}, {self.device})"
         )
 
+    def _number(self, network: int) -> int:
+        """The number of one network, checked."""
+        number = require_whole("network", network)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"network {number} asked for, but there are {len(self)}")
+        return number
+
     def _map(
         self, function: Callable[[Tensor], Tensor], rows: Sequence[Mapping[str, Any]] | None
     ) -> ParameterGraph:
@@ -186,6 +204,11 @@ class ParameterGraph:
 
         Complex entries become complex128 with float64, complex64 with any other type.
         """
+        if isinstance(device, torch.dtype) or not isinstance(dtype, torch.dtype | None):
+            raise ArgumentError(
+                f"device is {device!r} and dtype {dtype!r}; give a type by name: "
+                "to(dtype=torch.float64)"
+            )
         double = torch.complex128 if dtype == torch.float64 else torch.complex64
 
         def moved(value: Tensor) -> Tensor:
@@ -199,6 +222,7 @@ class ParameterGraph:
 
     def to_state_dict(self, network: int = 0) -> dict[str, Tensor]:
         """The state dict of one network: keys, order, types and bits as they came in."""
+        network = self._number(network)
         tensors = {id(value): value[network] for value in self.values.values()}
         return {name: tensors[id(value)] for name, value in self.values.items()}
 
@@ -208,6 +232,7 @@ class ParameterGraph:
         Shape (B, *entry shape), of complex entries (B, *entry shape, 2); the values themselves
         where these are floating-point numbers.
         """
+        self.spec.entry(name)  # which names those that are alike if there is none
         values = as_floating(self.values[name], self.dtype)
         return without_blocks(values) if name in self.spec.constants else values
 
@@ -237,7 +262,15 @@ class ParameterGraph:
         return self.block(edges).permute(order).reshape(len(self), edges.num_pairs, edges.num_taps)
 
     def replace(self, values: Mapping[str, Tensor]) -> ParameterGraph:
-        """A graph with some entries replaced by stacked tensors of the same shape."""
+        """A graph with some entries replaced by stacked tensors of the same shape.
+
+        Raises:
+            KeyError: if there is no entry of a name.
+            StateDictError: if a tensor has another shape or kind of numbers.
+        """
+        _require_tensors("values", values)
+        for name in values:
+            self.spec.entry(name)
         names = [entry.name for entry in self.spec.entries if entry.tied_to is None]
         fresh = {n: values.get(n, self.values[n]) for n in names}
         rows = self.rows
@@ -250,7 +283,17 @@ class ParameterGraph:
 
         Args:
             values: by edge-set name, tensors of shape (B, pairs, taps).
+
+        Raises:
+            KeyError: if there is no edge set of a name.
+            ArgumentError: if a tensor has another shape.
         """
+        _require_tensors("values", values)
+        for name, value in values.items():
+            edges = self.spec.edge_set(name)
+            wanted = (len(self), edges.num_pairs, edges.num_taps)
+            if tuple(value.shape) != wanted:
+                raise ArgumentError(f"{name} has shape {tuple(value.shape)}, not {wanted}")
         parameters = {self.spec.edge_set(name).parameter for name in values}
         draft = Draft(self.spec, {name: self.numbers(name) for name in parameters})
         for name, value in values.items():
@@ -288,6 +331,7 @@ class ParameterGraph:
         """
         import networkx
 
+        network = self._number(network)
         result = networkx.MultiDiGraph()
         for nodes in self.spec.node_sets:
             result.add_nodes_from(((nodes.name, i) for i in range(nodes.size)), role=nodes.role)
@@ -308,6 +352,14 @@ class ParameterGraph:
         return result
 
 
+def _require_tensors(name: str, values: Any) -> None:
+    if not isinstance(values, Mapping) or not all(isinstance(v, Tensor) for v in values.values()):
+        raise ArgumentError(
+            f"{name} is {in_words(values)}; give a dictionary of torch tensors by name, such as "
+            "model.state_dict()"
+        )
+
+
 def _pyg() -> Any:
     return import_module("gmn.pyg")  # which imports this module, and PyG
 
@@ -324,6 +376,8 @@ def _check_state(spec: GraphSpec, state: StateDict, who: str) -> None:
     for entry in spec.entries:
         tensor = state[entry.name]
         _check_entry(entry, tensor.shape, tensor.dtype, who)
+        if tensor.layout != torch.strided:
+            raise StateDictError(f"{who}{entry.name} is {tensor.layout}; call to_dense() first")
         if tensor.is_meta:
             raise StateDictError(
                 f"{who}{entry.name} is on the meta device, which holds no values; load a "

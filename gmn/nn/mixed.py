@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from gmn.arguments import require_callable, require_several
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_graph
 from gmn.spec import GraphSpec
 
 
@@ -24,6 +26,10 @@ def read_all(net: Callable[[ParameterGraph], Tensor], graphs: Sequence[Parameter
     Raises:
         ValueError: if there are no graphs.
     """
+    require_callable("net", net, "a metanetwork")
+    require_several("graphs", graphs, "graphs")
+    for graph in graphs:
+        require_graph("a graph", graph)
     if not graphs:
         raise ValueError("no graphs to read")
     groups: dict[GraphSpec, list[int]] = {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gmn.errors import ArgumentError
 from gmn.graph.draft import Draft
 from gmn.graph.topology import view_block
 from gmn.graph.values import computable
@@ -21,6 +22,7 @@ from gmn.spec import (
     GraphSpec,
     Scaling,
     ScalingTerm,
+    StateEntry,
     TranslationTerm,
 )
 from gmn.symmetry.carried import carried
@@ -56,6 +58,7 @@ class Element:
     def act(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The transformed state dict of one network; ``state`` is left as it is."""
         entries = [e for e in self.spec.entries if e.tied_to is None]
+        self._require_state(state, entries)
         moved = self._act({e.name: state[e.name].unsqueeze(0) for e in entries})
         moved = {name: value.squeeze(0) for name, value in moved.items()}
         return {entry.name: moved[entry.tied_to or entry.name] for entry in self.spec.entries}
@@ -66,9 +69,19 @@ class Element:
         Raises:
             ValueError: if the graph has another spec.
         """
-        if graph.spec != self.spec:
+        if getattr(graph, "spec", None) != self.spec:
             raise ValueError("this element belongs to the group of another spec")
         return graph.replace(self._act(graph.values))
+
+    def _require_state(self, state: Mapping[str, Tensor], entries: list[StateEntry]) -> None:
+        for entry in entries:
+            value = state.get(entry.name) if isinstance(state, Mapping) else None
+            if not isinstance(value, Tensor) or tuple(value.shape) != entry.shape:
+                found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else "no tensor"
+                raise ArgumentError(
+                    f"state has {found} for {entry.name}, not shape {entry.shape}: give a state "
+                    "dict of this architecture"
+                )
 
     def __repr__(self) -> str:
         parts = {
@@ -93,7 +106,13 @@ class Element:
         return undone if self.first is None else self.first.inverse().after(undone)
 
     def after(self, other: Element) -> Element:
-        """The element that acts like another one and then like this one."""
+        """The element that acts like another one and then like this one.
+
+        Raises:
+            ValueError: if the other belongs to another spec, or is no element.
+        """
+        if getattr(other, "spec", None) != self.spec:
+            raise ArgumentError("other belongs to the group of another spec, or is no element")
         return replace(self, first=other if self.first is None else self.first.after(other))
 
     def _inverse(self) -> Element:

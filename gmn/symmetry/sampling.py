@@ -7,6 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
+from gmn.arguments import require_number, require_several, require_type
 from gmn.spec import Axis, Exchange, Gauge, GraphSpec, Scaling, Translation
 from gmn.symmetry.element import Element
 
@@ -38,6 +39,12 @@ def sample(
     Raises:
         ValueError: if ``symmetries`` holds another name.
     """
+    require_type("spec", spec, GraphSpec, "a gmn.GraphSpec, such as graph.spec")
+    require_number("spread", spread, least=0)
+    if generator is not None:
+        require_type("generator", generator, torch.Generator, "a torch.Generator")
+    if symmetries is not None:
+        require_several("symmetries", symmetries, f"some of {', '.join(KINDS)}")
     if symmetries is None:
         symmetries = KINDS if scalings else KINDS[:2]
     if unknown := set(symmetries) - set(KINDS):

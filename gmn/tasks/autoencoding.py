@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gmn.arguments import require_type, require_whole
 from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph
 from gmn.program import DEFAULT, ProgramError
@@ -74,6 +75,9 @@ class Autoencoding(Task):
         width: int | None = None,
         corners: bool = False,
     ) -> None:
+        require_whole("latent", latent, 1)
+        require_whole("probes", probes, 1)
+        require_type("loss", loss, str, f"one of {', '.join(LOSSES)}, or several joined by +")
         self.outputs, self.probes, self.losses = latent, probes, tuple(loss.split("+"))
         if unknown := [name for name in self.losses if name not in LOSSES]:
             raise ValueError(f"no loss is called {unknown[0]!r}; known: {', '.join(LOSSES)}")

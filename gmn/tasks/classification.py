@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
+from gmn.arguments import require_whole
 from gmn.graph import ParameterGraph
 from gmn.tasks import labels
 from gmn.tasks.task import Task
@@ -35,7 +36,10 @@ class InrClassification(Task):
     def __init__(self, population: Zoo | None = None, classes: int | None = None) -> None:
         self._given = classes
         super().__init__(population)
-        self.outputs = int(self._labels().max()) + 1 if classes is None else classes
+        found = 0 if population is None else int(self._labels().max()) + 1
+        self.outputs = require_whole(
+            "classes", found if classes is None else classes, max(found, 1)
+        )
 
     def targets(self, graph: ParameterGraph, indices: Tensor) -> Tensor:
         """Classes (B,), int64."""

@@ -52,8 +52,6 @@ class InrEditing(Task):
         width: int | None = None,
         corners: bool = False,
     ) -> None:
-        if copies < 1:
-            raise ValueError(f"{copies} edits per network: give at least one")
         self.grid = grid_of(population, height, width, corners)
         self.outputs = EditHead(copies)
         super().__init__(population)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmn.arguments import require_whole
 from gmn.graph import ParameterGraph
 from gmn.program import ProgramError
 from gmn.zoo import Zoo, images
@@ -29,6 +30,10 @@ class PixelGrid:
     height: int
     width: int
     corners: bool = False
+
+    def __post_init__(self) -> None:
+        require_whole("height", self.height, 1)
+        require_whole("width", self.width, 1)
 
     def points(self) -> Tensor:
         """Coordinates (x to the right, y downwards), row by row, shape (height * width, 2).

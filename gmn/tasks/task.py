@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gmn import zoo
+from gmn.arguments import require_type
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead
 from gmn.registry import Estimator, Factory, Head
@@ -50,6 +51,8 @@ class Task(ABC):
     outputs: Head = 1
 
     def __init__(self, population: Zoo | None = None) -> None:
+        if population is not None:
+            require_type("population", population, Zoo, "an open zoo: gmn.zoo.open(folder)")
         self._zoo = population
         self._splits: dict[str, list[Batch]] = {}
         if population is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -11,18 +12,35 @@ from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from gmn import symmetry
+from gmn.arguments import require_type, require_whole
+from gmn.errors import ArgumentError
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_graph, require_spec
 from gmn.graph.topology import pair_index
 from gmn.spec import GraphSpec
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
-    """Largest difference over the largest expected entry (or over 1, if all are 0)."""
+    """Largest difference over the largest expected entry (or over 1, if all are 0).
+
+    Infinite where either holds NaN, or both infinity: such answers are never close.
+
+    Raises:
+        ArgumentError: if they are no tensors, or their shapes differ.
+    """
+    for name, value in (("found", found), ("expected", expected)):
+        require_type(name, value, Tensor, "a tensor")
+    if found.shape != expected.shape:
+        raise ArgumentError(
+            f"found has shape {tuple(found.shape)}, expected {tuple(expected.shape)}; they are "
+            "compared number by number"
+        )
     if not expected.numel():
         return 0.0
     size = float(expected.detach().abs().max())
     change = float((found - expected).detach().abs().max())
-    return change / size if size else change
+    error = change / size if size else change
+    return math.inf if math.isnan(error) else error
 
 
 def assert_invariant(
@@ -75,6 +93,8 @@ def _elements(
     symmetries: Collection[str] | None,
     trials: int,
 ) -> Iterator[symmetry.Element]:
+    require_graph("graph", graph)
+    require_whole("trials", trials, 1)
     source = torch.Generator().manual_seed(0) if generator is None else generator
     for _ in range(trials):
         yield symmetry.sample(graph.spec, source, scalings=scalings, symmetries=symmetries)
@@ -166,6 +186,7 @@ def assert_covers(spec: GraphSpec) -> None:
     Raises:
         AssertionError: naming the first entry with an element that is missing or held twice.
     """
+    require_spec("spec", spec)
     __tracebackhide__ = True
     counts = {e.name: torch.zeros(e.numbers, dtype=torch.long) for e in spec.entries}
     for edges in spec.edge_sets:

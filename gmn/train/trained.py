@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gmn import manifest, registry
-from gmn.arguments import require_seed, require_type
+from gmn.arguments import require_path, require_seed, require_type
 from gmn.consent import Consent
 from gmn.devices import require_device
 from gmn.errors import ConsentError, DataError
@@ -189,7 +189,7 @@ def fit(
     require_type("model", model, str, "the name of a model, such as 'gmn', or module:factory")
     require_recipe(recipe)
     require_seed("seed", seed)
-    out, device = Path(out), require_device("device", device)
+    out, device = require_path("out", out), require_device("device", device)
     together = ranks()  # first of all, as it chooses the device of this process
     recipe, factory = recipe or Recipe(), registry.find(model)
     problem = task_of(population, task, options)
@@ -292,7 +292,7 @@ def load(folder: Path | str, *, trust: Collection[str] = ()) -> Trained:
         NotFiniteError: if weights are NaN or infinite.
         KeyError: if the model's package is not installed.
     """
-    path = Path(folder)
+    path = require_path("folder", folder)
     for name in (CARD, WEIGHTS):
         if not (path / name).is_file():
             raise TrainedFileError(

@@ -6,6 +6,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from gmn.arguments import require_number
 from gmn.transport.clouds import check
 
 
@@ -31,6 +32,7 @@ def assignment(
         ValueError: if shapes do not fit, or numbers are not finite.
     """
     check(x, y)
+    require_number("p", p, above=0)
     if x.shape != y.shape:
         raise ValueError(
             f"{x.shape[-2]} points cannot be assigned to {y.shape[-2]} one by one; slice them, or "

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gmn.arguments import in_words, require_type
+from gmn.errors import ArgumentError
+from gmn.graph.values import is_eight_bit
 from gmn.transport.ordering import order
 
 
@@ -86,6 +89,10 @@ def pair(x: Tensor, y: Tensor, weights: tuple[Tensor | None, Tensor | None]) -> 
         ValueError: as :func:`check`, or if weights do not fit, are negative, or all zero.
     """
     check(x, y)
+    if not isinstance(weights, tuple | list) or len(weights) != 2:
+        raise ArgumentError(
+            f"weights is {in_words(weights)}; give a pair, of the first cloud and of the second"
+        )
     return Cloud.of(x, weights[0]), Cloud.of(y, weights[1])
 
 
@@ -95,6 +102,8 @@ def check(x: Tensor, y: Tensor) -> None:
     Raises:
         ValueError: if shapes or types do not fit, there are no points, or points are not finite.
     """
+    for name, cloud in (("x", x), ("y", y)):
+        require_type(name, cloud, Tensor, "a tensor of points, shape (..., n, d)")
     if x.ndim < 2 or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-1]:
         raise ValueError(
             f"clouds of shapes {tuple(x.shape)} and {tuple(y.shape)} do not fit: (..., n, d) and "
@@ -102,8 +111,11 @@ def check(x: Tensor, y: Tensor) -> None:
         )
     if not x.numel() or not y.numel():
         raise ValueError("a cloud has no points")
-    if x.dtype != y.dtype or not x.is_floating_point():
-        raise ValueError(f"clouds of {x.dtype} and {y.dtype}: give both one floating-point type")
+    if x.dtype != y.dtype or not x.is_floating_point() or is_eight_bit(x.dtype):
+        raise ValueError(
+            f"clouds of {x.dtype} and {y.dtype}: give both one floating-point type, of at least 16 "
+            "bits"
+        )
     for name, cloud in (("first", x), ("second", y)):
         # A finite sum has finite terms only; the other way round is not certain.
         if not bool(cloud.sum().isfinite()) and not bool(cloud.isfinite().all()):
@@ -113,8 +125,11 @@ def check(x: Tensor, y: Tensor) -> None:
 def _masses(cloud: Tensor, weights: Tensor | None) -> Tensor:
     if weights is None:
         return cloud.new_full(cloud.shape[:-1], 1 / cloud.shape[-2])
-    if weights.shape[-1] != cloud.shape[-2]:
-        raise ValueError(f"{weights.shape[-1]} weights for {cloud.shape[-2]} points")
+    require_type("a weight", weights, Tensor, "a tensor, one number for each point, or None")
+    if weights.shape[-1:] != cloud.shape[-2:-1]:
+        raise ValueError(
+            f"{weights.shape[-1] if weights.dim() else 1} weights for {cloud.shape[-2]} points"
+        )
     if bool((weights < 0).any()) or not bool((weights.sum(-1) > 0).all()):
         raise ValueError("weights of points have to be non-negative, and not all zero")
     weights = weights.to(cloud).expand(cloud.shape[:-1])

@@ -7,7 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from gmn.arguments import require_whole
+from gmn.errors import ArgumentError
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_graph
 from gmn.transport.kinds import powers
 from gmn.transport.neurons import weight_clouds
 
@@ -37,6 +40,7 @@ class NeuronSetLoss(nn.Module):
         super().__init__()
         if kind not in ("sliced", "assignment", "tree"):
             raise ValueError(f"no loss is called {kind!r}; there are sliced, assignment and tree")
+        require_whole("lines", lines, 1)
         self.kind, self.lines, self.generator = kind, lines, generator
 
     def forward(self, networks: ParameterGraph, wanted: ParameterGraph) -> Tensor:
@@ -49,6 +53,10 @@ class NeuronSetLoss(nn.Module):
         Raises:
             ValueError: if their layers cannot be compared.
         """
+        for name, graph in (("networks", networks), ("wanted", wanted)):
+            require_graph(name, graph)
+            if not len(graph):
+                raise ArgumentError(f"{name} holds no networks; give at least one")
         clouds, target = (weight_clouds(graph, gauged=False) for graph in (networks, wanted))
         generator = self.generator or torch.Generator().manual_seed(0)
         parts = [

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gmn.transport.clouds import CoordinateFrame
+from gmn.arguments import require_number, require_whole
+from gmn.errors import ArgumentError
+from gmn.transport.clouds import CoordinateFrame, check
 from gmn.transport.splitting import Splitting
 from gmn.transport.systems import Kind, Systems
 from gmn.transport.trees import DEFAULT_SPLITTING, tree_sliced_wasserstein
@@ -46,7 +48,14 @@ def max_tree_sliced_wasserstein(
     Raises:
         ValueError: if shapes do not fit, or numbers are not finite.
     """
-    first = Systems.sample(x.shape[-1], 1, lines, kind, generator=generator).to(x)
+    check(x, y)
+    if x.dim() != 2:
+        raise ArgumentError(f"x has shape {tuple(x.shape)}; give one cloud, (n, d)")
+    require_whole("steps", steps, 1)
+    require_number("learning_rate", learning_rate, above=0)
+    # Adam's steps of half precision divide by 0.
+    wide = x.float() if x.dtype.itemsize < torch.float32.itemsize else x
+    first = Systems.sample(x.shape[-1], 1, lines, kind, generator=generator).to(wide)
     root = first.offsets[:, :1].clone().requires_grad_()
     directions = first.directions.clone().requires_grad_()
     walk = None if first.steps is None else first.steps.clone().requires_grad_()

@@ -9,7 +9,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from gmn.arguments import require_seed, require_whole
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_graph
 from gmn.nn.dual.probes import Probes
 from gmn.spec import GraphSpec
 from gmn.transport.clouds import CoordinateFrame
@@ -60,6 +62,8 @@ class NetworkDistance:
                 f"no distance is called {self.kind!r}; there are {', '.join(known[:-1])} and "
                 f"{known[-1]}"
             )
+        require_whole("lines", self.lines, 1)
+        require_seed("seed", self.seed)
         if self.coords not in ("io", "probe", "embedding"):
             raise ValueError(
                 f"no coordinates are called {self.coords!r}; there are io, probe and embedding"
@@ -108,6 +112,8 @@ class NetworkDistance:
             ValueError: if the networks cannot be compared.
             ProgramError: if networks shall be probed that have no program.
         """
+        for name, graph in (("a", a), ("b", b)):
+            require_graph(name, graph)
         if len(a) != len(b):
             raise ValueError(f"{len(a)} and {len(b)} networks are no pairs; see matrix")
         x, y = self.clouds(a), self.clouds(b)
@@ -132,6 +138,8 @@ class NetworkDistance:
             ValueError: if the networks cannot be compared.
             ProgramError: if networks shall be probed that have no program.
         """
+        for name, graph in (("a", a), ("b", a if b is None else b)):
+            require_graph(name, graph)
         with torch.no_grad():
             x = self.clouds(a)
             y = x if b is None else self.clouds(b)

@@ -8,8 +8,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from gmn.arguments import require_callable, require_several
 from gmn.canonical import canonical
+from gmn.errors import ArgumentError
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_graph
 from gmn.graph.topology import pair_index
 from gmn.nn.dual.probes import program_of
 from gmn.spec import EdgeSet, GraphSpec, NodeSet
@@ -42,6 +45,7 @@ def weight_clouds(graph: ParameterGraph, *, gauged: bool = True) -> Clouds:
         By node set, coordinates (B, neurons, d); under ``"inputs and outputs"`` the parameters
         that touch no hidden neuron, as one point.
     """
+    require_graph("graph", graph)
     graph = canonical(graph) if gauged else graph
     spec = graph.spec
     clouds: Clouds = {}
@@ -121,6 +125,8 @@ def probe_clouds(graph: ParameterGraph, inputs: Sequence[Tensor]) -> Clouds:
     Raises:
         ProgramError: if the spec has no program, or takes inputs of another shape.
     """
+    require_graph("graph", graph)
+    require_several("inputs", inputs, "tensors, one for each input of the networks")
     program = program_of(graph.spec)
     observed = program.observe(canonical(graph).values, list(inputs))
     parts_of: dict[str, list[Tensor]] = {}
@@ -155,7 +161,14 @@ def embedding_clouds(graph: ParameterGraph, embed: Callable[[ParameterGraph], Te
         By node set that moves, coordinates (B, neurons, d); all other neurons one after the other
         as one point.
     """
+    require_graph("graph", graph)
+    require_callable("embed", embed, "one such as the method embed of a gmn.nn.DualGMN")
     states = embed(graph)
+    if states.dim() != 3 or states.shape[:2] != (len(graph), graph.spec.num_nodes):
+        raise ArgumentError(
+            f"embed gives shape {tuple(states.shape)}; states of all neurons are "
+            f"({len(graph)}, {graph.spec.num_nodes}, d)"
+        )
     parts = states.split([nodes.size for nodes in graph.spec.node_sets], dim=1)
     clouds: Clouds = {}
     fixed = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gmn.arguments import require_number
+from gmn.errors import ArgumentError
 from gmn.transport.clouds import pair
 from gmn.transport.ordering import order, ordered
 from gmn.transport.systems import Systems
@@ -46,12 +48,18 @@ def sliced_wasserstein(
     >>> float(sliced_wasserstein(cloud, cloud.flip(0)))
     0.0
     """
-    if p < 1:
-        raise ValueError(f"p is {p}; it has to be at least 1")
+    require_number("p", p, least=1)
     first, second = pair(x, y, weights)
     if directions is None:
         systems = Systems.sample(x.shape[-1], projections, 1, generator=generator)
         directions = systems.directions[:, 0]
+    elif directions.shape[1:] != x.shape[-1:] or not bool(directions.isfinite().all()):
+        raise ArgumentError(
+            f"directions have shape {tuple(directions.shape)}; give finite ones, as many as you "
+            f"want: (projections, {x.shape[-1]})"
+        )
+    if not len(directions):
+        raise ArgumentError("directions are none; give at least one")
     directions = directions.to(x)
     equal = weights[0] is None and weights[1] is None
     powers = wasserstein_1d(

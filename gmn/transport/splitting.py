@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from gmn.arguments import require_number, require_whole
+
 
 class Splitting(Protocol):
     """A map from points to shares of lines that sum to one."""
@@ -43,6 +45,9 @@ class ByDistance:
 
     delta: float = 2.0
 
+    def __post_init__(self) -> None:
+        require_number("delta", self.delta, least=0)
+
     def __call__(self, points: Tensor, distances: Tensor) -> Tensor:
         """Shares by softmax."""
         return (-self.delta * distances).softmax(-2)
@@ -61,6 +66,9 @@ class Learned(nn.Module):
 
     def __init__(self, dimension: int, lines: int, delta: float = 2.0) -> None:
         super().__init__()
+        require_whole("dimension", dimension, 1)
+        require_whole("lines", lines, 1)
+        require_number("delta", delta, least=0)
         self.of_point = nn.Linear(dimension, lines)
         self.delta = nn.Parameter(torch.full((lines, 1), delta))
         nn.init.zeros_(self.of_point.weight)

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gmn.arguments import require_type, require_whole
+
 Kind = Literal["concurrent", "chain"]
 ROOT_SPREAD = 0.1
 
@@ -59,8 +61,10 @@ class Systems:
             ValueError: if a number is not positive, the kind is unknown, or more lines shall be
                 orthogonal than there are dimensions.
         """
-        if min(dimension, trees, lines) < 1:
-            raise ValueError(f"{trees} trees of {lines} lines in {dimension} dimensions: give one")
+        for name, count in (("dimension", dimension), ("trees", trees), ("lines", lines)):
+            require_whole(name, count, 1)
+        if generator is not None:
+            require_type("generator", generator, torch.Generator, "a torch.Generator")
         if orthogonal and lines > dimension:
             raise ValueError(f"{lines} lines cannot be orthogonal in {dimension} dimensions")
         normal = _normal(generator, trees, dimension, lines)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gmn.arguments import require_callable, require_number, require_type
 from gmn.transport.clouds import Cloud, CoordinateFrame, check, pair
 from gmn.transport.ordering import order
 from gmn.transport.splitting import ByDistance, Splitting
@@ -72,9 +73,13 @@ def tree_sliced_wasserstein(
     >>> float(tree_sliced_wasserstein(cloud, cloud.flip(0)))
     0.0
     """
-    if p < 1:
-        raise ValueError(f"p is {p}; it has to be at least 1")
+    require_number("p", p, least=1)
     clouds = pair(x, y, weights)
+    require_callable("splitting", splitting, "one such as gmn.transport.ByDistance()")
+    if systems is not None:
+        require_type("systems", systems, Systems, "gmn.transport.Systems, or None")
+    if frame is not None:
+        require_type("frame", frame, CoordinateFrame, "gmn.transport.CoordinateFrame, or None")
     if systems is None:
         systems = Systems.sample(
             x.shape[-1], trees, lines, kind, orthogonal=orthogonal, generator=generator

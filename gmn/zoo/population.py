@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gmn.arguments import require_seed, require_several, require_whole
+from gmn.arguments import require_path, require_seed, require_several, require_whole
 from gmn.errors import ArgumentError, ZooError
 from gmn.graph import ParameterGraph
 from gmn.graph.choosing import chosen, numbers_of
@@ -55,7 +55,7 @@ class Zoo(Dataset[ParameterGraph]):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = require_path("folder", folder)
         self.manifest, self.index = read_zoo(self.folder)
         self.reader = ShardReader(self.folder, self.manifest["shards"])
         self._specs: dict[str, GraphSpec] = {}

@@ -353,3 +353,211 @@ def test_selections_and_folders(population: zoo.Zoo, tmp_path: Path) -> None:
         given: dict[str, Any] = {"name": "cnn-digits", "size": 2, "seed": 0, "out": tmp_path}
         with pytest.raises(ArgumentError, match=f"^{next(iter(wrong))} is "):
             zoo.build(**{**given, **wrong})
+
+
+# Graphs, symmetries, attributions, distances
+
+
+def _raises(message: str, *calls: Callable[[], Any]) -> None:
+    for call in calls:
+        with pytest.raises(ArgumentError, match=message):
+            call()
+
+
+def test_graphs_are_made_of_tensors_of_their_spec() -> None:
+    graph, make = gmn.ParameterGraph, gmn.ParameterGraph.from_state_dicts
+    arrays = {name: value.numpy() for name, value in STATE.items()}
+    _raises("spec is ", lambda: graph(None, {}), lambda: make(MODULE, [STATE]))  # type: ignore[arg-type]
+    _raises("torch tensors by name", lambda: graph(SPEC, [1]), lambda: make(SPEC, [MODULE]))  # type: ignore[arg-type, list-item]
+    _raises("torch tensors by name", lambda: make(SPEC, [arrays]), lambda: make(SPEC, ["a.pt"]))  # type: ignore[list-item]
+    with pytest.raises(gmn.StateDictError, match=r"0.weight is torch.sparse_coo; call to_dense"):
+        make(SPEC, [{**STATE, "0.weight": STATE["0.weight"].to_sparse()}])
+    _raises("states is .*give a list of state dicts", lambda: make(SPEC, STATE))  # type: ignore[arg-type]
+    _raises("a graph of cat is", lambda: graph.cat([GRAPH, STATE]))  # type: ignore[list-item]
+    _raises(r"give a type by name: to\(dtype", lambda: GRAPH.to(torch.float64))  # type: ignore[arg-type]
+    name = SPEC.edge_sets[0].name
+    _raises("not \\(5, 24, 1\\)", lambda: GRAPHS.replace_pairs({name: torch.zeros(5, 1, 24)}))
+    _raises("values is ", lambda: GRAPHS.replace(None), lambda: GRAPHS.replace({name: 0.0}))  # type: ignore[arg-type, dict-item]
+    for call in (GRAPHS.numbers, GRAPHS.block, GRAPHS.pairs):
+        with pytest.raises(KeyError, match="is called 'zz'; others"):
+            call("zz")
+    with pytest.raises(KeyError, match="no entry is called 'zz'"):
+        GRAPHS.replace({"zz": torch.zeros(5)})
+    for far in (99, -9):
+        with pytest.raises(IndexError, match=f"network {far} asked for, but there are 5"):
+            GRAPHS.to_state_dict(far)
+    _raises("network is ", lambda: GRAPHS.to_state_dict([0, 1]), lambda: GRAPHS.to_networkx("a"))  # type: ignore[arg-type]
+    _raises("graph holds no networks", GRAPHS[:0].to_pyg)
+    _raises("graphs is one graph", lambda: gmn.stack.stack(GRAPHS))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [None, STATE, SPEC, MODULE], ids=["None", "state", "spec", "net"])
+def test_functions_of_graphs_take_graphs(wrong: Any) -> None:
+    forms = (gmn.canonical.canonical, gmn.canonical.balanced, gmn.canonical.without_shifts)
+    calls: list[Callable[[], Any]] = [
+        *(lambda form=form: form(wrong) for form in forms),
+        lambda: gmn.explain.saliency(GMN(8, 1), wrong),
+        lambda: gmn.explain.integrated_gradients(GMN(8, 1), wrong),
+        lambda: gmn.transport.weight_clouds(wrong),
+        lambda: gmn.nn.read_all(GMN(8, 1), [wrong]),
+        lambda: gmn.testing.assert_invariant(lambda graph: torch.zeros(1), wrong),
+        lambda: gmn.pyg.to_pyg(wrong),
+        lambda: baselines.layer_statistics(wrong),
+        lambda: zoo.widen(wrong, SPEC, torch.Generator()),
+    ]
+    _raises(r"graph is .*to_graph\(module, inputs\)", *calls)
+    _raises("^a is ", lambda: gmn.transport.network_distance(wrong, GRAPHS))
+
+
+def test_symmetries() -> None:
+    sample, element = gmn.symmetry.sample, gmn.symmetry.sample(SPEC)
+    _raises("spec is ", lambda: sample(None), lambda: sample(GRAPHS))  # type: ignore[arg-type]
+    _raises("generator is 0", lambda: sample(SPEC, 0))  # type: ignore[arg-type]
+    for wrong in (-1, float("nan"), float("inf"), "a"):
+        _raises("spread is ", lambda wrong=wrong: sample(SPEC, spread=wrong))
+        _raises("spread is ", lambda wrong=wrong: gmn.augment.SampledSymmetry(wrong))
+    _raises("no tensor for 0.weight", lambda: element.act({}), lambda: element.act(None))  # type: ignore[arg-type]
+    _raises("shape \\(3, 3\\) for", lambda: element.act({**STATE, "0.weight": torch.zeros(3, 3)}))
+    _raises("another spec", lambda: element.after(sample(LINEAR)), lambda: element.after(None))  # type: ignore[arg-type]
+    for reach in (0, 0.5, -1, float("nan"), "a"):
+        _raises("reach is ", lambda reach=reach: gmn.augment.Rescaled(reach))
+    move = gmn.augment.move_coordinates
+    _raises("read 4 coordinates", lambda: move(GRAPHS, torch.eye(3), torch.zeros(3)))
+    _raises("give one of each, or one for all", lambda: move(
+        GRAPHS, torch.eye(4).expand(3, 4, 4), torch.zeros(4)))  # fmt: skip
+
+
+def test_attributions() -> None:
+    net, explain = GMN(8, 1, 2), gmn.explain
+    _raises("net is None", lambda: explain.gradient(None, GRAPHS))  # type: ignore[arg-type]
+    for wrong in (1.5, "a", None):
+        _raises("output is ", lambda wrong=wrong: explain.saliency(net, GRAPHS, wrong))
+    for points in (0, -1, 1.5):
+        _raises("points is ", lambda p=points: explain.integrated_gradients(net, GRAPHS, points=p))
+    _raises("baseline holds 2 networks for 5", lambda: explain.integrated_gradients(
+        net, GRAPHS, baseline=GRAPHS[:2]))  # fmt: skip
+    _raises("does not depend on the weights", lambda: explain.gradient(
+        lambda graph: torch.zeros(len(graph), 2), GRAPHS))  # fmt: skip
+
+
+def test_laws_are_tried_at_least_once_and_not_kept_by_nan() -> None:
+    doubles = GRAPHS.to(dtype=torch.float64)
+
+    def broken(graph: gmn.ParameterGraph) -> gmn.ParameterGraph:
+        return graph.replace({n: v * torch.nan for n, v in graph.values.items()})
+
+    for check in (gmn.testing.assert_invariant, gmn.testing.assert_equivariant):
+        _raises("trials is 0", lambda check=check: check(broken, doubles, trials=0))  # type: ignore[operator]
+    with pytest.raises(AssertionError, match="is not equivariant"):
+        gmn.testing.assert_equivariant(broken, doubles)
+    with pytest.raises(AssertionError, match="is not invariant"):
+        gmn.testing.assert_invariant(lambda graph: torch.full((5, 1), torch.nan), doubles)
+    _raises("found has shape", lambda: gmn.testing.relative_error(torch.zeros(1), torch.zeros(3)))
+
+
+def test_distances() -> None:
+    transport, x = gmn.transport, torch.randn(5, 3)
+    distances = (
+        transport.sliced_wasserstein,
+        transport.tree_sliced_wasserstein,
+        transport.max_tree_sliced_wasserstein,
+        transport.assigned_wasserstein,
+    )
+    for distance in distances:
+        _raises("x is ", lambda d=distance: d(None, None), lambda d=distance: d(x.numpy(), x))
+        with pytest.raises(ValueError, match="of at least 16 bits"):
+            distance(x.to(torch.float8_e4m3fn), x.to(torch.float8_e4m3fn))
+        assert distance(x.half(), x.half() + 1).isfinite()
+    for distance in (distances[0], distances[1], distances[3]):
+        for p in (0, float("nan"), float("inf"), "a", None):
+            _raises("p is ", lambda d=distance, p=p: d(x, x, p=p))
+    _raises("weights is ", lambda: distances[0](x, x, weights=torch.ones(5)))  # type: ignore[arg-type]
+    _raises("directions have shape", lambda: distances[0](x, x, directions=torch.zeros(4, 2)))
+    _raises("directions are none", lambda: distances[0](x, x, directions=torch.zeros(0, 3)))
+    _raises("splitting is 'a'", lambda: distances[1](x, x, splitting="a"))  # type: ignore[arg-type]
+    for steps in (0, -1, 1.5):
+        _raises("steps is ", lambda s=steps: distances[2](x, x, steps=s))
+    for delta in (-1, float("nan"), "a"):
+        _raises("delta is ", lambda d=delta: transport.ByDistance(d))
+    _raises("lines is 0", lambda: transport.NetworkDistance(lines=0))
+    _raises("seed is ", lambda: transport.NetworkDistance(seed=2**70))
+    _raises("networks holds no", lambda: transport.NeuronSetLoss()(GRAPHS[:0], GRAPHS[:0]))
+    _raises("states of all neurons are \\(5, 13, d\\)", lambda: transport.embedding_clouds(
+        GRAPHS, lambda graph: torch.zeros(5, 2, 2)))  # fmt: skip
+
+
+def test_traces_take_modules() -> None:
+    inputs = (torch.zeros(1, 4),)
+    for call in (converters.trace, converters.to_graph, converters.verify):
+        for wrong in (None, nn.Linear, STATE, torch.relu, "a.pt"):
+            _raises("model is .*give a torch.nn.Module", lambda c=call, w=wrong: c(w, inputs))
+    for trials in (-1, 1.5):
+        _raises("trials is ", lambda t=trials: converters.verify(MODULE, inputs, trials=t))
+    _raises("spec is 3", lambda: converters.verify(MODULE, inputs, 3))  # type: ignore[arg-type]
+
+
+# Tasks and training
+
+SETTINGS: dict[str, list[Any]] = {
+    "epochs": [0, -1, 1.5, "a", None],
+    "batch_size": [0, 1.5, None],
+    "learning_rate": [0, -1, float("nan"), float("inf"), "a"],
+    "weight_decay": [-1, float("nan"), None],
+    "clip": [0, -1, float("inf"), None],
+    "augment": [3, "a"],
+    "patience": [0, 1.5, "a"],
+    "ema": [0, 1, float("nan"), "a"],
+    "bf16": [None, 1, "yes"],
+}
+
+
+@pytest.mark.parametrize(("name", "values"), SETTINGS.items(), ids=SETTINGS.keys())
+def test_recipes(name: str, values: list[Any]) -> None:
+    for wrong in values:
+        with pytest.raises(ValueError, match=f"^{name} is "):
+            gmn.train.Recipe(**{name: wrong})
+
+
+def test_tasks_and_their_options(folder: Path) -> None:
+    tasks = gmn.tasks
+    _raises("population is ", lambda: tasks.AccuracyPrediction(folder))  # type: ignore[arg-type]
+    _raises("options is ", lambda: tasks.task_of(folder, "accuracy", ["a"]))  # type: ignore[arg-type]
+    _raises("name is None", lambda: tasks.find(None), lambda: gmn.registry.find(None))  # type: ignore[arg-type]
+    for wrong in (0, -1, 1.5, "a"):
+        _raises("classes is ", lambda w=wrong: tasks.InrClassification(None, w))
+        _raises("copies is ", lambda w=wrong: tasks.InrDilation(None, w, 4, 4))
+        _raises("latent is ", lambda w=wrong: tasks.Autoencoding(None, w))
+        _raises("height is ", lambda w=wrong: tasks.PixelGrid(w, 3))
+
+
+def test_trainings_and_comparisons(population: zoo.Zoo, tmp_path: Path) -> None:
+    train, fit = gmn.train.train, gmn.train.fit
+    task, net, brief = gmn.tasks.task_of(population), GMN(4, 1), gmn.train.Recipe(epochs=1)
+    for model in (None, GMN, "gmn"):
+        _raises("model is .*Estimator", lambda m=model: train(m, task, brief))
+    _raises("task is ", lambda: train(net, population, brief))  # type: ignore[arg-type]
+    _raises("recipe is ", lambda: train(net, task, {"epochs": 1}))  # type: ignore[arg-type]
+    for seed in (2**70, 1.5, None):
+        _raises("seed is ", lambda s=seed: train(net, task, brief, s))
+        _raises("seed is ", lambda s=seed: fit(population, "gmn", tmp_path, brief, s))
+    _raises("model is an object", lambda: fit(population, net, tmp_path))  # type: ignore[arg-type]
+    _raises("device abacus: ", lambda: fit(population, "gmn", tmp_path, device="abacus"))
+    _raises(
+        "device meta: it holds no values", lambda: fit(population, "gmn", tmp_path, device="meta")
+    )
+    _raises("out is None", lambda: fit(population, "gmn", None))  # type: ignore[arg-type]
+    compare = gmn.compare
+    _raises("model 'a' is a module", lambda: compare(population, {"a": net}))  # type: ignore[dict-item]
+    _raises("models is 'gmn'; give a list", lambda: compare(population, "gmn"))
+    for wrong in ({"seeds": 0}, {"workers": 0}, {"recipe": 3}, {"engine": "ray"}):
+        name = next(iter(wrong))
+        _raises(f"{name} is ", lambda w=wrong: compare(population, ["gmn"], **w))
+    _raises("batch_size is 0", lambda: gmn.train.predict(net, task, task.split("test"), 0))
+    _raises("parts is empty", lambda: gmn.train.predict(net, task, []))
+
+
+@pytest.mark.parametrize("wrong", [None, 3, [Path("a")], ""], ids=["None", "3", "list", "empty"])
+def test_folders_are_paths(wrong: Any) -> None:
+    for call in (zoo.open, zoo.verify, zoo.reindex, gmn.load, gmn.train.load, gmn.tasks.task_of):
+        _raises("folder is .*give a path", lambda c=call: c(wrong))
+    _raises("folder is .*give a path", lambda: gmn.save(GRAPH, wrong))

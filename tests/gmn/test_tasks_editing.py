@@ -134,7 +134,7 @@ def test_the_grid_has_to_be_known(population: zoo.Zoo, tmp_path: Path) -> None:
     assert chosen.split("val")[0].target.shape[1:] == (1, 5, 4)
     with pytest.raises(ValueError, match="a height and a width, or neither"):
         InrDilation(population, height=5)
-    with pytest.raises(ValueError, match="0 edits per network"):
+    with pytest.raises(ValueError, match="copies is 0"):
         InrDilation(population, copies=0)
 
 

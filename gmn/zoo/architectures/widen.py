@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gmn.arguments import require_number, require_type
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_graph, require_spec
 from gmn.graph.topology import view_block
 from gmn.program import DEFAULT
 from gmn.spec import EdgeSet, GraphSpec
@@ -37,6 +39,10 @@ def widen(
         ValueError: if ``wide`` is another architecture, or one that sees the number of copies (a
             normalisation or a softmax over them): outputs are compared on random inputs.
     """
+    require_graph("graph", graph)
+    require_spec("wide", wide)
+    require_type("generator", generator, torch.Generator, "a torch.Generator")
+    require_number("spread", spread, least=0)
     copies = _copies(graph.spec, wide, generator)
     values = {
         entry.name: graph.values[entry.name].new_zeros(len(graph), *entry.shape)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 import converters
-from gmn.arguments import require_type, require_whole
+from gmn.arguments import require_path, require_type, require_whole
 from gmn.engines import Engine, Processes, one_thread
 from gmn.engines.engine import require_engine
 from gmn.spec import GraphSpec
@@ -111,7 +111,7 @@ def build(
     require_type("options", options, Options, "gmn.zoo.Options(...)")
     require_engine(engine)
     chosen = builder(name).configured(options)
-    folder, configuration = Path(out), chosen.configuration()
+    folder, configuration = require_path("out", out), chosen.configuration()
     shards = plan(size, chosen.architectures, chosen.shard_size, chosen.checkpoints)
 
     def fill(writer: ZooWriter, missing: Sequence[int]) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 import converters
+from gmn.arguments import require_path
 from gmn.engines import Engine, Processes
 from gmn.errors import ZooError
 from gmn.spec import GraphSpec
@@ -67,7 +68,7 @@ def import_zoo(
     if not listing.entries:
         raise ZooError(f"{layout.name}: nothing to import: {_reasons(listing, listing.skipped)}")
     entries = _of_one_kind(listing.entries)
-    architectures, folder = _Architectures(layout), Path(out)
+    architectures, folder = _Architectures(layout), require_path("out", out)
     configuration = {**layout.configuration(), "source_sha256": fingerprint(entries)}
     groups = _groups(entries, architectures)
 

@@ -106,7 +106,8 @@ def write_shard(
     columns = columns_of(rows)
     tensors = {name: value.detach().contiguous() for name, value in _tensors(state).items()}
     _check(shard_name(number), tensors, columns["id"])
-    _require_fit(shard_name(number), spec, tensors)
+    if rows:  # a shard whose networks were all left out has no tensors
+        _require_fit(shard_name(number), spec, tensors)
     kinds = {kind: list(values) for kind, values in (extras or {}).items()}
     for kind, values in (extras or {}).items():
         named = {

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from gmn.arguments import require_type, require_whole
+from gmn.arguments import require_path, require_type, require_whole
 from gmn.errors import ArgumentError, ZooError
 from gmn.files import OutputFolder
 from gmn.spec import GraphSpec
@@ -74,7 +74,7 @@ class ZooWriter:
         require_type("name", name, str, "the population's name as text")
         require_whole("size", size, 0)
         require_whole("seed", seed)
-        self.folder = Path(folder)
+        self.folder = require_path("folder", folder)
         self.identity = identity_of(name, size, seed, configuration)
         self._output = zoo_folder(self.folder, inputs)
         try:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from gmn.arguments import require_type
 from gmn.zoo.population import Zoo
 from gmn.zoo.store import provenance
 from gmn.zoo.store.index import histogram, numeric_columns
@@ -27,6 +28,7 @@ def describe(zoo: Zoo) -> dict[str, Any]:
         Name, seed, configuration, card; counts by architecture and split; every numeric column
         with its range and histogram; bytes; when it was built and how long that took.
     """
+    require_type("zoo", zoo, Zoo, "an open zoo: gmn.zoo.open(folder)")
     manifest, size = zoo.manifest, zoo.num_bytes
     return {
         "name": manifest["name"],

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_several, require_type
+from gmn.arguments import require_path, require_several, require_type
 from gmn.errors import ZooError
 from gmn.files import OutputFolder
 from gmn.zoo.population import Zoo
@@ -55,7 +55,7 @@ def merge(
     check(sources)
     card = {"merged_from": [_origin(source) for source in sources]}
     configuration = {"merged": [[_checksum(s.zoo), s.prefix] for s in sources]}
-    return _write(sources, Path(out), name, 0, configuration, card, progress)
+    return _write(sources, require_path("out", out), name, 0, configuration, card, progress)
 
 
 def filtered(
@@ -90,7 +90,7 @@ def filtered(
     card = {"filtered_from": _origin(everything(zoo)), "criteria": list(criteria)}
     manifest = zoo.manifest
     name, seed = manifest["name"], manifest["seed"]
-    return _write([source], Path(out), name, seed, configuration, card, progress)
+    return _write([source], require_path("out", out), name, seed, configuration, card, progress)
 
 
 def append(
@@ -118,7 +118,7 @@ def append(
         ZooError: If two networks have one id, two architectures have one name, a zoo is damaged,
             or another writer is at work.
     """
-    path = Path(folder)
+    path = require_path("folder", folder)
     zoo = Zoo(path)
     with zoo_folder(path) as output:
         zoo = Zoo(path)  # as it is now that nobody else writes

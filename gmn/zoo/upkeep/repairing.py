@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gmn.arguments import require_path
 from gmn.errors import ZooError
 from gmn.files import write_file
 from gmn.zoo.population import Zoo
@@ -36,7 +37,7 @@ def reindex(folder: str | Path) -> Zoo:
     Raises:
         ZooError: If a shard is missing or unreadable, or another writer is at work.
     """
-    path = Path(folder)
+    path = require_path("folder", folder)
     manifest = read_manifest(path)
     with zoo_folder(path) as output:
         if "shards" not in manifest:
@@ -78,7 +79,7 @@ def rescue(folder: str | Path, out: str | Path, progress: bool = True) -> Zoo:
     Raises:
         ZooError: If no network is left, or ``out`` holds another zoo.
     """
-    path = Path(folder)
+    path = require_path("folder", folder)
     verdict = verify(path, progress)
     paths = [path / file for file in verdict.whole]
     shards = [IntactShard(path, read_header(path).networks) for path in paths]
@@ -93,7 +94,9 @@ def rescue(folder: str | Path, out: str | Path, progress: bool = True) -> Zoo:
     )
     configuration = {"rescued": list(verdict.whole), "of": known.get("configuration")}
     card = {**_losses(verdict), "card_before": known.get("card")}
-    return rewrite(Path(out), name, size, seed, configuration, shards, card, progress, [path])
+    return rewrite(
+        require_path("out", out), name, size, seed, configuration, shards, card, progress, [path]
+    )
 
 
 def _losses(verdict: Verdict) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
+from gmn.arguments import require_path
 from gmn.errors import ZooError
 from gmn.zoo.store.files import (
     SHARDS,
@@ -102,7 +103,7 @@ def verify(folder: str | Path, progress: bool = True) -> Verdict:
     Raises:
         ZooError: If the folder holds neither a manifest nor shards, or an unfinished zoo.
     """
-    path = Path(folder)
+    path = require_path("folder", folder)
     try:
         manifest = read_manifest(path)
     except ZooError as error:
