@@ -292,8 +292,9 @@ def test_from_the_command_line(
     assert "for comparison, always the mean: r2 " in capsys.readouterr().out
     save_file(population.state(0), tmp_path / "a.safetensors")
     files = [str(tmp_path / "a.safetensors"), "--out", str(out)]
-    assert run(monkeypatch, "predict", str(model), *files) == 0
-    trained = load(model)
+    trust = "tests.gmn.editors"
+    assert run(monkeypatch, "predict", str(model), *files, "--trust", trust) == 0
+    trained = load(model, trust=[trust])
     assert trained.task.settings()["loss"] == "sliced+function"
     (made,) = trained.networks(population.graph([0]))
     written = load_file(out / "a.safetensors")
