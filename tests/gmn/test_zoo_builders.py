@@ -204,7 +204,7 @@ def test_choices_that_a_population_does_not_have_are_refused(short_cnns, tmp_pat
         build("inr-digits", 4, tmp_path, options=zoo.Options(gradients=True))
     with pytest.raises(ValueError, match="TicketBuilder has no choice of checkpoints"):
         build("tickets-digits", 4, tmp_path, options=zoo.Options(checkpoints=2))
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="views is 0"):
         zoo.Options(views=0)
     assert not list(tmp_path.iterdir())
 
