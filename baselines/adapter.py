@@ -43,7 +43,7 @@ class WeightSpaceFeatures:
     """A network as lists over its layers.
 
     Attributes:
-        weights: shape (B, out, in, taps) each; a kernel's or feature map's places are taps.
+        weights: shape (B, out, in, taps) each; positions of kernels and feature maps are taps.
         biases: shape (B, out) each; zeros for layers without bias.
     """
 

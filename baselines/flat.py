@@ -48,7 +48,7 @@ class FlatMLP(Metanetwork):
         changed = sum(edges.size for edges in editable(spec))
         asked = head.outputs if isinstance(head, InvariantHead) else head or 1
         outputs = self.copies * changed if isinstance(asked, EditHead) else asked
-        self.length = sum(edges.size for edges in _held(spec))
+        self.length = sum(edges.size for edges in _untied(spec))
         layers: list[nn.Module] = []
         for inputs, size in pairwise((self.length, *hidden)):
             layers += [nn.Linear(inputs, size), nn.ReLU()]
@@ -60,7 +60,7 @@ class FlatMLP(Metanetwork):
         Raises:
             ValueError: if the networks have another number of parameters.
         """
-        blocks = [graph.pairs(edges).flatten(1) * _scale(edges) for edges in _held(graph.spec)]
+        blocks = [graph.pairs(edges).flatten(1) * _scale(edges) for edges in _untied(graph.spec)]
         vector = torch.cat(blocks, dim=1)
         if vector.shape[1] != self.length:
             raise UnsupportedArchitecture(
@@ -86,5 +86,5 @@ def _scale(edges: EdgeSet) -> float:
     return fan_in(edges) ** 0.5 if edges.kind == "weight" else 1.0
 
 
-def _held(spec: GraphSpec) -> Iterator[EdgeSet]:
+def _untied(spec: GraphSpec) -> Iterator[EdgeSet]:
     return (edges for edges in spec.edge_sets if edges.tied_to is None)

@@ -29,7 +29,7 @@ class MAGEP(Metanetwork):
     """Polynomial layers that commute with permutations and scales of hidden neurons, and an MLP.
 
     A first linear layer turns kernels into channels, as published: polynomials see learned mixtures
-    of a kernel's places. Each layer then computes monomials channel by channel (:class:`Columns`,
+    of a kernel's taps. Each layer then computes monomials channel by channel (:class:`Columns`,
     :class:`Matrices`) and mixes all that follow the scales alike. The output is read from the
     monomials that no scale changes; or, with an ``EditHead``, a last layer gives changes that
     transform as the parameters do.

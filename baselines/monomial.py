@@ -37,7 +37,7 @@ class MonomialNFN(Metanetwork):
     maps that both allow.
 
     Layers hold every linear equivariant map, with the input axis of the first weight, the output
-    axis of the last one, the last bias and kernel places as channels. For positive scales that is
+    axis of the last one, the last bias and taps as channels. For positive scales that is
     the published layer: the first weight and bias are mixed, the last weight, the last bias, and
     every other tensor with itself alone. Signs are their own inverse, so with them the last weight
     and the last hidden bias also meet, and with one hidden layer the first weight meets both.
@@ -53,7 +53,7 @@ class MonomialNFN(Metanetwork):
 
     Args:
         spec: the architecture of the networks it reads; a chain whose hidden neurons have scales.
-        channels: channels per parameter (weights: and per kernel place) after each layer.
+        channels: channels per parameter (weights: and per tap) after each layer.
         head: number of outputs of the published head (two hidden layers of 200), a module that maps
             pooled features (B, ``pooled``) to anything, or an ``EditHead``: changes that transform
             as the parameters do are added to these.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from baselines import adapter
 from baselines.adapter import UnsupportedArchitecture
 from baselines.edits import ChainEdits
-from baselines.layers.encodings import FourierFeatures, Learned, Positions
+from baselines.layers.encodings import FourierFeatures, LearnedPositions, Positions
 from baselines.layers.equivariant import EquivariantLinear, Feature, Restriction
 from gmn.arguments import require_each_whole, require_one_of
 from gmn.graph import ParameterGraph
@@ -32,7 +32,7 @@ class NFN(Metanetwork):
     all layers, and positions of input and output neurons break that symmetry again ("NP-PosEmb").
     ``DWS`` is the linear form of DWSNets (Navon et al., arXiv 2301.12780), with means and "deep
     sets" instead of attention: its group is that of HNP, and so are the maps, which the paper lists
-    case by case. Kernel places are channels.
+    case by case. Taps are channels.
 
     All layers hold every linear equivariant map. The published codes do not: HNP lacks the maps
     from the last hidden bias to the last weight; DWS gives all outputs of the last weight the same
@@ -45,15 +45,16 @@ class NFN(Metanetwork):
 
     Args:
         spec: the architecture of the networks it reads; a chain.
-        channels: channels per weight (and per kernel place) after each layer.
+        channels: channels per weight (and per tap) after each layer.
         variant: ``HNP``, ``NP`` or ``DWS``.
         head: number of outputs of the published head (two hidden layers of 1,000); or a module
             that maps pooled features (B, ``pooled``) to anything; or an :class:`gmn.nn.EditHead`
             for edited networks. Edits come from one further layer, at first of size 0.01, in units
             of one over the square root of the fan-in.
-        published: whether to lack the maps that the published layer lacks.
-        positions: what tells input and output neurons apart in ``NP``.
-        fourier: what values become at first; None to read them as they are.
+        published: whether to leave out the maps that the published layer lacks.
+        positions: encoding that distinguishes input and output neurons in ``NP``; None for
+            learned embeddings.
+        fourier: Fourier features of values; None to read them as they are.
 
     Attributes:
         pooled: number of invariant features; 0 with a head for edits.
@@ -87,7 +88,7 @@ class NFN(Metanetwork):
         width = 1 if fourier is None else fourier.channels
         self.positions = None
         if variant == "NP":
-            positions = Learned() if positions is None else positions
+            positions = LearnedPositions() if positions is None else positions
             self.positions = positions.build(self.shapes, width)
             width = positions.channels(width)
         edits = (self.copies,) if self.copies else ()

@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from baselines import adapter
 from baselines.edits import ChainEdits
-from baselines.layers.encodings import FourierFeatures, Learned
+from baselines.layers.encodings import FourierFeatures, LearnedPositions
 from baselines.nfn import published_head
 from gmn.arguments import require_whole
 from gmn.errors import ArgumentError
@@ -73,9 +73,9 @@ class WeightAttention(nn.Module):
             if leaving < len(weights):
                 new_weights[leaving] = new_weights[leaving] + results.pop()
             if entering >= 0:
-                columns, own = results
-                new_weights[entering] = new_weights[entering] + columns.transpose(1, 2)
-                new_biases[entering] = new_biases[entering] + own.squeeze(1)
+                weight_change, bias_change = results
+                new_weights[entering] = new_weights[entering] + weight_change.transpose(1, 2)
+                new_biases[entering] = new_biases[entering] + bias_change.squeeze(1)
         return new_weights, new_biases
 
     def _attend(self, tokens: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class _Pointwise(nn.Module):
         )
 
     def forward(self, values: Sequence[Tensor]) -> list[Tensor]:
-        return [own(value) for own, value in zip(self.maps, values, strict=True)]
+        return [layer(value) for layer, value in zip(self.maps, values, strict=True)]
 
 
 class _AttentionBlock(nn.Module):
@@ -138,9 +138,9 @@ class NFT(Metanetwork):
     Commutes with permutations of the neurons of all layers; learned positions of input and output
     neurons break the symmetry there, so the output is invariant to hidden ones only.
 
-    Each weight's and each bias's values (of all kernel places) are first mapped to ``channels`` by
-    a map of its own. The published code keeps channels for every kernel place instead and maps
-    them to and fro in each block; its norm divides by the standard deviation without an epsilon.
+    Each weight's and each bias's values (of all taps) are first mapped to ``channels`` by a map of
+    its own. The published code keeps channels for every tap instead and maps them to and fro in
+    each block; its norm divides by the standard deviation without an epsilon.
 
     Args:
         spec: the architecture of the networks it reads; a chain.
@@ -150,7 +150,7 @@ class NFT(Metanetwork):
         head: number of outputs of an MLP with two hidden layers of 1,000 on the means; or a module
             that maps pooled features (B, ``pooled``) to anything; or an :class:`gmn.nn.EditHead`
             for edited networks, in units of one over the square root of the fan-in.
-        fourier: what values become at first (published for INRs: 128 of scale 3); None to read
+        fourier: Fourier features of values (published for INRs: 128 of scale 3); None to read
             them as they are, multiplied by the square root of their fan-in.
 
     Attributes:
@@ -186,7 +186,9 @@ class NFT(Metanetwork):
         width, layers = 1 if fourier is None else fourier.channels, len(self.shapes)
         all_taps = [taps for _, _, taps in self.shapes] + [1] * layers
         self.stem = nn.ModuleList(nn.Linear(width * taps, channels) for taps in all_taps)
-        self.positions = Learned().build([(out, into, 1) for out, into, _ in self.shapes], channels)
+        self.positions = LearnedPositions().build(
+            [(out, into, 1) for out, into, _ in self.shapes], channels
+        )
         self.blocks = nn.ModuleList(_AttentionBlock(layers, channels, heads) for _ in range(depth))
         self.last = _Norm(channels)
         self.register_buffer("scales", adapter.scales(spec), persistent=False)
@@ -212,7 +214,7 @@ class NFT(Metanetwork):
         if self.edits is None:
             assert self.head is not None
             return self.head(torch.cat([v.flatten(1, -2).mean(1) for v in values], dim=1))
-        changes = [own(value) for own, value in zip(self.unstem, values, strict=True)]
+        changes = [layer(value) for layer, value in zip(self.unstem, values, strict=True)]
         layers = len(self.shapes)
         weights = [w / s for w, s in zip(changes[:layers], self.scales, strict=True)]
         return self.edits(graph, weights, changes[layers:])
@@ -223,7 +225,7 @@ class NFT(Metanetwork):
         values = [*weights, *(bias.unsqueeze(2) for bias in features.biases)]
         if self.fourier is not None:
             values = [self.fourier(value) for value in values]
-        values = [own(value) for own, value in zip(self.stem, values, strict=True)]
+        values = [layer(value) for layer, value in zip(self.stem, values, strict=True)]
         layers = len(self.shapes)
         weights, biases = self.positions(values[:layers], values[layers:])
         return [*weights, *biases]

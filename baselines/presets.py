@@ -79,7 +79,7 @@ def layer_statistics(spec: GraphSpec, outputs: int | EditHead) -> StatNN:
     Raises:
         UnsupportedArchitecture: if asked for edited networks.
     """
-    return StatNN(_numbers(outputs, "layer-statistics sees summaries of whole layers"))
+    return StatNN(_count_of_outputs(outputs, "layer-statistics sees summaries of whole layers"))
 
 
 def probe_net(spec: GraphSpec, outputs: int | EditHead) -> ProbeNet:
@@ -88,12 +88,12 @@ def probe_net(spec: GraphSpec, outputs: int | EditHead) -> ProbeNet:
     Raises:
         UnsupportedArchitecture: if asked for edited networks.
     """
-    count = _numbers(outputs, "probe-net sees outputs of networks only")
+    count = _count_of_outputs(outputs, "probe-net sees outputs of networks only")
     answers = sum(nodes.size for nodes in spec.node_sets if nodes.role == "output")
     return ProbeNet(Probes.like(spec, 64), answers, count)
 
 
-def _numbers(outputs: int | EditHead, reads: str) -> int:
+def _count_of_outputs(outputs: int | EditHead, reads: str) -> int:
     if isinstance(outputs, EditHead):
         raise UnsupportedArchitecture(
             f"{reads}, not single weights, so it cannot say how to change them: it does not edit "

@@ -61,8 +61,8 @@ class FoldedEdges:
     def restore(self, values: Tensor) -> Tensor:
         """From (B, *sizes, channels) to (B, *shape of the edge set); undoes order and scale."""
         shape = [self.edges.shape[dim] for dim in self.order]
-        back = [0, *(1 + self.order.index(dim) for dim in range(len(shape)))]
-        return values.reshape(len(values), *shape).permute(back) / self.scale
+        inverse = [0, *(1 + self.order.index(dim) for dim in range(len(shape)))]
+        return values.reshape(len(values), *shape).permute(inverse) / self.scale
 
 
 @lru_cache(maxsize=64)
@@ -146,7 +146,7 @@ class UNF(Metanetwork):
     of these that commutes with the group (see :class:`.equivariant.EquivariantLinear`). On chains
     the layers are those of NFN: HNP as they are, NP with ``fold=0``.
 
-    Inputs, outputs and kernel places are channels, as in HNP, up to ``fold`` of them; larger ones
+    Inputs, outputs and taps are channels, as in HNP, up to ``fold`` of them; larger ones
     (vocabularies, pixels) are axes with learned positions, as in NP-PosEmb: the group is then
     larger than that of the networks, and only the positions tell these indices apart. So is an
     ordered axis whose indices have movable ones of their own (kernels of every input channel).
@@ -278,7 +278,7 @@ def _form(blocks: Sequence[FoldedEdges]) -> Form:
 
 
 def _difference(form: Form, blocks: Sequence[FoldedEdges]) -> str:
-    for block, own, expected in zip(blocks, _form(blocks), form, strict=False):
-        if own != expected:
+    for block, actual, expected in zip(blocks, _form(blocks), form, strict=False):
+        if actual != expected:
             return f"{block.edges.name} is not as expected"
     return f"{len(blocks)} parameter tensors instead of {len(form)}"

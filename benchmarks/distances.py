@@ -31,7 +31,7 @@ from gmn.nn import Probes
 from gmn.tasks import task_of
 from gmn.tasks.matching import matched
 from gmn.train import Recipe, train
-from gmn.transport.clouds import Frame
+from gmn.transport.clouds import CoordinateFrame
 from gmn.transport.neurons import FIXED, Clouds
 from gmn.transport.trees import tree_sliced_pairs
 from gmn.zoo import images
@@ -57,7 +57,7 @@ def kinds(cloud: Tensor) -> dict[str, tuple[int, Power]]:
             dimension, TREES, LINES, kind, orthogonal=orthogonal, generator=chance
         )
 
-    frame = Frame.of(cloud.flatten(0, 1))
+    frame = CoordinateFrame.of(cloud.flatten(0, 1))
     lines = systems().directions.flatten(0, 1)
     orthogonal = systems(orthogonal=dimension >= LINES)
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from gmn import transport, zoo
-from gmn.transport.clouds import Frame
+from gmn.transport.clouds import CoordinateFrame
 from gmn.transport.trees import tree_wasserstein
 
 TREES, LINES = 25, 4
@@ -33,7 +33,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 def materialised(x: Tensor, y: Tensor, systems: transport.Systems) -> Tensor:
     """Db-TSW as the published code computes it: tensors of trees times lines times n times d."""
-    frame, systems = Frame.of(x, y), systems.to(x)
+    frame, systems = CoordinateFrame.of(x, y), systems.to(x)
     places, masses = [], []
     for cloud, sign in ((x, 1), (y, -1)):
         points = (cloud - frame.centre) / frame.scale

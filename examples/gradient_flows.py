@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from examples.flow_reports import Cell, Settings, Snapshot, drawn, tables
 from examples.flows import LINES, METHODS, flow
 from examples.targets import TARGETS, problem
+from gmn.files import write_atomically
 from gmn.transport import (
     Systems,
     Uniform,
@@ -32,7 +33,6 @@ from gmn.transport import (
     sliced_wasserstein,
     tree_sliced_wasserstein,
 )
-from gmn.zoo.store.files import write_atomically
 
 RATES = (1.5e-3, 5e-3, 1.5e-2, 5e-2, 0.15)
 JUDGED = 50  # times that W_2 is taken along a flow

@@ -26,5 +26,13 @@ class ZooError(DataError):
     """A zoo's files are missing, damaged, in use, or belong to another zoo."""
 
 
+class OutputError(DataError, ValueError):
+    """A folder or file cannot be written: it is another's, in use, or there is no room."""
+
+
 class EngineError(DataError, RuntimeError):
     """Jobs cannot be run: Ray is not installed or not there, or a worker process died."""
+
+
+class ConsentError(ValueError):
+    """A file names code that is not installed and that the user did not say to trust."""

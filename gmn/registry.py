@@ -10,12 +10,12 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor, nn
 
 from gmn.arguments import require_callable, require_type
+from gmn.consent import Consent, offers
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead
 from gmn.spec import GraphSpec
@@ -43,36 +43,52 @@ Factory: TypeAlias = Callable[[GraphSpec, Any], "nn.Module | Estimator"]
 
 def names() -> list[str]:
     """Names of all installed models."""
-    return sorted({point.name for point in entry_points(group=GROUP)})
+    return sorted(offers(GROUP))
 
 
-def find(name: str) -> Factory:
+def find(name: str, consent: Consent | None = None) -> Factory:
     """The factory of a model.
 
     Args:
         name: of an installed model, or ``module:factory`` for one of your own.
+        consent: for a name that a file gave: what it may import. None for one that the user gave.
 
     Raises:
         KeyError: if no package offers one of this name; the message lists what there is.
         ValueError: if the module cannot be imported or has no such factory.
+        ConsentError: if a file gave the name, and it needs a module that is not trusted.
     """
     require_type("name", name, str, "the name of a model, such as 'gmn', or module:factory")
-    if ":" in name:
-        own: Factory = attribute(name)
-        require_callable(name, own, "a function (spec, outputs) -> model")
-        return own
-    for point in entry_points(group=GROUP):
-        if point.name == name:
-            factory: Factory = point.load()
-            return factory
-    raise KeyError(
-        f"no model is called {name!r}; installed: {', '.join(names())}. "
-        "One of your own is module:factory"
-    )
+    found = named(GROUP, name, consent)
+    if found is None:
+        raise KeyError(
+            f"no model is called {name!r}; installed: {', '.join(names())}. "
+            "One of your own is module:factory"
+        )
+    require_callable(name, found, "a function (spec, outputs) -> model")
+    factory: Factory = found
+    return factory
+
+
+def named(group: str, name: str, consent: Consent | None) -> Any:
+    """What a name stands for: an entry point of a group, or ``module:name``; None if nothing does.
+
+    Raises:
+        ValueError: if the module cannot be imported or has no such name.
+        ConsentError: if a file gave the name, and it needs a module that is not trusted.
+    """
+    if consent is None and ":" in name:
+        return attribute(name)
+    point = next((p for p in offers(group).values() if name in (p.name, p.value)), None)
+    if point is not None:
+        return point.load() if consent is None else consent.load(point)
+    return consent.attribute(name) if consent and ":" in name else None
 
 
 def attribute(reference: str) -> Any:
-    """The object at ``module:name``; modules of the current folder are importable.
+    """The object at ``module:name`` that the user named; the current folder is searched, too.
+
+    What files name goes through :class:`gmn.consent.Consent` instead.
 
     Raises:
         ValueError: if the module cannot be imported or has no such name.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gmn.zoo.building import catalogue
-from gmn.zoo.training.recipe import Range
+from gmn.zoo.training.ranges import Range
 
 STEPS = 10
 

@@ -133,7 +133,7 @@ class TransformerNFN(nn.Module):
         self.body = nn.Sequential(
             nn.LayerNorm(inner), nn.Linear(inner, inner), nn.ReLU(), nn.Linear(inner, inner)
         )
-        others = [_Others(edges, free, readout) for edges in _others(spec, self.parts)]
+        others = [_OtherEdges(edges, free, readout) for edges in _other_edges(spec, self.parts)]
         self.others = nn.ModuleList(others)
         self.pooled = inner + sum(part.width for part in others)
         outputs = head.outputs if isinstance(head, InvariantHead) else head
@@ -179,8 +179,8 @@ class TransformerNFN(nn.Module):
         ]
         return tensors, lengths, states, [part.read(graph) for part in self._other_parts()]
 
-    def _other_parts(self) -> list[_Others]:
-        return [] if self.edits else [part for part in self.others if isinstance(part, _Others)]
+    def _other_parts(self) -> list[_OtherEdges]:
+        return [] if self.edits else [part for part in self.others if isinstance(part, _OtherEdges)]
 
     @torch.compiler.disable
     def _edited(
@@ -214,7 +214,7 @@ def _layout(
     spec: GraphSpec, parts: Sequence[TransformerBlock]
 ) -> tuple[tuple[str, tuple[int, ...]], ...]:
     own = [edges for block in parts for edges in block.edge_sets]
-    return tuple((edges.name, edges.shape) for edges in (*own, *blocks.rest(spec)))
+    return tuple((edges.name, edges.shape) for edges in (*own, *blocks.outside_blocks(spec)))
 
 
 def _free_axes(spec: GraphSpec, parts: Sequence[TransformerBlock], group: Group) -> frozenset[str]:
@@ -412,17 +412,17 @@ def _rescaled(
     )
 
 
-def _others(spec: GraphSpec, parts: Sequence[TransformerBlock]) -> list[list[EdgeSet]]:
+def _other_edges(spec: GraphSpec, parts: Sequence[TransformerBlock]) -> list[list[EdgeSet]]:
     """Edge sets before, within and after the blocks, if there are any."""
     first = min(block.query.depth for block in parts)
     last = max((block.out or block.output).depth for block in parts)
     groups: list[list[EdgeSet]] = [[], [], []]
-    for edges in blocks.rest(spec):
+    for edges in blocks.outside_blocks(spec):
         groups[(edges.depth >= first) + (edges.depth > last)].append(edges)
     return [group for group in groups if group]
 
 
-class _Others(nn.Module):
+class _OtherEdges(nn.Module):
     """Reads parameters outside of blocks: an MLP, equivariant along axes that may move.
 
     Without such axes this is the published MLP on all of them in a row.

@@ -1,1 +1,1 @@
-"""Equivariant layers, their weight sharing and encodings: what several baselines are made of."""
+"""Equivariant layers, weight sharing and encodings that several baselines use."""

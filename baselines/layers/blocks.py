@@ -20,7 +20,7 @@ from gmn.spec import EdgeSet, Gauge, GraphSpec, NodeSet
 
 @dataclass(frozen=True)
 class TransformerBlock:
-    """Where one block lies in the spec.
+    """The edge sets, node sets and axes of one block.
 
     A block is ``source → heads → middle → hidden → sink``. With a skip connection around attention,
     ``middle`` is the node set ``source``; a block without a feed-forward network has no ``hidden``
@@ -185,11 +185,11 @@ def _attention(spec: GraphSpec, nodes: NodeSet, weights: Sequence[EdgeSet]) -> T
 
 def _operand(edges: EdgeSet) -> tuple[int, int]:
     """Sorts queries before keys: the first operand of the product, or the first part packed."""
-    steps = [step.rsplit(" ", 1) for step in edges.route]
+    routes = [step.rsplit(" ", 1) for step in edges.route]
     products = [
-        int(number[1])
-        for number in steps
-        if len(number) == 2 and number[0] in ("matmul", "bmm", "scaled_dot_product_attention")
+        int(parts[1])
+        for parts in routes
+        if len(parts) == 2 and parts[0] in ("matmul", "bmm", "scaled_dot_product_attention")
     ]
     return (products[0] if len(products) == 1 else 0), edges.offset
 
@@ -293,7 +293,7 @@ def _refuse(who: str, what: str) -> UnsupportedArchitecture:
     )
 
 
-def rest(spec: GraphSpec) -> tuple[EdgeSet, ...]:
+def outside_blocks(spec: GraphSpec) -> tuple[EdgeSet, ...]:
     """The edge sets outside of all blocks: embeddings, norms, the classifier.
 
     Raises:
@@ -316,20 +316,20 @@ def _tensors(graph: ParameterGraph, block: TransformerBlock) -> BlockTensors:
     def read(edges: EdgeSet | None, axes: Sequence[str | None]) -> Tensor | None:
         return None if edges is None else _ordered(graph.block(edges), edges, axes)
 
-    def held(edges: EdgeSet, axes: Sequence[str | None]) -> Tensor:
+    def arranged(edges: EdgeSet, axes: Sequence[str | None]) -> Tensor:
         return _ordered(graph.block(edges), edges, axes)
 
     form = _axes(graph.spec, block)
     return BlockTensors(
-        held(block.query, form["query"]),
-        held(block.key, form["key"]),
-        held(block.value, form["value"]),
-        held(block.output, form["output"]),
+        arranged(block.query, form["query"]),
+        arranged(block.key, form["key"]),
+        arranged(block.value, form["value"]),
+        arranged(block.output, form["output"]),
         read(block.query_bias, form["query_bias"]),
         read(block.key_bias, form["key_bias"]),
         read(block.value_bias, form["value_bias"]),
         read(block.output_bias, form["output_bias"]),
-        tuple(held(edges, form["into"]) for edges in block.into),
+        tuple(arranged(edges, form["into"]) for edges in block.into),
         tuple(read(edges, form["into_bias"]) for edges in block.into_biases),
         read(block.out, form["out"]),
         read(block.out_bias, form["out_bias"]),

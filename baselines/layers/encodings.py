@@ -28,19 +28,19 @@ class Positions(Protocol):
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedPositions:
     """Learned embeddings of input and output neurons, added to the weights that touch them."""
 
     def build(self, shapes: Sequence[Shape], channels: int) -> nn.Module:
         """The module for networks with these layers."""
-        return _LearnedPositions(shapes, channels)
+        return _LearnedEmbeddings(shapes, channels)
 
     def channels(self, given: int) -> int:
         """As many as before."""
         return given
 
 
-class _LearnedPositions(nn.Module):
+class _LearnedEmbeddings(nn.Module):
     def __init__(self, shapes: Sequence[Shape], channels: int) -> None:
         super().__init__()
         (_, inputs, first), (outputs, _, last) = shapes[0], shapes[-1]
@@ -56,7 +56,7 @@ class _LearnedPositions(nn.Module):
 
 
 @dataclass(frozen=True)
-class Sinusoidal:
+class SinusoidalPositions:
     """Sines and cosines of the index of input and output neurons, as further channels.
 
     The first weight gets the code of its input, the last weight and bias that of their output (a
@@ -71,14 +71,14 @@ class Sinusoidal:
 
     def build(self, shapes: Sequence[Shape], channels: int) -> nn.Module:
         """The module for networks with these layers."""
-        return _SinusoidalPositions(shapes, self.bands)
+        return _SinusoidalEmbeddings(shapes, self.bands)
 
     def channels(self, given: int) -> int:
         """2 bands + 1 more than before."""
         return given + 2 * self.bands + 1
 
 
-class _SinusoidalPositions(nn.Module):
+class _SinusoidalEmbeddings(nn.Module):
     inputs: Tensor
     outputs: Tensor
 

@@ -23,8 +23,8 @@ class Restriction:
     """Maps that a published layer lacks.
 
     Attributes:
-        source: number of the input feature they read.
-        target: number of the output feature they write.
+        source: index of the input feature they read.
+        target: index of the output feature they write.
         parts: the output's channels come in so many equal parts, which all get the same; 0 if the
             output gets nothing.
         kept: only the maps that keep these axes; None for all.
@@ -263,8 +263,8 @@ class _SharedLinear(nn.Module):
     """A linear map with entries that are absent, or equal to others.
 
     Args:
-        index: number of the free weight that each entry of the matrix is, -1 where it is 0.
-        bias: whether there is one.
+        index: index of the free weight of each entry of the matrix, -1 where it is 0.
+        bias: whether there is a bias.
     """
 
     index: Tensor
@@ -330,7 +330,7 @@ _Plan = dict[tuple[int, int], list[_Mean]]
 
 def diagonal(value: Tensor, reading: Reading) -> Tensor:
     """A view of a feature, shape (B, *sizes of the reading's blocks, channels)."""
-    if reading.whole:
+    if reading.is_whole:
         return value
     owner = {axis: block for block, axes in enumerate(reading.dims) for axis in axes}
     dims = [-1, *(owner[axis] for axis in range(len(owner))), len(owner)]

@@ -58,7 +58,7 @@ class Reading:
     within: tuple[tuple[int, ...], ...]
 
     @property
-    def whole(self) -> bool:
+    def is_whole(self) -> bool:
         """Whether this is the feature itself, on no diagonal."""
         return all(len(dims) == 1 for dims in self.dims)
 

@@ -1,4 +1,4 @@
-"""Parts shared by NFNs for scale groups: layers, activations, invariants, edits.
+"""What NFNs for scale groups share: layers, activations, invariants and edits.
 
 A weight from neuron k to neuron j is multiplied by the scale of j and divided by that of k, whether
 these are positive (ReLU) or signs (tanh, sine). Input and output neurons have no scale. Which group
@@ -24,7 +24,7 @@ from gmn.canonical import without_shifts
 from gmn.canonical.layout import along
 from gmn.canonical.shifts import Passing, flips, following, passing
 from gmn.graph import ParameterGraph
-from gmn.graph.topology import view_block
+from gmn.graph.draft import Draft
 from gmn.nn.scaled.scale_blocks import unit
 from gmn.spec import GraphSpec, NodeSet, Scaling
 
@@ -32,14 +32,14 @@ Domains = frozenset[str]  # "positive", "sign", or both (any number but zero)
 NONE: Domains = frozenset()
 SIGNS: Domains = frozenset({"sign"})
 POSITIVE: Domains = frozenset({"positive"})
-Block = tuple[tuple[int, ...], tuple[int, ...]]  # numbers of the inputs and outputs that it joins
+Block = tuple[tuple[int, ...], tuple[int, ...]]  # indices of the inputs and outputs that it joins
 
 
 class Charge(NamedTuple):
     """How a feature follows the scales of one hidden node set.
 
     Attributes:
-        layer: number of the node set, from 1.
+        layer: index of the node set, from 1.
         power: 1 if multiplied by the scale, -1 if divided.
     """
 
@@ -53,7 +53,7 @@ class Form:
 
     Attributes:
         charges: the hidden node sets that index it, and how it follows their scales.
-        channels: number of channels, which the group does not touch.
+        channels: number of channels, on which the group does not act.
     """
 
     charges: tuple[Charge, ...]
@@ -70,7 +70,7 @@ class ScaledChain:
     Attributes:
         shapes: target neurons, source neurons and taps of every layer.
         domains: the group of every hidden node set.
-        method: who reads the chain, for errors.
+        method: name of the method that reads the chain, for errors.
     """
 
     shapes: tuple[tuple[int, int, int], ...]
@@ -114,10 +114,10 @@ class ScaledChain:
         """The form of a matrix from the neurons of one layer to those of another.
 
         Args:
-            target: number of the layer that indexes rows; 0 is the input.
-            source: number of the layer that indexes columns; 0 also for columns that no group
-                touches, such as the one of a bias.
-            channels: per row and column that no group touches.
+            target: index of the layer that indexes rows; 0 is the input.
+            source: index of the layer that indexes columns; 0 also for columns on which no group
+                acts, such as the one of a bias.
+            channels: channels per row and column on which no group acts.
         """
         ends = ((target, 1), (source, -1))
         return Form(tuple(Charge(n, power) for n, power in ends if self._scaled(n)), channels)
@@ -134,7 +134,7 @@ class ScaledChain:
         return weights + biases
 
     def lay_out(self, value: Tensor, target: int, source: int) -> Tensor:
-        """From (B, channels, rows, columns) to (B, the rest, *rows and columns with scales)."""
+        """From (B, channels, rows, columns) to (B, channels and unscaled axes, *scaled axes)."""
         rows, columns = self._scaled(target), self._scaled(source)
         if rows and columns:
             return value
@@ -213,22 +213,16 @@ def _add(
     graph: ParameterGraph, change: ParameterGraph, signs: dict[str, Tensor], passed: Passing
 ) -> ParameterGraph:
     """Adds changes of networks without shifts to the networks with theirs."""
+    draft = Draft(graph.spec, change.values)
     for name, sign in signs.items():
-        edges = graph.spec.edge_set(name)
-        block = view_block(change.values[edges.parameter], edges)
-        block.copy_(block * sign)
+        draft.block(name).mul_(sign)
     for name in passed:
-        for term, added in following(name, change.block(graph.spec.edge_set(name)), passed):
-            edges = graph.spec.edge_set(term.edge_set)
-            block = view_block(change.values[edges.parameter], edges)
+        for term, added in following(name, draft.block(name), passed):
+            block = draft.block(term.edge_set)
             block.add_(along(added, term.dims, block))
-    return graph.replace(
-        {name: graph.values[name] + change.values[name] for name in _parameters(graph.spec)}
-    )
-
-
-def _parameters(spec: GraphSpec) -> set[str]:
-    return {edges.parameter for edges in spec.edge_sets}
+    changes = {**change.values, **draft.changed()}
+    parameters = {edges.parameter for edges in graph.spec.edge_sets}
+    return graph.replace({name: graph.values[name] + changes[name] for name in parameters})
 
 
 @lru_cache(maxsize=64)
@@ -273,7 +267,7 @@ def by_power(inputs: Sequence[Form], outputs: Sequence[Form]) -> list[Block]:
     Scales of different neurons are independent, so an output can only read what is multiplied by
     exactly its own scales, at its own index.
     """
-    return [(_like(inputs, one), _like(outputs, one)) for one in _powers(outputs)]
+    return [(_like(inputs, charges), _like(outputs, charges)) for charges in _powers(outputs)]
 
 
 def complete(chain: ScaledChain, inputs: Sequence[Form], outputs: Sequence[Form]) -> list[Block]:
@@ -307,7 +301,7 @@ class ScaledLinear(nn.Module):
     Args:
         inputs: forms of the input features.
         outputs: forms of the output features.
-        blocks: which inputs each output reads (:func:`by_power`, :func:`complete`).
+        blocks: the inputs that each output reads (:func:`by_power`, :func:`complete`).
 
     Raises:
         ValueError: if no group lets a block's features meet, or an output reads none.
@@ -360,12 +354,12 @@ class ScaledLinear(nn.Module):
             results = mixed.split(widths, dim=1) if len(widths) > 1 else (mixed,)
             for n, result in zip(written, results, strict=True):
                 terms[n].append(result)
-        return [sum(own[1:], own[0]) for own in terms]
+        return [sum(summands[1:], summands[0]) for summands in terms]
 
     def _checked(self, block: Block) -> tuple[int, ...]:
         """The node sets that must have signs for a block to commute."""
         pairs = product((self.inputs[n] for n in block[0]), (self.outputs[n] for n in block[1]))
-        candidates = {_signs_needed(one.charges, other.charges) for one, other in pairs}
+        candidates = {_signs_needed(source.charges, target.charges) for source, target in pairs}
         if len(candidates) != 1 or (needed := candidates.pop()) is None:
             raise ValueError(f"no group lets the inputs {block[0]} and outputs {block[1]} meet")
         return needed
@@ -376,7 +370,7 @@ def _mixed(linear: nn.Linear, parts: Sequence[Tensor]) -> Tensor:
     if parts[0].dim() < 4:
         value = parts[0] if len(parts) == 1 else torch.cat([*parts], dim=1)
         return linear(value) if value.dim() == 2 else linear(value.mT).mT
-    # Matrices are many numbers and few channels: they stay where they are, one product each.
+    # Matrices are large and have few channels: one product each, instead of a copy.
     batch, sizes = len(parts[0]), parts[0].shape[2:]
     total: Tensor | None = None
     widths = [part.shape[1] for part in parts]
@@ -391,13 +385,13 @@ def _mixed(linear: nn.Linear, parts: Sequence[Tensor]) -> Tensor:
 def activate(
     chain: ScaledChain, features: Sequence[Tensor], odd: Callable[[Tensor], Tensor]
 ) -> list[Tensor]:
-    """Functions of single numbers that commute with the group that acts on them.
+    """Pointwise functions that commute with the group that acts on each value.
 
     ReLU for positive scales, the odd function for signs. Where both act, only multiples of the
     identity commute. Features without scales go as the network's other features do.
     """
-    alone = odd if chain.domains and set(chain.domains) == {SIGNS} else torch.relu
-    functions = {NONE: alone, SIGNS: odd, POSITIVE: torch.relu}
+    unscaled = odd if chain.domains and set(chain.domains) == {SIGNS} else torch.relu
+    functions = {NONE: unscaled, SIGNS: odd, POSITIVE: torch.relu}
     return [
         functions[acting](value) if acting in functions else value
         for value, acting in zip(features, chain.acting, strict=True)
@@ -405,7 +399,7 @@ def activate(
 
 
 def invariants(chain: ScaledChain, features: Sequence[Tensor]) -> Tensor:
-    """Means of features of which no number follows a scale; shape (B, sum of their channels).
+    """Means of invariant features; shape (B, sum of their channels).
 
     The channels (and taps) of one entry are divided by their length where positive scales act, and
     replaced by their absolute values where signs do. Of an entry that layers mixed with no other,

@@ -7,7 +7,6 @@ lies beside a configuration is never run.
 from __future__ import annotations
 
 import inspect
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from gmn.spec import GraphSpec
 from ..conversion import trace
 from .checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from .fit import fit_state
+from .hub_config import bounded, first_line, model_class, offline, read_config
 
 Built = tuple[nn.Module, tuple[Tensor | None, ...]]
 
@@ -42,22 +42,21 @@ def from_config(folder: str | os.PathLike[str]) -> Built:
             code of its own, or its inputs are of an unknown kind.
     """
     path = Path(folder)
-    config = _read_config(path)
-    import transformers
-
-    names = list(getattr(config, "architectures", None) or ())
-    build = getattr(transformers, names[0], None) if names else transformers.AutoModel
-    if build is None:
-        raise CheckpointError(
-            f"{path}: transformers has no {names[0]}; code beside the weights is never run. Pass "
-            "the module yourself (--model package.module:factory)"
-        )
+    config = read_config(path)
+    build = model_class(config, path)
     if hasattr(config, "use_cache"):
         config.use_cache = False  # what a text has been so far is no output of the network
     config._experts_implementation = "batched_mm"  # the form that is made of known operations
-    with torch.device("meta"):
-        model: Any = transformers.AutoModel.from_config(config) if not names else build(config)
-    inputs = _inputs(model, config, path)
+    try:
+        with torch.device("meta"), offline(), bounded():
+            model: Any = build(config)
+        inputs = _inputs(model, config, path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+    except Exception as error:  # a model's constructor may raise anything if it is given nonsense
+        raise CheckpointError(
+            f"{path}: no model can be built of its config.json: {first_line(error)}"
+        ) from error
     return _first_output(model.eval(), tuple(inputs)), tuple(inputs.values())
 
 
@@ -101,9 +100,10 @@ def rename_state(spec: GraphSpec, model: nn.Module, checkpoint: Checkpoint) -> d
         model, _FirstOutput
     ):
         return state
-    loaded, info = type(model).original.from_pretrained(
-        None, config=model.config, state_dict=dict(checkpoint.state), output_loading_info=True
-    )
+    with offline():
+        loaded, info = type(model).original.from_pretrained(
+            None, config=model.config, state_dict=dict(checkpoint.state), output_loading_info=True
+        )
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(
             f"not the weights of a {type(model).__name__}: {len(missing)} are missing, such as "
@@ -111,34 +111,6 @@ def rename_state(spec: GraphSpec, model: nn.Module, checkpoint: Checkpoint) -> d
         )
     converted: dict[str, Tensor] = loaded.state_dict()
     return fit_state(spec, converted)
-
-
-def _read_config(folder: Path) -> Any:
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} has no config.json: not a folder of transformers")
-    try:
-        from transformers import AutoConfig
-    except ImportError as error:
-        raise CheckpointError(
-            f"{folder}: needs transformers: pip install 'graph-metanetworks[models]'"
-        ) from error
-    try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        code = " It names code of its own, which is never run." if _has_code(folder) else ""
-        first = str(error).strip().splitlines()[:1]
-        raise CheckpointError(
-            f"{folder / 'config.json'} is no configuration that transformers knows: "
-            f"{first[0][:200] if first else type(error).__name__}.{code} Pass the module yourself "
-            "(--model package.module:factory)"
-        ) from error
-
-
-def _has_code(folder: Path) -> bool:
-    try:
-        return "auto_map" in json.loads((folder / "config.json").read_bytes())
-    except (ValueError, TypeError, RecursionError):
-        return False
 
 
 def _inputs(model: Any, config: Any, folder: Path) -> dict[str, Tensor]:

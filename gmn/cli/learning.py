@@ -11,9 +11,19 @@ import typer
 import yaml
 
 import gmn
+from gmn import files
 from gmn.cli.configuration import Config
 from gmn.cli.errors import UserError
-from gmn.cli.options import Device, Json, Key, RayAddress, Workers, engine
+from gmn.cli.options import (
+    Device,
+    Json,
+    Key,
+    Overwrite,
+    RayAddress,
+    Workers,
+    engine,
+    make_room,
+)
 
 app = typer.Typer()
 
@@ -74,6 +84,7 @@ def compare(
     option: TaskOptions = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [each model's own]")] = None,
     device: Device = "cpu",
+    overwrite: Overwrite = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
@@ -90,6 +101,7 @@ def compare(
 
     if ray is not None and device != "cpu":
         raise UserError(f"--device {device}: jobs on a Ray cluster compute on its processors")
+    make_room(out, [population], overwrite)
     result = gmn.compare(
         partial(gmn.tasks.task_of, population, task, _options(option)),
         model or gmn.registry.names(),
@@ -130,6 +142,7 @@ def train(
     task: TaskName = None,
     option: TaskOptions = None,
     device: Device = "cpu",
+    overwrite: Overwrite = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
@@ -152,6 +165,8 @@ def train(
         ema=ema,
         bf16=bf16,
     )
+    if gmn.train.ranks().first:
+        make_room(out, [population], overwrite)
     trained = gmn.train.fit(
         population,
         model,
@@ -209,6 +224,15 @@ def predict(
         Path | None, typer.Option("--out", "-o", help="Folder for edited networks.")
     ] = None,
     device: Device = "cpu",
+    overwrite: Overwrite = False,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trust",
+            metavar="MODULE",
+            help="A module that the model may import, if you trust its authors; repeatable.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Apply a trained model to checkpoints; exit code 1 if one of them cannot be used.
@@ -220,7 +244,9 @@ def predict(
     """
     from gmn.cli import sources
 
-    trained = gmn.train.load(model)
+    if out is not None:
+        make_room(out, [model, *checkpoints], overwrite)
+    trained = gmn.train.load(model, trust=trust or ())
     trained.model.to(sources.device(device))
     predictions = gmn.train.predict_files(
         trained,
@@ -232,8 +258,8 @@ def predict(
         out=out,
     )
     if csv is not None:
-        csv.parent.mkdir(parents=True, exist_ok=True)
-        csv.write_text(gmn.train.csv_text(trained, predictions))
+        table = gmn.train.csv_text(trained, predictions).encode()
+        files.write_single(csv, table, own=b"file,architecture,prediction,")
     print(
         gmn.train.json_text(predictions) if as_json else gmn.train.text_table(trained, predictions)
     )

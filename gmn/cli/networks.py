@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +10,11 @@ import typer
 
 import converters
 import gmn
+from gmn import files
 from gmn.arguments import require_seed
 from gmn.cli.choices import ACTIVATIONS
 from gmn.cli.errors import UserError
-from gmn.cli.options import Complete, Input, Key, Model, Weights
+from gmn.cli.options import Complete, Input, Key, Model, Overwrite, Weights, make_room
 
 if TYPE_CHECKING:
     from gmn.cli.sources import Named
@@ -88,8 +90,12 @@ def convert(
         str | None,
         typer.Option(help=f"Of a chain without a model: {', '.join(ACTIVATIONS)}. [relu]"),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write checkpoints as one parameter graph: spec.json and weights.safetensors.
+
+    Files that cannot be used are named with the reason; the others are converted, and the exit
+    code is 1.
 
     Code in the checkpoints never runs. Without a model, a plain chain of linear layers and
     convolutions is guessed from the shapes, and what was assumed is printed.
@@ -99,11 +105,14 @@ def convert(
     """
     from gmn.cli import sources
 
-    graph, report = sources.convert(
-        checkpoints or [], model, hf, timm, input_shapes, key, activation
+    make_room(out, [*(checkpoints or []), *([hf] if hf else [])], overwrite)
+    report, bad = sources.convert(
+        checkpoints or [], out, model, hf, timm, input_shapes, key, activation
     )
-    gmn.save(graph, out)
-    print("\n".join([*report, str(graph), f"wrote {out}; gmn.load({str(out)!r}) reads it again"]))
+    lines = [*report, *(f"left out {line}" for line in bad), str(gmn.load(out))]
+    print("\n".join([*lines, f"wrote {out}; gmn.load({str(out)!r}) reads it again"]))
+    if bad:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -119,8 +128,10 @@ def draw(
     _, spec = _load(model, input_shapes)
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"{out}: pictures are written as .png, .svg or .pdf")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    gmn.draw.draw(spec).savefig(out, dpi=160)
+    picture, creator = io.BytesIO(), "graph-metanetworks"
+    figure = gmn.draw.draw(spec)
+    figure.savefig(picture, dpi=160, format=out.suffix[1:], metadata={"Creator": creator})
+    files.write_single(out, picture.getvalue(), own=creator.encode())
     print(f"wrote {out}")
 
 

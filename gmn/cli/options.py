@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import gmn
+from gmn import files
 
 Model = Annotated[
     str,
@@ -43,6 +46,13 @@ Complete = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="First delete what this library wrote into the folder, and say what; nothing else.",
+    ),
+]
 Workers = Annotated[
     int, typer.Option(min=1, help="Processes of one thread; with --ray, the cluster's processors.")
 ]
@@ -54,6 +64,13 @@ RayAddress = Annotated[
         help="Work on a Ray cluster: auto (that of this machine), ray://HOST:10001, or local.",
     ),
 ]
+
+
+def make_room(out: Path, inputs: Iterable[Path], overwrite: bool) -> None:
+    """Refuses an output folder that is read from, and clears it if the user says so."""
+    files.require_apart(out, inputs)
+    for name in files.overwrite(out, inputs) if overwrite else ():
+        print(f"deleted {out / name}", file=sys.stderr)
 
 
 def engine(workers: int, ray: str | None) -> gmn.engines.Engine:

@@ -12,7 +12,7 @@ from gmn.cli import upkeep
 from gmn.cli.choices import LAYOUTS, POPULATIONS
 from gmn.cli.configuration import Config
 from gmn.cli.errors import UserError
-from gmn.cli.options import Input, Key, RayAddress, Workers, engine
+from gmn.cli.options import Input, Key, Overwrite, RayAddress, Workers, engine, make_room
 
 app = typer.Typer(no_args_is_help=True, help="Populations of trained networks.")
 app.add_typer(upkeep.app)
@@ -35,6 +35,7 @@ def build_zoo(
     views: Annotated[
         int, typer.Option(min=1, help="Of INRs: networks in a row that hold one image.")
     ] = 1,
+    overwrite: Overwrite = False,
     config: Config = None,
 ) -> None:
     """Train a population of networks; a stopped run goes on where it was.
@@ -43,6 +44,7 @@ def build_zoo(
     `gmn zoo build inr-mnist --size 5000 --seed 0 --ray auto --out runs/inr-mnist`,
     `gmn zoo build cnn-mnist --size 1000 --checkpoints 5 --gradients --out runs/trajectories`
     """
+    make_room(out, [], overwrite)
     options = gmn.zoo.Options(checkpoints=checkpoints, gradients=gradients, views=views)
     on = engine(workers, ray)
     population = gmn.zoo.build(name, size=size, seed=seed, out=out, engine=on, options=options)
@@ -91,6 +93,7 @@ def import_zoo(
     key: Key = None,
     workers: Workers = 2,
     ray: RayAddress = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Convert a published zoo, or a folder of checkpoints, and name what was skipped.
 
@@ -100,6 +103,7 @@ def import_zoo(
     """
     from gmn.cli.sources import named_module
 
+    make_room(out, [source], overwrite)
     named = None if model is None else named_module(model, input_shapes)
     if named is not None and named.keywords:
         raise UserError("a zoo is imported with positional inputs only")

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain as chain_of
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 import converters
 from converters.states.chains import Sine
 from converters.states.pretrained import rename_state
+from gmn import registry
 from gmn.cli.errors import UserError
 from gmn.devices import require_device
 from gmn.graph import ParameterGraph, StateDictError
+from gmn.graph.streaming import GraphWriter
 from gmn.spec import GraphSpec
 
 _INPUT = re.compile(r"(?:(\w+)=)?(\d+(?:x\d+)*|)(?::(\w+))?(?:<(\d+))?")
+
+
+FEW = 20  # files that are reported one by one
 
 
 @dataclass(frozen=True)
@@ -112,17 +117,21 @@ def load_weights(module: nn.Module, spec: GraphSpec, path: Path, key: str | None
 
 def convert(
     paths: Sequence[Path],
+    out: Path,
     model: str | None,
     hf: Path | None,
     timm: str | None,
     shapes: Sequence[str] | None,
     key: str | None,
     activation: str | None,
-) -> tuple[ParameterGraph, list[str]]:
-    """The graph of checkpoints of one architecture, and a report on how they were read.
+) -> tuple[list[str], list[str]]:
+    """Writes the graph of checkpoints of one architecture, one after the other.
+
+    A checkpoint that cannot be used does not stop the others.
 
     Args:
         paths: of the checkpoints; may be empty if ``hf`` is given, whose weights are then taken.
+        out: folder of the graph.
         model: a built-in example or ``module:factory``.
         hf: a folder of transformers.
         timm: a name of a timm model.
@@ -130,10 +139,13 @@ def convert(
         key: where in the files the state dicts lie; None to find them.
         activation: of a bare chain of layers.
 
+    Returns:
+        A report on how they were read, and why others could not be used.
+
     Raises:
-        converters.CheckpointError: if a checkpoint cannot be read.
-        StateDictError: if one does not fit.
+        converters.CheckpointError: if none can be used.
         UserError: if the arguments contradict one another.
+        OutputError: if the folder cannot be written.
     """
     if sum(source is not None for source in (model, hf, timm)) > 1:
         raise UserError("give one of --model, --hf and --timm")
@@ -143,21 +155,55 @@ def convert(
     bare = model is None and hf is None and timm is None
     if activation is not None and not bare:
         raise UserError("--activation is for checkpoints without a model")
-    checkpoints = [converters.read_checkpoint(path, key=key) for path in paths]
-    report = [f"{path}: {checkpoint}" for path, checkpoint in zip(paths, checkpoints, strict=True)]
+    bad: list[str] = []
+    read = _readable(paths, key, bad)
+    first = next(read, None)
+    if first is None:
+        raise converters.CheckpointError("; ".join(bad))
+    about = []
     if bare:
-        chain = _chain(checkpoints[0].state, activation, shapes)
-        named = Named(chain.module, chain.inputs)
-        report.append(str(chain))
+        chain = _chain(first[1].state, activation, shapes)
+        named, about = Named(chain.module, chain.inputs), [str(chain)]
     else:
         named = _architecture(model, hf, timm, shapes)
     spec = converters.trace(named.module, named.inputs, named.keywords)
-    graphs = []
-    for path, checkpoint in zip(paths, checkpoints, strict=True):
-        state = rename_state(spec, named.module, checkpoint)
-        graphs.append(_graph(spec, state, path))
-    graph = ParameterGraph.cat(graphs) if len(graphs) > 1 else graphs[0]
-    return graph, [*report, *spec.unknown]
+    report = []
+    with GraphWriter(spec, out) as writer:
+        for path, checkpoint in tqdm(
+            chain_of([first], read), total=len(paths), unit="file", disable=len(paths) < FEW
+        ):
+            try:
+                writer.add(_graph(spec, rename_state(spec, named.module, checkpoint), path))
+            except (converters.CheckpointError, StateDictError, UserError) as error:
+                bad.append(_of(path, error))
+            else:
+                report.append(f"{path}: {checkpoint}")
+        if not report:
+            raise converters.CheckpointError("; ".join(bad))
+        writer.finish()
+    return [*_some(report), *about, *spec.unknown], bad
+
+
+def _readable(
+    paths: Sequence[Path], key: str | None, bad: list[str]
+) -> Iterator[tuple[Path, converters.Checkpoint]]:
+    """The checkpoints one by one, as a file stays open while its weights are mapped."""
+    for path in paths:
+        try:
+            yield path, converters.read_checkpoint(path, key=key)
+        except (converters.CheckpointError, OSError) as error:
+            bad.append(_of(path, error))
+
+
+def _of(path: Path, error: Exception) -> str:
+    return f"{path}: {str(error).removeprefix(f'{path}: ')}"
+
+
+def _some(report: list[str]) -> list[str]:
+    """All lines if they are few, else the first and how many more there are."""
+    if len(report) < FEW:
+        return report
+    return [*report[:3], f"and {len(report) - 3} more"]
 
 
 def _chain(
@@ -196,16 +242,15 @@ def _graph(spec: GraphSpec, state: dict[str, Tensor], path: Path) -> ParameterGr
 def _call_factory(name: str) -> Any:
     from gmn.cli.examples import EXAMPLES
 
-    module, colon, factory = name.partition(":")
+    _, colon, factory = name.partition(":")
     if not colon:
         raise UserError(
             f"{name} is neither a built-in example ({', '.join(EXAMPLES)}) nor module:factory"
         )
-    sys.path.insert(0, "")  # as `python -m` does, so that a module in the current folder is found
     try:
-        make = getattr(importlib.import_module(module), factory)
+        make = registry.attribute(name)
     except Exception as error:  # the user's module may raise anything
-        raise UserError(f"{name}: {error}") from error
+        raise UserError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
     if isinstance(make, nn.Module):
         return make
     if needed := _needed(make):

@@ -11,7 +11,7 @@ import typer
 import gmn
 from gmn.cli.choices import FORMATS
 from gmn.cli.errors import UserError
-from gmn.cli.options import Json
+from gmn.cli.options import Json, Overwrite, make_room
 
 app = typer.Typer()
 
@@ -59,6 +59,7 @@ def verify(
     rescue: Annotated[
         Path | None, typer.Option(help="Write a new zoo of all that is whole to this folder.")
     ] = None,
+    overwrite: Overwrite = False,
     reindex: Annotated[
         bool, typer.Option("--reindex", help="Make a lost index again, from the shards.")
     ] = False,
@@ -68,6 +69,8 @@ def verify(
 
     Example: `gmn zoo verify runs/cnn-mnist`, `gmn zoo verify runs/cnn-mnist --rescue runs/rescued`
     """
+    if rescue is not None:
+        make_room(rescue, [folder], overwrite)
     if reindex:
         gmn.zoo.reindex(folder)
     verdict = gmn.zoo.verify(folder, progress=not json)
@@ -86,12 +89,14 @@ def merge(
     out: Out,
     name: Annotated[str, typer.Option(help="Name of the new population.")] = "merged",
     prefix: Prefix = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Copy all networks of several zoos into one; a stopped run goes on where it was.
 
     Example: `gmn zoo merge runs/a runs/b --prefix a/ --prefix b/ --out runs/both`
     """
+    make_room(out, folders, overwrite)
     _tell(gmn.zoo.merge(folders, out, name, prefix, progress=not json), json)
 
 
@@ -117,6 +122,7 @@ def filter_zoo(
     split: Split = None,
     architecture: Architecture = None,
     id: Ids = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Copy the networks that meet all conditions into a new zoo.
@@ -133,6 +139,7 @@ def filter_zoo(
     ]
     if not criteria:
         raise UserError("give a condition: --where, --split, --architecture or --id")
+    make_room(out, [folder], overwrite)
     chosen = gmn.zoo.select(population, where or (), split, architecture, id)
     _tell(gmn.zoo.filtered(population, chosen, out, criteria, progress=not json), json)
 
@@ -146,6 +153,7 @@ def export(
     split: Split = None,
     architecture: Architecture = None,
     id: Ids = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Write one file per network and a table index.csv, for those without this library.
@@ -154,6 +162,7 @@ def export(
     """
     population = gmn.zoo.open(folder)
     chosen = gmn.zoo.select(population, where or (), split, architecture, id)
+    make_room(out, [folder], overwrite)
     table = gmn.zoo.export(population, out, chosen, format, progress=not json)
     if json:
         print(jsonlib.dumps({"networks": len(chosen), "table": str(table)}))

@@ -7,37 +7,63 @@ seeds, takes from there what was trained under the same protocol.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gmn import manifest
 from gmn.comparison.jobs import RunResult
-from gmn.zoo.store.files import write_atomically
+from gmn.files import OutputFolder
+from gmn.manifest import ManifestError
 
 FILE = "runs.jsonl"
+RESULTS = ("comparison.json", "comparison.txt", "comparison.png")
+
+
+def comparison_folder(folder: Path, inputs: Iterable[Path] = ()) -> OutputFolder:
+    """The right to write a comparison into a folder, which one process has at a time.
+
+    Args:
+        folder: made if absent.
+        inputs: folders that are read.
+
+    Raises:
+        OutputError: if the folder holds anything else, another process writes to it, or it cannot
+            be written to.
+    """
+    return OutputFolder(folder, "comparison", inputs=inputs, earlier=_files_of_0_1)
+
+
+def _files_of_0_1(folder: Path) -> set[str] | None:
+    """The files of a comparison that was written before folders had markers."""
+    lines = _lines(folder / FILE)
+    if not lines or not isinstance(lines[0], dict) or "recipe" not in lines[0]:
+        return None
+    return {FILE, *RESULTS}
 
 
 class FinishedRuns:
     """The finished runs in a folder.
 
     Args:
-        folder: it is made if need be.
+        output: the folder.
         protocol: what has to be equal for runs to be comparable, as JSON values.
 
     Raises:
         ValueError: if the folder holds runs of another protocol, or of another version.
     """
 
-    def __init__(self, folder: Path, protocol: dict[str, Any]) -> None:
-        self.path = folder / FILE
+    def __init__(self, output: OutputFolder, protocol: dict[str, Any]) -> None:
+        self.output, self.path = output, output.path / FILE
         first = json.dumps(protocol)
         lines = _lines(self.path)
         if lines:
             # Runs of versions without devices are of the CPU.
-            _require_same({"device": "cpu", **lines[0]}, json.loads(first), self.path)
+            stored = manifest.check(lines[0], dict[str, Any], self.path)
+            _require_same({"device": "cpu", **stored}, json.loads(first), self.path)
         else:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path, first.encode())
+            output.write(FILE, first.encode())
         runs = [self._run(line) for line in lines[1:]]
         self._runs = {(run.model, run.seed): run for run in runs}
 
@@ -47,23 +73,23 @@ class FinishedRuns:
 
     def add(self, run: RunResult) -> None:
         """Keeps a finished run."""
-        with self.path.open("a") as file:
-            file.write(f"\n{json.dumps(asdict(run))}")  # a break before it: the line may be torn
+        # A break before it: the last line may be torn.
+        self.output.append(FILE, f"\n{json.dumps(asdict(run))}")
 
     def _run(self, line: dict[str, Any]) -> RunResult:
         try:
-            return RunResult(**line)
-        except TypeError as error:
+            return manifest.check(line, RunResult, self.path)
+        except ManifestError as error:
             raise ValueError(f"{self.path} holds no runs of this version: {error}") from error
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     """All whole lines; one that a killed process tore is left out."""
     lines = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            lines.append(manifest.parse(line, path))
+        except ManifestError:
             continue
     return lines
 
@@ -76,5 +102,5 @@ def _require_same(stored: dict[str, Any], current: dict[str, Any], path: Path) -
         elif other != value:
             raise ValueError(
                 f"{path} holds runs with {key} = {other!r}, not {value!r}. Choose another folder, "
-                "or delete that file"
+                "or --overwrite that one"
             )

@@ -6,14 +6,18 @@ import json
 import math
 import statistics
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from scipy import stats
 
+from gmn import manifest
 from gmn.comparison import report
 from gmn.comparison.cost import Cost
+from gmn.comparison.finished_runs import RESULTS, comparison_folder
+from gmn.manifest import ManifestError
 from gmn.tasks.answers import ANSWERS
 
 
@@ -90,12 +94,10 @@ class Comparison:
         Raises:
             ValueError: if the text is not a comparison.
         """
+        where = Path("comparison")
         try:
-            data = json.loads(text)
-            rows = tuple(Row(**{**row, "cost": Cost(**row["cost"])}) for row in data["rows"])
-            extra = {n: data[n] for n in ("refused", "baselines", "shown") if n in data}
-            return cls(data["protocol"], data["target"], rows, **extra)
-        except (KeyError, TypeError) as error:
+            return manifest.check(manifest.parse(text, where), cls, where)
+        except ManifestError as error:
             raise ValueError(f"not a comparison: {error}") from error
 
     @property
@@ -125,8 +127,14 @@ class Comparison:
 
 
 def save(comparison: Comparison, folder: Path) -> None:
-    """Writes ``comparison.json``, ``comparison.txt`` and ``comparison.png`` into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "comparison.json").write_text(comparison.to_json())
-    (folder / "comparison.txt").write_text(f"{comparison}\n")
-    report.plot(comparison).savefig(folder / "comparison.png", dpi=150)
+    """Writes ``comparison.json``, ``comparison.txt`` and ``comparison.png`` into a folder.
+
+    Raises:
+        OutputError: if the folder holds anything but a comparison, or cannot be written to.
+    """
+    data, table, picture = RESULTS
+    with comparison_folder(folder) as output:
+        output.write(data, comparison.to_json().encode())
+        output.write(table, f"{comparison}\n".encode())
+        figure = report.plot(comparison)
+        output.write(picture, partial(figure.savefig, dpi=150, format="png"))

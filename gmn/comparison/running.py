@@ -6,7 +6,7 @@ import hashlib
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from gmn import registry
 from gmn.arguments import require_callable, require_several, require_whole
 from gmn.comparison.cost import Cost
-from gmn.comparison.finished_runs import FinishedRuns
+from gmn.comparison.finished_runs import FinishedRuns, comparison_folder
 from gmn.comparison.jobs import (
     Diverged,
     RunResult,
@@ -33,9 +33,11 @@ from gmn.devices import require_device
 from gmn.engines import Engine, Processes
 from gmn.engines.engine import require_engine
 from gmn.errors import ArgumentError, NotFiniteError, UnsupportedArchitecture
+from gmn.files import OutputFolder
 from gmn.tasks import Task, task_of
 from gmn.tasks.answers import ANSWERS
 from gmn.train import Recipe
+from gmn.train.identity import identity_of
 from gmn.train.recipe import require_recipe
 from gmn.zoo import Zoo
 
@@ -83,6 +85,8 @@ def compare(
         UnsupportedArchitecture: if none of the models can read these networks, or all need packages
             that are missing.
         EngineError: if a worker process died, or there is no Ray cluster.
+        OutputError: if the folder holds files of others, another process writes there, or it cannot
+            be written.
     """
     require_whole("seeds", seeds, 1)
     require_whole("workers", workers, 1)
@@ -105,14 +109,18 @@ def compare(
     engine, example = engine or Processes(workers), make()
     truth = torch.cat([part.target for part in example.split("test")])
     protocol = {**_protocol(example, recipe, engine.threads), "device": torch.device(device).type}
-    finished = FinishedRuns(folder, {**protocol, "truth": _fingerprint(truth)}) if folder else None
     job = partial(TrainingJob, make, recipe=recipe, device=str(device))
-    first = [job(name=name, factory=factory, seed=0) for name, factory in factories.items()]
-    costs, refused = _costs(engine, first, progress)
-    if not costs:
-        raise UnsupportedArchitecture("; ".join(f"{n}: {why}" for n, why in refused.items()))
-    jobs = [job(name=n, factory=factories[n], seed=s) for s in range(seeds) for n in costs]
-    runs, diverged = _run_all(engine, jobs, finished, progress)
+    with _opened(folder, example) as output:
+        finished = None
+        if output is not None:
+            data = {"truth": _fingerprint(truth), **identity_of(example)}
+            finished = FinishedRuns(output, {**protocol, **data})
+        first = [job(name=name, factory=factory, seed=0) for name, factory in factories.items()]
+        costs, refused = _costs(engine, first, progress)
+        if not costs:
+            raise UnsupportedArchitecture("; ".join(f"{n}: {why}" for n, why in refused.items()))
+        jobs = [job(name=n, factory=factories[n], seed=s) for s in range(seeds) for n in costs]
+        runs, diverged = _run_all(engine, jobs, finished, progress)
     # A mean over the seeds that went well would praise what often fails.
     refused |= {d.model: f"diverged with seed {d.seed}: {d.why}" for d in diverged}
     stable = [name for name in costs if name not in refused]
@@ -129,6 +137,10 @@ def compare(
         baselines={name: example.test_metrics(own, truth) for name, own in baselines.items()},
         shown=_all_shown({**baselines, "target": truth}, kind.shown),
     )
+
+
+def _opened(folder: Path | None, task: Task) -> AbstractContextManager[OutputFolder | None]:
+    return nullcontext() if folder is None else comparison_folder(folder, [task.zoo.folder])
 
 
 def _maker(task: str | Path | Zoo | Task | TaskFactory) -> TaskFactory:

@@ -54,7 +54,7 @@ class Processes(Engine):
             yield from map(call, jobs)
             return
         workers = max(1, min(self.workers, len(jobs)))
-        pool = self._pool(call, fresh, workers, patient=store is not None)
+        pool = self._pool(call, fresh, workers, finish_jobs=store is not None)
         try:
             run = partial(_in_own_process, call) if fresh else _do
             for future in as_completed([pool.submit(run, job) for job in jobs]):
@@ -67,8 +67,8 @@ class Processes(Engine):
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _pool(self, call: Work, fresh: bool, workers: int, patient: bool) -> Executor:
-        return ThreadPoolExecutor(workers) if fresh else _pool(workers, call, patient)
+    def _pool(self, call: Work, fresh: bool, workers: int, finish_jobs: bool) -> Executor:
+        return ThreadPoolExecutor(workers) if fresh else _pool(workers, call, finish_jobs)
 
     @contextmanager
     def queue(self) -> Iterator[Any]:
@@ -90,22 +90,22 @@ def _chain(work: Work, store: Work, job: Any) -> Any:
 
 
 def _in_own_process(call: Work, job: Any) -> Any:
-    with _pool(1, call, patient=False) as process:
+    with _pool(1, call, finish_jobs=False) as process:
         return process.submit(_do, job).result()
 
 
-def _pool(workers: int, call: Work, patient: bool) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (call, patient))
+def _pool(workers: int, call: Work, finish_jobs: bool) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (call, finish_jobs))
 
 
 _calls: list[Work] = []  # what this worker process does; sent once, since it may be large
 
 
-def _start_worker(call: Work, patient: bool) -> None:
+def _start_worker(call: Work, finish_jobs: bool) -> None:
     _calls.append(call)
     torch.set_num_threads(1)
     # Ctrl-C goes to the whole process group; where results are stored, the parent decides alone.
-    signal.signal(signal.SIGINT, signal.SIG_IGN if patient else signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN if finish_jobs else signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -49,13 +49,13 @@ class Ray(Engine):
         ray = self._connected()
         task = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1, max_calls=1 if fresh else 0)(_task)
         shared = ray.put(work)  # once, not with every job
-        waiting: Iterable[Any] = iter(jobs)
+        remaining: Iterable[Any] = iter(jobs)
         pending: list[Any] = []
         try:
             while True:
                 # Only so many, that results which nobody has stored yet do not pile up.
-                room = _at_once(ray) - len(pending)
-                pending += [task.remote(shared, job) for job in islice(waiting, max(room, 0))]
+                free = _at_once(ray) - len(pending)
+                pending += [task.remote(shared, job) for job in islice(remaining, max(free, 0))]
                 if not pending:
                     return
                 [done], pending = ray.wait(pending)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from gmn.arguments import require_path, require_type
 from gmn.errors import DataError
+from gmn.files import OutputFolder
 from gmn.graph.parameter_graph import ParameterGraph, StateDictError
 from gmn.graph.values import as_real
 from gmn.spec import GraphSpec, SpecError
@@ -33,7 +35,10 @@ def save(graph: ParameterGraph, folder: str | os.PathLike[str]) -> None:
 
     Args:
         graph: B networks of one architecture.
-        folder: where to write; made if absent.
+        folder: where to write: absent, empty, or holding a graph.
+
+    Raises:
+        OutputError: if the folder holds anything else, or cannot be written to.
 
     Example:
         >>> import tempfile, torch, converters, gmn
@@ -44,19 +49,42 @@ def save(graph: ParameterGraph, folder: str | os.PathLike[str]) -> None:
         ParameterGraph(1 networks of 9 parameters, torch.float32, cpu)
     """
     require_type("graph", graph, ParameterGraph, "a gmn.ParameterGraph")
-    path = require_path("folder", folder)
-    path.mkdir(parents=True, exist_ok=True)
-    text = graph.spec.to_json().encode()
+    with graph_folder(require_path("folder", folder)) as output:
+        write_graph(output, graph.spec, _apart(graph))
+
+
+def graph_folder(folder: str | os.PathLike[str]) -> OutputFolder:
+    """The right to write a graph into a folder, which one process has at a time.
+
+    Raises:
+        OutputError: if the folder holds anything else, or cannot be written to.
+    """
+    return OutputFolder(folder, "parameter graph", earlier=_files_of_0_1)
+
+
+def write_graph(output: OutputFolder, spec: GraphSpec, values: dict[str, Tensor]) -> None:
+    """Writes the files of a graph.
+
+    Args:
+        output: where to.
+        spec: the architecture.
+        values: the stacked values of each untied entry, complex ones as pairs of real numbers.
+    """
+    text = spec.to_json().encode()
     metadata = {"gmn": FORMAT_VERSION, "spec_sha256": hashlib.sha256(text).hexdigest()}
-    parts = [path / f".{name}.{os.getpid()}.part" for name in (SPEC, WEIGHTS)]
+    output.claim(SPEC, WEIGHTS)
+    output.write(WEIGHTS, partial(save_file, values, metadata=metadata))
+    output.write(SPEC, text)
+
+
+def _files_of_0_1(folder: Path) -> set[str] | None:
+    """The files of a graph that was written before folders had markers."""
     try:
-        parts[0].write_bytes(text)
-        save_file(_apart(graph), parts[1], metadata=metadata)
-        os.replace(parts[0], path / SPEC)
-        os.replace(parts[1], path / WEIGHTS)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            ours = "gmn" in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return None
+    return {SPEC, WEIGHTS} if ours else None
 
 
 def load(folder: str | os.PathLike[str]) -> ParameterGraph:

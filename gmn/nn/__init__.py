@@ -1,4 +1,4 @@
-"""Message-passing metanetworks."""
+"""Metanetworks that pass messages along the weights of parameter graphs."""
 
 from gmn.nn.dual.dual_gmn import DualGMN
 from gmn.nn.dual.probes import Probes

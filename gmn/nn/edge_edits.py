@@ -42,24 +42,24 @@ class Edits(nn.Module):
         graph: ParameterGraph,
         changes: Mapping[str, Tensor],
         signs: Mapping[str, Tensor] | None = None,
-        numbers: Passing | None = None,
+        passed: Passing | None = None,
     ) -> ParameterGraph:
         """The k edits of B networks: the first of all networks, then the second, and so on.
 
         Args:
             graph: B networks.
             changes: by name of edge set, shape (B, pairs, taps, k).
-            signs: what to multiply changes with, of shapes that broadcast to the edge sets' blocks
-                (B, *shape); None for nothing. See :func:`gmn.canonical.shifts.flips`.
-            numbers: what weights carry on, whose image changes with them; None for nothing. See
-                :func:`gmn.canonical.shifts.passing`.
+            signs: factors of changes, which broadcast to the blocks (B, *shape) of the edge sets;
+                None for none. See :func:`gmn.canonical.shifts.flips`.
+            passed: translations that pass weights, whose images change with them; None for none.
+                See :func:`gmn.canonical.shifts.passing`.
         """
         spec, copies = graph.spec, len(self.size)
         repeated_graph = ParameterGraph.cat([graph] * copies) if copies > 1 else graph
         draft = Draft(spec, repeated_graph.values)
         repeated = {
-            name: [(term, torch.cat([before] * copies)) for term, before in found]
-            for name, found in (numbers or {}).items()
+            name: [(term, torch.cat([before] * copies)) for term, before in terms]
+            for name, terms in (passed or {}).items()
         }
         for name, change in changes.items():
             edges = spec.edge_set(name)
@@ -68,43 +68,43 @@ class Edits(nn.Module):
                 block = block * signs[name]
             draft.block(edges).add_(block.flatten(0, 1))
             for term, added in following(name, block.flatten(0, 1), repeated):
-                carried = draft.block(term.edge_set)
-                carried.add_(along(added, term.dims, carried))
+                target = draft.block(term.edge_set)
+                target.add_(along(added, term.dims, target))
         return repeated_graph.replace(draft.changed())
 
 
 def _as_block(change: Tensor, edges: EdgeSet) -> Tensor:
     """From (k, B, pairs, taps) to (k, B, *edges.shape)."""
     order = tap_order(edges)
-    sizes = [edges.shape[place] for place in order]
-    back = [0, 1, *(2 + order.index(place) for place in range(len(order)))]
-    return change.reshape(*change.shape[:2], *sizes).permute(back)
+    sizes = [edges.shape[dim] for dim in order]
+    inverse = [0, 1, *(2 + order.index(dim) for dim in range(len(order)))]
+    return change.reshape(*change.shape[:2], *sizes).permute(inverse)
 
 
 class TapCodes(nn.Module):
-    """Sums over channels with codes of where each tap lies: an encoder of values, backwards.
+    """Sums over channels with codes of tap positions: the reverse of the encoder of values.
 
     Args:
-        width: channels that are read.
+        width: channels of the inputs.
         copies: k, edits per network.
-        descriptions: what the edge sets are.
+        descriptions: describes edge sets.
     """
 
     def __init__(self, width: int, copies: int, descriptions: Descriptions) -> None:
         super().__init__()
         self.copies, self.descriptions = copies, descriptions
-        described = descriptions.edge_channels + features.TAP_FEATURES
+        inputs = descriptions.edge_channels + features.TAP_FEATURES
         last = nn.Linear(width, width * copies)
         nn.init.normal_(last.bias)  # codes of size 1: changes are sums weighed by them
-        self.net = nn.Sequential(nn.Linear(described, width), nn.SiLU(), last)
+        self.net = nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), last)
 
     def forward(self, spec: GraphSpec, edges: EdgeSet, channels: Tensor) -> Tensor:
         """From channels (..., pairs, width) to changes (..., pairs, taps, k)."""
         width = channels.shape[-1]
-        about = self.descriptions.edges(spec)[spec.edge_sets.index(edges)].to(channels)
-        codes = self.net(features.with_taps(about, edges)).unflatten(1, (width, self.copies))
-        found = channels @ codes.transpose(0, 1).flatten(1) / width**0.5
-        return found.unflatten(-1, (edges.num_taps, self.copies))
+        description = self.descriptions.edges(spec)[spec.edge_sets.index(edges)].to(channels)
+        codes = self.net(features.with_taps(description, edges)).unflatten(1, (width, self.copies))
+        result = channels @ codes.transpose(0, 1).flatten(1) / width**0.5
+        return result.unflatten(-1, (edges.num_taps, self.copies))
 
 
 class EdgeReadout(nn.Module):
@@ -115,7 +115,7 @@ class EdgeReadout(nn.Module):
     Args:
         width: channels of the states.
         copies: k, edits per network.
-        descriptions: what the edge sets are.
+        descriptions: describes edge sets.
     """
 
     def __init__(self, width: int, copies: int, descriptions: Descriptions) -> None:

@@ -42,10 +42,11 @@ class GMN(Metanetwork):
 
     with residual connections. Messages run along both directions of every edge, with weights of
     their own, and are averaged within each edge set. A kernel is one edge whose initial state is
-    the sum over its taps of value times a learned code of the tap's place, instead of one parallel
-    edge per tap; biases and normalisation parameters are loops instead of edges from extra nodes.
-    Neurons of one head (or group of channels) read their mean, or nothing would say which queries
-    belong to which values; parallel edges are told apart by their route. In the paper's graph of
+    the sum over its taps of value times a learned code of the tap's position, instead of one
+    parallel edge per tap; biases and normalisation parameters are loops instead of edges from extra
+    nodes.
+    Neurons of one head (or group of channels) read their mean, without which queries could not be
+    matched with values; parallel edges are told apart by their route. In the paper's graph of
     attention, queries, keys and values can be exchanged, and heads are invisible.
 
     It needs no spec: one module reads every architecture. Equivariant to the permutations of the
@@ -56,12 +57,13 @@ class GMN(Metanetwork):
     Args:
         hidden: channels of all states.
         depth: number of layers.
-        head: what to answer with.
+        head: the number of outputs, a head, or a module of your own; one output if None.
         executor: ``"dense"`` runs on blocks of edges, ``"sparse"`` on PyG's message passing; both
             give the same numbers from the same parameters.
-        features: how it is given the values of edges; None for :class:`gmn.features.FanIn`.
-        recompute: layers run again in the backward pass, which finds their inputs only.
-        descriptions: how it is told what nodes and edge sets are; None for
+        features: encodes the values of edges; None for :class:`gmn.features.FanIn`.
+        recompute: whether layers are computed again in the backward pass instead of kept; off,
+            since the dense executor keeps little.
+        descriptions: describes nodes and edge sets to the model; None for
             :class:`gmn.features.SpecDescriptions`.
 
     Attributes:
@@ -118,8 +120,8 @@ class GMN(Metanetwork):
             return self.head(States(nodes, state, executor.restore(states, len(graph))), graph)
         assert self.changes is not None
         assert self.edits is not None
-        found = dict(zip(spec.edge_sets, executor.divide(states, len(graph)), strict=True))
-        changes = {e.name: self.changes(spec, e, found[e]) for e in editable(spec)}
+        states_of = dict(zip(spec.edge_sets, executor.divide(states, len(graph)), strict=True))
+        changes = {e.name: self.changes(spec, e, states_of[e]) for e in editable(spec)}
         return self.edits(graph, changes)
 
 
@@ -140,11 +142,11 @@ class Encoder(nn.Module):
         """States of nodes (B, N, d), of each edge set (B, pairs, d), and of networks (B, d)."""
         spec, batch = graph.spec, len(graph)
         like = self.state
-        described = self.descriptions.edges(spec).to(like)
-        shifts = self.edges(described)
+        descriptions = self.descriptions.edges(spec).to(like)
+        shifts = self.edges(descriptions)
         blocks = []
-        for edges, about, shift in zip(spec.edge_sets, described, shifts, strict=True):
-            codes = self.taps(features.with_taps(about, edges)).view(-1, self.hidden)
+        for edges, description, shift in zip(spec.edge_sets, descriptions, shifts, strict=True):
+            codes = self.taps(features.with_taps(description, edges)).view(-1, self.hidden)
             values = self.values(graph, edges).flatten(2)  # (B, pairs, taps * channels)
             blocks.append(values @ codes / edges.num_taps**0.5 + shift)
         nodes = self.nodes(self.descriptions.nodes(spec).to(like))
@@ -187,18 +189,18 @@ class GMNLayer(nn.Module):
         x = self.normal_nodes(nodes)
         shift = self.from_state(state) + self.from_edge(self.normal_edges.bias)
         target = self.from_target(x) + shift.unsqueeze(1)
-        found = run.exchange(self.from_source(x), target, edges, self._maps())
-        into = self.forward_out(found.into)
+        outputs = run.edge_step(self.from_source(x), target, edges, self._maps())
+        into = self.forward_out(outputs.into)
         if groups:
             into = into + groups.means(x) @ self.group_out
-        gathered = [x, into, self.backward_out(found.out)]
+        inputs = [x, into, self.backward_out(outputs.out)]
         summary = state.unsqueeze(1).expand_as(nodes)
-        nodes = nodes + self.node_update(torch.cat([*gathered, summary], dim=-1))
-        means = [state, nodes.mean(dim=1), found.mean]
-        return nodes, found.edges, state + self.state_update(torch.cat(means, dim=-1))
+        nodes = nodes + self.node_update(torch.cat([*inputs, summary], dim=-1))
+        means = [state, nodes.mean(dim=1), outputs.mean]
+        return nodes, outputs.edges, state + self.state_update(torch.cat(means, dim=-1))
 
     def _maps(self) -> EdgeMaps:
-        """What every edge passes, with the norm's gain folded in; its shift is a bias."""
+        """The maps applied to every edge, with the norm's gain folded in; its shift is a bias."""
         read = self.from_edge.weight * self.normal_edges.weight
         return EdgeMaps(read, self.edge_out.weight, self.edge_out.bias)
 

@@ -1,4 +1,4 @@
-"""Heads: modules that turn states of neurons into numbers, classes or edits.
+"""Heads: modules from states of neurons to vectors, classes or edits.
 
 A head of your own is a module ``head(states, graph)`` from :class:`States` to anything, such as::
 
@@ -30,12 +30,12 @@ from gmn.spec import GraphSpec
 
 @dataclass(frozen=True, eq=False)
 class States:
-    """What a metanetwork knows of B networks after its last layer.
+    """The states of B networks after a metanetwork's last layer.
 
     Attributes:
         nodes: states of all neurons (B, N, hidden), in the order of the spec's node sets. They
-            move with the neurons, and do not change otherwise under what the model is invariant to.
-        summary: state of each whole network (B, hidden); None if the model keeps none.
+            permute with the neurons, and other symmetries of the model do not change them.
+        summary: state of each network (B, hidden); None if the model keeps none.
         edges: states of all edges (B, P, hidden), in the order of the spec's edge sets and, in
             each, of :func:`gmn.graph.topology.pair_index`; None if the model keeps none of this
             form.
@@ -92,11 +92,11 @@ def require_head(head: object) -> None:
 
 
 def readout_of(head: Head | None, own: Callable[[int], nn.Module]) -> nn.Module | None:
-    """The module that answers with numbers; None if networks are edited.
+    """The readout to vectors; None if networks are edited.
 
     Args:
-        head: what the user asks for; one output if None.
-        own: makes the model's own readout of so many outputs.
+        head: the head that the user passed; one output if None.
+        own: makes the model's own readout, given the number of outputs.
     """
     if isinstance(head, nn.Module):
         return head
@@ -120,7 +120,7 @@ class InvariantReadout(nn.Module):
         )
 
     def forward(self, states: States, graph: ParameterGraph) -> Tensor:
-        """Reads out the states of B networks, of neurons, edges and whole: shape (B, outputs)."""
+        """Reads out the states of neurons, edges and networks: shape (B, outputs)."""
         nodes, edges, state = states.nodes, states.edges, states.summary
         assert edges is not None
         assert state is not None
@@ -166,6 +166,6 @@ def _role_means(spec: GraphSpec, like: Tensor) -> Tensor:
     """Averaging matrix of shape (roles, N); ordered neurons count as hidden."""
     sizes = torch.tensor([nodes.size for nodes in spec.node_sets])
     roles = ["hidden" if nodes.role == "ordered" else nodes.role for nodes in spec.node_sets]
-    number = torch.tensor([ROLES.index(role) for role in roles]).repeat_interleave(sizes)
-    member = (number.unsqueeze(0) == torch.arange(len(ROLES)).unsqueeze(1)).to(like)
+    role = torch.tensor([ROLES.index(role) for role in roles]).repeat_interleave(sizes)
+    member = (role.unsqueeze(0) == torch.arange(len(ROLES)).unsqueeze(1)).to(like)
     return member / member.sum(dim=1, keepdim=True).clamp(min=1)

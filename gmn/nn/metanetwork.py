@@ -15,14 +15,14 @@ from gmn.symmetry import KINDS
 
 
 class Metanetwork(nn.Module):
-    """A network from parameter graphs to answers.
+    """A network whose input is a parameter graph.
 
     Answers of shape (B, outputs) do not change when symmetries of the networks act on their
-    parameters; edited networks move along. :class:`gmn.testing.MetanetworkLaws` holds a model
-    against what it declares here.
+    parameters; edited networks move along. :class:`gmn.testing.MetanetworkLaws` tests
+    what a model declares here.
 
     Args:
-        head: what it answers with; an :class:`gmn.nn.EditHead` makes it equivariant.
+        head: as of its subclasses; an :class:`gmn.nn.EditHead` makes it equivariant.
 
     Raises:
         ArgumentError: if the head is none, asks for no outputs, or a graph is none, or of another
@@ -31,7 +31,7 @@ class Metanetwork(nn.Module):
     Attributes:
         symmetries: the parts of a spec's group that it respects, of :data:`gmn.symmetry.KINDS`.
         learning_rate: a good peak for :func:`gmn.train.train`.
-        copies: edits per network that it answers with; 0 if it answers with numbers.
+        copies: edits per network; 0 if it answers with vectors.
     """
 
     symmetries: Collection[str] = ()

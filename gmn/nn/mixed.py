@@ -1,4 +1,4 @@
-"""Batches of several architectures: one pass per architecture, answers in the order given."""
+"""Runs a metanetwork on networks of several architectures, with one pass per architecture."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def read_all(net: Callable[[ParameterGraph], Tensor], graphs: Sequence[Parameter
     if not graphs:
         raise ValueError("no graphs to read")
     groups: dict[GraphSpec, list[int]] = {}
-    for number, graph in enumerate(graphs):
-        groups.setdefault(graph.spec, []).append(number)
+    for index, graph in enumerate(graphs):
+        groups.setdefault(graph.spec, []).append(index)
     answers: list[Tensor] = [torch.empty(0)] * len(graphs)
-    for numbers in groups.values():
-        joined = net(ParameterGraph.cat([graphs[n] for n in numbers]))
-        parts = joined.split([len(graphs[n]) for n in numbers])
-        for number, part in zip(numbers, parts, strict=True):
-            answers[number] = part
+    for indices in groups.values():
+        joined = net(ParameterGraph.cat([graphs[n] for n in indices]))
+        parts = joined.split([len(graphs[n]) for n in indices])
+        for index, part in zip(indices, parts, strict=True):
+            answers[index] = part
     return torch.cat(answers)

@@ -16,9 +16,9 @@ from gmn.nn.passing.reductions import Reduction
 from gmn.nn.passing.relations import Wiring
 
 AGGREGATORS: tuple[Reduction, ...] = ("mean", "min", "max", "std")
-# What PNA divides the logarithm of degrees by: the paper takes the mean over each training set,
-# which the linear map that follows can undo. One number serves every architecture.
-USUAL_LOG_DEGREE = math.log(17)
+# The divisor δ of the logarithm of degrees in PNA: the paper takes the mean over each training set,
+# but the linear map that follows can learn any factor, so one constant serves every architecture.
+TYPICAL_LOG_DEGREE = math.log(17)
 
 
 class NeuralGraphGNN(MessagePassingNetwork):
@@ -42,17 +42,18 @@ class NeuralGraphGNN(MessagePassingNetwork):
     Args:
         hidden: channels of nodes.
         depth: number of layers.
-        head: what to answer with.
+        head: the number of outputs, a head, or a module of your own; one output if None.
         edge_hidden: channels of edges.
         reverse: whether messages also run against the edges (the paper: yes for implicit neural
             representations, no for convolutional networks).
-        features: how it is given the values of parameters; None for :class:`gmn.features.FanIn`.
-        recompute: whether layers are computed again in the backward pass instead of kept.
-        descriptions: how it is told what nodes and edge sets are; None for
+        features: encodes the values of parameters; None for :class:`gmn.features.FanIn`.
+        recompute: whether layers are computed again in the backward pass instead of kept, which
+            takes a third more time and a fraction of the memory.
+        descriptions: describes nodes and edge sets to the model; None for
             :class:`gmn.features.SpecDescriptions`.
 
     Attributes:
-        learning_rate: that of the paper.
+        learning_rate: the learning rate of the paper.
     """
 
     learning_rate = 1e-3
@@ -71,15 +72,15 @@ class NeuralGraphGNN(MessagePassingNetwork):
         for name, count in (("hidden", hidden), ("edge_hidden", edge_hidden)):
             require_whole(name, count, 1)
         require_whole("depth", depth, 0)
-        # Nobody reads the edges after the last layer, but an editor.
-        kept = isinstance(head, EditHead)
-        layers = [_Layer(hidden, edge_hidden, kept or n < depth - 1) for n in range(depth)]
+        # Only an editor reads the edges after the last layer.
+        with_edges = isinstance(head, EditHead)
+        layers = [_GNNLayer(hidden, edge_hidden, with_edges or n < depth - 1) for n in range(depth)]
         super().__init__(
             layers, hidden, edge_hidden, head, reverse, features, recompute, descriptions
         )
 
 
-class _Layer(MessagePassing):
+class _GNNLayer(MessagePassing):
     """Messages, their statistics at every node, and the updates of nodes and edges."""
 
     def __init__(self, hidden: int, edge_hidden: int, with_edges: bool) -> None:
@@ -91,8 +92,8 @@ class _Layer(MessagePassing):
         self.to_message = nn.Linear(hidden, hidden)
         self.to_update = nn.Linear((1 + 2 * len(AGGREGATORS)) * hidden, hidden)
         self.normal = nn.LayerNorm(hidden)
-        self.edges = _EdgeUpdate(hidden, edge_hidden) if with_edges else None
-        self.register_load_state_dict_pre_hook(_rename)
+        self.edges = _GNNEdgeUpdate(hidden, edge_hidden) if with_edges else None
+        self.register_load_state_dict_pre_hook(_read_old_names)
 
     def project(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         return self.from_source(nodes), self.from_target(nodes)
@@ -112,9 +113,9 @@ class _Layer(MessagePassing):
     def forward(
         self, wiring: Wiring, nodes: Tensor, edges: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        found = self.propagate(wiring, *self.project(nodes), edges)
-        amplified = found * ((wiring.degree + 1).log() / USUAL_LOG_DEGREE)
-        update = self.to_update(torch.cat([nodes, found, amplified], dim=-1))
+        statistics = self.propagate(wiring, *self.project(nodes), edges)
+        amplified = statistics * ((wiring.degree + 1).log() / TYPICAL_LOG_DEGREE)
+        update = self.to_update(torch.cat([nodes, statistics, amplified], dim=-1))
         if wiring.groups:
             update = update + self.group(wiring.groups.means(nodes))
         nodes = nodes + nn.functional.silu(self.normal(update))
@@ -124,7 +125,7 @@ class _Layer(MessagePassing):
         return nodes, self.edge_updater(wiring, *ends, edges)
 
 
-class _EdgeUpdate(nn.Module):
+class _GNNEdgeUpdate(nn.Module):
     """``W SiLU(W_e e_ij + W_s x_i + W_t x_j)``."""
 
     def __init__(self, hidden: int, edge_hidden: int) -> None:
@@ -139,8 +140,8 @@ class _EdgeUpdate(nn.Module):
         return self.out(nn.functional.silu(self.edge(edge) + source + target))
 
 
-def _rename(layer: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Reads states of version 0.1, where two modules had the names of what are methods now."""
+def _read_old_names(layer: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Reads states of version 0.1, where two modules had names that are methods now."""
     for name in ("message", "update"):
         for part in ("weight", "bias"):
             if (old := f"{prefix}{name}.{part}") in state:

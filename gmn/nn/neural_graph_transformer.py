@@ -33,17 +33,18 @@ class NeuralGraphTransformer(MessagePassingNetwork):
     Args:
         hidden: channels of nodes.
         depth: number of layers.
-        head: what to answer with.
+        head: the number of outputs, a head, or a module of your own; one output if None.
         edge_hidden: channels of edges.
         attention: channels of queries, keys and values, over all heads.
         heads: number of attention heads.
-        features: how it is given the values of parameters; None for :class:`gmn.features.FanIn`.
-        recompute: whether layers are computed again in the backward pass instead of kept.
-        descriptions: how it is told what nodes and edge sets are; None for
+        features: encodes the values of parameters; None for :class:`gmn.features.FanIn`.
+        recompute: whether layers are computed again in the backward pass instead of kept, which
+            takes a third more time and a fraction of the memory.
+        descriptions: describes nodes and edge sets to the model; None for
             :class:`gmn.features.SpecDescriptions`.
 
     Attributes:
-        learning_rate: that of the paper.
+        learning_rate: the learning rate of the paper.
 
     Raises:
         ValueError: if the heads do not divide the attention's channels.
@@ -70,16 +71,16 @@ class NeuralGraphTransformer(MessagePassingNetwork):
         require_whole("heads", heads, 1)
         if attention % heads:
             raise ValueError(f"{heads} heads do not divide {attention} channels of attention")
-        # Nobody reads the edges after the last layer, but an editor.
-        kept = isinstance(head, EditHead)
+        # Only an editor reads the edges after the last layer.
+        with_edges = isinstance(head, EditHead)
         layers = [
-            _Layer(hidden, edge_hidden, attention, heads, kept or n < depth - 1)
+            _TransformerLayer(hidden, edge_hidden, attention, heads, with_edges or n < depth - 1)
             for n in range(depth)
         ]
         super().__init__(layers, hidden, edge_hidden, head, True, features, recompute, descriptions)
 
 
-class _Layer(MessagePassing):
+class _TransformerLayer(MessagePassing):
     """Attention, and the updates of nodes and edges; norms after the residual connections."""
 
     def __init__(
@@ -93,22 +94,22 @@ class _Layer(MessagePassing):
         self.out = nn.Linear(attention, hidden)
         self.normal, self.normal_mlp = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
         self.mlp = mlp(hidden, hidden)
-        self.edges = _EdgeUpdate(hidden, edge_hidden) if with_edges else None
+        self.edges = _TransformerEdgeUpdate(hidden, edge_hidden) if with_edges else None
 
     def project(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         return self.source(nodes), self.target(nodes)
 
     def message(self, source: Tensor, target: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
         query, key, value, scale = self.edge(edge).chunk(4, dim=-1)
-        seen_key, seen_value = source.chunk(2, dim=-1)
-        products = (query + target) * (key + seen_key)
+        source_key, source_value = source.chunk(2, dim=-1)
+        products = (query + target) * (key + source_key)
         scores = products.unflatten(-1, (self.heads, -1)).sum(dim=-1)
         scores = scores / (query.shape[-1] // self.heads) ** 0.5
-        return scores, torch.addcmul(value, seen_value, scale)
+        return scores, torch.addcmul(value, source_value, scale)
 
-    def edge_update(self, source: Tensor, target: Tensor, edge: Tensor, turned: Tensor) -> Tensor:
+    def edge_update(self, source: Tensor, target: Tensor, edge: Tensor, reverse: Tensor) -> Tensor:
         assert self.edges is not None
-        return self.edges(source, target, edge, turned)
+        return self.edges(source, target, edge, reverse)
 
     def forward(
         self, wiring: Wiring, nodes: Tensor, edges: list[Tensor]
@@ -121,10 +122,10 @@ class _Layer(MessagePassing):
         if self.edges is None:
             return nodes, edges
         ends = self.edges.source(nodes), self.edges.target(nodes)
-        return nodes, self.edge_updater(wiring, *ends, edges, wiring.turned(edges))
+        return nodes, self.edge_updater(wiring, *ends, edges, wiring.reverse_states(edges))
 
 
-class _EdgeUpdate(nn.Module):
+class _TransformerEdgeUpdate(nn.Module):
     """``norm(e_ij + MLP(x_i, x_j, e_ij, e_ji))``."""
 
     def __init__(self, hidden: int, edge_hidden: int) -> None:
@@ -136,7 +137,7 @@ class _EdgeUpdate(nn.Module):
         self.out = nn.Linear(edge_hidden, edge_hidden)
         self.normal = nn.LayerNorm(edge_hidden)
 
-    def forward(self, source: Tensor, target: Tensor, edge: Tensor, turned: Tensor) -> Tensor:
+    def forward(self, source: Tensor, target: Tensor, edge: Tensor, reverse: Tensor) -> Tensor:
         """New states of the edges of one relation, of the same shape."""
-        total = self.edge(edge) + self.turned(turned) + source + target
+        total = self.edge(edge) + self.turned(reverse) + source + target
         return self.normal(edge + self.out(nn.functional.silu(total)))

@@ -1,6 +1,6 @@
 """Metanetworks by name, for comparisons; those of papers in their published configurations.
 
-Each takes the spec of the networks and what to answer with: so many numbers, or an
+Each takes the spec of the networks and the head: a number of outputs, or an
 :class:`gmn.nn.EditHead` for edited networks.
 """
 

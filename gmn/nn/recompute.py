@@ -1,4 +1,4 @@
-"""Layers that are computed again in the backward pass instead of kept."""
+"""Runs layers whose activations the backward pass computes again instead of keeping them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def run(layer: Callable[..., Any], recompute: bool, *inputs: Any) -> Any:
-    """Runs a layer; if it may be computed again, the backward pass finds its inputs only."""
+    """Runs a layer; with ``recompute`` only its inputs are kept for the backward pass."""
     if recompute and torch.is_grad_enabled():
         return checkpoint(layer, *inputs, use_reentrant=False)
     return layer(*inputs)

@@ -14,7 +14,7 @@ from torch.nn.functional import layer_norm, linear
 from torch_geometric.nn import MessagePassing
 
 from gmn.graph.topology import topology
-from gmn.nn.dense import EdgeMaps, Exchanged
+from gmn.nn.dense import EdgeMaps, EdgeOutputs
 from gmn.spec import GraphSpec
 
 
@@ -33,7 +33,7 @@ def sum_into_nodes(messages: Tensor, index: Tensor, pointer: Tensor, fast: bool 
     Args:
         messages: shape (..., E, d), sorted by node.
         index: shape (E,), the node of each message, ascending.
-        pointer: shape (N + 1,), where each node's messages begin.
+        pointer: shape (N + 1,), index of each node's first message.
         fast: use torch-scatter's segment sum where installed; False for torch alone.
 
     Returns:
@@ -53,8 +53,8 @@ class EdgeIndex:
 
     Attributes:
         edge_index: (2, P) source and target.
-        order: (P,) number of each edge in the spec's order.
-        pointer: (N + 1,) where each target's edges begin.
+        order: (P,) index of each edge in the spec's order.
+        pointer: (N + 1,) index of each target's first edge.
         share: (P, 1) one over the number of edges of the same edge set into the same target.
         counts: number of pairs of each edge set.
     """
@@ -87,7 +87,7 @@ def edge_index(spec: GraphSpec, device: torch.device, dtype: torch.dtype) -> Edg
 
 
 class SparseExecutor(MessagePassing):
-    """The edge work of a layer with gathers and scatters; the reference for the dense one.
+    """The edge computation of a layer with gathers and scatters; the reference for the dense one.
 
     Args:
         index: the pairs of the spec.
@@ -109,20 +109,24 @@ class SparseExecutor(MessagePassing):
         """The states of each edge set, (B, pairs, d): undoes :meth:`arrange`."""
         return list(edges[:, self.index.order.argsort()].split(self.index.counts, dim=1))
 
-    def exchange(self, source: Tensor, target: Tensor, edges: Tensor, maps: EdgeMaps) -> Exchanged:
-        """As :meth:`gmn.nn.dense.DenseExecutor.exchange`, on edges sorted by target."""
+    def edge_step(
+        self, source: Tensor, target: Tensor, edges: Tensor, maps: EdgeMaps
+    ) -> EdgeOutputs:
+        """As :meth:`gmn.nn.dense.DenseExecutor.edge_step`, on edges sorted by target."""
         index = self.index
         normal = layer_norm(edges, edges.shape[-1:])
-        ahead, back, update = self.edge_updater(
+        forward_hidden, reverse_hidden, update = self.edge_updater(
             index.edge_index, source=source, target=target, edge=linear(normal, maps.read)
         )
         size = (source.shape[-2],) * 2
         into = self.propagate(
-            index.edge_index, message=ahead * index.share, pointer=index.pointer, size=size
+            index.edge_index, message=forward_hidden * index.share, pointer=index.pointer, size=size
         )
-        out = torch.zeros_like(into).index_add(-2, index.edge_index[0], back * index.share)
+        out = torch.zeros_like(into).index_add(
+            -2, index.edge_index[0], reverse_hidden * index.share
+        )
         edges = edges + linear(update, maps.write, maps.bias)
-        return Exchanged(into, out, edges, edges.sum(dim=1) / max(edges.shape[1], 1))
+        return EdgeOutputs(into, out, edges, edges.sum(dim=1) / max(edges.shape[1], 1))
 
     def edge_update(self, source_j: Tensor, target_i: Tensor, edge: Tensor) -> tuple[Tensor, ...]:
         """Hidden layers of both messages and of the edge update, each (B, P, d)."""

@@ -270,7 +270,9 @@ class GraphSpec:
         try:
             document = json.loads(text)
             version = document["format"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except RecursionError:
+            raise SpecError("not a graph spec: nested too deeply") from None
+        except (ValueError, KeyError, TypeError) as error:
             raise SpecError(f"not a graph spec: {error}") from error
         if version != FORMAT_VERSION:
             raise SpecError(f"format {version!r}; this version reads {FORMAT_VERSION}")

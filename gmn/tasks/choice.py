@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from gmn import registry, zoo
 from gmn.arguments import require_type
+from gmn.consent import Consent, offers
 from gmn.tasks.accuracy import AccuracyPrediction
 from gmn.tasks.autoencoding import Autoencoding
 from gmn.tasks.classification import InrClassification
@@ -41,36 +41,33 @@ TASKS: dict[str, type[Task]] = {
 
 def names() -> list[str]:
     """Names of all installed tasks."""
-    return sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
+    return sorted({*BUILT_IN, *offers(GROUP)})
 
 
-def find(name: str) -> type[Task]:
+def find(name: str, consent: Consent | None = None) -> type[Task]:
     """The class of a task.
 
     Args:
         name: of an installed task, or ``module:Class`` for one of your own.
+        consent: for a name that a file gave: what it may import. None for one that the user gave.
 
     Raises:
         KeyError: if no package offers one of this name; the message lists what there is.
         ValueError: if the module cannot be imported, or what is named there is no task.
+        ConsentError: if a file gave the name, and it needs a module that is not trusted.
     """
     require_type("name", name, str, "the name of a task, or module:Class")
     if name in BUILT_IN:
         return BUILT_IN[name]
-    task = registry.attribute(name) if ":" in name else _installed(name)
+    task = registry.named(GROUP, name, consent)
+    if task is None:
+        raise KeyError(
+            f"no task is called {name!r}; installed: {', '.join(names())}. "
+            "One of your own is module:Class"
+        )
     if not (isinstance(task, type) and issubclass(task, Task)):
         raise ValueError(f"{name} is no task: it has to be a class derived from gmn.tasks.Task")
     return task
-
-
-def _installed(name: str) -> Any:
-    for point in entry_points(group=GROUP):
-        if point.name == name:
-            return point.load()
-    raise KeyError(
-        f"no task is called {name!r}; installed: {', '.join(names())}. "
-        "One of your own is module:Class"
-    )
 
 
 def task_of(
@@ -126,9 +123,8 @@ def _require_options(kind: type[Task], given: Mapping[str, Any]) -> None:
 def describe(task: Task) -> dict[str, Any]:
     """All that :func:`rebuilt` needs, as JSON values."""
     kind = type(task)
-    known = {registered: name for name, registered in BUILT_IN.items()}
     return {
-        "task": known.get(kind, f"{kind.__module__}:{kind.__qualname__}"),
+        "task": _name_of(kind),
         "settings": task.settings(),
         "name": task.name,
         "target": task.target,
@@ -137,16 +133,30 @@ def describe(task: Task) -> dict[str, Any]:
     }
 
 
-def rebuilt(described: Mapping[str, Any]) -> Task:
+def _name_of(kind: type[Task]) -> str:
+    """The name under which it is installed, or ``module:Class``."""
+    for name, registered in BUILT_IN.items():
+        if registered is kind:
+            return name
+    package = kind.__module__.partition(".")[0]
+    for name, point in offers(GROUP).items():
+        if point.module.partition(".")[0] == package and point.load() is kind:
+            return name
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def rebuilt(described: Mapping[str, Any], consent: Consent | None = None) -> Task:
     """A task without its data, which is enough to say what outputs stand for.
 
     Args:
         described: by :func:`describe`. A task that came from elsewhere is imported again.
+        consent: for a description from a file: what it may import.
 
     Raises:
         KeyError: if no package offers it.
         ValueError: if its module cannot be imported, or it takes other settings now.
+        ConsentError: if a file gave it, and it needs a module that is not trusted.
     """
-    kind = find(described["task"])
+    kind = find(described["task"], consent)
     _require_options(kind, described["settings"])
     return kind(None, **described["settings"])

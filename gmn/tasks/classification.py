@@ -23,7 +23,8 @@ class InrClassification(Task):
 
     Args:
         population: a zoo with the label ``label``: whole numbers from zero.
-        classes: how many there are; None to find it in the population.
+        classes: how many there are; None to find it in the population, where labels beyond the
+            number of networks (or 1,000) count as mistakes.
     """
 
     name = "INR classification"
@@ -33,15 +34,19 @@ class InrClassification(Task):
     outputs: int
 
     def __init__(self, population: Zoo | None = None, classes: int | None = None) -> None:
+        self._given = classes
         super().__init__(population)
-        found = 0 if population is None else int(labels.classes(population, "label").max()) + 1
+        found = 0 if population is None else int(self._labels().max()) + 1
         self.outputs = require_whole(
             "classes", found if classes is None else classes, max(found, 1)
         )
 
     def targets(self, graph: ParameterGraph, indices: Tensor) -> Tensor:
         """Classes (B,), int64."""
-        return labels.classes(self.zoo, "label")[indices]
+        return self._labels()[indices]
+
+    def _labels(self) -> Tensor:
+        return labels.classes(self.zoo, "label", self._given)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean cross-entropy of scores (B, classes) on classes (B,)."""

@@ -12,6 +12,8 @@ from gmn.zoo import Zoo
 
 WAY_OUT = "Correct the labels, or take such networks out of the population"
 
+USUAL_CLASSES = 1000
+
 
 class LabelError(DataError, ValueError):
     """A population cannot be used for a task; the message names the network and the column."""
@@ -39,15 +41,25 @@ def numbers(population: Zoo, column: str, low: float = -math.inf, high: float = 
     return values
 
 
-def classes(population: Zoo, column: str) -> Tensor:
+def classes(population: Zoo, column: str, most: int | None = None) -> Tensor:
     """A column of the index as classes: int64 numbers from zero, shape (networks,).
 
+    Args:
+        population: the zoo.
+        column: name of a column of its index.
+        most: number of classes; None for as many as there are networks, or 1,000 if that is more:
+            one wrong label of millions would make a model of as many outputs.
+
     Raises:
-        LabelError: if a network has no whole number of at least zero there.
+        LabelError: if a network has no whole number from zero to below that there.
     """
     values = numbers(population, column)
     wrong = (values < 0) | (values != values.round())
     _refuse(population, column, wrong, "no class: classes are whole numbers from zero")
+    told = "as were given" if most is not None else "as there are networks (or 1,000)"
+    most = max(len(population), USUAL_CLASSES) if most is None else most
+    what = f"no class: there are as many {told}, so they end at {most - 1}"
+    _refuse(population, column, values >= most, what)
     return values.long()
 
 

@@ -9,32 +9,57 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
-import pickle
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
+from gmn import manifest
+from gmn.files import OutputFolder
 from gmn.train.run import Run
-from gmn.zoo.store.files import write_atomically
 
 STATE = "run.pt"
 LOG = "log.csv"
 BOARD = "tensorboard"
+CARD = "model.json"
+WEIGHTS = "model.safetensors"
+
+
+def run_folder(folder: Path, inputs: Iterable[Path]) -> OutputFolder:
+    """The right to write a run into a folder, which one process has at a time.
+
+    Args:
+        folder: folder of the run; made if absent.
+        inputs: files and folders that are read.
+
+    Raises:
+        OutputError: if the folder holds anything else, another process writes to it, or it cannot
+            be written to.
+    """
+    return OutputFolder(folder, "training run", inputs=inputs, earlier=_files_of_0_1)
+
+
+def _files_of_0_1(folder: Path) -> set[str] | None:
+    """The files of a run that was written before folders had markers."""
+    try:
+        _read(folder / STATE)
+    except (OSError, ValueError):
+        return None
+    return {STATE, LOG, BOARD, CARD, WEIGHTS}
 
 
 class Journal:
     """Keeps a run in a folder.
 
     Args:
-        folder: folder of the run; made if absent.
+        output: folder of the run.
         identity: what decides how the run goes; plain values. A folder keeps one run only.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        self.folder, self.identity = folder, identity
+    def __init__(self, output: OutputFolder, identity: dict[str, Any]) -> None:
+        self.output, self.identity = output, identity
         self._board: Any = None
-        folder.mkdir(parents=True, exist_ok=True)
 
     def resume(self, run: Run) -> None:
         """Restores the folder's run into a fresh one, if there is a stored run.
@@ -42,19 +67,22 @@ class Journal:
         Raises:
             ValueError: if the folder holds another run, or its state is damaged.
         """
-        path = self.folder / STATE
+        path = self.output.path / STATE
         if path.exists():
             saved = _read(path)
-            _require_same(saved["identity"], self.identity, self.folder)
-            run.load_state_dict(saved["run"])
-            self._write_log(run)
-        self._board = _open_board(self.folder / BOARD, run.epoch)
+            _require_same(saved["identity"], self.identity, self.output.path)
+            try:
+                run.load_state_dict(saved["run"])
+                self._write_log(run)
+            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as e:
+                raise _damaged(path) from e
+        self._board = _open_board(self.output, run.epoch)
 
     def write(self, run: Run) -> None:
         """Stores the run after an epoch."""
         content = io.BytesIO()
         torch.save({"identity": self.identity, "run": run.state_dict()}, content)
-        write_atomically(self.folder / STATE, content.getvalue())
+        self.output.write(STATE, content.getvalue())
         self._write_log(run)
         if self._board is not None:
             for name, value in run.log[-1].items():
@@ -71,7 +99,7 @@ class Journal:
         writer = csv.DictWriter(text, run.log[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(run.log)
-        write_atomically(self.folder / LOG, text.getvalue().encode())
+        self.output.write(LOG, text.getvalue().encode())
 
 
 def epochs_logged(folder: Path) -> int:
@@ -83,12 +111,21 @@ def epochs_logged(folder: Path) -> int:
 def _read(path: Path) -> dict[str, Any]:
     content = io.BytesIO(path.read_bytes())
     try:
-        saved: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
-        if saved.keys() == {"identity", "run"}:
-            return saved
-    except (RuntimeError, ValueError, OSError, AttributeError, EOFError, pickle.UnpicklingError):
-        pass
-    raise ValueError(f"{path} is damaged, so its run cannot go on; delete the folder to begin anew")
+        saved = torch.load(content, map_location="cpu", weights_only=True)
+        return dict(manifest.check(saved, _Saved, path))
+    except Exception as error:  # bytes that make no sense lead torch into anything
+        raise _damaged(path) from error
+
+
+class _Saved(TypedDict):
+    identity: dict[str, Any]
+    run: dict[str, Any]
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(
+        f"{path} is damaged, so its run cannot go on; take another folder, or --overwrite this one"
+    )
 
 
 def _require_same(stored: dict[str, Any], current: dict[str, Any], folder: Path) -> None:
@@ -96,14 +133,15 @@ def _require_same(stored: dict[str, Any], current: dict[str, Any], folder: Path)
         if stored.get(key) != value:
             raise ValueError(
                 f"{folder} already holds a run with {key} = {stored.get(key)!r}, not {value!r}. "
-                "Choose another folder, or delete that one"
+                "Choose another folder, or --overwrite that one"
             )
 
 
-def _open_board(folder: Path, epoch: int) -> Any:
+def _open_board(output: OutputFolder, epoch: int) -> Any:
     """A writer for TensorBoard where it is installed; rows from ``epoch`` on are written anew."""
     if importlib.util.find_spec("tensorboard") is None:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(folder, purge_step=epoch)
+    output.claim(BOARD)
+    return SummaryWriter(output.path / BOARD, purge_step=epoch)

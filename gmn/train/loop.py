@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gmn.arguments import in_words, require_seed, require_type
 from gmn.errors import ArgumentError, NotFiniteError
+from gmn.files import OutputFolder
 from gmn.graph import ParameterGraph
 from gmn.memory import check_fits
 from gmn.registry import Estimator
@@ -22,7 +23,8 @@ from gmn.tasks.task import Task
 from gmn.train.distributed import ranks
 from gmn.train.evaluate import device_of
 from gmn.train.finite import require_finite_answers, require_finite_weights
-from gmn.train.journal import Journal
+from gmn.train.identity import identity_of
+from gmn.train.journal import Journal, run_folder
 from gmn.train.recipe import Recipe, peak_rate, require_recipe
 from gmn.train.run import Run
 from gmn.zoo.loading import Batch, Loader
@@ -84,6 +86,8 @@ def train(
     Raises:
         NotFiniteError: if losses, answers or weights become NaN or infinite.
         DoesNotFit: if a step needs more memory than there is; said before it is allocated.
+        OutputError: if the folder holds files of others, another process trains there, or it
+            cannot be written.
         ValueError: if a split has no networks, the folder holds another run, the model is an
             estimator and there is a folder, or several processes train a model with batch
             normalisation.
@@ -98,16 +102,38 @@ def train(
     folder = None if folder is None else Path(folder)
     recipe = Recipe() if recipe is None else recipe
     report = _silent if report is None else report
-    for name in SPLITS:
-        task.split(name)  # now rather than after hours: one of them may be empty
     if not isinstance(model, nn.Module):
         if folder is not None:
             raise ValueError(f"{type(model).__name__} is fitted at once: it has no run to store")
+        for name in SPLITS:
+            task.split(name)
         return _fit(model, task, seed, report)
+    with opened(folder, task) as output:
+        return train_in(output, model, task, recipe, seed, report)
+
+
+def opened(folder: Path | None, task: Task) -> AbstractContextManager[OutputFolder | None]:
+    """The folder of a run, for the one process that writes there; None for the others."""
+    for name in SPLITS:
+        task.split(name)  # now rather than after hours: one of them may be empty
+    if folder is None or not ranks().first:
+        return nullcontext()
+    return run_folder(folder, [task.zoo.folder])
+
+
+def train_in(
+    output: OutputFolder | None,
+    model: nn.Module,
+    task: Task,
+    recipe: Recipe,
+    seed: int,
+    report: Report,
+) -> Result:
+    """:func:`train` of a module in a folder that is open."""
     for part in task.split("train"):
         batch = part[: recipe.batch_size].to(device_of(model) or part.graph.device)
         check_fits(model, batch.graph, ranks().in_one_memory(batch))
-    epoch = _optimise(model, task, recipe, seed, report, folder)
+    epoch = _optimise(model, task, recipe, seed, report, output)
     require_finite_weights(type(model).__name__, model, "lower the learning rate")
     prediction, target = ranks().predict(model, task, task.split("test"), recipe.batch_size)
     require_finite_answers(type(model).__name__, prediction, "lower the learning rate")
@@ -120,13 +146,18 @@ def _silent(done: float, metric: float) -> None:
 
 
 def _optimise(
-    model: nn.Module, task: Task, recipe: Recipe, seed: int, report: Report, folder: Path | None
+    model: nn.Module,
+    task: Task,
+    recipe: Recipe,
+    seed: int,
+    report: Report,
+    output: OutputFolder | None,
 ) -> int:
     steps = math.ceil(sum(map(len, task.split("train"))) / recipe.batch_size)
     run, journal = Run(model, recipe, seed, steps), None
     run.ranks.require_separable(model)
-    if folder is not None and run.ranks.first:
-        journal = Journal(folder, _identity(model, task, recipe, seed))
+    if output is not None:
+        journal = Journal(output, _identity(model, task, recipe, seed))
         journal.resume(run)
     run.ranks.share(run)
     try:
@@ -228,19 +259,10 @@ def _identity(model: nn.Module, task: Task, recipe: Recipe, seed: int) -> dict[s
     return {
         "model": type(model).__name__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "task": task.name,
-        "training data": _checksum(task.split("train")),
+        **identity_of(task),
         "seed": seed,
         **recipe.in_words(),
     }
-
-
-def _checksum(parts: list[Batch]) -> str:
-    """SHA-256 of the targets, which tells one population from another."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.target.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _fit(model: Estimator, task: Task, seed: int, report: Report) -> Result:

@@ -12,10 +12,10 @@ from torch import Tensor
 import converters
 from gmn.arguments import require_several, require_whole
 from gmn.errors import NotFiniteError, UnsupportedArchitecture
+from gmn.files import OutputFolder
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.spec import GraphSpec
 from gmn.train.trained import Trained
-from gmn.zoo.store.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,10 @@ def predict_files(
 
     Raises:
         KeyError: if the model was trained on no architecture of this name.
-        ValueError: if there is a folder but the model answers with numbers, or files would be
-            overwritten: two have one name, or one lies in the folder.
+        ValueError: if there is a folder but the model answers with numbers, or two files have one
+            name.
+        OutputError: if the folder holds anything but such networks, or one of the files, or cannot
+            be written to.
     """
     require_several("files", files, "paths of checkpoints")
     require_whole("elements", elements, 0)
@@ -79,25 +81,36 @@ def predict_files(
             f"{', '.join(trained.specs)}"
         )
     specs = trained.specs if architecture is None else {architecture: trained.specs[architecture]}
-    if out is not None:
-        _require_networks(trained)
-        _require_own_names(files, out)
-        out.mkdir(parents=True, exist_ok=True)
-    answers = []
-    for file in files:
-        try:
-            name, graph = _read(file, specs, key)
-            prediction = trained.predict(graph, elements=elements, seed=seed)[0]
-            written = () if out is None else _write(trained.networks(graph), out / _stem(file))
-            answers.append(Answer(file, name, prediction.cpu(), written=written))
-        except (
-            converters.CheckpointError,
-            StateDictError,
-            UnsupportedArchitecture,
-            NotFiniteError,
-        ) as error:
-            answers.append(Answer(file, error=str(error).removeprefix(f"{file}: ")))
-    return answers
+    if out is None:
+        return [_answer(trained, file, specs, key, elements, seed, None) for file in files]
+    _require_networks(trained)
+    _require_own_names(files)
+    with OutputFolder(out, "set of edited networks", inputs=files) as output:
+        return [_answer(trained, file, specs, key, elements, seed, output) for file in files]
+
+
+def _answer(
+    trained: Trained,
+    file: Path,
+    specs: dict[str, GraphSpec],
+    key: str | None,
+    elements: int,
+    seed: int,
+    output: OutputFolder | None,
+) -> Answer:
+    try:
+        name, graph = _read(file, specs, key)
+        prediction = trained.predict(graph, elements=elements, seed=seed)[0]
+        networks = [] if output is None else trained.networks(graph)
+        written = () if output is None else _write(networks, output, _stem(file))
+        return Answer(file, name, prediction.cpu(), written=written)
+    except (
+        converters.CheckpointError,
+        StateDictError,
+        UnsupportedArchitecture,
+        NotFiniteError,
+    ) as error:
+        return Answer(file, error=str(error).removeprefix(f"{file}: "))
 
 
 def _require_networks(trained: Trained) -> None:
@@ -108,30 +121,26 @@ def _require_networks(trained: Trained) -> None:
         )
 
 
-def _require_own_names(files: Sequence[Path], out: Path) -> None:
+def _require_own_names(files: Sequence[Path]) -> None:
     stems: dict[str, Path] = {}
     for file in files:
         other = stems.setdefault(_stem(file), file)
         if other != file:
             raise ValueError(f"{other} and {file} would both be written as {_stem(file)}")
-        if file.resolve().parent == out.resolve():
-            raise ValueError(f"{file} lies in {out} and could be overwritten; choose another")
 
 
 def _stem(file: Path) -> str:
     return file.name if file.is_dir() else file.stem
 
 
-def _write(networks: list[ParameterGraph], stem: Path) -> tuple[Path, ...]:
+def _write(networks: list[ParameterGraph], output: OutputFolder, stem: str) -> tuple[Path, ...]:
     """Writes one network as ``stem.safetensors``, or each of several under numbered names."""
     count, written = len(networks), []
     for index, network in enumerate(networks, start=1):
-        name = stem.name if count == 1 else f"{stem.name}-{index}-of-{count}"
-        path = stem.with_name(f"{name}.safetensors")
+        name = stem if count == 1 else f"{stem}-{index}-of-{count}"
         # Cloned, as safetensors refuses tensors that share memory.
         state = {n: v.contiguous().clone() for n, v in network.to_state_dict().items()}
-        write_atomically(path, save_tensors(state))
-        written.append(path)
+        written.append(output.write(f"{name}.safetensors", save_tensors(state)))
     return tuple(written)
 
 

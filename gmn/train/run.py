@@ -115,8 +115,12 @@ class Run:
         self.chance.set_state(state["chance"])
         torch.set_rng_state(state["global"])
         torch.cuda.set_rng_state_all(state["global_cuda"])
+        if not state["log"] or any(row.keys() != state["log"][0].keys() for row in state["log"]):
+            raise ValueError("the log has no epochs, or epochs of different columns")
+        if state["kept"].keys() != self.kept.keys():
+            raise ValueError("the weights that were kept are those of another model")
         self.log, self.kept = state["log"], state["kept"]
-        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.best, self.best_epoch = float(state["best"]), int(state["best_epoch"])
 
 
 def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:

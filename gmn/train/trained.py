@@ -8,43 +8,63 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
+import msgspec
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from gmn import registry
+from gmn import manifest, registry
 from gmn.arguments import require_path, require_seed, require_type
+from gmn.consent import Consent
 from gmn.devices import require_device
-from gmn.errors import DataError
+from gmn.errors import ConsentError, DataError
+from gmn.files import OutputFolder
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph
-from gmn.spec import GraphSpec
+from gmn.manifest import ManifestError, Sha256
+from gmn.spec import GraphSpec, SpecError
 from gmn.tasks.choice import describe, rebuilt, task_of
 from gmn.tasks.task import Task
 from gmn.train.distributed import ranks
 from gmn.train.evaluate import answer
 from gmn.train.finite import require_finite_answers, require_finite_weights, require_telling_answers
-from gmn.train.journal import epochs_logged
-from gmn.train.loop import Result, train
+from gmn.train.journal import CARD, WEIGHTS, epochs_logged
+from gmn.train.loop import Result, opened, train_in
 from gmn.train.recipe import Recipe, require_recipe
-from gmn.zoo.store.files import write_atomically
 
 FORMAT_VERSION = 2
-WEIGHTS = "model.safetensors"
-CARD = "model.json"
 BEYOND = "the weights lie far from those it was trained on, or are too large to compute with"
-CARD_FIELDS = ("model", "task", "metrics", "architectures", "weights_sha256")
 
 
 class TrainedFileError(DataError, ValueError):
     """A folder holds no trained model, or a damaged one."""
+
+
+class _Versioned(TypedDict):
+    version: int
+
+
+class _TaskFacts(TypedDict):
+    task: str
+    settings: dict[str, Any]
+
+
+class _Card(_Versioned):
+    """What a card needs to be loaded; what else it holds is for people."""
+
+    model: str
+    task: _TaskFacts
+    metrics: dict[str, float]
+    architectures: Annotated[dict[str, dict[str, Any]], msgspec.Meta(min_length=1)]
+    weights_sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -178,7 +198,7 @@ def fit(
         for name in problem.zoo.architectures
         if len(problem.zoo.indices("train", name))
     }
-    with torch.random.fork_rng():
+    with opened(out, problem) as output, torch.random.fork_rng():
         torch.manual_seed(seed)
         net = problem.build(factory, problem.split("train")[0].graph.spec)
         if not isinstance(net, nn.Module):
@@ -199,16 +219,23 @@ def fit(
                 bar.set_postfix_str(f"{problem.metric} {metric:.4g}", refresh=False)
                 bar.update()
 
-            result = train(net.to(device), problem, recipe, seed, tell, out)
-    require_telling_answers(
-        model, problem.metric, result.metrics[problem.metric], result.prediction, result.target
-    )
-    card = _card(model, specs, problem, recipe, seed, result)
-    if together.first:
-        _save(net, card, out)
+            result = train_in(output, net.to(device), problem, recipe, seed, tell)
+        require_telling_answers(
+            model, problem.metric, result.metrics[problem.metric], result.prediction, result.target
+        )
+        card = _card(model, specs, problem, recipe, seed, result)
+        if output is not None:
+            _save(net, card, output)
     together.wait()
     # The others may be on machines that do not see the folder.
-    return load(out) if together.first else Trained(model, net.eval(), specs, problem, card)
+    if not together.first:
+        return Trained(model, net.eval(), specs, problem, card)
+    return load(out, trust=_modules(model, card["task"]["task"]))
+
+
+def _modules(*names: str) -> list[str]:
+    """Modules of the user's own that he trained with."""
+    return [name.partition(":")[0] for name in names if ":" in name]
 
 
 def _card(
@@ -241,23 +268,27 @@ def _baselines(task: Task) -> dict[str, dict[str, float]]:
     }
 
 
-def _save(model: nn.Module, card: dict[str, Any], out: Path) -> None:
+def _save(model: nn.Module, card: dict[str, Any], output: OutputFolder) -> None:
     # Cloned, as safetensors refuses tensors that share memory.
     weights = {n: v.detach().cpu().clone() for n, v in model.state_dict().items()}
     content = save_tensors(weights)
     card = {**card, "weights_sha256": hashlib.sha256(content).hexdigest()}
-    write_atomically(out / WEIGHTS, content)
-    write_atomically(out / CARD, (json.dumps(card, indent=1) + "\n").encode())
+    output.write(WEIGHTS, content)
+    output.write(CARD, (json.dumps(card, indent=1) + "\n").encode())
 
 
-def load(folder: Path | str) -> Trained:
+def load(folder: Path | str, *, trust: Collection[str] = ()) -> Trained:
     """Reads a trained model that :func:`fit` (``gmn train``) wrote.
 
     Args:
         folder: that was given to it; the population is not needed.
+        trust: modules that the model may import, or packages with all that is in them. Without it
+            only models and tasks of installed packages are loaded, as any other module would run
+            with the rights of the user.
 
     Raises:
         TrainedFileError: if files are missing, damaged, of another format, or of two runs.
+        ConsentError: if the model or its task is of a module that is not trusted.
         NotFiniteError: if weights are NaN or infinite.
         KeyError: if the model's package is not installed.
     """
@@ -273,19 +304,21 @@ def load(folder: Path | str) -> Trained:
             f"{path / WEIGHTS} is damaged, or not the file that {CARD} beside it tells of. "
             "Run gmn train again with the same arguments"
         )
-    specs = {
-        name: GraphSpec.from_json(json.dumps(spec)) for name, spec in card["architectures"].items()
-    }
-    task = _task(card["task"], path)
-    with torch.random.fork_rng():
-        model = task.build(registry.find(card["model"]), next(iter(specs.values())))
-    assert isinstance(model, nn.Module)
+    consent = Consent(path / CARD, trust)
+    specs, task = _specs(card, path), _task(card["task"], consent)
+    factory, first = registry.find(card["model"], consent), next(iter(specs.values()))
     try:
-        model.load_state_dict(load_tensors(content))
-    except RuntimeError as error:
+        weights = load_tensors(content)
+        _require_size(partial(task.build, factory, first), weights)
+        with torch.random.fork_rng():
+            model = task.build(factory, first)
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"{type(model).__name__} is no torch.nn.Module")
+        model.load_state_dict(weights)
+    except Exception as error:  # a factory may raise anything if it is given what it cannot read
         raise TrainedFileError(
             f"{path}: {card['model']} was another model when it was trained; run gmn train again "
-            f"with the same arguments. {error}"
+            f"with the same arguments. {type(error).__name__}: {error}"
         ) from error
     require_finite_weights(f"{path / WEIGHTS}", model, "train it again, with a lower learning rate")
     return Trained(card["model"], model.eval(), specs, task, card)
@@ -293,24 +326,47 @@ def load(folder: Path | str) -> Trained:
 
 def _read_card(path: Path) -> dict[str, Any]:
     try:
-        card: dict[str, Any] = json.loads(path.read_bytes())
-        version = card["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrainedFileError(f"{path} is damaged: {error!r}") from error
-    if version != FORMAT_VERSION:
-        raise TrainedFileError(
-            f"{path} has format {version!r}; this version reads {FORMAT_VERSION}"
-        )
-    if missing := [name for name in CARD_FIELDS if name not in card]:
-        raise TrainedFileError(f"{path} is damaged: it lacks {', '.join(missing)}")
-    return card
+        card: dict[str, Any] = manifest.read(path)
+        version = manifest.check(card, _Versioned, path)["version"]
+        if version == FORMAT_VERSION:
+            manifest.check(card, _Card, path)
+            return card
+    except ManifestError as error:
+        raise TrainedFileError(str(error)) from error
+    raise TrainedFileError(f"{path} has format {version!r}; this version reads {FORMAT_VERSION}")
 
 
-def _task(described: dict[str, Any], folder: Path) -> Task:
+def _specs(card: dict[str, Any], folder: Path) -> dict[str, GraphSpec]:
+    specs = {}
+    for name, spec in card["architectures"].items():
+        try:
+            specs[name] = GraphSpec.from_json(json.dumps(spec))
+        except SpecError as error:
+            raise TrainedFileError(
+                f"{folder / CARD} is damaged: architectures.{name}: {error}"
+            ) from error
+    return specs
+
+
+def _require_size(build: Callable[[], Any], weights: Mapping[str, Tensor]) -> None:
+    """Refuses a model of more numbers than its file has, before it fills the memory."""
+    try:
+        with torch.device("meta"), torch.random.fork_rng():
+            planned = build().state_dict()
+    except (NotImplementedError, RuntimeError):  # one of the user's own may look at values
+        return
+    wanted, found = (sum(v.numel() for v in state.values()) for state in (planned, weights))
+    if wanted > found:
+        raise ValueError(f"it has {wanted:,} numbers, its file {found:,}")
+
+
+def _task(described: dict[str, Any], consent: Consent) -> Task:
     """The task, without data."""
     try:
-        return rebuilt(described)
-    except (KeyError, ValueError) as error:
+        return rebuilt(described, consent)
+    except ConsentError:
+        raise
+    except Exception as error:  # its constructor may raise anything if it is given other settings
         raise TrainedFileError(
-            f"{folder}: the task it was trained on cannot be made again: {error}"
+            f"{consent.file.parent}: the task it was trained on cannot be made again: {error}"
         ) from error

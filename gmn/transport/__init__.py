@@ -1,7 +1,8 @@
 """Optimal transport between sets of neurons, and distances between networks made of it."""
 
 from gmn.transport.assignment import assigned_wasserstein, assignment
-from gmn.transport.clouds import Frame
+from gmn.transport.clouds import CoordinateFrame
+from gmn.transport.clouds import CoordinateFrame as Frame  # its name before 0.1 was released
 from gmn.transport.loss import NeuronSetLoss
 from gmn.transport.maximum import max_tree_sliced_wasserstein
 from gmn.transport.networks import NetworkDistance, network_distance
@@ -14,6 +15,7 @@ from gmn.transport.trees import tree_sliced_wasserstein
 
 __all__ = [
     "ByDistance",
+    "CoordinateFrame",
     "Frame",
     "Learned",
     "NetworkDistance",

@@ -14,7 +14,7 @@ from gmn.transport.ordering import order
 
 
 @dataclass(frozen=True)
-class Frame:
+class CoordinateFrame:
     """The frame of a system of lines: a centre and a unit of length.
 
     Attributes:
@@ -26,7 +26,7 @@ class Frame:
     scale: Tensor
 
     @classmethod
-    def of(cls, *clouds: Tensor) -> Frame:
+    def of(cls, *clouds: Tensor) -> CoordinateFrame:
         """The mean of all points, and their root mean square deviation per coordinate.
 
         Each cloud counts alike. No gradients flow into a frame.

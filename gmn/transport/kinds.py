@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gmn.transport.assignment import assigned_wasserstein
-from gmn.transport.clouds import Frame
+from gmn.transport.clouds import CoordinateFrame
 from gmn.transport.sliced import sliced_wasserstein
 from gmn.transport.systems import Systems
 from gmn.transport.trees import tree_sliced_wasserstein
@@ -35,7 +35,7 @@ def powers(
     kind: str,
     lines: int,
     generator: torch.Generator,
-    frame: Frame | None = None,
+    frame: CoordinateFrame | None = None,
 ) -> Tensor:
     """The distance of B pairs of clouds to the power of its order, shape (B,).
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from gmn.arguments import require_number, require_whole
 from gmn.errors import ArgumentError
-from gmn.transport.clouds import Frame, check
+from gmn.transport.clouds import CoordinateFrame, check
 from gmn.transport.splitting import Splitting
 from gmn.transport.systems import Kind, Systems
 from gmn.transport.trees import DEFAULT_SPLITTING, tree_sliced_wasserstein
@@ -59,7 +59,7 @@ def max_tree_sliced_wasserstein(
     root = first.offsets[:, :1].clone().requires_grad_()
     directions = first.directions.clone().requires_grad_()
     walk = None if first.steps is None else first.steps.clone().requires_grad_()
-    frame = Frame.of(x, y)
+    frame = CoordinateFrame.of(x, y)
 
     def system() -> Systems:
         units = functional.normalize(directions, dim=-1)

@@ -14,7 +14,7 @@ from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph
 from gmn.nn.dual.probes import Probes
 from gmn.spec import GraphSpec
-from gmn.transport.clouds import Frame
+from gmn.transport.clouds import CoordinateFrame
 from gmn.transport.kinds import directions, order_of, powers, trees
 from gmn.transport.neurons import Clouds, embedding_clouds, probe_clouds, weight_clouds
 from gmn.transport.ordering import ordered
@@ -118,7 +118,9 @@ class NetworkDistance:
             raise ValueError(f"{len(a)} and {len(b)} networks are no pairs; see matrix")
         x, y = self.clouds(a), self.clouds(b)
         _require_alike(x, y)
-        layers = [self._powers(x[name], y[name], Frame.of(x[name], y[name])) for name in x]
+        layers = [
+            self._powers(x[name], y[name], CoordinateFrame.of(x[name], y[name])) for name in x
+        ]
         return torch.stack(layers).mean(0) ** (1 / self.order)
 
     def matrix(self, a: ParameterGraph, b: ParameterGraph | None = None) -> Tensor:
@@ -147,7 +149,7 @@ class NetworkDistance:
                 return self._of_sorted(x, y)
             return self._of_all(x, y, symmetric=b is None)
 
-    def _powers(self, x: Tensor, y: Tensor, frame: Frame) -> Tensor:
+    def _powers(self, x: Tensor, y: Tensor, frame: CoordinateFrame) -> Tensor:
         """``d^p`` of the clouds of one layer, shape (B,)."""
         if self.kind != "unaligned":
             return powers(x, y, self.kind, self.lines, self._chance(), frame)
@@ -188,7 +190,7 @@ class NetworkDistance:
 
     def _powers_of_pairs(self, x: Tensor, y: Tensor, pairs: Tensor) -> Tensor:
         """``d^p`` of one layer's clouds (A, n, d) and (B, m, d), for pairs (P, 2): shape (P,)."""
-        frame = Frame.of(torch.cat([*x, *y]))  # one for all pairs
+        frame = CoordinateFrame.of(torch.cat([*x, *y]))  # one for all pairs
         if self.kind in ("tree", "sobolev"):
             systems = trees(x.shape[-1], self.lines, self._chance())
             return tree_sliced_pairs(x, y, pairs, systems, frame, p=self.order)

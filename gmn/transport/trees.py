@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gmn.arguments import require_callable, require_number, require_type
-from gmn.transport.clouds import Cloud, Frame, check, pair
+from gmn.transport.clouds import Cloud, CoordinateFrame, check, pair
 from gmn.transport.ordering import order
 from gmn.transport.splitting import ByDistance, Splitting
 from gmn.transport.systems import Kind, Systems
@@ -29,7 +29,7 @@ def tree_sliced_wasserstein(
     orthogonal: bool = False,
     weights: tuple[Tensor | None, Tensor | None] = (None, None),
     systems: Systems | None = None,
-    frame: Frame | None = None,
+    frame: CoordinateFrame | None = None,
     root: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -79,7 +79,7 @@ def tree_sliced_wasserstein(
     if systems is not None:
         require_type("systems", systems, Systems, "gmn.transport.Systems, or None")
     if frame is not None:
-        require_type("frame", frame, Frame, "gmn.transport.Frame, or None")
+        require_type("frame", frame, CoordinateFrame, "gmn.transport.CoordinateFrame, or None")
     if systems is None:
         systems = Systems.sample(
             x.shape[-1], trees, lines, kind, orthogonal=orthogonal, generator=generator
@@ -87,7 +87,7 @@ def tree_sliced_wasserstein(
     if systems.dimension != x.shape[-1]:
         raise ValueError(f"systems of {systems.dimension} dimensions, clouds of {x.shape[-1]}")
     systems = systems.to(x)
-    frame = Frame.of(*(cloud.points for cloud in clouds)) if frame is None else frame
+    frame = CoordinateFrame.of(*(cloud.points for cloud in clouds)) if frame is None else frame
     scale, moved = frame.scale.to(x), [_in_frame(cloud, frame) for cloud in clouds]
     projections = sum(cloud.masses.numel() for cloud in moved) * systems.lines
     parts = systems.split(max(1, CHUNK // projections))
@@ -100,7 +100,7 @@ def tree_sliced_pairs(
     y: Tensor,  # shape: (B, m, d)
     pairs: Tensor,  # shape: (P, 2)
     systems: Systems,
-    frame: Frame,
+    frame: CoordinateFrame,
     splitting: Splitting = DEFAULT_SPLITTING,
     p: float = 1,
 ) -> Tensor:
@@ -142,7 +142,7 @@ def tree_sliced_pairs(
     return frame.scale.to(x) * total / len(systems)
 
 
-def _in_frame(cloud: Cloud, frame: Frame) -> Cloud:
+def _in_frame(cloud: Cloud, frame: CoordinateFrame) -> Cloud:
     """The cloud relative to a frame, in its units."""
     points = cloud.points - frame.centre.to(cloud.points).unsqueeze(-2)
     return Cloud(points.div_(frame.scale.to(points)[..., None, None]), cloud.masses)

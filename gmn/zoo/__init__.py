@@ -1,4 +1,4 @@
-"""Populations of trained networks: built by name, kept in checked files, opened in a moment."""
+"""Populations of trained networks: building, importing, storing and reading them."""
 
 from gmn.errors import ZooError
 from gmn.zoo.architectures.widen import widen

@@ -55,16 +55,16 @@ def read() -> tuple[Tensor, Tensor]:
     """All images and labels: the 60,000 of the training set, then the 10,000 of the test set.
 
     Returns:
-        uint8, shape (70000, 1, 28, 28), and int64 class numbers.
+        uint8, shape (70000, 1, 28, 28), and int64 labels.
 
     Raises:
         MissingFashion: If a file is absent, or its content is not the published one.
     """
-    found = [folder for folder in folders() if (folder / next(iter(FILES))).is_file()]
-    if not found:
-        places = " nor in ".join(map(str, folders()))
-        raise MissingFashion(f"Fashion-MNIST is neither in {places}. {ADVICE}")
-    train, train_labels, test, test_labels = (_content(found[0] / name) for name in FILES)
+    present = [folder for folder in folders() if (folder / next(iter(FILES))).is_file()]
+    if not present:
+        searched = " nor in ".join(map(str, folders()))
+        raise MissingFashion(f"Fashion-MNIST is neither in {searched}. {ADVICE}")
+    train, train_labels, test, test_labels = (_content(present[0] / name) for name in FILES)
     pixels = np.concatenate([train[16:], test[16:]]).reshape(-1, 1, 28, 28)
     labels = np.concatenate([train_labels[8:], test_labels[8:]])
     return torch.from_numpy(pixels), torch.from_numpy(labels).long()

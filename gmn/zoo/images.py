@@ -32,11 +32,11 @@ class ImageSet:
     """Images and labels, split once and for all.
 
     Attributes:
-        name: Name under which :func:`load` knows the set.
+        name: name under which :func:`load` knows the set.
         train_images: float32 in [0, 1], shape (train, channels, height, width).
-        train_labels: int64 class numbers, shape (train,).
+        train_labels: int64 labels, shape (train,).
         test_images: float32 in [0, 1], shape (test, channels, height, width).
-        test_labels: int64 class numbers, shape (test,).
+        test_labels: int64 labels, shape (test,).
     """
 
     name: str
@@ -75,10 +75,10 @@ def load_all(name: str) -> tuple[Tensor, Tensor]:
     """All images of a set and their labels, in the order of their file.
 
     Args:
-        name: As for :func:`load`.
+        name: as for :func:`load`.
 
     Returns:
-        float32 images in [0, 1], shape (images, channels, height, width), and int64 class numbers,
+        float32 images in [0, 1], shape (images, channels, height, width), and int64 labels,
         shape (images,). The tensors are kept for the next call: do not write to them.
 
     Raises:
@@ -95,7 +95,7 @@ def official_test(name: str) -> Tensor | None:
     """Marks the official test images of a set that has some.
 
     Args:
-        name: As for :func:`load`.
+        name: as for :func:`load`.
 
     Returns:
         True for the test images, shape (images,); None if the set comes without a split.
@@ -110,8 +110,8 @@ def stratified(labels: Tensor, per_class: int) -> Tensor:
     """Marks images of each class, chosen by a fixed seed.
 
     Args:
-        labels: Class numbers, shape (images,).
-        per_class: How many of each class; those of a smaller number are among those of a larger.
+        labels: labels, shape (images,).
+        per_class: images of each class; a smaller selection is part of a larger one.
 
     Returns:
         True for the chosen ones, shape (images,).
@@ -129,8 +129,8 @@ def pixel_grid(height: int, width: int) -> Tensor:
     """Centres of the pixels of an image that fills the square [-1, 1]².
 
     Args:
-        height: Number of rows.
-        width: Number of columns.
+        height: number of rows.
+        width: number of columns.
 
     Returns:
         Coordinates (x to the right, y downwards), row by row, shape (height * width, 2).

@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from gmn.arguments import require_callable, require_whole
 from gmn.graph import ParameterGraph
-from gmn.zoo.ordering import ByShards, Cut, in_order, mixed
+from gmn.zoo.ordering import Selection, ShardShuffle, sequential, shuffled
 from gmn.zoo.seeds import derive_seed
 
 Networks = ParameterGraph | list[ParameterGraph]
@@ -28,7 +28,7 @@ class Batch:
     Attributes:
         graph: B networks.
         target: shape (B, ...).
-        numbers: of the networks in their population, shape (B,); None if they are of none.
+        numbers: their indices in the population, int64, shape (B,); None if they are of none.
     """
 
     graph: ParameterGraph
@@ -38,9 +38,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self.graph)
 
-    def __getitem__(self, chosen: slice | Tensor) -> Batch:
-        numbers = None if self.numbers is None else self.numbers[chosen]
-        return Batch(self.graph[chosen], self.target[chosen], numbers)
+    def __getitem__(self, index: slice | Tensor) -> Batch:
+        numbers = None if self.numbers is None else self.numbers[index]
+        return Batch(self.graph[index], self.target[index], numbers)
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
@@ -62,13 +62,13 @@ class Loader(IterableDataset[tuple[Networks, Tensor]]):
     Args:
         parts: all networks, one batch per architecture.
         batch_size: networks per minibatch.
-        generator: source of the order, which is another one in each pass; None for that of the
+        generator: source of the order, another one in each pass; None for the order of the
             population, architecture by architecture.
         transform: what is done to the networks of a minibatch, such as an augmentation of
             :mod:`gmn.augment`; called with a graph and ``randomness``.
-        randomness: of the transform; ``generator`` if None.
+        randomness: source of randomness of the transform; ``generator`` if None.
         device: where minibatches go before that; None for where the networks are.
-        shards: takes whole shards in random order; None to mix all networks.
+        shards: reads shard by shard in random order; None to mix all networks.
 
     Raises:
         ValueError: if ``batch_size`` is not positive.
@@ -82,7 +82,7 @@ class Loader(IterableDataset[tuple[Networks, Tensor]]):
         transform: Transform | None = None,
         randomness: torch.Generator | None = None,
         device: torch.device | None = None,
-        shards: ByShards | None = None,
+        shards: ShardShuffle | None = None,
     ) -> None:
         super().__init__()
         require_whole("batch_size", batch_size, 1)
@@ -116,39 +116,42 @@ class Loader(IterableDataset[tuple[Networks, Tensor]]):
         return math.ceil(sum(sizes) / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Networks, Tensor]]:
-        for pieces in self.batches():
-            graphs = [piece.graph for piece in pieces]
-            yield graphs if len(graphs) > 1 else graphs[0], torch.cat([p.target for p in pieces])
+        for batches in self.batches():
+            graphs = [batch.graph for batch in batches]
+            targets = torch.cat([batch.target for batch in batches])
+            yield graphs if len(graphs) > 1 else graphs[0], targets
 
     def batches(self) -> Iterator[list[Batch]]:
-        """Minibatches as one :class:`Batch` per architecture, with numbers of the networks."""
-        for cut in self._cuts():
-            pieces = [self.parts[part][places] for part, places in cut]
-            moved = [piece.to(self.device or piece.graph.device) for piece in pieces]
+        """Minibatches as one :class:`Batch` per architecture, with the indices of the networks."""
+        for selection in self._selections():
+            batches = [self.parts[part][positions] for part, positions in selection]
+            moved = [batch.to(self.device or batch.graph.device) for batch in batches]
             if self.transform is not None:
                 act = self.transform
                 moved = [replace(b, graph=act(b.graph, self.randomness)) for b in moved]
             yield moved
 
-    def _cuts(self) -> Iterator[Cut]:
-        worker = get_worker_info()
-        own, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        if worker is not None and not self._reseeded:
-            self._reseed(worker.seed, own)
+    def _selections(self) -> Iterator[Selection]:
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        if info is not None and not self._reseeded:
+            self._reseed(info.seed, worker)
         sizes = [len(part) for part in self.parts]
         if self.generator is None:
-            return islice(in_order(sizes, self.batch_size), own, None, workers)
+            return islice(sequential(sizes, self.batch_size), worker, None, workers)
         if self.shards is not None:
-            return self.shards.cuts(self.batch_size, self.generator, own, workers)
-        return islice(mixed(sizes, self.batch_size, self.generator), own, None, workers)
+            return self.shards.minibatches(self.batch_size, self.generator, worker, workers)
+        return islice(shuffled(sizes, self.batch_size, self.generator), worker, None, workers)
 
     def _reseed(self, seed: int, worker: int) -> None:
-        """In the copy of a worker: one order for all workers, and to each its own transforms."""
-        old = self.randomness.initial_seed()
+        """In the copy of a worker: one order for all workers, other transforms for each."""
+        transform_seed = self.randomness.initial_seed()
         if self.generator is not None:
-            common = derive_seed(self.generator.initial_seed(), "order", seed - worker)
-            self.generator = torch.Generator().manual_seed(common)
-        self.randomness = torch.Generator().manual_seed(derive_seed(old, "transform", seed))
+            order_seed = derive_seed(self.generator.initial_seed(), "order", seed - worker)
+            self.generator = torch.Generator().manual_seed(order_seed)
+        self.randomness = torch.Generator().manual_seed(
+            derive_seed(transform_seed, "transform", seed)
+        )
         self._reseeded = True
 
 
@@ -158,12 +161,12 @@ def minibatches(
     """All networks once, in random minibatches.
 
     A minibatch comes as one batch per architecture. It holds one architecture as far as there are
-    enough networks of it; what is left of each is mixed. So networks that all differ are trained on
+    enough networks of it; what remains of each is mixed. So networks that all differ are trained on
     in minibatches of the same size as networks that are all alike.
 
     Args:
         parts: one large batch per architecture.
         size: networks per minibatch; the mixed one that comes last may have fewer.
-        generator: the source of randomness.
+        generator: source of randomness.
     """
     return Loader(parts, size, generator).batches()

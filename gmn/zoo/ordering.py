@@ -12,13 +12,13 @@ from torch import Tensor
 if TYPE_CHECKING:
     from gmn.zoo.population import Zoo
 
-# Of a minibatch: numbers of parts, and places in there.
-Cut = Sequence[tuple[int, Tensor | slice]]
-Shuffled = list[tuple[int, Tensor]]
+# A minibatch: of each part that it has networks of, its index and their positions in it.
+Selection = Sequence[tuple[int, Tensor | slice]]
+ShuffledSelection = list[tuple[int, Tensor]]
 
 
-def in_order(sizes: Sequence[int], batch_size: int) -> Iterator[Cut]:
-    """Part by part, without chance.
+def sequential(sizes: Sequence[int], batch_size: int) -> Iterator[Selection]:
+    """Minibatches part by part, in order.
 
     Args:
         sizes: networks of each part.
@@ -29,99 +29,103 @@ def in_order(sizes: Sequence[int], batch_size: int) -> Iterator[Cut]:
             yield [(part, slice(start, start + batch_size))]
 
 
-def mixed(sizes: Sequence[int], batch_size: int, generator: torch.Generator) -> Iterator[Cut]:
+def shuffled(
+    sizes: Sequence[int], batch_size: int, generator: torch.Generator
+) -> Iterator[Selection]:
     """All networks in random order; minibatches of one part as far as its networks go.
 
     Args:
         sizes: networks of each part.
-        batch_size: networks per minibatch; the last one of what is left may have fewer.
-        generator: the source of randomness.
+        batch_size: networks per minibatch; the last one may have fewer.
+        generator: source of randomness.
     """
     orders = [torch.randperm(size, generator=generator) for size in sizes]
     full = [len(order) - len(order) % batch_size for order in orders]
-    turns = torch.randperm(len(sizes), generator=generator).tolist()
+    remainders = torch.randperm(len(sizes), generator=generator).tolist()
     runs = [(part, orders[part][: full[part]]) for part in range(len(sizes))]
-    runs += [(part, orders[part][full[part] :]) for part in turns]
-    yield from _cuts(runs, batch_size, generator)
+    runs += [(part, orders[part][full[part] :]) for part in remainders]
+    yield from _minibatches(runs, batch_size, generator)
 
 
 @dataclass(frozen=True)
-class ByShards:
+class ShardShuffle:
     """Whole shards in random order, so many at a time, whose networks are mixed with one another.
 
-    Networks that do not fill a minibatch wait for the next shards; what is left of all parts in the
-    end is mixed. Shards whose turn is over give back their memory.
+    Networks that do not fill a minibatch wait for the next shards; what remains of all parts in the
+    end is mixed. The memory of shards that are done is released.
 
     Attributes:
         zoo: the population.
-        numbers: of the networks of each part in it.
+        indices: of each part, the indices of its networks in the population.
         open_shards: how many shards are open at a time.
     """
 
     zoo: Zoo
-    numbers: Sequence[Tensor]
+    indices: Sequence[Tensor]
     open_shards: int
 
-    def cuts(
+    def minibatches(
         self, batch_size: int, generator: torch.Generator, worker: int = 0, workers: int = 1
-    ) -> Iterator[Cut]:
-        """One pass over the shards, or over the share of one of several workers.
+    ) -> Iterator[Selection]:
+        """One pass over the shards, or over those that one of several workers reads.
 
         Args:
             batch_size: networks per minibatch.
-            generator: the source of randomness, in the same state in all workers.
-            worker: which one asks.
+            generator: source of randomness, in the same state in all workers.
+            worker: index of the worker that asks.
             workers: how many there are.
         """
         blocks = [
-            (part, shard, places)
-            for part, numbers in enumerate(self.numbers)
-            for shard, places in _by_value(self.zoo.places(numbers)[0])
+            (part, shard, positions)
+            for part, indices in enumerate(self.indices)
+            for shard, positions in _positions_by_value(self.zoo.locations(indices)[0])
         ]
         order = torch.randperm(len(blocks), generator=generator)[worker::workers]
-        # Workers draw alike from the common source, and the rest each from their own.
+        # All workers draw the order of shards from one source, everything else from their own.
         seed = int(torch.randint(2**62, (), generator=generator))
         generator = torch.Generator().manual_seed(seed + worker)
-        waiting = [torch.empty(0, dtype=torch.int64) for _ in self.numbers]
+        waiting = [torch.empty(0, dtype=torch.int64) for _ in self.indices]
         for group in order.tensor_split(max(1, -(-len(order) // self.open_shards))):
-            chosen = [blocks[number] for number in group.tolist()]
+            opened = [blocks[block] for block in group.tolist()]
             first, others = [], []
-            for part, before in enumerate(waiting):
-                fresh = torch.cat([before[:0], *(p for n, _, p in chosen if n == part)])
+            for part, carried in enumerate(waiting):
+                fresh = torch.cat([carried[:0], *(p for owner, _, p in opened if owner == part)])
                 fresh = fresh[torch.randperm(len(fresh), generator=generator)]
-                places = torch.cat([before, fresh])
-                full = len(places) - len(places) % batch_size
-                first.append((part, places[: min(batch_size, full)]))
-                others.append((part, places[min(batch_size, full) : full]))
-                waiting[part] = places[full:]
-            # Those that waited come first: then the shards that they lie in can go, too.
-            for some in (first, others):
-                self.zoo.reader.keep({shard for _, shard, _ in chosen})
-                yield from map(_as_stored, _cuts(some, batch_size, generator))
-        turns = torch.randperm(len(waiting), generator=generator).tolist()
-        rest = [(part, waiting[part]) for part in turns]
-        yield from map(_as_stored, _cuts(rest, batch_size, generator))
+                positions = torch.cat([carried, fresh])
+                full = len(positions) - len(positions) % batch_size
+                first.append((part, positions[: min(batch_size, full)]))
+                others.append((part, positions[min(batch_size, full) : full]))
+                waiting[part] = positions[full:]
+            # Networks that waited come first, so that the shards they lie in can be released too.
+            for runs in (first, others):
+                self.zoo.reader.keep({shard for _, shard, _ in opened})
+                yield from map(_in_file_order, _minibatches(runs, batch_size, generator))
+        parts = torch.randperm(len(waiting), generator=generator).tolist()
+        remainders = [(part, waiting[part]) for part in parts]
+        yield from map(_in_file_order, _minibatches(remainders, batch_size, generator))
 
 
-def _as_stored(cut: Shuffled) -> Shuffled:
+def _in_file_order(selection: ShuffledSelection) -> ShuffledSelection:
     """A minibatch in the order of the population, mostly that of the files: read faster."""
-    return [(part, places.sort().values) for part, places in cut]
+    return [(part, positions.sort().values) for part, positions in selection]
 
 
-def _by_value(values: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Every value, and where it stands."""
-    found, counts = torch.unique(values, return_counts=True)
-    places = torch.argsort(values, stable=True).split(counts.tolist())
-    return zip(found.tolist(), places, strict=True)
+def _positions_by_value(values: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Every value that occurs, and its positions."""
+    distinct, counts = torch.unique(values, return_counts=True)
+    positions = torch.argsort(values, stable=True).split(counts.tolist())
+    return zip(distinct.tolist(), positions, strict=True)
 
 
-def _cuts(
+def _minibatches(
     runs: Sequence[tuple[int, Tensor]], batch_size: int, generator: torch.Generator
-) -> Iterator[Shuffled]:
-    """Runs of places in parts, one after the other, cut into minibatches in random order."""
-    owners = torch.cat([torch.full_like(places, part) for part, places in runs]).split(batch_size)
-    places = torch.cat([places for _, places in runs]).split(batch_size)
-    for number in torch.randperm(len(places), generator=generator).tolist():
-        owner, place = owners[number], places[number]
-        if len(place):
-            yield [(part, place[owner == part]) for part in owner.unique().tolist()]
+) -> Iterator[ShuffledSelection]:
+    """Cuts runs of positions in parts, one after the other, into minibatches in random order."""
+    parts = torch.cat([torch.full_like(p, part) for part, p in runs]).split(batch_size)
+    positions = torch.cat([p for _, p in runs]).split(batch_size)
+    for batch in torch.randperm(len(positions), generator=generator).tolist():
+        if len(positions[batch]):
+            yield [
+                (part, positions[batch][parts[batch] == part])
+                for part in parts[batch].unique().tolist()
+            ]

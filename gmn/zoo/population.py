@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gmn.arguments import require_path, require_seed, require_several, require_whole
-from gmn.errors import ArgumentError
+from gmn.errors import ArgumentError, ZooError
 from gmn.graph import ParameterGraph
 from gmn.graph.choosing import chosen, numbers_of
 from gmn.memory import available_bytes
-from gmn.spec import GraphSpec
+from gmn.spec import GraphSpec, SpecError
 from gmn.zoo.loading import Batch, Loader, Transform
-from gmn.zoo.ordering import ByShards
+from gmn.zoo.ordering import ShardShuffle
 from gmn.zoo.selecting import select
 from gmn.zoo.store.columns import SPLITS
 from gmn.zoo.store.files import Row
@@ -35,18 +35,18 @@ from gmn.zoo.stored import StoredGraph
 class Zoo(Dataset[ParameterGraph]):
     """A population of trained networks, a map-style data set of PyTorch.
 
-    Made by :func:`gmn.zoo.open` and :func:`gmn.zoo.build`. Networks are numbered in the order of
+    Made by :func:`gmn.zoo.open` and :func:`gmn.zoo.build`. Networks are indexed in the order of
     their ids. Weights stay in their files until they are asked for; each shard is compared with
     its checksum when it is first read. ``zoo[3]`` is a graph of one network, whose ``rows`` are its
     row of the index; ``zoo[:8]`` one of eight, or a list of graphs, one per architecture.
 
     Args:
-        folder: Folder of a finished zoo.
+        folder: folder of a finished zoo.
 
     Attributes:
-        folder: Where the zoo lies.
-        manifest: The content of ``zoo.json``: name, seed, configuration, data card.
-        index: One row a network: id, architecture, spec, shard, row, split, labels,
+        folder: where the zoo lies.
+        manifest: the content of ``zoo.json``: name, seed, configuration, data card.
+        index: one row a network: id, architecture, spec, shard, row, split, labels,
             hyper-parameters; an Arrow table.
 
     Raises:
@@ -89,38 +89,38 @@ class Zoo(Dataset[ParameterGraph]):
         """Networks with their rows of the index.
 
         Args:
-            index: a number, negative ones counted from the end; or several: a slice, a sequence or
-                tensor of numbers, or a mask of one truth value per network.
+            index: an integer, negative ones counted from the end; or several: a slice, a
+                sequence, an index tensor, or a mask of one truth value per network.
 
         Returns:
-            A graph of the networks, in the order wanted; of several architectures a list of
+            A graph of the networks, in the order of ``index``; of several architectures a list of
             graphs, one per architecture in the order of their first networks.
 
         Raises:
-            IndexError: If there are not so many networks, or several were asked for and are none.
+            IndexError: If there are not so many networks, or the selection is empty.
             ZooError: If a shard that they lie in is damaged.
         """
         some = chosen(index, len(self))
         if isinstance(some, slice):
-            numbers = np.arange(*some.indices(len(self)))
+            indices = np.arange(*some.indices(len(self)))
             if not isinstance(index, slice):
-                return self._with_rows(numbers)
+                return self._with_rows(indices)
         else:
-            numbers = self.numbers(some)
-        if not len(numbers):
+            indices = self.numbers(some)
+        if not len(indices):
             raise IndexError(f"no networks: {index} of {len(self)}")
         names = np.array(
-            [self.reader.architecture(shard) for shard in self._shard[numbers].tolist()]
+            [self.reader.architecture(shard) for shard in self._shard[indices].tolist()]
         )
-        found = [self._with_rows(numbers[names == name]) for name in dict.fromkeys(names.tolist())]
-        return found if len(found) > 1 else found[0]
+        graphs = [self._with_rows(indices[names == name]) for name in dict.fromkeys(names.tolist())]
+        return graphs if len(graphs) > 1 else graphs[0]
 
     def __iter__(self) -> Iterator[ParameterGraph]:
-        return (self[number] for number in range(len(self)))
+        return (self[index] for index in range(len(self)))
 
-    def _with_rows(self, numbers: np.ndarray[Any, Any]) -> ParameterGraph:
-        name, values = self._gather(torch.from_numpy(numbers), None)
-        rows = self.index.take(pa.array(numbers)).to_pylist()
+    def _with_rows(self, indices: np.ndarray[Any, Any]) -> ParameterGraph:
+        name, values = self._gather(torch.from_numpy(indices), None)
+        rows = self.index.take(pa.array(indices)).to_pylist()
         return ParameterGraph(self.spec(name), values, rows)
 
     def select(
@@ -143,16 +143,16 @@ class Zoo(Dataset[ParameterGraph]):
             ValueError: If a condition cannot be read, or a column, a split, an architecture or an
                 id is unknown.
         """
-        return self._part(select(self, where, split, architecture, ids).numpy())
+        return self._subset(select(self, where, split, architecture, ids).numpy())
 
-    def _part(self, numbers: np.ndarray[Any, Any]) -> Zoo:
-        part = copy.copy(self)
+    def _subset(self, indices: np.ndarray[Any, Any]) -> Zoo:
+        subset = copy.copy(self)
         for name in ("rows", "architectures", "labels"):
-            vars(part).pop(name, None)
-        part.index = self.index.take(pa.array(numbers))
-        part._shard, part._row = self._shard[numbers], self._row[numbers]
-        part._chosen = numbers if self._chosen is None else self._chosen[numbers]
-        return part
+            vars(subset).pop(name, None)
+        subset.index = self.index.take(pa.array(indices))
+        subset._shard, subset._row = self._shard[indices], self._row[indices]
+        subset._chosen = indices if self._chosen is None else self._chosen[indices]
+        return subset
 
     def loader(
         self,
@@ -167,7 +167,7 @@ class Zoo(Dataset[ParameterGraph]):
     ) -> Loader:
         """Minibatches ready for a model: pairs of a graph and targets.
 
-        A minibatch holds one architecture as far as there are enough networks of it; what is left
+        A minibatch holds one architecture as far as there are enough networks of it; what remains
         of each is mixed, as a list of graphs for :func:`gmn.nn.read_all`. Networks that would fill
         more than half of the free memory stay in their files until a minibatch needs them.
 
@@ -175,14 +175,14 @@ class Zoo(Dataset[ParameterGraph]):
             split: only networks of ``"train"``, ``"val"`` or ``"test"``; None for all.
             batch_size: networks per minibatch.
             target: a numeric column, for targets of shape (B,), or several, for (B, columns);
-                None for the numbers of the networks in the zoo, int64 of shape (B,).
+                None for the indices of the networks in the zoo, int64 of shape (B,).
             shuffle: another order in every pass, or that of the zoo.
-            seed: of the order and the transform.
+            seed: seed of the order and of the transform.
             transform: called with a graph and a generator, such as
                 :class:`gmn.augment.SampledSymmetry`.
-            open_shards: shuffles otherwise, for a zoo that is larger than memory: whole shards in
-                random order, so many at a time, read one after the other and mixed with one
-                another. More mix better and take more memory.
+            open_shards: for a zoo that is larger than memory, shuffles whole shards in random
+                order: so many at a time are read and their networks mixed with one another.
+                More mix better and take more memory.
 
         Returns:
             An iterable, which a ``DataLoader`` takes with ``batch_size=None``.
@@ -213,24 +213,24 @@ class Zoo(Dataset[ParameterGraph]):
         if open_shards is not None:
             require_whole("open_shards", open_shards, 1)
         require_seed("seed", seed)
-        found = [self.indices(split, name) for name in self.architectures]
-        numbers = [some for some in found if len(some)]
+        by_architecture = [self.indices(split, name) for name in self.architectures]
+        indices = [part for part in by_architecture if len(part)]
         read = self.graph if open_shards is None and self.fits_in_memory else self.stored
-        parts = [Batch(read(some), self._targets(target, some), some) for some in numbers]
-        shards = None if open_shards is None else ByShards(self, numbers, open_shards)
+        parts = [Batch(read(part), self._targets(target, part), part) for part in indices]
+        shards = None if open_shards is None else ShardShuffle(self, indices, open_shards)
         order = torch.Generator().manual_seed(seed) if shuffle or shards else None
-        chance = torch.Generator().manual_seed(seed)
-        return Loader(parts, batch_size, order, transform, chance, shards=shards)
+        randomness = torch.Generator().manual_seed(seed)
+        return Loader(parts, batch_size, order, transform, randomness, shards=shards)
 
-    def _targets(self, target: str | Sequence[str] | None, numbers: Tensor) -> Tensor:
+    def _targets(self, target: str | Sequence[str] | None, indices: Tensor) -> Tensor:
         if target is None:
-            return numbers
+            return indices
         if isinstance(target, str):
-            return self.labels(target, numbers)
+            return self.labels(target, indices)
         require_several("target", target, "columns of numbers")
         if not target:
-            raise ArgumentError("target is empty; give a column, several, or None for numbers")
-        return torch.stack([self.labels(name, numbers) for name in target], dim=1)
+            raise ArgumentError("target is empty; give a column, several, or None for indices")
+        return torch.stack([self.labels(name, indices) for name in target], dim=1)
 
     @property
     def fits_in_memory(self) -> bool:
@@ -279,31 +279,31 @@ class Zoo(Dataset[ParameterGraph]):
         if not is_number(column.type):
             raise ValueError(f"{name!r} holds {column.type}, not numbers; known labels: {known}")
         chosen = np.arange(len(self)) if indices is None else self.numbers(indices)
-        taken = column.take(pa.array(chosen))
-        values = pc.cast(taken, pa.float64(), safe=False).to_numpy()
-        if len(lacking := np.flatnonzero(np.isnan(values))):
-            raise ValueError(self._lacking(name, chosen[lacking]))
+        selected = column.take(pa.array(chosen))
+        values = pc.cast(selected, pa.float64(), safe=False).to_numpy()
+        if len(missing := np.flatnonzero(np.isnan(values))):
+            raise ValueError(self._missing_label(name, chosen[missing]))
         return torch.from_numpy(values.astype(np.float32))
 
-    def _lacking(self, name: str, numbers: np.ndarray[Any, Any]) -> str:
-        first = int(numbers[0])
+    def _missing_label(self, name: str, indices: np.ndarray[Any, Any]) -> str:
+        first = int(indices[0])
         value = self.index[name][first].as_py()
-        found = "has no value" if value is None else f"is {value}"
-        more = f", nor do {len(numbers) - 1} others" if len(numbers) > 1 else ""
+        problem = "has no value" if value is None else f"is {value}"
+        more = f", nor do {len(indices) - 1} others" if len(indices) > 1 else ""
         return (
-            f"label {name!r} {found} for network {self.index['id'][first].as_py()}{more}; choose "
+            f"label {name!r} {problem} for network {self.index['id'][first].as_py()}{more}; choose "
             "networks that have it, with the argument indices, or with gmn zoo filter"
         )
 
     def indices(self, split: str | None = None, architecture: str | None = None) -> Tensor:
-        """Numbers of the networks of one split.
+        """Indices of the networks of one split.
 
         Args:
             split: ``"train"``, ``"val"`` or ``"test"``; None for all networks.
-            architecture: Keep only networks of this architecture; None keeps all.
+            architecture: only networks of this architecture; None for all.
 
         Returns:
-            int64 numbers in increasing order.
+            int64 indices in increasing order.
 
         Raises:
             ValueError: If the split or the architecture is unknown.
@@ -323,7 +323,7 @@ class Zoo(Dataset[ParameterGraph]):
         """State dict of one network.
 
         Args:
-            index: Number of the network.
+            index: index of the network; negative ones are counted from the end.
 
         Returns:
             Its tensors, ready for ``load_state_dict``.
@@ -337,7 +337,7 @@ class Zoo(Dataset[ParameterGraph]):
         """State dicts of several networks of one architecture.
 
         Args:
-            indices: Numbers of the networks, in the order wanted; at least one.
+            indices: indices of the networks, in the order of the result; at least one.
 
         Returns:
             The tensors stacked, each of shape (len(indices), ...).
@@ -353,8 +353,8 @@ class Zoo(Dataset[ParameterGraph]):
         """Further stacked tensors of several networks of one architecture.
 
         Args:
-            kind: Such as ``gradient`` or ``mask``: one of :attr:`extras`.
-            indices: Numbers of the networks, in the order wanted; at least one.
+            kind: one of :attr:`extras`, such as ``gradient`` or ``mask``.
+            indices: indices of the networks, in the order of the result; at least one.
 
         Returns:
             The tensors stacked, each of shape (len(indices), ...), by name.
@@ -371,10 +371,10 @@ class Zoo(Dataset[ParameterGraph]):
         self, indices: Sequence[int] | Tensor, kind: str | None
     ) -> tuple[str, dict[str, Tensor]]:
         """The architecture of networks, and their tensors."""
-        numbers = self.numbers(indices)
-        shards, which = np.unique(self._shard[numbers], return_inverse=True)
+        chosen = self.numbers(indices)
+        shards, shard_index = np.unique(self._shard[chosen], return_inverse=True)
         name = self._one_architecture(shards)
-        return name, self.reader.gather(shards.tolist(), which, self._row[numbers], kind)
+        return name, self.reader.gather(shards.tolist(), shard_index, self._row[chosen], kind)
 
     def architecture(self, indices: Sequence[int] | Tensor) -> str:
         """The name of the one architecture that several networks have.
@@ -395,7 +395,7 @@ class Zoo(Dataset[ParameterGraph]):
         return names.pop()
 
     def numbers(self, indices: Sequence[int] | Tensor) -> np.ndarray[Any, Any]:
-        """Numbers of networks as an array, negative ones counted from the end.
+        """Indices as an array without negative ones, which are counted from the end.
 
         Args:
             indices: Numbers, or a mask of one truth value per network.
@@ -410,45 +410,49 @@ class Zoo(Dataset[ParameterGraph]):
         """The numbers that networks of a selection have in the whole zoo of its folder."""
         return numbers if self._chosen is None else self._chosen[numbers]
 
-    def places(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+    def locations(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """Shard and row of networks, both int64 of shape (networks,).
 
         Raises:
             IndexError: If there are not so many networks.
         """
-        numbers = self.numbers(indices)
-        return tuple(  # type: ignore[return-value]
-            torch.from_numpy(place[numbers].astype(np.int64)) for place in (self._shard, self._row)
-        )
+        chosen = self.numbers(indices)
+        shard, row = self._shard[chosen].astype(np.int64), self._row[chosen].astype(np.int64)
+        return torch.from_numpy(shard), torch.from_numpy(row)
 
     def spec(self, architecture: str) -> GraphSpec:
         """The structure and symmetries of one architecture, traced when the zoo was built.
 
         Args:
-            architecture: A name from :attr:`architectures`.
+            architecture: a name from :attr:`architectures`.
 
         Raises:
             KeyError: If the zoo has no such architecture.
-            ZooError: If the shard that tells it is damaged.
+            ZooError: If the shard that holds it is damaged.
         """
         if architecture not in self._first_shard:
             known = ", ".join(sorted(self._first_shard))
             raise KeyError(f"this zoo has no architecture {architecture!r}; known: {known}")
         if architecture not in self._specs:
-            found = self.reader.header(self._first_shard[architecture]).spec
-            self._specs[architecture] = GraphSpec.from_json(found)
+            number = self._first_shard[architecture]
+            try:
+                spec = GraphSpec.from_json(self.reader.header(number).spec)
+            except SpecError as error:
+                shard = self.folder / self.manifest["shards"][number]["file"]
+                raise ZooError(f"{shard} is damaged: {error}") from error
+            self._specs[architecture] = spec
         return self._specs[architecture]
 
     @cached_property
     def _first_shard(self) -> dict[str, int]:
-        numbers = range(len(self.manifest["shards"]))
-        return {self.reader.architecture(number): number for number in reversed(numbers)}
+        shards = range(len(self.manifest["shards"]))
+        return {self.reader.architecture(shard): shard for shard in reversed(shards)}
 
     def graph(self, indices: Sequence[int] | Tensor) -> ParameterGraph:
         """Several networks of one architecture as a parameter graph.
 
         Args:
-            indices: Numbers of the networks, in the order wanted; at least one.
+            indices: indices of the networks, in the order of the result; at least one.
 
         Raises:
             IndexError: If there are not so many networks.
@@ -462,7 +466,7 @@ class Zoo(Dataset[ParameterGraph]):
         """As :meth:`graph`, but networks are read when their values are asked for, not now.
 
         Args:
-            indices: Numbers of the networks, in the order wanted; at least one.
+            indices: indices of the networks, in the order of the result; at least one.
 
         Raises:
             IndexError: If there are not so many networks.
@@ -493,8 +497,8 @@ class Labels(Mapping[str, Tensor]):
         """One label of every network.
 
         Args:
-            name: A numeric column of the index, such as ``"test_accuracy"``.
-            indices: Numbers of the networks; all if None.
+            name: a numeric column of the index, such as ``"test_accuracy"``.
+            indices: indices of the networks; all if None.
 
         Returns:
             float32 values, shape (networks,).
@@ -508,4 +512,4 @@ class Labels(Mapping[str, Tensor]):
 
 def _opened(folder: Path, chosen: np.ndarray[Any, Any] | None) -> Zoo:
     zoo = Zoo(folder)
-    return zoo if chosen is None else zoo._part(chosen)
+    return zoo if chosen is None else zoo._subset(chosen)

@@ -36,18 +36,18 @@ def select(
     architecture: str | None = None,
     ids: Sequence[str] | None = None,
 ) -> Tensor:
-    """Numbers of the networks that meet all conditions.
+    """Indices of the networks that meet all conditions.
 
     Args:
-        zoo: The population.
-        where: Conditions such as ``"test_accuracy>=0.5"``, ``"activation==relu"`` or
+        zoo: the population.
+        where: conditions such as ``"test_accuracy>=0.5"``, ``"activation==relu"`` or
             ``"split!=test"``. A network that has no value in the column does not meet one.
         split: ``"train"``, ``"val"`` or ``"test"``.
-        architecture: Name of an architecture.
-        ids: The networks of these ids.
+        architecture: name of an architecture.
+        ids: the networks of these ids.
 
     Returns:
-        int64 numbers in increasing order.
+        int64 indices in increasing order.
 
     Raises:
         ValueError: If a condition cannot be read, or a column, a split, an architecture or an id
@@ -85,13 +85,13 @@ def _meets(zoo: Zoo, condition: str) -> np.ndarray[Any, Any]:
     return np.asarray(fits.to_numpy(), dtype=bool)
 
 
-def _value(kind: Any, text: str, condition: str) -> Any:
+def _value(arrow_type: Any, text: str, condition: str) -> Any:
     """The text of a condition as a value of the column's type."""
-    if str(kind) == "bool":
+    if str(arrow_type) == "bool":
         if text.lower() not in TRUTH:
             raise ValueError(f"{condition!r}: that column holds true and false")
         return TRUTH[text.lower()]
-    if is_number(kind):
+    if is_number(arrow_type):
         try:
             return float(text)
         except ValueError:

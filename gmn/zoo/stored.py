@@ -25,36 +25,36 @@ class StoredGraph(ParameterGraph):
 
     Args:
         zoo: the population.
-        numbers: of networks in it, all of one architecture; at least one.
+        indices: indices of the networks in the population, all of one architecture; at least one.
 
     Raises:
         ValueError: if there are none, or they are not all of one architecture.
         ZooError: from whatever reads a shard that is damaged.
     """
 
-    def __init__(self, zoo: Zoo, numbers: Tensor) -> None:
+    def __init__(self, zoo: Zoo, indices: Tensor) -> None:
         # The constructor of the base looks at tensors, which are not read yet.
-        self.spec = zoo.spec(zoo.architecture(numbers))
-        self._zoo, self._numbers = zoo, numbers
+        self.spec = zoo.spec(zoo.architecture(indices))
+        self._zoo, self._indices = zoo, indices
 
     @cached_property
     def values(self) -> dict[str, Tensor]:
         """Stacked tensors of shape (B, *entry shape) by state-dict key."""
-        return self._zoo.graph(self._numbers).values
+        return self._zoo.graph(self._indices).values
 
     def __len__(self) -> int:
         """Number of networks."""
-        return len(self._numbers)
+        return len(self._indices)
 
     def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> ParameterGraph:
         """The networks at ``index`` (int, slice, index tensor or mask) as a graph."""
         some = chosen(index, len(self))
-        numbers = self._numbers[some]
-        if not len(numbers):
+        indices = self._indices[some]
+        if not len(indices):
             return self[0][:0]
         if isinstance(index, slice):
-            return StoredGraph(self._zoo, numbers)
-        return self._zoo.graph(numbers)
+            return StoredGraph(self._zoo, indices)
+        return self._zoo.graph(indices)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -12,7 +12,7 @@ from torch import nn
 import converters
 import gmn
 from baselines import NFN, FlatMLP, StatNN, UnsupportedArchitecture, adapter, layer_statistics
-from baselines.layers.encodings import FourierFeatures, Sinusoidal
+from baselines.layers.encodings import FourierFeatures, SinusoidalPositions
 from baselines.nfn import Variant
 from gmn.nn import EditHead
 from gmn.testing import assert_equivariant, assert_invariant, relative_error
@@ -111,11 +111,11 @@ def test_edits_start_at_a_hundredth_and_come_in_copies() -> None:
 
 OPTIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "published": lambda: {"published": True},
-    "sinusoidal": lambda: {"positions": Sinusoidal(3)},
+    "sinusoidal": lambda: {"positions": SinusoidalPositions(3)},
     "fourier": lambda: {"fourier": FourierFeatures(4, scale=0.3)},
     "all": lambda: {
         "published": True,
-        "positions": Sinusoidal(3),
+        "positions": SinusoidalPositions(3),
         "fourier": FourierFeatures(4, scale=0.3),
     },
 }
@@ -157,7 +157,7 @@ def test_sinusoidal_positions_say_the_index() -> None:
     shapes = [(4, 3, 2), (5, 4, 1)]
     weights = [torch.zeros(2, 4, 3, 2), torch.zeros(2, 5, 4, 1)]
     biases = [torch.zeros(2, 4, 1), torch.zeros(2, 5, 1)]
-    coded, others = Sinusoidal(3).build(shapes, 1)(weights, biases)
+    coded, others = SinusoidalPositions(3).build(shapes, 1)(weights, biases)
     first, last = coded[0].unflatten(-1, (2, 8))[..., 1:], coded[1][..., 1:]
     assert first.shape == (2, 4, 3, 2, 7)
     assert len(first[0, 0, :, 0].unique(dim=0)) == 3

@@ -9,7 +9,13 @@ from torch import Tensor, nn
 import converters
 import gmn
 from baselines import UnsupportedArchitecture
-from baselines.layers.blocks import BlockTensors, from_blocks, rest, to_blocks, transformer
+from baselines.layers.blocks import (
+    BlockTensors,
+    from_blocks,
+    outside_blocks,
+    to_blocks,
+    transformer,
+)
 from tests.baselines import small_transformers as small
 from tests.cases import Attention
 from tests.traced import spec_of
@@ -23,7 +29,7 @@ def test_round_trip_is_exact(kind: str) -> None:
     graph = small.graph(kind)
     other = gmn.ParameterGraph(graph.spec, {n: -v for n, v in graph.values.items()})
     back = from_blocks(other, to_blocks(graph))
-    kept = {edges.name for edges in rest(graph.spec)}
+    kept = {edges.name for edges in outside_blocks(graph.spec)}
     for edges in graph.spec.edge_sets:
         if edges.tied_to is None:
             expected = (other if edges.name in kept else graph).block(edges)
@@ -34,7 +40,7 @@ def test_round_trip_is_exact(kind: str) -> None:
 def test_blocks_and_rest_hold_everything_once(kind: str) -> None:
     spec = small.spec(kind) if kind in small.KINDS else spec_of(kind)
     names = [edges.name for block in transformer(spec) for edges in block.edge_sets]
-    names += [edges.name for edges in rest(spec)]
+    names += [edges.name for edges in outside_blocks(spec)]
     assert sorted(names) == sorted(e.name for e in spec.edge_sets if e.tied_to is None)
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from converters import CheckpointError, load_checkpoint
-from converters.states.checkpoint import machine
+from converters.states.checkpoint import meter
 from tests.converters import formats
 from tests.converters.formats import FORMATS, network
 
@@ -259,9 +259,9 @@ def test_modules_that_hold_one_another(tmp_path: Path) -> None:
 
 
 def test_too_many_instructions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "MOST_INSTRUCTIONS", 40_000)
+    monkeypatch.setattr(meter, "_MOST_OBJECTS", 40_000)
     (tmp_path / "a").write_bytes(b"\x80\x02" + b"N0" * 21_000 + b".")
-    assert "more than 40,000 instructions" in refused(tmp_path / "a")
+    assert "stand for more than 40,000 objects" in refused(tmp_path / "a")
 
 
 # --- tensors that are not what they claim -------------------------------------------------------

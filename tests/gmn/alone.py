@@ -6,12 +6,12 @@ from torch.nn import functional
 
 from gmn.zoo.architectures.networks import network
 from gmn.zoo.images import ImageSet
+from gmn.zoo.training.classifier_recipe import ClassifierRecipe
 from gmn.zoo.training.classifying import draw_job
-from gmn.zoo.training.recipe import Recipe
 
 
 def train_alone(
-    architecture: str, recipe: Recipe, data: ImageSet, seed: int, until: int | None = None
+    architecture: str, recipe: ClassifierRecipe, data: ImageSet, seed: int, until: int | None = None
 ) -> nn.Module:
     """The slow and obvious way: one module, torch.optim, a loop; all steps or those before one."""
     module = network(architecture).to(data.train_images.dtype)

@@ -10,6 +10,7 @@ from torch import nn
 
 import converters
 from gmn import zoo
+from gmn.files import LOCK, MARKER
 from gmn.spec import GraphSpec
 
 
@@ -53,5 +54,5 @@ def lines(
 
 def contents(folder: Path) -> dict[str, bytes]:
     """All files but the journal of the build and the writer's lock."""
-    aside = ("build.jsonl", ".lock")
+    aside = ("build.jsonl", LOCK, MARKER)
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in aside}

@@ -10,6 +10,7 @@ import torch
 
 import gmn
 from gmn import registry
+from gmn.files import LOCK, MARKER
 from tests.brief_zoos import make_brief
 from tests.gmn.commands import run
 from tests.gmn.population import small_zoo
@@ -172,7 +173,7 @@ def test_compare(
     assert protocol["seeds"] == 1
     assert protocol["device"] == "cpu"
     assert protocol["recipe"]["batch_size"] == 8
-    assert {path.name for path in out.iterdir()} == {
+    assert {path.name for path in out.iterdir()} - {MARKER, LOCK} == {
         "comparison.json",
         "comparison.txt",
         "comparison.png",
@@ -200,7 +201,8 @@ def test_errors_are_printed_as_they_are(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Without quotes around what a KeyError says, and with brackets that look like markup."""
-    assert run(monkeypatch, "compare", str(tmp_path), "-m", "mine[b]", "--out", str(tmp_path)) == 2
+    out = str(tmp_path / "out")
+    assert run(monkeypatch, "compare", str(tmp_path), "-m", "mine[b]", "--out", out) == 2
     assert "error: no model is called 'mine[b]'" in capsys.readouterr().err
     assert run(monkeypatch, "zoo", "show", str(tmp_path / "[red]x")) == 1
     assert "[red]x is not a zoo" in capsys.readouterr().err.replace("\n", "")

@@ -36,7 +36,10 @@ def test_the_command_line_goes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sise: 4", "build has no option sise; it has checkpoints, gradients, name, out, ray"),
+        (
+            "sise: 4",
+            "build has no option sise; it has checkpoints, gradients, name, out, overwrite",
+        ),
         ("- size", "has to hold lines such as"),
         ("size: [", "is not YAML"),
         ("size: many", "Invalid value for '--size'"),

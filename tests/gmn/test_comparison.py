@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import gmn
 from gmn import registry
 from gmn.comparison import Comparison, cost, jobs, report, running, save
-from gmn.comparison.finished_runs import FinishedRuns
+from gmn.comparison.finished_runs import FinishedRuns, comparison_folder
 from gmn.tasks import AccuracyPrediction, minibatches
 from gmn.train import Recipe, Result, predict, train
 
@@ -276,10 +276,11 @@ def test_models_compute_on_the_device_that_is_named(
 
 
 def test_runs_of_another_device_are_not_taken(tmp_path: Path) -> None:
-    FinishedRuns(tmp_path, {"epochs": 1})  # of a version without devices
-    FinishedRuns(tmp_path, {"epochs": 1, "device": "cpu"})
-    with pytest.raises(ValueError, match="holds runs with device = 'cpu', not 'cuda'"):
-        FinishedRuns(tmp_path, {"epochs": 1, "device": "cuda"})
+    with comparison_folder(tmp_path) as output:
+        FinishedRuns(output, {"epochs": 1})  # of a version without devices
+        FinishedRuns(output, {"epochs": 1, "device": "cpu"})
+        with pytest.raises(ValueError, match="holds runs with device = 'cpu', not 'cuda'"):
+            FinishedRuns(output, {"epochs": 1, "device": "cuda"})
 
 
 def only_relu(spec: gmn.GraphSpec, outputs: int) -> nn.Module:

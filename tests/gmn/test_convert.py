@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,6 +43,58 @@ def test_many_checkpoints_of_a_model(monkeypatch: Patch, capsys: Printed, tmp_pa
     for seed in range(3):
         state = resnet(seed).state_dict()
         assert all(torch.equal(graph.to_state_dict(seed)[k], v) for k, v in state.items())
+
+
+def test_bad_files_are_named_and_the_others_converted(
+    monkeypatch: Patch, capsys: Printed, tmp_path: Path
+) -> None:
+    """In the order given, also if the first is bad, and with few files open at once."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    good = [nn.Linear(2, 3, dtype=torch.float32) for _ in range(200)]
+    for index, model in enumerate(good):
+        torch.save(model.state_dict(), folder / f"{index:03d}.pt")
+    torch.save({"weight": torch.full((3, 2), torch.nan), "bias": torch.zeros(3)}, folder / "nan.pt")
+    torch.save(nn.Linear(4, 3).state_dict(), folder / "shape.pt")
+    torch.save(nn.Linear(2, 3).double().state_dict(), folder / "type.pt")
+    torch.save(nn.Linear(2, 3, bias=False).state_dict(), folder / "zz-missing.pt")
+    (folder / "!garbage.pt").write_bytes(b"garbage")
+    (folder / "empty.pt").touch()
+    monkeypatch.setitem(EXAMPLES, "linear", lambda: (nn.Linear(2, 3), (torch.zeros(1, 2),)))
+    files, out = map(str, sorted(folder.iterdir())), str(tmp_path / "graph")
+    with _few_files():
+        assert run(monkeypatch, "convert", *files, "--model", "linear", "--out", out) == 1
+    printed = capsys.readouterr().out
+    for name, why in {
+        "!garbage": "", "empty": "", "nan": "weight", "shape": "(3, 4)", "type": "torch.float64",
+        "zz-missing": "bias",
+    }.items():  # fmt: skip
+        (line,) = (line for line in printed.splitlines() if f"left out {folder / name}.pt:" in line)
+        assert why in line
+    graph = gmn.load(out)
+    assert len(graph) == 200
+    assert torch.equal(graph.values["weight"], torch.stack([m.weight.detach() for m in good]))
+
+
+@contextmanager
+def _few_files() -> Iterator[None]:
+    """At most 60 more descriptors than are open now."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 60, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_no_file_is_good(monkeypatch: Patch, capsys: Printed, tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.pt").write_bytes(b"garbage")
+    files = [str(tmp_path / f"{name}.pt") for name in "ab"]
+    assert run(monkeypatch, "convert", *files, "--out", str(tmp_path / "graph")) == 1
+    printed = "".join(capsys.readouterr().err.split())
+    assert all("".join(file.split()) in printed for file in files)
+    assert not (tmp_path / "graph").exists()
 
 
 @pytest.mark.parametrize("name", ["safetensors", "torch stream", "npz"])
@@ -114,7 +170,6 @@ def test_verify_takes_the_weights_of_a_file(
         (1, ("lstm.pt",), "Pass the module that the weights belong to (--model"),
         (1, ("--hf", "."), "holds 4 checkpoints"),
         (1, ("a.pt", "--hf", "."), "has no config.json"),
-        (1, ("a.pt", "nan.pt"), "nan.pt: 0.bias has NaN"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -65,23 +65,23 @@ def test_both_are_the_written_equations(case: Case) -> None:
 
 @pytest.mark.parametrize("most", [1, 7, 40])
 @pytest.mark.parametrize("name", ["mlp-relu", "resnet", "cnn-grouped", "attention"])
-def test_any_cut_into_pieces_gives_the_same(
+def test_any_cut_into_tiles_gives_the_same(
     name: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dense, "_most", lambda edges: most)
+    monkeypatch.setattr(dense, "_max_pairs", lambda edges: most)
     assert_equal(net(), graph_of(BY_NAME[name], networks=3), answers=1e-12, gradients=1e-12)
 
 
 @pytest.mark.parametrize("most", [1, 5, 30, 1000])
 @several_cases
-def test_pieces_cover_every_row_once(case: Case, most: int) -> None:
+def test_tiles_cover_every_row_once(case: Case, most: int) -> None:
     graph = graph_of(case)
-    counts = torch.zeros(sum(2 * part.relation.pairs for part in dense.stretches_of(graph.spec)))
-    for part in dense.stretches_of(graph.spec):
-        for piece in part.pieces(2, most):
-            counts[piece.rows] += 1
+    counts = torch.zeros(sum(2 * part.relation.pairs for part in dense.edge_ranges(graph.spec)))
+    for part in dense.edge_ranges(graph.spec):
+        for tile in part.tiles(2, most):
+            counts[tile.rows] += 1
             line = torch.Size(part.relation.shape[1:]).numel()
-            assert counts[piece.rows].numel() <= max(most, line)
+            assert counts[tile.rows].numel() <= max(most, line)
     assert (counts == 1).all()
 
 

@@ -79,7 +79,7 @@ def _condition(element: symmetry.Element) -> float:
 
 
 def test_gradients_of_the_softened_product() -> None:
-    from gmn.nn.dual.dual_gmn import _Soften
+    from gmn.nn.dual.dual_gmn import _SoftRoot
 
     products = torch.linspace(-3, 3, 7, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(_Soften.apply, products)
+    assert torch.autograd.gradcheck(_SoftRoot.apply, products)

@@ -36,7 +36,7 @@ def replica(tmp_path, monkeypatch):
         (folder / name).write_bytes(gzip.compress(content))
         checksums[name] = hashlib.sha256(content).hexdigest()
     monkeypatch.setattr(fashion, "FILES", checksums)
-    caches = (images.load_all, inrs._gallery)
+    caches = (images.load_all, inrs._shuffled_images)
     for cache in caches:
         cache.cache_clear()
     yield folder

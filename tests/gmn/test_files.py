@@ -11,7 +11,9 @@ from torch import nn
 
 import converters
 import gmn
-from tests.traced import covering_cases, spec_of
+from gmn.files import LOCK, MARKER
+from gmn.graph import streaming
+from tests.traced import BY_NAME, covering_cases, graph_of, spec_of
 
 
 @covering_cases
@@ -32,7 +34,8 @@ def test_a_graph_replaces_another(tmp_path: Path) -> None:
         model = nn.Linear(2, width)
         gmn.save(converters.to_graph(model, (torch.zeros(1, 2),)), tmp_path)
     assert gmn.load(tmp_path).spec.num_parameters == 12
-    assert {path.name for path in tmp_path.iterdir()} == {"spec.json", "weights.safetensors"}
+    ours = {"spec.json", "weights.safetensors", MARKER, LOCK}
+    assert {path.name for path in tmp_path.iterdir()} == ours
 
 
 def test_entries_that_share_memory_without_being_tied(tmp_path: Path) -> None:
@@ -87,3 +90,40 @@ def test_damage_is_named(harm: Callable[[Path], None], reason: str, tmp_path: Pa
     harm(tmp_path)
     with pytest.raises(gmn.GraphFileError, match=reason):
         gmn.load(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [1, 200, 10**9], ids=["each at once", "a few", "all"])
+def test_a_graph_that_is_written_network_by_network(
+    kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same graph as of :func:`gmn.save`, whatever waits in memory."""
+    monkeypatch.setattr(streaming, "KEPT_BYTES", kept)
+    for number, case in enumerate(("batch-norm", "overwritten", "mlp-relu")):
+        graph = graph_of(BY_NAME[case])
+        gmn.save(graph, tmp_path / f"whole-{number}")
+        with streaming.GraphWriter(graph.spec, tmp_path / f"parts-{number}") as writer:
+            for network in graph:
+                writer.add(network)
+            writer.finish()
+        whole, parts = (gmn.load(tmp_path / f"{kind}-{number}") for kind in ("whole", "parts"))
+        assert whole.spec == parts.spec
+        assert list(whole.values) == list(parts.values)
+        for name, values in whole.values.items():
+            assert values.dtype == parts.values[name].dtype
+            assert torch.equal(values, parts.values[name])
+
+
+def test_what_does_not_fit_is_not_written(tmp_path: Path) -> None:
+    graph, other = (graph_of(BY_NAME[name]) for name in ("mlp-relu", "cnn"))
+    folder = tmp_path / "graph"
+    with streaming.GraphWriter(graph.spec, folder) as writer:
+        with pytest.raises(ValueError, match="no networks"):
+            writer.finish()
+        with pytest.raises(ValueError, match="another architecture"):
+            writer.add(other)
+        writer.add(graph)
+        with pytest.raises(gmn.StateDictError, match=r"in the networks before in torch\.float64"):
+            writer.add(graph.to(dtype=torch.float32))
+        assert writer.count == len(graph)
+        assert folder.exists()
+    assert not folder.exists()

@@ -134,7 +134,7 @@ def test_chunks_change_nothing(name: str, most: int, monkeypatch: pytest.MonkeyP
     layers = Layer(WIDTH, STATISTICS), Attention(WIDTH, "softmax")
     whole = [layer.propagate(wiring, nodes, nodes, edges) for layer in layers]
     updated = layers[0].edge_updater(wiring, nodes, nodes, edges)
-    monkeypatch.setitem(message_passing.MOST, "cpu", most)
+    monkeypatch.setitem(message_passing.CHUNK_ELEMENTS, "cpu", most)
     for layer, expected in zip(layers, whole, strict=True):
         torch.testing.assert_close(layer.propagate(wiring, nodes, nodes, edges), expected)
     torch.testing.assert_close(layers[0].edge_updater(wiring, nodes, nodes, edges), updated)

@@ -19,6 +19,7 @@ from torch import Tensor
 import gmn
 from gmn import cli, zoo
 from gmn.engines import EngineError, Processes, Ray
+from gmn.files import LOCK, MARKER
 from gmn.tasks import AccuracyPrediction
 from gmn.train import Recipe
 from gmn.zoo.building import catalogue
@@ -124,7 +125,7 @@ def build(folder: Path, marker: str, engine: Ray | Processes) -> zoo.Zoo:
 
 def files(folder: Path) -> dict[str, bytes]:
     """All files of a zoo but the journal, which alone tells when and where it was built."""
-    other = ("build.jsonl", ".lock")
+    other = ("build.jsonl", LOCK, MARKER)
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in other}
 
 

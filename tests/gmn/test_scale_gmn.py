@@ -12,7 +12,7 @@ from gmn.errors import UnsupportedArchitecture
 from gmn.nn import InvariantHead, ScaleGMN
 from gmn.nn.passing.groups import groups_of
 from gmn.nn.passing.relations import End, Relation, Wiring
-from gmn.nn.scaled.scale_blocks import EdgeUpdate, Kind, ReScaleEq, ScaleEq, ScaleInv, unit
+from gmn.nn.scaled.scale_blocks import EdgeUpdate, ReScaleEq, ScaleEq, ScaleInv, ScaleMasks, unit
 from gmn.testing import assert_invariant, relative_error
 from gmn.testing.laws import DAMAGE
 from tests.traced import BY_NAME, graph_of, spec_of
@@ -93,13 +93,13 @@ def test_one_sided_changes_are_noticed(bidirectional: bool) -> None:
 ROWS = 40
 
 
-def kinds() -> Kind:
+def kinds() -> ScaleMasks:
     """Ten rows each of: no group, scales, signs, both."""
     number = torch.arange(ROWS).view(-1, 1, 1) // 10
-    return Kind((number == 1) | (number == 3), (number >= 2).to(torch.uint8), True, True)
+    return ScaleMasks((number == 1) | (number == 3), (number >= 2).to(torch.uint8), True, True)
 
 
-def scales(kind: Kind, spread: float, seed: int) -> Tensor:
+def scales(kind: ScaleMasks, spread: float, seed: int) -> Tensor:
     """A random element of every row's group."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(ROWS, 1, 1, generator=generator, dtype=torch.float64)

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 import gmn
 from gmn import tasks, zoo
+from gmn.consent import Consent
+from gmn.errors import ConsentError
 from gmn.tasks import AccuracyPrediction, InrDilation, LabelError, Task, task_of
 from gmn.tasks.choice import describe, rebuilt
 from gmn.train import Recipe, TrainedFileError, load, train
@@ -101,16 +104,15 @@ def test_tasks_are_made_again_from_their_description(task: Task) -> None:
 
 
 def test_installed_tasks_are_found(monkeypatch: pytest.MonkeyPatch, population: zoo.Zoo) -> None:
-    class Point:
-        name = "spread"
-
-        @staticmethod
-        def load() -> type[Task]:
-            return Spread
-
-    monkeypatch.setattr("gmn.tasks.choice.entry_points", lambda group: [Point])
+    point = EntryPoint("spread", "tests.gmn.test_tasks:Spread", tasks.choice.GROUP)
+    for user in (tasks.choice, gmn.registry):
+        monkeypatch.setattr(user, "offers", lambda group: {"spread": point})
     assert "spread" in tasks.names()
     assert type(task_of(population.folder, "spread")) is Spread
+    assert describe(Spread())["task"] == "spread"
+    # A name that older versions wrote of it, given back by a file.
+    consent = Consent(Path("card"), ["tests"])
+    assert type(rebuilt({"task": point.value, "settings": {}}, consent)) is Spread
 
 
 # --- one's own ----------------------------------------------------------------------------------
@@ -302,7 +304,7 @@ def test_the_documented_tasks_run(
     words = command[1].replace("runs/cnn-mnist", str(population.folder)).split()
     try:
         assert run(monkeypatch, "train", *words, "--epochs", "1") == 0
-        trained = load(tmp_path / "runs" / "length")
+        trained = load(tmp_path / "runs" / "length", trust=["mine"])
         assert trained.task.name == "length of training"
         card = json.loads((tmp_path / "runs" / "length" / "model.json").read_text())
         assert card["task"]["task"] == "mine:LengthOfTraining"
@@ -310,8 +312,11 @@ def test_the_documented_tasks_run(
         sys.modules.pop("mine", None)
     monkeypatch.chdir(tmp_path.parent)
     importlib.invalidate_caches()
-    with pytest.raises(TrainedFileError, match="made again: mine:LengthOfTraining: No module"):
+    with pytest.raises(ConsentError, match="asks for mine:LengthOfTraining"):
         load(tmp_path / "runs" / "length")
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    with pytest.raises(TrainedFileError, match="made again: mine:LengthOfTraining: No module"):
+        load(tmp_path / "runs" / "length", trust=["mine"])
     names: dict[str, Any] = {}
     for block in blocks:
         exec(block, names)

@@ -27,7 +27,7 @@ from gmn.zoo.building.builders import Shard
 from gmn.zoo.building.tickets import MASK, TicketBuilder, random_masks
 from gmn.zoo.training import pruning
 from gmn.zoo.training.classifying import initial_state
-from gmn.zoo.training.pruning import Lesson, accuracies, keep_largest, prune, synaptic_flow
+from gmn.zoo.training.pruning import TrainingSetup, accuracies, keep_largest, prune, synaptic_flow
 from tests.gmn.population import small_zoo
 
 pytestmark = pytest.mark.usefixtures("quick_costs")
@@ -60,10 +60,10 @@ def task(built) -> WinningTickets:
     return WinningTickets(built)
 
 
-def lesson(steps: int = 15) -> Lesson:
+def setup(steps: int = 15) -> TrainingSetup:
     data, chance = images.load("digits"), torch.Generator().manual_seed(1)
     batches = torch.randint(len(data.train_labels), (steps, 32), generator=chance)
-    return Lesson(data.train_images.flatten(1).double(), data.train_labels, batches, 1e-2)
+    return TrainingSetup(data.train_images.flatten(1).double(), data.train_labels, batches, 1e-2)
 
 
 def starts(count: int) -> dict[str, Tensor]:
@@ -75,7 +75,7 @@ def starts(count: int) -> dict[str, Tensor]:
 
 
 def prune_alone(
-    initial: dict[str, Tensor], given: Lesson, counts: list[dict[str, int]]
+    initial: dict[str, Tensor], given: TrainingSetup, counts: list[dict[str, int]]
 ) -> list[dict[str, Tensor]]:
     """The slow and obvious way: one module, torch.optim, pruned weights zero after each step."""
     masks = {name: torch.ones_like(initial[name]) for name in counts[0]}
@@ -108,7 +108,7 @@ COUNTS = [
 
 
 def test_pruning_many_is_pruning_each_alone():
-    initial, given = starts(3), lesson()
+    initial, given = starts(3), setup()
     rounds, _ = prune(MLP(64), initial, given, COUNTS)
     for row in range(3):
         alone = prune_alone({n: v[row] for n, v in initial.items()}, given, COUNTS)
@@ -121,7 +121,7 @@ def test_masks_are_nested_and_keep_exactly_so_many():
     initial = starts(2)
     before = {name: torch.ones_like(initial[name]) for name in WEIGHTS}
     untouched = {name: value.clone() for name, value in initial.items()}
-    rounds, dense = prune(MLP(64), initial, lesson(), COUNTS)
+    rounds, dense = prune(MLP(64), initial, setup(), COUNTS)
     for masks, counts in zip(rounds, COUNTS, strict=True):
         for name in WEIGHTS:
             assert masks[name].flatten(1).sum(1).tolist() == [counts[name]] * 2
@@ -132,9 +132,9 @@ def test_masks_are_nested_and_keep_exactly_so_many():
 
 
 def test_what_is_pruned_stays_zero_while_the_rest_learns():
-    initial, given = starts(2), lesson(steps=60)
+    initial, given = starts(2), setup(steps=60)
     masks = {n: keep_largest(initial[n].abs(), initial[n][0].numel() // 3) for n in WEIGHTS}
-    trained = given.teach(MLP(64), initial, masks)
+    trained = given.train(MLP(64), initial, masks)
     for name in WEIGHTS:
         assert bool((trained[name][masks[name] == 0] == 0).all())
         assert bool((trained[name][masks[name] == 1] != initial[name][masks[name] == 1]).any())
@@ -145,7 +145,7 @@ def test_what_is_pruned_stays_zero_while_the_rest_learns():
 
 def test_moved_initialisations_have_moved_tickets():
     """The group law: permuting hidden neurons permutes the masks, and nothing else."""
-    initial, given = starts(1), lesson()
+    initial, given = starts(1), setup()
     one, two = (torch.randperm(32, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
 
     def move(values: dict[str, Tensor]) -> dict[str, Tensor]:

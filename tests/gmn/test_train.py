@@ -151,7 +151,7 @@ def test_a_folder_changes_nothing_and_holds_one_run(
         train(Mean(), task, Recipe(epochs=3), folder=tmp_path)
     other = AccuracyPrediction(task.zoo)
     other.split("train")[:] = [Batch(p.graph, 1 - p.target) for p in other.split("train")]
-    with pytest.raises(ValueError, match="already holds a run with training data"):
+    with pytest.raises(ValueError, match="already holds a run with labels"):
         train(Mean(), other, Recipe(epochs=2), folder=tmp_path)
     content = (tmp_path / "run.pt").read_bytes()
     (tmp_path / "run.pt").write_bytes(content[: len(content) // 2])

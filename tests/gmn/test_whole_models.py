@@ -81,7 +81,7 @@ def test_what_changes_a_weight_changes_its_tied_uses() -> None:
     tied = next(edges for edges in graph.spec.edge_sets if edges.tied_to)
     own = graph.spec.edge_set(str(tied.tied_to))
     noted = {own.name: Change(torch.randn(2, *own.shape, dtype=torch.float64))}
-    found = stream._stream(graph, tied, noted, torch.float64).whole()
+    found = stream._stream(graph, tied, noted, torch.float64).full()
     changed = graph.replace({own.parameter: graph.values[own.parameter].clone()})
     noted[own.name].apply(changed.block(own))
     torch.testing.assert_close(found, stream.taps_last(changed.block(tied), tied))

@@ -15,20 +15,21 @@ from torch.nn import functional
 
 from gmn import zoo
 from gmn.errors import ZooError
+from gmn.files import LOCK, MARKER
 from gmn.zoo import images
 from gmn.zoo.architectures.networks import network
 from gmn.zoo.building import catalogue
 from gmn.zoo.building.builders import plan
 from gmn.zoo.building.catalogue import CNN_RANGES
 from gmn.zoo.images import ImageSet
+from gmn.zoo.training.classifier_recipe import ClassifierRecipe
 from gmn.zoo.training.classifying import draw_job, train_chunk
-from gmn.zoo.training.recipe import Recipe
 from tests.gmn.alone import train_alone
 
 NAME, SIZE, SEED = "cnn-digits", 60, 3
 
 
-def recipe(number: int) -> Recipe:
+def recipe(number: int) -> ClassifierRecipe:
     drawn = CNN_RANGES.draw(torch.Generator().manual_seed(number))
     return replace(drawn, steps=3 + 2 * number, label_noise=0.3)
 
@@ -128,7 +129,7 @@ def test_the_same_seed_gives_the_same_bytes(built, tmp_path):
 
 def identity_files(folder: Path) -> list[Path]:
     """All but the journal of the build and the writer's lock."""
-    return [path for path in folder.iterdir() if path.name not in ("build.jsonl", ".lock")]
+    return [path for path in folder.iterdir() if path.name not in ("build.jsonl", LOCK, MARKER)]
 
 
 def test_what_a_zoo_offers(built):

@@ -18,14 +18,15 @@ from gmn.zoo.building import catalogue
 from gmn.zoo.building.builders import DEFAULT, Shard, finite
 from gmn.zoo.building.catalogue import TRANSFORMER_RANGES
 from gmn.zoo.images import ImageSet
+from gmn.zoo.training.classifier_recipe import ClassifierRecipe
 from gmn.zoo.training.classifying import (
     checkpoint_steps,
     draw_job,
+    labels_and_masks,
     mean_gradients,
-    seen,
     train_chunk,
 )
-from gmn.zoo.training.recipe import Range, Recipe
+from gmn.zoo.training.ranges import Range
 from gmn.zoo.training.states import stack
 from gmn.zoo.training.transformer_recipe import TransformerRecipe
 from gmn.zoo.training.transformer_training import (
@@ -75,7 +76,7 @@ def test_architectures_of_the_wild_are_different_and_their_names_say_what_they_a
 @pytest.mark.parametrize("architecture", [SKIPPING, "mlp-64-depth3"])
 def test_other_classifiers_are_trained_side_by_side_as_each_alone(architecture):
     data, seeds = few("digits"), [5, 6]
-    recipes = [Recipe(steps, 0.01, 0.5, 1.0, 0.8, 0.2) for steps in (3, 6)]
+    recipes = [ClassifierRecipe(steps, 0.01, 0.5, 1.0, 0.8, 0.2) for steps in (3, 6)]
     state, _ = train_chunk(network(architecture), recipes, data, seeds)
     for row, (recipe, seed) in enumerate(zip(recipes, seeds, strict=True)):
         alone = train_alone(architecture, recipe, data, seed)
@@ -106,7 +107,7 @@ def test_zoos_of_many_architectures(name, monkeypatch, tmp_path):
 
 
 def test_a_network_that_diverges_leaves_its_neighbours_alone():
-    data, good = few("digits"), Recipe(6, 0.01, 0.5, 1.0, 0.8, 0.2)
+    data, good = few("digits"), ClassifierRecipe(6, 0.01, 0.5, 1.0, 0.8, 0.2)
     recipes = [good, replace(good, learning_rate=1e300, weight_decay=0.0), good]
     state, metrics = train_chunk(network("cnn-relu"), recipes, data, [1, 2, 3])
     assert finite(state, metrics).tolist() == [True, False, True]
@@ -142,7 +143,7 @@ def short_cnns(monkeypatch):
 
 def test_checkpoints_are_the_states_that_a_run_goes_through():
     data, seeds = few("digits"), [5, 6, 7]
-    recipes = [Recipe(steps, 0.01, 0.5, 1.0, 0.8, 0.2) for steps in (4, 9, 6)]
+    recipes = [ClassifierRecipe(steps, 0.01, 0.5, 1.0, 0.8, 0.2) for steps in (4, 9, 6)]
     state, metrics = train_chunk(network("cnn-tanh"), recipes, data, seeds, checkpoints=3)
     assert len(metrics) == 9
     for run, (recipe, seed) in enumerate(zip(recipes, seeds, strict=True)):
@@ -158,10 +159,10 @@ def test_checkpoints_are_the_states_that_a_run_goes_through():
 
 def test_gradients_are_those_of_the_mean_training_loss():
     data, module = few("digits"), network("cnn-relu").double()
-    recipes = [Recipe(5, 0.01, 0.5, 1.0, share, 0.4) for share in (0.5, 1.0)]
+    recipes = [ClassifierRecipe(5, 0.01, 0.5, 1.0, share, 0.4) for share in (0.5, 1.0)]
     jobs = [draw_job(module, recipe, seed, data) for seed, recipe in enumerate(recipes)]
     state = stack([job.initial for job in jobs])
-    found = mean_gradients(module, state, data.train_images, *seen(jobs))
+    found = mean_gradients(module, state, data.train_images, *labels_and_masks(jobs))
     for row, job in enumerate(jobs):
         module.load_state_dict(job.initial)
         scores = module(data.train_images[job.visible])

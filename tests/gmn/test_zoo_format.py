@@ -18,6 +18,7 @@ from gmn.zoo.store import files as store
 from gmn.zoo.store import provenance
 from gmn.zoo.store.index import read_index
 from gmn.zoo.store.writer import ZooWriter
+from gmn.zoo.store.writing import zoo_folder
 from tests.gmn.lines import contents, lines, rows, spec, states
 
 
@@ -287,7 +288,8 @@ def test_a_file_that_the_system_cuts_off_is_not_left_behind(tmp_path: Path) -> N
 
 
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
-    part = tmp_path / ".shard-00001.safetensors.77.part"
+    lines(tmp_path)
+    part = tmp_path / ".shard-00001.safetensors.77.gmn-part"
     part.write_bytes(b"half")
     lines(tmp_path)
     assert not part.exists()
@@ -297,8 +299,9 @@ def test_a_journal_that_was_torn_is_read(tmp_path: Path) -> None:
     folder = lines(tmp_path).folder
     with (folder / provenance.JOURNAL).open("a") as file:
         file.write('\n{"event": "shard", "sec')
-    for seconds in (2.0, 3.0):
-        provenance.note(folder, "shard", {"shard": 0, "seconds": seconds})
+    with zoo_folder(folder) as output:
+        for seconds in (2.0, 3.0):
+            provenance.note(output, "shard", {"shard": 0, "seconds": seconds})
     assert [event["event"] for event in provenance.read_journal(folder)] == ["finish"] + [
         "shard"
     ] * 2

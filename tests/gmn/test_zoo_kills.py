@@ -16,7 +16,7 @@ from gmn.zoo.building import catalogue
 from gmn.zoo.building.builders import Builder
 from gmn.zoo.building.classifiers import ClassifierBuilder
 from gmn.zoo.building.inrs import InrBuilder
-from gmn.zoo.training.recipe import Range
+from gmn.zoo.training.ranges import Range
 from tests.gmn.lines import contents, spec
 
 WRITES = """

@@ -8,9 +8,9 @@ from typing import Any
 
 from .errors import CheckpointError
 from .machine import RecordedCall
+from .meter import DEEPEST, Meter
 from .tensors import LazyTensor, StorageRef, Store, read_leaf
 
-_DEEPEST = 48
 _MOST_ENTRIES = 300_000
 _CONTAINERS = (dict, list, tuple, RecordedCall)
 _INNER = object()  # a node whose entries follow one by one
@@ -59,7 +59,7 @@ class Chosen:
     ignored: tuple[str, ...]
 
 
-def choose(content: object, store: Store | None, key: str | None) -> Chosen:
+def choose(content: object, store: Store | None, meter: Meter, key: str | None) -> Chosen:
     """Finds the state dict.
 
     Without ``key`` it is the mapping with the most floating-point elements, the first of equals;
@@ -68,13 +68,14 @@ def choose(content: object, store: Store | None, key: str | None) -> Chosen:
     Args:
         content: what the file holds.
         store: where its storages are.
+        meter: of the file.
         key: the dotted path of the state dict, or of one tensor; empty for the whole file; None
             to find it.
 
     Raises:
         CheckpointError: if there are no weights, nothing lies at ``key``, or no mapping stands out.
     """
-    reader = Reader(store)
+    reader = Reader(store, meter)
     candidates = reader.everything(content)
     if key is None:
         best = _largest(candidates)
@@ -85,6 +86,7 @@ def choose(content: object, store: Store | None, key: str | None) -> Chosen:
         best = one or Candidate(path, *reader.flat(node))
         if not best.leaves:
             raise CheckpointError(f"there are no tensors at key={key!r}; {_listing(candidates)}")
+    meter.name(len(best.key) * len(best.others))
     others = [f"{best.key}.{name}".lstrip(".") for name in best.others]
     siblings = list(reader.left_out(content, best.path))
     prefix = common_prefix(best.leaves)
@@ -136,28 +138,58 @@ def _listing(candidates: list[Candidate]) -> str:
 
 
 class Reader:
-    """Walks through what a pickle holds."""
+    """Walks through what a pickle holds.
 
-    def __init__(self, store: Store | None) -> None:
+    Args:
+        store: where its storages are; None if it has none.
+        meter: of the file. A node may be referred to a million times, so visits count.
+    """
+
+    def __init__(self, store: Store | None, meter: Meter) -> None:
         self.store = store if store is not None else _NoStore()
+        self._meter = meter
         self._children: dict[int, dict[str, Any]] = {}
 
     def children(self, node: object) -> dict[str, Any]:
-        """The children of a dict, list, or recorded object by name."""
-        if id(node) not in self._children:  # a file may refer to one node a million times
-            self._children[id(node)] = self._list_children(node)
-        return self._children[id(node)]
+        """The children of a dict, list, or recorded object by name, to be looked at once."""
+        found = self._children.get(id(node))
+        if found is None:
+            found = self._children[id(node)] = self._list_children(node)
+        self._meter.build(1 + len(found))
+        return found
 
     def _list_children(self, node: object) -> dict[str, Any]:
         if isinstance(node, dict):
             return node
         if isinstance(node, (list, tuple)):
+            self._meter.build(len(node))
             return {str(index): child for index, child in enumerate(node)}
         if not isinstance(node, RecordedCall):
             return {}
         if node.path.endswith("OrderedDict"):
-            return _pairs(node.arguments) | node.items
-        return node.items | _attributes(node) | self.children(node.members)
+            return self._merged(self._pairs(node.arguments), node.items)
+        return self._merged(node.items, self._attributes(node), self.children(node.members))
+
+    def _merged(self, *parts: dict[str, Any]) -> dict[str, Any]:
+        """One mapping of several; the only one that is not empty as it is."""
+        full = [part for part in parts if part]
+        if len(full) == 1:
+            return full[0]
+        self._meter.build(sum(map(len, full)))
+        return {name: child for part in full for name, child in part.items()}
+
+    def _pairs(self, arguments: tuple[Any, ...]) -> dict[str, Any]:
+        pairs = arguments[0] if arguments and isinstance(arguments[0], (list, tuple)) else ()
+        self._meter.build(len(pairs))
+        return {
+            pair[0]: pair[1]
+            for pair in pairs
+            if isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str)
+        }
+
+    def _attributes(self, node: object) -> dict[str, Any]:
+        parts = _states(node)
+        return self._merged(*parts) if parts else {}
 
     def everything(self, content: object) -> list[Candidate]:
         """All mappings with tensors in them, optimizers left out."""
@@ -166,7 +198,7 @@ class Reader:
         pending: list[tuple[tuple[str, ...], Any]] = [((), content)]
         while pending:
             path, node = pending.pop()
-            if not isinstance(node, _CONTAINERS) or id(node) in seen or len(path) > _DEEPEST:
+            if not isinstance(node, _CONTAINERS) or id(node) in seen or len(path) > DEEPEST:
                 continue
             seen.add(id(node))
             children = self.children(node)
@@ -188,6 +220,7 @@ class Reader:
             if leaf is not None:
                 leaves[name] = leaf
             else:
+                self._meter.name(len(name))
                 others.append(f"{name} ({self.kind(child)})")
         return leaves, tuple(others)
 
@@ -206,9 +239,10 @@ class Reader:
         return leaves, tuple(others)
 
     def _below(self, node: object, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
-        if depth > _DEEPEST:
-            raise CheckpointError(f"damaged: nested more than {_DEEPEST} deep at {prefix[:80]!r}")
+        if depth > DEEPEST:
+            raise CheckpointError(f"damaged: nested more than {DEEPEST} deep at {prefix[:80]!r}")
         for name, child in self._members(node).items():
+            self._meter.name(len(prefix) + len(name))
             inner = None if read_leaf(child, self.store) else self._members(child)
             if inner is None or not inner or _is_optimizer(inner):
                 yield prefix + name, child
@@ -220,7 +254,7 @@ class Reader:
         """As in a state dict: a module's parameters, persistent buffers and submodules."""
         if not _is_module(node):
             return self.children(node)
-        state = _attributes(node)
+        state = self._attributes(node)
         if "_parameters" not in state:  # scripted: attributes as they are
             return {n: c for n, c in state.items() if c is not None and not isinstance(c, bool)}
         transient = state.get("_non_persistent_buffers_set")
@@ -257,6 +291,7 @@ class Reader:
             children = self.children(content)
             for other, child in children.items():
                 if other != name:
+                    self._meter.name(sum(map(len, path[:depth])) + len(other))
                     yield f"{'.'.join((*path[:depth], other))} ({self.kind(child)})"
             content = children[name]
 
@@ -280,26 +315,16 @@ def _is_optimizer(children: dict[str, Any]) -> bool:
     return "param_groups" in children and "state" in children
 
 
-def _attributes(node: object) -> dict[str, Any]:
+def _states(node: object) -> list[dict[str, Any]]:
+    """The mappings that hold the attributes of a stand-in: those of its state, and of slots."""
     state = node.state if isinstance(node, RecordedCall) else None
-    if isinstance(state, tuple) and len(state) == 2:  # attributes and slots
-        parts = [part for part in state if isinstance(part, dict)]
-        return {name: child for part in parts for name, child in part.items()}
-    return state if isinstance(state, dict) else {}
+    parts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
+    return [part for part in parts if isinstance(part, dict)]
 
 
 def _is_module(node: object) -> bool:
     """Whether a stand-in is that of an ``nn.Module``, eager or scripted."""
-    attributes = _attributes(node)
     if isinstance(node, RecordedCall) and node.path.startswith("__torch__."):
         return True
-    return "_parameters" in attributes and "_modules" in attributes
-
-
-def _pairs(arguments: tuple[Any, ...]) -> dict[str, Any]:
-    pairs = arguments[0] if arguments and isinstance(arguments[0], (list, tuple)) else ()
-    return {
-        pair[0]: pair[1]
-        for pair in pairs
-        if isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str)
-    }
+    states = _states(node)
+    return all(any(name in state for state in states) for name in ("_parameters", "_modules"))

@@ -9,9 +9,10 @@ from typing import Any
 from torch import UntypedStorage
 
 from .errors import CheckpointError, damage
-from .machine import Global, no_persistent, read_pickle
+from .machine import Global, read_pickle
 from .mapped import MappedFile, Window
-from .tensors import LazyTensor, StorageRef, Store, count, storage_ref, view_leaf
+from .meter import Meter
+from .tensors import LazyTensor, StorageRef, Store, count, key_of, storage_ref, view_leaf
 
 MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -21,7 +22,8 @@ _MOST_RECORDS = 1_000_000
 def is_legacy(file: MappedFile) -> bool:
     """Whether the first pickle of a file is the number that marks PyTorch's stream."""
     try:
-        return bool(read_pickle(Window(file.bytes, 0, min(len(file), 32))) == MAGIC)
+        start = Window(file.bytes, 0, min(len(file), 32))
+        return bool(read_pickle(start, file.meter) == MAGIC)
     except CheckpointError:
         return False
 
@@ -85,22 +87,22 @@ def read_stream(file: MappedFile) -> tuple[Any, Store]:
     """
     stream = Window(file.bytes, 0, len(file))
     refs: dict[str, StorageRef] = {}
-    read_pickle(stream)
-    if read_pickle(stream) != _PROTOCOL:
+    read_pickle(stream, file.meter)
+    if read_pickle(stream, file.meter) != _PROTOCOL:
         raise CheckpointError("written by a PyTorch whose format is not known; save it again")
-    system = read_pickle(stream)
+    system = read_pickle(stream, file.meter)
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise CheckpointError("the weights are stored with the most significant byte first")
-    content = read_pickle(stream, _references(refs))
-    keys = read_pickle(stream)
+    content = read_pickle(stream, file.meter, _references(refs))
+    keys = read_pickle(stream, file.meter)
     if not isinstance(keys, list):
         raise CheckpointError("damaged: the list of storages is none")
     store = _MappedStore(file)
     with damage("the list of storages"):
         for key in keys:
-            ref = refs.get(str(key))
+            ref = refs.get(key_of(key))
             if ref is None:
-                raise CheckpointError(f"damaged: nothing uses storage {str(key)[:40]!r}")
+                raise CheckpointError(f"damaged: nothing uses storage {key_of(key)[:40]!r}")
             stream = store.enter(stream, ref)
     return content, store
 
@@ -145,16 +147,17 @@ def read_tar(file: MappedFile) -> tuple[Any, Store]:
         )
     store = _MappedStore(file)
     with damage("the tar archive"):
-        storages = _tar_storages(Window(file.bytes, *members["storages"]), store)
-        tensors = _tar_tensors(Window(file.bytes, *members["tensors"]), store, storages)
+        storages = _tar_storages(Window(file.bytes, *members["storages"]), file, store)
+        stream = Window(file.bytes, *members["tensors"])
+        tensors = _tar_tensors(stream, file.meter, store, storages)
 
     def refer(identifier: Any) -> Any:
         if isinstance(identifier, tuple) and identifier:
             return identifier[0]  # a class, beside its source code as text
         with damage("a reference to a tensor"):
-            return tensors[str(identifier)]
+            return tensors[key_of(identifier)]
 
-    return read_pickle(Window(file.bytes, *members["pickle"]), refer), store
+    return read_pickle(Window(file.bytes, *members["pickle"]), file.meter, refer), store
 
 
 def _members(file: MappedFile) -> dict[str, tuple[int, int]]:
@@ -175,41 +178,42 @@ def _members(file: MappedFile) -> dict[str, tuple[int, int]]:
     return result
 
 
-def _tar_storages(stream: Window, store: _MappedStore) -> dict[str, StorageRef]:
+def _tar_storages(stream: Window, file: MappedFile, store: _MappedStore) -> dict[str, StorageRef]:
     result: dict[str, StorageRef] = {}
-    for _ in range(_records(stream)):
-        key, _, kind = read_pickle(stream)
+    for _ in range(_records(stream, file.meter)):
+        key, _, kind = read_pickle(stream, file.meter)
         ref = storage_ref(kind, key, 0)
         at = stream.tell()
         stream = store.enter(stream, ref)
-        (size,) = struct.unpack("<q", Window(store._file.bytes, at, at + 8).read(8))
+        (size,) = struct.unpack("<q", Window(file.bytes, at, at + 8).read(8))
         result[ref.key] = StorageRef(ref.key, ref.dtype, size)
-    for target, root, start, size in read_pickle(stream):
-        whole = result[str(root)]
-        result[str(target)] = StorageRef(
+    for target, root, start, size in read_pickle(stream, file.meter):
+        whole = result[key_of(root)]
+        result[key_of(target)] = StorageRef(
             whole.key, whole.dtype, count(size, "a storage"), count(start, "a storage")
         )
     return result
 
 
 def _tar_tensors(
-    stream: Window, store: Store, storages: dict[str, StorageRef]
+    stream: Window, meter: Meter, store: Store, storages: dict[str, StorageRef]
 ) -> dict[str, LazyTensor | StorageRef]:
     result: dict[str, LazyTensor | StorageRef] = dict(storages)
-    for _ in range(_records(stream)):
-        key, storage, kind = read_pickle(stream)
+    for _ in range(_records(stream, meter)):
+        key, storage, kind = read_pickle(stream, meter)
         if not isinstance(kind, Global):
             raise CheckpointError("damaged: a tensor has no type")
         (dimensions,) = struct.unpack("<i4x", stream.read(8))
         shape = struct.unpack(f"<{dimensions}q", stream.read(8 * dimensions))
         strides = struct.unpack(f"<{dimensions}q", stream.read(8 * dimensions))
         (offset,) = struct.unpack("<q", stream.read(8))
-        result[str(key)] = view_leaf(store, storages[str(storage)], offset, shape, strides)
+        whole = storages[key_of(storage)]
+        result[key_of(key)] = view_leaf(store, whole, offset, shape, strides)
     return result
 
 
-def _records(stream: Window) -> int:
-    total = count(read_pickle(stream, no_persistent), "a number of records")
+def _records(stream: Window, meter: Meter) -> int:
+    total = count(read_pickle(stream, meter), "a number of records")
     if total > _MOST_RECORDS:
         raise CheckpointError(f"damaged: {total:,} records")
     return total

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from .arrays import read_h5
 from .choosing import choose
-from .errors import CheckpointError
+from .errors import CheckpointError, damage
 from .legacy import is_legacy, is_tar, read_stream, read_tar
 from .machine import read_pickle
-from .mapped import ALLOWANCE, STRETCH, MappedFile, Window
+from .mapped import MappedFile, Window
+from .meter import Meter
 from .safe import file_in_folder, parts_of_index, read_metadata, read_safetensors
 from .tensors import LazyTensor, Store
 from .values import plain_values
@@ -104,9 +105,9 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -> 
     try:
         if file.is_dir():
             file = file_in_folder(file)
-        name, content, store, limit = _read(file)
-        chosen = choose(content, store, key)
-        state = _load(chosen.leaves, limit)
+        name, content, store, meter = _read(file)
+        chosen = choose(content, store, meter, key)
+        state = _load(chosen.leaves, meter)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error.__cause__
     except OSError as error:
@@ -142,10 +143,10 @@ def read_values(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         if file.is_dir():
             file = file_in_folder(file)
-        name, content, store, _ = _read(file)
+        name, content, store, meter = _read(file)
         if name == "safetensors":
             return dict(read_metadata(file))
-        values = plain_values(content, store)
+        values = plain_values(content, store, meter)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error.__cause__
     except OSError as error:
@@ -153,28 +154,27 @@ def read_values(path: str | os.PathLike[str]) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _load(leaves: dict[str, LazyTensor], limit: int) -> dict[str, Tensor]:
+def _load(leaves: dict[str, LazyTensor], meter: Meter) -> dict[str, Tensor]:
     problems = [f"{name} is {leaf.problem}" for name, leaf in leaves.items() if leaf.problem]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise CheckpointError(f"{problems[0]}{more}")
-    claimed = sum(leaf.bytes for leaf in leaves.values())
-    if claimed > limit:
-        raise CheckpointError(
-            f"its tensors claim {claimed:,} bytes, far more than the file has; get the weights "
-            "from a source you trust"
-        )
-    return {name: leaf.load() for name, leaf in leaves.items()}
+    meter.load(sum(leaf.bytes for leaf in leaves.values()))
+    state = {}
+    for name, leaf in leaves.items():
+        with damage(f"the tensor {name[:80]!r}"):
+            state[name] = leaf.load()
+    return state
 
 
 # --- formats ------------------------------------------------------------------------------------
 
 
-Content = tuple[str, Any, Store | None, int]
+Content = tuple[str, Any, Store | None, Meter]
 
 
 def _read(path: Path, parts: bool = True) -> Content:
-    """The format, the content, its storages, and the most bytes that tensors may claim.
+    """The format, the content, its storages, and what reading it may cost.
 
     ``parts`` says whether the file may be an index of others.
     """
@@ -188,12 +188,12 @@ def _read(path: Path, parts: bool = True) -> Content:
     head = file.bytes[:64]
     header = int.from_bytes(head[:8], "little") if head[8:9] == b"{" else None
     if header is not None and header <= len(file):
-        return "safetensors", read_safetensors(path), None, file.limit
+        return "safetensors", read_safetensors(path), None, file.meter
     for start, reader in _FORMATS:
         if head.startswith(start):
-            return (*reader(path, file), file.limit)
+            return (*reader(path, file), file.meter)
     if is_tar(file):
-        return "torch tar", *read_tar(file), file.limit
+        return "torch tar", *read_tar(file), file.meter
     if head.lstrip()[:1] == b"{" and parts:
         return _read_index(path)
     if header is not None and header < 1 << 32:
@@ -205,8 +205,8 @@ def _read_index(path: Path) -> Content:
     leaves: dict[str, LazyTensor] = {}
     size = 0
     for part, names in parts_of_index(path).items():
-        _, content, store, _ = _read(part, parts=False)
-        chosen = choose(content, store, None)
+        _, content, store, meter = _read(part, parts=False)
+        chosen = choose(content, store, meter, None)
         tensors = {chosen.prefix + name: leaf for name, leaf in chosen.leaves.items()}
         absent = sorted(names - tensors.keys())
         if absent:
@@ -215,7 +215,7 @@ def _read_index(path: Path) -> Content:
             )
         leaves |= {name: leaf for name, leaf in tensors.items() if name in names}
         size += part.stat().st_size
-    return "several files", leaves, None, STRETCH * size + ALLOWANCE
+    return "several files", leaves, None, Meter(size)
 
 
 def _zip(_: Path, file: MappedFile) -> tuple[str, Any, Store | None]:
@@ -225,7 +225,7 @@ def _zip(_: Path, file: MappedFile) -> tuple[str, Any, Store | None]:
 def _pickle(_: Path, file: MappedFile) -> tuple[str, Any, Store | None]:
     if is_legacy(file):
         return "torch stream", *read_stream(file)
-    return "pickle", read_pickle(Window(file.bytes, 0, len(file))), None
+    return "pickle", read_pickle(Window(file.bytes, 0, len(file)), file.meter), None
 
 
 def _h5(path: Path, file: MappedFile) -> tuple[str, Any, Store | None]:

@@ -15,9 +15,10 @@ from typing import Any
 
 from .errors import CheckpointError, damage
 from .mapped import Window
+from .meter import Meter
 
-MOST_INSTRUCTIONS = 4_000_000  # a checkpoint of 1,000 tensors and its optimizer has about 100,000
 _LARGEST_INDEX = 1 << 32
+_LONGEST_NAME = 1000
 
 # Nothing of these is ever run; a file that names them was made to do harm, and the user should
 # know. Modules: the first part of a dotted name and, for unambiguous names, any other part.
@@ -38,7 +39,7 @@ _HARMFUL_FUNCTIONS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Global:
     """A class or function by name; nothing is imported.
 
@@ -49,7 +50,7 @@ class Global:
     path: str
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class RecordedCall:
     """A recorded call, and what the pickle would have done to its result.
 
@@ -87,7 +88,9 @@ def no_persistent(identifier: object) -> object:
     )
 
 
-def read_pickle(stream: Window, persistent_load: PersistentLoad = no_persistent) -> Any:
+def read_pickle(
+    stream: Window, meter: Meter, persistent_load: PersistentLoad = no_persistent
+) -> Any:
     """Reads one pickle; the stream then stands behind it.
 
     Dicts keep entries whose keys are strings or small integers (as strings): others name no
@@ -95,6 +98,7 @@ def read_pickle(stream: Window, persistent_load: PersistentLoad = no_persistent)
 
     Args:
         stream: where the pickle starts.
+        meter: of the file.
         persistent_load: what stands for a reference to data outside of the pickle.
 
     Returns:
@@ -106,16 +110,11 @@ def read_pickle(stream: Window, persistent_load: PersistentLoad = no_persistent)
     """
     machine = _Machine(persistent_load)
     with damage("the pickle"):
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):  # type: ignore[arg-type]
-            if count > MOST_INSTRUCTIONS:
-                raise CheckpointError(
-                    f"its pickle has more than {MOST_INSTRUCTIONS:,} instructions, far more than "
-                    "weights need; save the state dict alone"
-                )
-            if opcode.name == "STOP":
-                return machine.pop()
-            machine.run(opcode.name, argument)
-    raise CheckpointError("truncated: the pickle has no end; fetch or save the file again")
+        while (code := stream.byte()) != _STOP:
+            meter.build()
+            read, step = _INSTRUCTIONS[code]
+            step(machine, None if read is None else read(stream))
+        return machine.pop()
 
 
 def refuse_harmful(path: str) -> None:
@@ -144,23 +143,6 @@ def refuse_harmful(path: str) -> None:
         )
 
 
-_PUSH = {
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
-    "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE",
-    "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8",
-}  # fmt: skip
-_MAKE: dict[str, Callable[[], object]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_LIST": list,
-    "EMPTY_SET": list,
-    "EMPTY_DICT": dict,
-    "EMPTY_TUPLE": tuple,
-}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
 class _Machine:
     """The stack, the marks and the memo of a pickle."""
 
@@ -173,21 +155,11 @@ class _Machine:
     def pop(self) -> Any:
         return self.stack.pop()
 
-    def run(self, name: str, argument: Any) -> None:
-        if name in _PUSH:
-            self.stack.append(argument)
-        elif name in _MAKE:
-            self.stack.append(_MAKE[name]())
-        elif name in _TUPLES:
-            self.stack[-_TUPLES[name] :] = [tuple(self._last(_TUPLES[name]))]
-        else:
-            step = _STEPS.get(name)
-            if step is None:
-                raise CheckpointError(
-                    f"its pickle has the instruction {name}, which checkpoints have no use for; "
-                    "save the state dict alone"
-                )
-            step(self, argument)
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def collect_last(self, count: int) -> None:
+        self.stack[-count:] = [tuple(self._last(count))]
 
     def _last(self, count: int) -> list[Any]:
         if len(self.stack) < count:
@@ -245,6 +217,8 @@ class _Machine:
     def name(self, module: object, name: object) -> Global:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise TypeError("a name is not a string")
+        if len(module) + len(name) > _LONGEST_NAME:  # a file may put long texts together at will
+            raise CheckpointError(f"damaged: a name of {len(module) + len(name):,} letters")
         refuse_harmful(path := f"{module}.{name}")
         return Global(path)
 
@@ -253,11 +227,11 @@ class _Machine:
         self.stack.append(self.name(module, name))
 
     def call(self, function: Any, arguments: Any) -> None:
-        if not isinstance(arguments, (tuple, list)):
+        if not isinstance(arguments, tuple):
             raise TypeError("a call's arguments are not a tuple")
         if not isinstance(function, (Global, RecordedCall)):
             raise TypeError(f"calls a {type(function).__name__}")
-        self.stack.append(RecordedCall(function, tuple(arguments)))
+        self.stack.append(RecordedCall(function, arguments))
 
     def reduce(self, _: Any) -> None:
         arguments, function = self.pop(), self.pop()
@@ -270,9 +244,9 @@ class _Machine:
     def call_since_mark(self, name: str | None) -> None:
         items = self.since_mark()
         if name is None:
-            self.call(items[0], items[1:])
+            self.call(items[0], tuple(items[1:]))
         else:
-            self.call(self.name(*name.split(" ", 1)), items)
+            self.call(self.name(*name.split(" ", 1)), tuple(items))
 
     def build(self, _: Any) -> None:
         state, target = self.pop(), self.stack[-1]
@@ -292,7 +266,24 @@ def _set_items(target: dict[str, Any], items: list[Any]) -> None:
             target[str(key)] = value
 
 
-_STEPS: dict[str, Callable[[_Machine, Any], object]] = {
+_Step = Callable[[_Machine, Any], object]
+_PUSH = (
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE",
+    "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8",
+)  # fmt: skip
+_STEPS: dict[str, _Step] = {
+    **dict.fromkeys(_PUSH, _Machine.push),
+    "NONE": lambda m, a: m.push(None),
+    "NEWTRUE": lambda m, a: m.push(True),
+    "NEWFALSE": lambda m, a: m.push(False),
+    "EMPTY_LIST": lambda m, a: m.push([]),
+    "EMPTY_SET": lambda m, a: m.push([]),
+    "EMPTY_DICT": lambda m, a: m.push({}),
+    "EMPTY_TUPLE": lambda m, a: m.push(()),
+    "TUPLE1": lambda m, a: m.collect_last(1),
+    "TUPLE2": lambda m, a: m.collect_last(2),
+    "TUPLE3": lambda m, a: m.collect_last(3),
     "PROTO": lambda m, a: None,
     "FRAME": lambda m, a: None,
     "MARK": _Machine.mark,
@@ -325,4 +316,24 @@ _STEPS: dict[str, Callable[[_Machine, Any], object]] = {
     "BUILD": _Machine.build,
     "PERSID": _Machine.refer,
     "BINPERSID": lambda m, a: m.refer(m.pop()),
+}
+
+
+def _useless(name: str) -> _Step:
+    def step(_: _Machine, __: Any) -> None:
+        raise CheckpointError(
+            f"its pickle has the instruction {name}, which checkpoints have no use for; save the "
+            "state dict alone"
+        )
+
+    return step
+
+
+_STOP = ord(".")
+_INSTRUCTIONS: dict[int, tuple[Callable[[Any], Any] | None, _Step]] = {
+    ord(opcode.code): (
+        None if opcode.arg is None else opcode.arg.reader,
+        _STEPS.get(opcode.name) or _useless(opcode.name),
+    )
+    for opcode in pickletools.opcodes
 }

@@ -9,11 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError
-
-# The most that may become of a file's bytes: its tensors may overlap or be stretched views, and
-# archives may be compressed, but beyond this the file was made to exhaust the reader's memory.
-STRETCH = 100
-ALLOWANCE = 64 << 20
+from .meter import Meter
 
 
 class _FileMap(mmap.mmap):
@@ -28,19 +24,18 @@ class MappedFile:
 
     Args:
         path: an existing file that is not empty.
+
+    Attributes:
+        meter: what reading it may cost.
     """
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
             self.bytes = _FileMap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        self.meter = Meter(len(self.bytes))
 
     def __len__(self) -> int:
         return len(self.bytes)
-
-    @property
-    def limit(self) -> int:
-        """Most bytes that tensors or unpacked archives may claim."""
-        return STRETCH * len(self) + ALLOWANCE
 
     def tensor(self, start: int, size: int, alignment: int = 1) -> Tensor:
         """``size`` bytes from ``start`` as a uint8 tensor with a storage of its own.
@@ -94,6 +89,20 @@ class Window:
         piece = self._data[self._at : end]
         self._at = end
         return piece
+
+    def byte(self) -> int:
+        """The next byte.
+
+        Raises:
+            CheckpointError: if none is left.
+        """
+        at = self._at
+        if at >= self._stop:
+            raise CheckpointError(
+                "truncated: the file ends within a pickle; fetch or save it again"
+            )
+        self._at = at + 1
+        return self._data[at]
 
     def readline(self) -> bytes:
         """A line with its end.

@@ -28,6 +28,7 @@ STORAGES = {
 _LARGEST = 1 << 48  # no count or offset of a real file is larger
 _MOST_DIMENSIONS = 64
 _DEEPEST = 8
+_LONGEST_KEY = 1000
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def storage_ref(kind: object, key: object, size: object, view: object = None) ->
     name = kind.path.rpartition(".")[2] if isinstance(kind, Global) else ""
     if name not in STORAGES:
         raise CheckpointError(f"damaged: a storage is of the unknown kind {name[:40]!r}")
-    whole = StorageRef(_text(key), STORAGES[name], count(size, "the size of a storage"))
+    whole = StorageRef(key_of(key), STORAGES[name], count(size, "the size of a storage"))
     if view is None:
         return whole
     if not (isinstance(view, (tuple, list)) and len(view) == 3):
@@ -171,7 +172,14 @@ def _counts(value: object) -> tuple[int, ...]:
     return result
 
 
-def _text(value: object) -> str:
+def key_of(value: object) -> str:
+    """The key of a storage or tensor as text.
+
+    Raises:
+        CheckpointError: if it is neither short text nor a count: others may stand for anything.
+    """
+    if isinstance(value, (str, bytes)) and len(value) > _LONGEST_KEY:
+        raise CheckpointError(f"damaged: the key of a storage has {len(value):,} letters")
     if isinstance(value, bytes):
         return value.decode("ascii", "replace")
     return value if isinstance(value, str) else str(count(value, "the key of a storage"))
@@ -275,22 +283,30 @@ def _read_array(node: RecordedCall) -> LazyTensor | None:
     order = (
         kind.state[1] if isinstance(kind, RecordedCall) and isinstance(kind.state, tuple) else "|"
     )
-    data = data if isinstance(data, bytes) else encoded(data)
+    data = encoded(data)
     if not isinstance(code, str) or data is None:
         return unreadable("an array of Python objects, which are never unpickled")
     return array_leaf(data, np_dtype(code, order), _counts(shape), fortran is True)
 
 
-def encoded(data: object) -> bytes | None:
-    """Protocol 2 writes bytes as ``_codecs.encode(text, "latin1")``, and none as ``bytes()``."""
-    if isinstance(data, str):
-        return data.encode("latin1", "replace")
+def encoded(data: object) -> bytes | str | None:
+    """Bytes, or the text that they are, one letter each: a file may use one text many times.
+
+    Protocol 2 writes bytes as ``_codecs.encode(text, "latin1")``, and none as ``bytes()``.
+    """
+    if isinstance(data, (bytes, str)):
+        return data
     if isinstance(data, RecordedCall) and data.path in ("builtins.bytes", "__builtin__.bytes"):
         return b"" if not data.arguments else None
     if isinstance(data, RecordedCall) and data.path == "_codecs.encode" and data.arguments:
         text = data.arguments[0]
-        return text.encode("latin1", "replace") if isinstance(text, str) else None
+        return text if isinstance(text, str) else None
     return None
+
+
+def as_bytes(data: bytes | str) -> bytes:
+    """What :func:`encoded` found, as bytes."""
+    return data if isinstance(data, bytes) else data.encode("latin1", "replace")
 
 
 def np_dtype(code: str, order: object = "|") -> np.dtype[Any] | None:
@@ -309,7 +325,7 @@ def array_leaf(
     """A tensor of an array's bytes, without a copy where they can be used as they are.
 
     Args:
-        data: the bytes: bytes, or a uint8 tensor.
+        data: the bytes: bytes, text of as many letters, or a uint8 tensor.
         dtype: type of the elements; None if torch has none such.
         shape: of the array.
         fortran: whether the first index runs fastest.
@@ -319,13 +335,18 @@ def array_leaf(
     """
     if dtype is None:
         return unreadable("an array of a type that torch does not have")
+    if math.prod(size for size in shape if size) >= _LARGEST:
+        raise CheckpointError(f"damaged: an array has the shape {shape}, larger than any file")
     if math.prod(shape) * dtype.itemsize != len(data):
         raise CheckpointError(
             f"damaged: an array of shape {shape} and type {dtype} has {len(data):,} bytes"
         )
 
     def load() -> Tensor:
-        raw = data.numpy() if isinstance(data, Tensor) else np.frombuffer(bytearray(data), np.uint8)
+        if isinstance(data, Tensor):
+            raw = data.numpy()
+        else:
+            raw = np.frombuffer(bytearray(as_bytes(data)), np.uint8)
         array = raw.view(dtype) if raw.size else np.empty(0, dtype)
         if dtype.byteorder == ">":
             array = array.astype(dtype.newbyteorder("<"))

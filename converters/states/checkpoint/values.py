@@ -8,15 +8,15 @@ import numpy as np
 
 from .choosing import Reader
 from .machine import Global, RecordedCall
-from .tensors import LazyTensor, Store, encoded, np_dtype, read_leaf
+from .meter import DEEPEST, Meter
+from .tensors import LazyTensor, Store, as_bytes, encoded, np_dtype, read_leaf
 
-_DEEPEST = 48
 _MOST = 100_000
 _SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 _NOTHING = object()  # a node that has no plain value
 
 
-def plain_values(content: object, store: Store | None) -> Any:
+def plain_values(content: object, store: Store | None, meter: Meter) -> Any:
     """Mappings, lists, text, numbers, truth values and None; all else is left out.
 
     Tensors and arrays of one element are numbers, larger ones are left out; a class or function is
@@ -25,16 +25,17 @@ def plain_values(content: object, store: Store | None) -> Any:
     Args:
         content: what the file holds.
         store: where its storages are.
+        meter: of the file.
     """
-    values = _Plain(store).value(content, 0)
+    values = _Plain(Reader(store, meter)).value(content, 0)
     return {} if values is _NOTHING else values
 
 
 class _Plain:
     """One walk through a file; a node that is referred to many times is visited once."""
 
-    def __init__(self, store: Store | None) -> None:
-        self._reader = Reader(store)
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
         self._seen: dict[int, Any] = {}
 
     def value(self, node: object, depth: int) -> Any:
@@ -44,7 +45,7 @@ class _Plain:
             return node.path
         if id(node) not in self._seen:
             self._seen[id(node)] = _NOTHING  # also what a node is within itself
-            if depth <= _DEEPEST and len(self._seen) <= _MOST:
+            if depth <= DEEPEST and len(self._seen) <= _MOST:
                 self._seen[id(node)] = self._visit(node, depth)
         return self._seen[id(node)]
 
@@ -55,10 +56,11 @@ class _Plain:
         if isinstance(node, RecordedCall) and node.path in _SCALARS:
             return _scalar(node)
         if isinstance(node, (list, tuple)):
-            members = [self.value(child, depth + 1) for child in node]
+            children = self._reader.children(node).values()
+            members = [self.value(child, depth + 1) for child in children]
             return _NOTHING if any(m is _NOTHING for m in members) else members
-        children = self._reader.children(node).items()
-        values = {name: self.value(child, depth + 1) for name, child in children}
+        named = self._reader.children(node).items()
+        values = {name: self.value(child, depth + 1) for name, child in named}
         kept = {name: value for name, value in values.items() if value is not _NOTHING}
         return kept if kept or node == {} else _NOTHING
 
@@ -75,7 +77,7 @@ def _scalar(node: RecordedCall) -> Any:
         kind.state[1] if isinstance(kind, RecordedCall) and isinstance(kind.state, tuple) else "|"
     )
     dtype = np_dtype(code, order) if isinstance(code, str) else None
-    raw = data if isinstance(data, bytes) else encoded(data)
+    raw = encoded(data)
     if dtype is None or raw is None or len(raw) != dtype.itemsize:
         return _NOTHING
-    return np.frombuffer(raw, dtype)[0].item()
+    return np.frombuffer(as_bytes(raw), dtype)[0].item()

@@ -18,6 +18,7 @@ from .tensors import StorageRef, Store, storage_ref
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _MOST_ENTRIES = 1_000_000
 _LARGEST_PICKLE = 1 << 30
+_COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class Archive:
@@ -37,17 +38,18 @@ class Archive:
         self.entries = {info.filename: info for info in self._zip.infolist()}
         if len(self.entries) > _MOST_ENTRIES:
             raise CheckpointError(f"the zip archive has {len(self.entries):,} entries: refused")
-        claimed = sum(info.file_size for info in self.entries.values())
-        if claimed > file.limit:
-            raise CheckpointError(
-                f"a zip bomb: {len(file):,} bytes claim to unpack to {claimed:,}; nothing was "
-                "unpacked. Get the weights from a source you trust"
-            )
+        file.meter.unpack(sum(info.file_size for info in self.entries.values()))
 
     def read(self, name: str) -> bytes:
         """The content of a small entry, unpacked and checked."""
         with damage(f"the entry {name[:80]!r}"):
             info = self.entries[name]
+            if info.compress_type not in _COMPRESSION:
+                # Python unpacks bzip2 and LZMA without a bound, and nothing writes weights so.
+                raise CheckpointError(
+                    f"the entry {name[:80]!r} is compressed by a method that no format of weights "
+                    "has; pack the archive again with deflate, or without compression"
+                )
             with self._zip.open(info) as stream:
                 return stream.read(info.file_size)  # without a number it may unpack far more
 
@@ -107,7 +109,7 @@ def read_zip(file: MappedFile) -> tuple[str, Any, Store | None]:
         raise CheckpointError("its pickle is larger than 1 GiB; save the state dict alone")
     store = _ZipStore(archive, root)
     data = archive.read(f"{root}data.pkl")
-    content = read_pickle(Window(data, 0, len(data)), _refer)
+    content = read_pickle(Window(data, 0, len(data)), file.meter, _refer)
     return "torchscript" if scripted else "torch zip", content, store
 
 

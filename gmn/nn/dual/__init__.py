@@ -1,1 +1,1 @@
-"""DualGMN: channels that transform like the neurons, and inversely."""
+"""DualGMN: message passing on channels that transform like the neurons, and inversely."""

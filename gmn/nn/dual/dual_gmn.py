@@ -14,8 +14,8 @@ from gmn.features import Descriptions, SpecDescriptions, require_reading
 from gmn.graph import ParameterGraph
 from gmn.nn.dual.editing import Editor
 from gmn.nn.dual.pairing import Pairing, pairs_of
-from gmn.nn.dual.plan import RANKS, Codes, Plan, Raised, Step, plan_of
-from gmn.nn.dual.probes import Listening, Probes
+from gmn.nn.dual.plan import RANKS, Codes, Plan, PowerMap, Step, plan_of
+from gmn.nn.dual.probes import ProbeEncoder, Probes
 from gmn.nn.dual.slots import Port
 from gmn.nn.dual.stream import Blocks, blocks_of
 from gmn.nn.heads import Head, NodeReadout, States, readout_of
@@ -45,18 +45,19 @@ class DualGMN(Metanetwork):
     phases are taken out first (:func:`gmn.canonical.without_shifts`).
 
     Values may have any floating-point type; they are read in the metanetwork's. Without gradients
-    (``torch.no_grad``) large blocks stay where they lie, in memory or in a mapped file, and are
-    read piece by piece (:mod:`gmn.nn.dual.stream`), so networks of a billion parameters pass.
+    (``torch.no_grad``) large blocks are not converted as a whole but read piece by piece, from
+    memory or from a mapped file (:mod:`gmn.nn.dual.stream`): networks of a billion parameters fit.
 
     Args:
         hidden: channels of ``h``, a multiple of 8; ``x`` and ``y`` have half as many.
         depth: number of layers.
-        head: what to answer with.
-        probes: inputs to put to the networks; None to read weights alone.
+        head: the number of outputs, a head, or a module of your own; one output if None.
+        probes: learned inputs on which the networks are run; None to read weights alone.
         sweeps: whether messages of one layer cross the whole network, in its order, instead of one
             step each.
-        recompute: whether layers are computed again in the backward pass instead of kept.
-        descriptions: how it is told what nodes and edge sets are; None for
+        recompute: whether layers are computed again in the backward pass instead of kept, which
+            takes more time and a fraction of the memory.
+        descriptions: describes nodes and edge sets to the model; None for
             :class:`gmn.features.SpecDescriptions`.
 
     Raises:
@@ -89,12 +90,12 @@ class DualGMN(Metanetwork):
         self.listening = None
         described = SpecDescriptions() if descriptions is None else descriptions
         if probes is not None:
-            self.listening = Listening(hidden, probes.count, described)
-        self.encoder = _Encoder(hidden, depth, described)
-        # Nobody reads the channels after the last layer, but an editor.
+            self.listening = ProbeEncoder(hidden, probes.count, described)
+        self.encoder = _DualEncoder(hidden, depth, described)
+        # Only an editor reads the channels after the last layer.
         self.layers = nn.ModuleList(
-            _Layer(hidden, sweeps, last=not self.copies and number == depth - 1)
-            for number in range(depth)
+            _DualLayer(hidden, sweeps, last=not self.copies and index == depth - 1)
+            for index in range(depth)
         )
         self.editors = nn.ModuleList(Editor(hidden, described) for _ in range(self.copies))
         self.readout = readout_of(head, lambda outputs: NodeReadout(hidden, outputs))
@@ -125,23 +126,25 @@ class DualGMN(Metanetwork):
         """Channels x and y, states of neurons and the summary after all layers."""
         state = self.encoder(graph, plan)
         if self.probes is not None and self.listening is not None:
-            whole = without_shifts(graph.to(dtype=self.encoder.summary.dtype))
-            state = self.listening(plan, self.probes(whole, plan), *state)
+            centred = without_shifts(graph.to(dtype=self.encoder.summary.dtype))
+            state = self.listening(plan, self.probes(centred, plan), *state)
         for layer, codes in zip(self.layers, self.encoder.codes(graph, plan), strict=True):
             state = run(layer, self.recompute, plan, blocks, codes, *state)
         return state
 
 
-class _Encoder(nn.Module):
-    """First states from descriptions, and the codes of edges for every layer."""
+class _DualEncoder(nn.Module):
+    """Initial states from descriptions, and the codes of edges for every layer."""
 
     def __init__(self, hidden: int, depth: int, descriptions: Descriptions) -> None:
         super().__init__()
         self.depth, self.channels, self.descriptions = depth, hidden // 2, descriptions
         self.nodes = _mlp(descriptions.node_channels, hidden)
         self.free = nn.Linear(hidden, hidden)
-        each = 2 * RANKS + self.channels
-        self.edges = _mlp(descriptions.edge_channels + features.TAP_FEATURES, hidden, depth * each)
+        code_size = 2 * RANKS + self.channels
+        self.edges = _mlp(
+            descriptions.edge_channels + features.TAP_FEATURES, hidden, depth * code_size
+        )
         self.summary = nn.Parameter(torch.zeros(hidden))
 
     def forward(self, graph: ParameterGraph, plan: Plan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -152,17 +155,17 @@ class _Encoder(nn.Module):
         return x, y, h, self.summary.expand(len(graph), -1)
 
     def codes(self, graph: ParameterGraph, plan: Plan) -> list[dict[str, Tensor]]:
-        """By layer and edge set: how it weighs taps (taps, 2 ranks), and what a bias adds."""
+        """By layer and edge set, codes (taps, 2 ranks + d/2): weights of taps, codes of biases."""
         layers: list[dict[str, Tensor]] = [{} for _ in range(self.depth)]
-        about = self.descriptions.edges(plan.spec).to(self.summary)
-        for edges, description in zip(plan.spec.edge_sets, about, strict=True):
+        described = self.descriptions.edges(plan.spec).to(self.summary)
+        for edges, description in zip(plan.spec.edge_sets, described, strict=True):
             parts = self.edges(features.with_taps(description, edges)).chunk(self.depth, 1)
             for layer, code in zip(layers, parts, strict=True):
                 layer[edges.name] = code
         return layers
 
 
-class _Layer(nn.Module):
+class _DualLayer(nn.Module):
     """Messages forward and backward, invariants, and the update of all channels."""
 
     def __init__(self, hidden: int, sweeps: bool, last: bool) -> None:
@@ -204,41 +207,41 @@ class _Layer(nn.Module):
         summary: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Shapes as those of the encoder."""
-        into_x, into_y = self._messages(plan, blocks, codes, x, y)
-        x = self.keep_x(x) + self.take_x(into_x)
-        y = self.keep_y(y) + self.take_y(into_y)
-        seen = plan.to_nodes(self._invariants(plan, x, y))
-        for edges, (first, last) in plan.facts:
+        messages_x, messages_y = self._messages(plan, blocks, codes, x, y)
+        x = self.keep_x(x) + self.take_x(messages_x)
+        y = self.keep_y(y) + self.take_y(messages_y)
+        invariants = plan.to_nodes(self._invariants(plan, x, y))
+        for edges, (first, last) in plan.invariant_edges:
             values = blocks[edges.name].reshape(len(x), last - first, edges.num_taps)
             values = _compressed(edges, values)
-            from_facts = self.fact(values @ codes[edges.name][:, 2 * RANKS :])
-            seen = seen + nn.functional.pad(from_facts, (0, 0, first, h.shape[1] - last))
+            encoded = self.fact(values @ codes[edges.name][:, 2 * RANKS :])
+            invariants = invariants + nn.functional.pad(encoded, (0, 0, first, h.shape[1] - last))
         normal = self.normal(h)
-        update = self.own(normal) + self.whole(summary).unsqueeze(1) + seen
+        update = self.own(normal) + self.whole(summary).unsqueeze(1) + invariants
         if groups := groups_of(plan.spec, h.device, h.dtype):
             update = update + self.group(groups.means(normal))
         if pairs := pairs_of(plan.spec, h.device):
-            update = update + self.pairing(pairs, seen)
+            update = update + self.pairing(pairs, invariants)
         h = h + self.out(nn.functional.silu(update))
         summary = summary + self.summary(torch.cat([summary, h.mean(dim=1)], dim=-1))
         if self.gates is None or self.free is None:
             return x, y, h, summary
-        at_rows = plan.level(plan.to_rows(h))
-        gate_x, gate_y = self.gates(at_rows).sigmoid().chunk(2, dim=-1)
-        free_x, free_y = (self.free(at_rows) * plan.free.to(h)).chunk(2, dim=-1)
+        rows = plan.basis_mean(plan.to_rows(h))
+        gate_x, gate_y = self.gates(rows).sigmoid().chunk(2, dim=-1)
+        free_x, free_y = (self.free(rows) * plan.free.to(h)).chunk(2, dim=-1)
         return x * gate_x + free_x, y * gate_y + free_y, h, summary
 
     def _invariants(self, plan: Plan, x: Tensor, y: Tensor) -> Tensor:
-        """What no symmetry changes: shape (B, rows, d)."""
-        products = plan.level(self.product_x(x) * self.product_y(y))
-        found = self.product(_Soften.apply(products))
+        """Features that no symmetry changes: shape (B, rows, d)."""
+        products = plan.basis_mean(self.product_x(x) * self.product_y(y))
+        result = self.product(_SoftRoot.apply(products))
         free, signed = plan.free.to(x), plan.signed.to(x)
         unit = torch.cat([_unit(x, free, signed), _unit(y, free, signed)], dim=-1)
-        found = found + self.linear(unit) * plan.linear.to(x)
+        result = result + self.linear(unit) * plan.linear.to(x)
         if plan.has_even:
-            one, other = self.even(unit).chunk(2, dim=-1)
-            found = found + self.even_out(one * other) * plan.even.to(x)
-        return found
+            first, second = self.even(unit).chunk(2, dim=-1)
+            result = result + self.even_out(first * second) * plan.even.to(x)
+        return result
 
     def _messages(
         self,
@@ -248,41 +251,41 @@ class _Layer(nn.Module):
         x: Tensor,
         y: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Along the network for x, against it for y; in a sweep, each sees what came before."""
+        """Along the network for x, against it for y; in a sweep, each includes the earlier ones."""
         values = {False: plan.split(x), True: plan.split(y)}
-        found: dict[Port, Tensor] = {}
+        received: dict[Port, Tensor] = {}
 
         def read(port: Port) -> Tensor:
             base = values[port.dual][port.slot]
-            return base + found[port] if self.sweeps and port in found else base
+            return base + received[port] if self.sweeps and port in received else base
 
         def write(port: Port, message: Tensor) -> None:
-            found[port] = found[port] + message if port in found else message
+            received[port] = received[port] + message if port in received else message
 
-        for entry in plan.slots.entries:
-            code = codes[entry.edges.name][:, 2 * RANKS :]
-            rows = values[False][entry.port.slot].shape[1]
-            added = blocks[entry.edges.name].reshape(len(x), rows, entry.edges.num_taps)
-            if plan.slots.slots[entry.port.slot].kind == "free":
-                added = _compressed(entry.edges, added)
-            write(entry.port, added @ code)
-        raised: dict[Step, Tensor] = {}
+        for vector in plan.slots.vectors:
+            code = codes[vector.edges.name][:, 2 * RANKS :]
+            rows = values[False][vector.port.slot].shape[1]
+            contribution = blocks[vector.edges.name].reshape(len(x), rows, vector.edges.num_taps)
+            if plan.slots.slots[vector.port.slot].kind == "free":
+                contribution = _compressed(vector.edges, contribution)
+            write(vector.port, contribution @ code)
+        sources: dict[Step, Tensor] = {}
         for step in plan.steps:
-            if isinstance(step, Raised):
-                raised[step] = read(step.source)
-                write(step.target, step.ahead(raised[step]))
+            if isinstance(step, PowerMap):
+                sources[step] = read(step.source)
+                write(step.target, step.forward(sources[step]))
             else:
-                write(step.target, step.ahead(read(step.source), blocks, codes))
+                write(step.target, step.forward(read(step.source), blocks, codes))
         for step in reversed(plan.steps):
-            if isinstance(step, Raised):
-                message = step.back(read(step.target.inverse()), raised[step])
+            if isinstance(step, PowerMap):
+                message = step.backward(read(step.target.inverse()), sources[step])
                 write(step.source.inverse(), message)
                 continue
-            write(step.source.inverse(), step.back(read(step.target.inverse()), blocks, codes))
+            write(step.source.inverse(), step.backward(read(step.target.inverse()), blocks, codes))
         return tuple(  # type: ignore[return-value]
             torch.cat(
                 [
-                    found.get(Port(slot, dual), torch.zeros_like(value))
+                    received.get(Port(slot, dual), torch.zeros_like(value))
                     for slot, value in enumerate(values[dual])
                 ],
                 dim=1,
@@ -291,7 +294,7 @@ class _Layer(nn.Module):
         )
 
 
-class _Soften(torch.autograd.Function):
+class _SoftRoot(torch.autograd.Function):
     """``p / √(1 + |p|)``: products of many weights at a comparable size; keeps ``p`` alone."""
 
     @staticmethod
@@ -307,12 +310,12 @@ class _Soften(torch.autograd.Function):
 
 
 def _compressed(edges: EdgeSet, values: Tensor) -> Tensor:
-    """Numbers that no scale acts on; constants may be of any size (places in a table)."""
+    """Values that no scale acts on; constants may be of any size (rows of a table)."""
     return values.asinh() if edges.kind == "constant" else values
 
 
 def _unit(channels: Tensor, free: Tensor, signed: Tensor) -> Tensor:
-    """Channels over their length; where no scale acts, a function that keeps how long they are."""
+    """Channels divided by their length; where no scale acts, a function that keeps the length."""
     size = torch.linalg.vector_norm(channels, dim=-1, keepdim=True)
     length = size + free
     unit = channels / torch.where(length == 0, torch.ones_like(length), length)

@@ -28,12 +28,12 @@ class Editor(nn.Module):
         ΔW_ji = Σ_c x_jc y_ic + W_ji (g_j + g'_i),    Δb_j = Γ x_j + b_j g_j
 
     where kernels weigh the channels differently at each tap, and ``g`` are functions of the
-    invariant states. Running statistics stay as they are. What a weight carries on of the numbers
-    before it changes with it.
+    invariant states. Running statistics stay as they are. Translations that pass a weight change
+    with it.
 
     Args:
         hidden: channels of node states; ``x`` and ``y`` have half as many.
-        descriptions: what the edge sets are.
+        descriptions: describes edge sets.
     """
 
     def __init__(self, hidden: int, descriptions: Descriptions) -> None:
@@ -60,25 +60,25 @@ class Editor(nn.Module):
 
         Args:
             graph: B networks.
-            plan: that of their spec.
+            plan: the plan of their spec.
             blocks: their edge sets with taps last, translations and phases taken out.
             states: ``x`` and ``y`` (B, rows, d / 2) and ``h`` (B, N, d).
         """
-        signs, numbers = flips(graph), passing(graph)
+        signs, passed = flips(graph), passing(graph)
         draft = Draft(graph.spec, graph.values)
-        carried: list[tuple[TranslationTerm, Tensor]] = []
+        translations: list[tuple[TranslationTerm, Tensor]] = []
         for edges, change in self._changes(graph, plan, blocks, states):
             order = tap_order(edges)
-            sizes = [edges.shape[place] for place in order]
-            back = [0, *(1 + order.index(place) for place in range(len(order)))]
-            change = (self.size * change).reshape(len(graph), *sizes).permute(back)
+            sizes = [edges.shape[dim] for dim in order]
+            inverse = [0, *(1 + order.index(dim) for dim in range(len(order)))]
+            change = (self.size * change).reshape(len(graph), *sizes).permute(inverse)
             if edges.name in signs:
                 change = change * signs[edges.name]
             draft.block(edges).add_(change)
-            carried += following(edges.name, change, numbers)
-        for term, added in carried:
+            translations += following(edges.name, change, passed)
+        for term, values in translations:
             block = draft.block(term.edge_set)
-            block.add_(along(added, term.dims, block))
+            block.add_(along(values, term.dims, block))
         return graph.replace(draft.changed())
 
     def _changes(
@@ -91,17 +91,17 @@ class Editor(nn.Module):
         """Changes of shape (B, *pair dims, taps) of all edge sets that hold parameters."""
         x, y, h = states
         channels = {False: plan.split(x), True: plan.split(y)}
-        gates = plan.split(self.gates(plan.level(plan.to_rows(h))))
-        products = {s.edges.name: s for s in plan.steps if isinstance(s, Product)}
-        entries = {entry.edges.name: entry.port for entry in plan.slots.entries}
+        gates = plan.split(self.gates(plan.basis_mean(plan.to_rows(h))))
+        products = {step.edges.name: step for step in plan.steps if isinstance(step, Product)}
+        vectors = {vector.edges.name: vector.port for vector in plan.slots.vectors}
         gains = {gain.edges.name: gain for gain in reversed(plan.slots.gains)}
-        about = self.descriptions.edges(plan.spec).to(h)
-        for edges, description in zip(plan.spec.edge_sets, about, strict=True):
+        described = self.descriptions.edges(plan.spec).to(h)
+        for edges, description in zip(plan.spec.edge_sets, described, strict=True):
             if edges.tied_to is not None or not plan.spec.is_parameter(edges):
                 continue
             values, name = blocks[edges.name], edges.name
             code = self.codes(features.with_taps(description, edges))
-            if name in products and name in plan.slots.alone:
+            if name in products and name in plan.slots.unfactored:
                 step = products[name]
                 gate = step.spread(gates[step.target.slot][..., 0], gates[step.source.slot][..., 1])
                 yield edges, taps_last(graph.block(edges), edges) * gate.unsqueeze(-1)
@@ -115,15 +115,15 @@ class Editor(nn.Module):
                 continue
             first, last = plan.span(edges.target)
             change = values.flatten(1, -2) * self.gates(h[:, first:last])[..., :1]
-            if name in entries:
-                change = change + self.added(_at(channels, entries[name])) @ code.T
+            if name in vectors:
+                change = change + self.added(_at(channels, vectors[name])) @ code.T
             elif name in gains and plan.span_of(gains[name].source) == (first, last):
                 gain = gains[name]
                 target = self.of_target(_at(channels, gain.target))
                 source = self.of_source(_at(channels, gain.source.inverse()))
-                both = (target * source).unflatten(-1, (RANKS, -1)).sum(-1)
-                change = change + both @ code.T
-            elif edges in plan.slots.facts:
+                product = (target * source).unflatten(-1, (RANKS, -1)).sum(-1)
+                change = change + product @ code.T
+            elif edges in plan.slots.invariant_edges:
                 change = change + self.fact(h[:, first:last]) @ code.T
             yield edges, change.reshape(values.shape)
 

@@ -1,4 +1,4 @@
-"""Pairing: which queries of a head belong to which values, read from both parts' differences.
+"""Pairing: features that tell which queries belong to which values.
 
 Node sets may share an axis although no edge joins them; the heads of queries and keys are those of
 values. What differs between heads is small beside what all have in common, and a product of two
@@ -23,17 +23,17 @@ SMALLEST = 1e-6  # differences between groups below this size fade out
 class Pairs:
     """Groups of neurons (heads, branches) that several node sets have.
 
-    A *part* is the share of one node set in one group.
+    A *part* is the neurons of one node set in one group; a *side* all parts of one node set.
 
     Attributes:
         node: (M,) neurons.
-        part: (M,) the part that each belongs to.
+        part: (M,) the index of the part that each belongs to.
         group: (P,) the group of each part.
-        side: (P,) the node set and the axis (or the exchange) of each part, numbered; node sets of
-            branches that may trade places count as one.
+        side: (P,) index of the node set and axis (or exchange) of each part; node sets of branches
+            that an exchange permutes count as one.
         sizes: (P, 1) neurons of each part.
         counts: (sides, 1) parts of each side.
-        groups: how many there are.
+        groups: number of groups.
     """
 
     node: Tensor
@@ -48,19 +48,19 @@ class Pairs:
         """Whether there are any."""
         return self.node.numel() > 0
 
-    def units(self, nodes: Tensor) -> Tensor:
-        """Means of parts, less those of their side, in units of their size: (B, P, d)."""
+    def normalised(self, nodes: Tensor) -> Tensor:
+        """Deviations of the parts' means from those of their side, normalised: (B, P, d)."""
         parts = nodes.new_zeros(len(nodes), len(self.group), nodes.shape[-1])
         means = parts.index_add(1, self.part, nodes[:, self.node]) / self.sizes.to(nodes)
-        apart = means - self._over_side(means)[:, self.side]
-        size = self._over_side(apart.square().mean(dim=-1, keepdim=True))
-        return apart * (size + SMALLEST**2).rsqrt()[:, self.side]
+        deviation = means - self._over_side(means)[:, self.side]
+        size = self._over_side(deviation.square().mean(dim=-1, keepdim=True))
+        return deviation * (size + SMALLEST**2).rsqrt()[:, self.side]
 
     def _over_side(self, parts: Tensor) -> Tensor:
         sums = parts.new_zeros(len(parts), len(self.counts), parts.shape[-1])
         return sums.index_add(1, self.side, parts) / self.counts.to(parts)
 
-    def joined(self, parts: Tensor) -> Tensor:
+    def group_sums(self, parts: Tensor) -> Tensor:
         """Sums over the parts of each group, (B, P, c) to (B, groups, c)."""
         groups = parts.new_zeros(len(parts), self.groups, parts.shape[-1])
         return groups.index_add(1, self.group, parts)
@@ -75,19 +75,19 @@ class Pairs:
 def pairs_of(spec: GraphSpec, device: torch.device) -> Pairs:
     """The shared groups of a spec; cached, so treat its tensors as read-only."""
     node, group = memberships(spec)
-    sets = len(spec.node_sets)
+    num_sets = len(spec.node_sets)
     # Not by gmn.graph.topology, which numbers every pair of neurons.
     sizes = torch.tensor([nodes.size for nodes in spec.node_sets])
-    key = group * sets + torch.arange(sets).repeat_interleave(sizes)[node]
-    owners = torch.bincount(key.unique() // sets, minlength=1)
-    shared = owners[group] > 1  # groups that several node sets have
+    key = group * num_sets + torch.arange(num_sets).repeat_interleave(sizes)[node]
+    sets_per_group = torch.bincount(key.unique() // num_sets, minlength=1)
+    shared = sets_per_group[group] > 1  # groups that several node sets have
     keys, part = key[shared].unique(return_inverse=True)
-    number, owner = keys // sets, keys % sets
-    kind = _kinds_of_groups(spec)[number]
+    group_id, node_set = keys // num_sets, keys % num_sets
+    kind = _kinds_of_groups(spec)[group_id]
     first = _first_of_branches(spec)
-    side = (first[kind, owner] * len(first) + kind).unique(return_inverse=True)[1]
-    groups, group = number.unique(return_inverse=True)
-    sizes, counts = (torch.bincount(found).unsqueeze(1) for found in (part, side))
+    side = (first[kind, node_set] * len(first) + kind).unique(return_inverse=True)[1]
+    groups, group = group_id.unique(return_inverse=True)
+    sizes, counts = (torch.bincount(ids).unsqueeze(1) for ids in (part, side))
     return Pairs(
         node[shared].to(device),
         part.to(device),
@@ -100,7 +100,7 @@ def pairs_of(spec: GraphSpec, device: torch.device) -> Pairs:
 
 
 def _kinds_of_groups(spec: GraphSpec) -> Tensor:
-    """The number of the axis or, after those, of the exchange of each group.
+    """The index of the axis or, after those, of the exchange of each group.
 
     Groups are in the order of :func:`gmn.graph.topology.memberships`.
     """
@@ -111,15 +111,15 @@ def _kinds_of_groups(spec: GraphSpec) -> Tensor:
 
 
 def _first_of_branches(spec: GraphSpec) -> Tensor:
-    """By kind of group and node set, the node set that stands for it.
+    """For each kind of group and node set, the node set that represents it.
 
-    Of branches that may trade places, and of branches inside of these, it is that of the first.
+    For branches that an exchange permutes, and branches inside of these, it is that of the first.
     """
     kinds, sets = len(spec.axes) + len(spec.exchanges), len(spec.node_sets)
     first = torch.arange(sets)
     for exchange in spec.exchanges:
-        for alike in zip(*own_node_sets(spec, exchange), strict=True):
-            roots = first[list(alike)]
+        for corresponding in zip(*own_node_sets(spec, exchange), strict=True):
+            roots = first[list(corresponding)]
             first[torch.isin(first, roots)] = roots.min()
     result = torch.arange(sets).repeat(kinds, 1)
     result[len(spec.axes) :] = first
@@ -127,7 +127,7 @@ def _first_of_branches(spec: GraphSpec) -> Tensor:
 
 
 class Pairing(nn.Module):
-    """Products of what sets apart the parts of each group, for all of its neurons.
+    """Products of the normalised deviations of the parts of each group, for all of its neurons.
 
     Args:
         width: channels of neurons.
@@ -140,7 +140,7 @@ class Pairing(nn.Module):
         self.out = nn.Linear(inner, width, bias=False)
 
     def forward(self, pairs: Pairs, nodes: Tensor) -> Tensor:
-        """From (B, N, width) to what to add, of the same shape."""
-        units = pairs.units(nodes)
-        products = pairs.joined(self.one(units)) * pairs.joined(self.other(units))
+        """From states (B, N, width) to the term to add, of the same shape."""
+        normalised = pairs.normalised(nodes)
+        products = pairs.group_sums(self.one(normalised)) * pairs.group_sums(self.other(normalised))
         return pairs.to_nodes(self.out(products), nodes.shape[1])

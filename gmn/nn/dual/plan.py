@@ -10,12 +10,12 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-from gmn.nn.dual.slots import Map, Port, Slots, slots_of
+from gmn.nn.dual.slots import Map, Port, Slots, broadcast_index, slots_of
 from gmn.nn.dual.stream import Blocks, Contraction
 from gmn.spec import EdgeSet, GraphSpec, NodeSet
 
 Codes = dict[str, Tensor]  # by edge set
-RANKS = 4  # independent ways in which a message weighs the taps of a kernel
+RANKS = 4  # independent weightings of the taps of a kernel in a message
 
 
 @dataclass(frozen=True)
@@ -23,28 +23,28 @@ class Product:
     """A map as an einsum between its block and the channels of its source.
 
     Attributes:
-        source: where it reads.
-        target: where it writes.
+        source: the port it reads.
+        target: the port it writes.
         edges: its edge set.
-        letters: those of the block, of source neurons and of target neurons.
+        subscripts: einsum subscripts of the block, of source neurons and of target neurons.
         sizes: shapes of source and target node sets.
     """
 
     source: Port
     target: Port
     edges: EdgeSet
-    letters: tuple[str, str, str]
+    subscripts: tuple[str, str, str]
     sizes: tuple[tuple[int, ...], tuple[int, ...]]
 
-    def ahead(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
+    def forward(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
         """From (B, source neurons, c) to (B, target neurons, c)."""
         code = codes[self.edges.name][:, :RANKS]
-        contract = Contraction(*self.letters, self.sizes)
+        contract = Contraction(*self.subscripts, self.sizes)
         return contract(blocks, self.edges.name, code, channels)
 
-    def back(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
+    def backward(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
         """From (B, target neurons, c) to (B, source neurons, c), along the adjoint."""
-        block, source, target = self.letters
+        block, source, target = self.subscripts
         code = codes[self.edges.name][:, RANKS : 2 * RANKS]
         contract = Contraction(block, target, source, self.sizes[::-1])
         return contract(blocks, self.edges.name, code, channels)
@@ -52,42 +52,41 @@ class Product:
     def outer(self, targets: Tensor, sources: Tensor, code: Tensor) -> Tensor:
         """Products of the channels of both ends, a block of shape (B, *pair dims, taps).
 
-        Dimensions that number neither end have size 1.
-
+        Dimensions that index neither end have size 1.
 
         Args:
             targets: shape (B, target neurons, c).
             sources: shape (B, source neurons, c).
             code: shape (taps, ranks), how each rank of channels counts at each tap.
         """
-        block, source, target = self.letters
+        block, source, target = self.subscripts
         batch, width = len(targets), targets.shape[-1]
         ends = [
             channels.reshape(batch, *shape, RANKS, width // RANKS)
             for channels, shape in zip((targets, sources), self.sizes[::-1], strict=True)
         ]
-        own = "".join(letter for letter in block if letter in source + target)
-        found = torch.einsum(f"b{target}rc,b{source}rc->b{own}r", *ends)
-        for place, letter in enumerate(block, start=1):
-            found = found if letter in own else found.unsqueeze(place)
-        return found @ code.T
+        kept = "".join(letter for letter in block if letter in source + target)
+        result = torch.einsum(f"b{target}rc,b{source}rc->b{kept}r", *ends)
+        for dim, letter in enumerate(block, start=1):
+            result = result if letter in kept else result.unsqueeze(dim)
+        return result @ code.T
 
     def spread(self, targets: Tensor, sources: Tensor) -> Tensor:
-        """Sums of a number of each end, (B, target neurons) and (B, source neurons), per pair."""
-        block, source, target = self.letters
+        """Sums of a value of each end, (B, target neurons) and (B, source neurons), per pair."""
+        block, source, target = self.subscripts
         size = dict(zip(source + target, (*self.sizes[0], *self.sizes[1]), strict=False))
-        both = []
-        for numbers, letters in ((targets, target), (sources, source)):
-            found = numbers.reshape(len(numbers), *(size[letter] for letter in letters))
-            order = sorted(range(len(letters)), key=lambda place: block.index(letters[place]))
-            found = found.permute(0, *(1 + place for place in order))
-            shape = [size[letter] if letter in letters else 1 for letter in block]
-            both.append(found.reshape(len(numbers), *shape))
-        return both[0] + both[1]
+        terms = []
+        for values, subscripts in ((targets, target), (sources, source)):
+            block_values = values.reshape(len(values), *(size[letter] for letter in subscripts))
+            order = sorted(range(len(subscripts)), key=lambda dim: block.index(subscripts[dim]))
+            block_values = block_values.permute(0, *(1 + dim for dim in order))
+            shape = [size[letter] if letter in subscripts else 1 for letter in block]
+            terms.append(block_values.reshape(len(values), *shape))
+        return terms[0] + terms[1]
 
 
 @dataclass(frozen=True, eq=False)
-class Scaled:
+class DiagonalProduct:
     """Multiplication by a diagonal block.
 
     Attributes:
@@ -100,11 +99,11 @@ class Scaled:
     offset: float | None
     index: Tensor | None
 
-    def ahead(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
+    def forward(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
         """Both (B, neurons, c)."""
         return self._times(channels, blocks, codes[self.edges.name][:, :RANKS])
 
-    def back(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
+    def backward(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
         """Both (B, neurons, c)."""
         return self._times(channels, blocks, codes[self.edges.name][:, RANKS : 2 * RANKS])
 
@@ -118,8 +117,8 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class Shared:
-    """Neurons of which each set may have axes of its own: means over those, and copies along them.
+class AxisBroadcast:
+    """Averages over axes that only the source has, and broadcasts along those of the target.
 
     Attributes:
         ends: axes and shape of the source's neurons, and of the target's.
@@ -129,21 +128,21 @@ class Shared:
     target: Port
     ends: tuple[NodeSet, NodeSet]
 
-    def ahead(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
+    def forward(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
         """From (B, source neurons, c) to (B, target neurons, c)."""
         return _spread(channels, *self.ends)
 
-    def back(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
+    def backward(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
         """From (B, target neurons, c) to (B, source neurons, c)."""
         return _spread(channels, *self.ends[::-1])
 
 
 @dataclass(frozen=True)
-class Raised:
-    """Channels to a power, where the units of two slots of the same neurons are powers.
+class PowerMap:
+    """Channels to a power, where the unit of one slot is a power of that of another.
 
     Attributes:
-        exponent: at least 1; or 0 for channels over their length.
+        exponent: at least 1; or 0 for channels divided by their length.
         absolute: whether the sign is lost.
     """
 
@@ -152,38 +151,39 @@ class Raised:
     exponent: float
     absolute: bool
 
-    def ahead(self, channels: Tensor) -> Tensor:
+    def forward(self, channels: Tensor) -> Tensor:
         """From ``x`` to ``|x|^p``, or to that with the sign of ``x``."""
         if self.exponent == 0:
             return channels / _length(channels)
-        other = channels.abs() if self.absolute else channels
-        return other if self.exponent == 1 else other * channels.abs().pow(self.exponent - 1)
+        base = channels.abs() if self.absolute else channels
+        return base if self.exponent == 1 else base * channels.abs().pow(self.exponent - 1)
 
-    def back(self, channels: Tensor, at: Tensor) -> Tensor:
-        """What the target's inverse channels say of the source's: times the derivative at ``x``."""
+    def backward(self, channels: Tensor, x: Tensor) -> Tensor:
+        """The target's inverse channels times the derivative at ``x``."""
         if self.exponent == 0:
-            return channels / _length(at)
-        slope = at.sign() if self.absolute else torch.ones_like(at)
+            return channels / _length(x)
+        slope = x.sign() if self.absolute else torch.ones_like(x)
         if self.exponent != 1:
-            slope = slope * at.abs().pow(self.exponent - 1)
+            slope = slope * x.abs().pow(self.exponent - 1)
         return channels * slope
 
 
-Step = Product | Scaled | Shared | Raised
+Step = Product | DiagonalProduct | AxisBroadcast | PowerMap
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a forward pass looks up, once per spec.
+    """The contractions of a spec, computed once for all forward passes.
 
     Attributes:
         spec: the architecture.
         slots: its slots.
-        steps: products and the like, in the order in which the network runs.
+        steps: all maps that carry messages, in the order in which the network runs.
         rows: (R,) the node of each row; the slots' neurons follow one another.
         sizes: number of rows of each slot.
-        levels: rows of each slot with a basis, and the shape (before, basis, after) of its neurons.
-        facts: edge sets that no symmetry changes, with the first and last node they belong to.
+        basis_shapes: slots with a change of basis, and the shape (before, basis, after) of their
+            neurons.
+        invariant_edges: edge sets that no symmetry changes, with the range of their nodes.
     """
 
     spec: GraphSpec
@@ -191,8 +191,8 @@ class Plan:
     steps: tuple[Step, ...]
     rows: Tensor
     sizes: tuple[int, ...]
-    levels: tuple[tuple[int, tuple[int, int, int]], ...]
-    facts: tuple[tuple[EdgeSet, tuple[int, int]], ...]
+    basis_shapes: tuple[tuple[int, tuple[int, int, int]], ...]
+    invariant_edges: tuple[tuple[EdgeSet, tuple[int, int]], ...]
 
     def split(self, channels: Tensor) -> tuple[Tensor, ...]:
         """The channels of each slot."""
@@ -210,7 +210,7 @@ class Plan:
         return rows.new_zeros(len(rows), count, rows.shape[-1]).index_add(1, self.rows, rows)
 
     def span(self, nodes: str) -> tuple[int, int]:
-        """The first neuron of a node set, and the first after it."""
+        """The range of neurons of a node set: the first, and the first after it."""
         return self._spans[nodes]
 
     @cached_property
@@ -221,12 +221,12 @@ class Plan:
         return spans
 
     def span_of(self, port: Port) -> tuple[int, int]:
-        """The same of the neurons of a port."""
+        """The range of neurons of a port."""
         return self.span(self.slots.slots[port.slot].nodes)
 
     @cached_property
     def readers(self) -> dict[str, Port]:
-        """By edge set, the channels that what it reads transforms like."""
+        """By edge set, the channels that transform like the values it reads."""
         return {item.edges.name: item.source for item in self.slots.maps}
 
     @cached_property
@@ -251,7 +251,7 @@ class Plan:
 
     @cached_property
     def even(self) -> Tensor:
-        """(R, 1) ones where products of two of them are."""
+        """(R, 1) ones where only products of two unit-length channels are invariant."""
         return self._mask("sign", "both")
 
     @cached_property
@@ -264,15 +264,15 @@ class Plan:
         flags = torch.tensor(kept, dtype=torch.float32)
         return flags.repeat_interleave(torch.tensor(self.sizes)).unsqueeze(1).to(self.rows.device)
 
-    def level(self, channels: Tensor) -> Tensor:
-        """Means over the units of a basis, in all their rows."""
-        if not self.levels:
+    def basis_mean(self, channels: Tensor) -> Tensor:
+        """Channels averaged over the neurons that a change of basis mixes."""
+        if not self.basis_shapes:
             return channels
         parts = list(self.split(channels))
-        for slot, shape in self.levels:
+        for slot, shape in self.basis_shapes:
             part = parts[slot]
-            whole = part.reshape(len(part), *shape, -1)
-            parts[slot] = whole.mean(2, keepdim=True).expand_as(whole).reshape(part.shape)
+            grouped = part.reshape(len(part), *shape, -1)
+            parts[slot] = grouped.mean(2, keepdim=True).expand_as(grouped).reshape(part.shape)
         return torch.cat(parts, dim=1)
 
 
@@ -285,9 +285,9 @@ def plan_of(spec: GraphSpec, device: torch.device) -> Plan:
         first[nodes.name], start = start, start + nodes.size
     sets = [spec.node_set(slot.nodes) for slot in slots.slots]
     rows = [first[nodes.name] + torch.arange(nodes.size) for nodes in sets]
-    levels = [
-        (number, _around(nodes.shape, slot.basis))
-        for number, (slot, nodes) in enumerate(zip(slots.slots, sets, strict=True))
+    basis_shapes = [
+        (index, _around(nodes.shape, slot.basis))
+        for index, (slot, nodes) in enumerate(zip(slots.slots, sets, strict=True))
         if slot.basis is not None
     ]
     return Plan(
@@ -296,46 +296,47 @@ def plan_of(spec: GraphSpec, device: torch.device) -> Plan:
         tuple(_steps(spec, slots)),
         torch.cat(rows).to(device),
         tuple(nodes.size for nodes in sets),
-        tuple(levels),
+        tuple(basis_shapes),
         tuple(
             (e, (first[e.target], first[e.target] + spec.node_set(e.target).size))
-            for e in slots.facts
+            for e in slots.invariant_edges
         ),
     )
 
 
-def _around(shape: tuple[int, ...], place: int) -> tuple[int, int, int]:
-    return math.prod(shape[:place]), shape[place], math.prod(shape[place + 1 :])
+def _around(shape: tuple[int, ...], dim: int) -> tuple[int, int, int]:
+    return math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :])
 
 
 def _steps(spec: GraphSpec, slots: Slots) -> list[Step]:
-    """Everything that carries messages, in the order in which the network runs."""
-    timed: list[tuple[float, Step]] = []
-    written: dict[int, float] = {}
+    """All maps that carry messages, in the order in which the network runs."""
+    scheduled: list[tuple[float, Step]] = []
+    write_times: dict[int, float] = {}
     for item in slots.maps:
-        timed.append((item.edges.depth, _product(spec, item)))
-        written[item.target.slot] = max(item.edges.depth, written.get(item.target.slot, 0))
+        scheduled.append((item.edges.depth, _product(spec, item)))
+        write_times[item.target.slot] = max(item.edges.depth, write_times.get(item.target.slot, 0))
     for gain in slots.gains:
-        late = 0.2 if gain.offset is not None else 0.3
-        index = _broadcast(spec, gain.edges.target, slots.slots[gain.source.slot].nodes)
-        step = Scaled(gain.source, gain.target, gain.edges, gain.offset, index)
-        timed.append((gain.edges.depth + late, step))
+        delay = 0.2 if gain.offset is not None else 0.3
+        target, source = gain.edges.target, slots.slots[gain.source.slot].nodes
+        index = None if target == source else broadcast_index(spec, target, source)
+        step = DiagonalProduct(gain.source, gain.target, gain.edges, gain.offset, index)
+        scheduled.append((gain.edges.depth + delay, step))
     for share in (*slots.shares, *slots.links):
-        both = (share.wide, share.narrow)
-        wide, narrow = (spec.node_set(slots.slots[slot].nodes) for slot in both)
-        time = max(written.get(slot, 0) for slot in both)
+        slot_pair = (share.wide, share.narrow)
+        wide, narrow = (spec.node_set(slots.slots[slot].nodes) for slot in slot_pair)
+        time = max(write_times.get(slot, 0) for slot in slot_pair)
         for dual in (False, True):
             ports = Port(share.wide, dual), Port(share.narrow, dual)
-            timed.append((time + 0.5, Shared(*ports, (wide, narrow))))
+            scheduled.append((time + 0.5, AxisBroadcast(*ports, (wide, narrow))))
     for power in slots.powers:
         ends = Port(power.source, False), Port(power.target, False)
-        time = written.get(power.source, 0) + 0.4
-        timed.append((time, Raised(*ends, power.exponent, power.absolute)))
-    return [step for _, step in sorted(timed, key=lambda item: item[0])]
+        time = write_times.get(power.source, 0) + 0.4
+        scheduled.append((time, PowerMap(*ends, power.exponent, power.absolute)))
+    return [step for _, step in sorted(scheduled, key=lambda item: item[0])]
 
 
 def _length(channels: Tensor) -> Tensor:
-    """Along the last dimension; infinite where it is 0."""
+    """Length along the last dimension; infinite where it is 0."""
     length = torch.linalg.vector_norm(channels, dim=-1, keepdim=True)
     return torch.where(length == 0, torch.inf, length)
 
@@ -354,23 +355,10 @@ def _spread(channels: Tensor, source: NodeSet, target: NodeSet) -> Tensor:
     return copies.expand(batch, *target.shape, width).reshape(batch, -1, width)
 
 
-def _broadcast(spec: GraphSpec, narrow: str, wide: str) -> Tensor | None:
-    """For every neuron of a node set, the one of another set whose axes it has all."""
-    if narrow == wide:
-        return None
-    axes = dict(zip(spec.node_set(wide).axes, spec.node_set(wide).shape, strict=True))
-    grids = torch.meshgrid(*map(torch.arange, axes.values()), indexing="ij")
-    place = dict(zip(axes, grids, strict=True))
-    number = torch.zeros(tuple(axes.values()), dtype=torch.long)
-    for axis, size in zip(spec.node_set(narrow).axes, spec.node_set(narrow).shape, strict=True):
-        number = number * size + place.get(axis, torch.tensor(0))
-    return number.flatten()
-
-
 def _product(spec: GraphSpec, item: Map) -> Product:
     pair_dims = [dim for dim in item.edges.dims if dim.port != "tap"]
-    block = "".join(chr(ord("A") + number) for number in range(len(pair_dims)))
-    # Where an axis stands twice at an end, the last dimension numbers its neurons.
+    block = "".join(chr(ord("A") + dim_index) for dim_index in range(len(pair_dims)))
+    # Where an axis stands twice at an end, the last dimension indexes its neurons.
     letters: dict[tuple[str | None, str], str] = {
         (dim.axis, dim.port): letter for dim, letter in zip(pair_dims, block, strict=True)
     }

@@ -1,4 +1,4 @@
-"""Probes: inputs that a metanetwork learns to put to the networks it reads."""
+"""Probes: learned inputs on which a metanetwork runs the networks it reads."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from gmn.nn.dual.slots import Port
 from gmn.program import DEFAULT, Observation, Program, ProgramError
 from gmn.spec import GraphSpec
 
-# Optimisers of Adam's kind move every parameter equally fast, but what makes a good question lies
-# further away than what makes a good weight: probes move faster, by so many times the square root
-# of the numbers in one probe (found on images of 196 numbers and coordinates of 2).
+# Adam moves every parameter equally fast, but good probes are further from their initial values
+# than good weights are. So probes move faster, by this factor times the square root of the size of
+# one probe (tuned on images of 196 pixels and on coordinates of 2 dimensions).
 SPEED = 2.0
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What B networks made of k probes.
+class ProbeResponses:
+    """Activations and outputs of B networks for k probes.
 
     Attributes:
-        hidden: by port, the values (B, neurons, k) of its neurons, means over places; they
+        hidden: by port, the values (B, neurons, k) of its neurons, means over positions; they
             transform like the channels of the port.
         output: by node set of the outputs, their values (B, neurons, k).
     """
@@ -39,16 +39,16 @@ class Answers:
 
 
 class Probes(nn.Module):
-    """Learned inputs, and every neuron's answer to them.
+    """Learned inputs, and the values of every neuron for them.
 
-    A network's forward pass on chosen inputs tells what its weights mean: the answers of hidden
-    neurons transform like the neurons, those of outputs do not transform at all. Floating-point
-    inputs are learned, integers (tokens) stay what they are. Probes fit every architecture with
-    inputs of their shape.
+    A forward pass on chosen inputs shows what the weights compute: values of hidden neurons
+    transform like the neurons, outputs are invariant. Floating-point inputs are learned, integers
+    (tokens) stay what they are. Probes fit every architecture with inputs of their shape.
 
     Args:
-        initial: per input of the network, k values of the shape of the example it was traced with:
-            (k, *shape). Trace with a batch of one, so that each probe has answers of its own.
+        initial: for each input of the network, its initial values for k probes, shape (k, *shape)
+            with the shape of the example that the network was traced with. Trace with a batch of
+            one, so that each probe has outputs of its own.
 
     Attributes:
         count: k, the number of probes.
@@ -68,11 +68,11 @@ class Probes(nn.Module):
             raise ValueError("probes need one tensor per input of the network, all of length k")
         self.count = len(initial[0])
         self.moves = nn.ParameterDict()
-        for number, values in enumerate(initial):
-            self.register_buffer(f"start{number}", values.clone())
+        for index, values in enumerate(initial):
+            self.register_buffer(f"start{index}", values.clone())
             if values.is_floating_point():
-                self.moves[str(number)] = nn.Parameter(torch.zeros_like(values))
-        self._number = len(initial)
+                self.moves[str(index)] = nn.Parameter(torch.zeros_like(values))
+        self._num_inputs = len(initial)
 
     @classmethod
     def like(cls, spec: GraphSpec, count: int) -> Probes:
@@ -84,52 +84,59 @@ class Probes(nn.Module):
         require_spec("spec", spec)
         require_whole("count", count, 1)
         program = spec.program
-        if program is None or any(given.dtype != DEFAULT for given in program.inputs):
+        if program is None or any(example.dtype != DEFAULT for example in program.inputs):
             raise ProgramError(
                 "random probes need a spec with a program that takes floating-point inputs; pass "
                 "probes of your own to gmn.nn.Probes, or use a metanetwork without"
             )
-        return cls(*(2 * torch.rand(count, *given.shape) - 1 for given in program.inputs))
+        return cls(*(2 * torch.rand(count, *example.shape) - 1 for example in program.inputs))
 
     def inputs(self) -> list[Tensor]:
         """The probes as they are now, one tensor (k, *shape) per input of the network."""
-        found = []
-        for number in range(self._number):
-            start: Tensor = getattr(self, f"start{number}")
+        probes = []
+        for index in range(self._num_inputs):
+            start: Tensor = getattr(self, f"start{index}")
             if start.is_floating_point():
-                start = start + SPEED * start[0].numel() ** 0.5 * self.moves[str(number)]
-            found.append(start)
-        return found
+                start = start + SPEED * start[0].numel() ** 0.5 * self.moves[str(index)]
+            probes.append(start)
+        return probes
 
-    def forward(self, graph: ParameterGraph, plan: Plan) -> Answers:
+    def forward(self, graph: ParameterGraph, plan: Plan) -> ProbeResponses:
         """Runs B networks on all probes.
 
         Raises:
             ProgramError: if the spec has no program, or takes inputs of another shape.
         """
-        seen = self._seen(graph, program_of(graph.spec).observations)
-        return Answers(
+        observed = self._observed(graph, program_of(graph.spec).observations)
+        return ProbeResponses(
             hidden=tuple(
                 (plan.readers[observation.reader], values)
-                for observation, values in seen
+                for observation, values in observed
                 if observation.reader in plan.readers
             ),
-            output=tuple((one.nodes, values) for one, values in seen if one.reader is None),
+            output=tuple(
+                (observation.nodes, values)
+                for observation, values in observed
+                if observation.reader is None
+            ),
         )
 
     def answers(self, graph: ParameterGraph) -> list[Tensor]:
-        """What B networks answer, and nothing of how: by output, shape (B, numbers, k).
+        """The outputs of B networks for all probes: for each output, shape (B, values, k).
 
         Raises:
             ProgramError: if the spec has no program, or takes inputs of another shape.
         """
-        return [values for _, values in self._seen(graph, program_of(graph.spec).outputs)]
+        return [values for _, values in self._observed(graph, program_of(graph.spec).outputs)]
 
-    def _seen(
+    def _observed(
         self, graph: ParameterGraph, observations: Sequence[Observation]
     ) -> list[tuple[Observation, Tensor]]:
-        seen = program_of(graph.spec).observe(graph.values, self.inputs(), observations)
-        return [(one, _per_neuron(values)) for one, values in zip(observations, seen, strict=True)]
+        observed = program_of(graph.spec).observe(graph.values, self.inputs(), observations)
+        return [
+            (observation, _per_neuron(values))
+            for observation, values in zip(observations, observed, strict=True)
+        ]
 
 
 def program_of(spec: GraphSpec) -> Program:
@@ -146,25 +153,25 @@ def program_of(spec: GraphSpec) -> Program:
     return spec.program
 
 
-class Listening(nn.Module):
-    """Takes answers to probes into the states of a metanetwork.
+class ProbeEncoder(nn.Module):
+    """Adds responses to probes to the states of a metanetwork.
 
-    Answers of hidden neurons join the channels that transform like them. Those of the outputs, as
+    Values of hidden neurons are added to the channels that transform like them. Outputs ``a_o``, as
     they are and as log-probabilities over the node set, become states of its neurons and one
     summary ``Σ_o (L a_o) ⊙ (D c_o)``, with ``c_o`` the description of output ``o``: any linear
-    function of the whole table of answers, so that probing alone is a special case.
+    function of all outputs, so that probing alone is a special case.
 
     Args:
         hidden: channels of node states; ``x`` and ``y`` have half as many.
         probes: number of probes.
-        descriptions: what the outputs are.
+        descriptions: describes the neurons of outputs.
     """
 
     def __init__(self, hidden: int, probes: int, descriptions: Descriptions) -> None:
         super().__init__()
         self.descriptions = descriptions
         self.channels = nn.Linear(probes, hidden // 2, bias=False)
-        wide = 4 * hidden  # as many numbers as probing alone would read
+        wide = 4 * hidden  # as wide as a model that reads probes alone
         self.about = nn.Linear(descriptions.node_channels, wide)
         self.table = nn.Linear(2 * probes, wide)
         self.nodes = nn.Sequential(nn.SiLU(), nn.Linear(wide, hidden))
@@ -173,22 +180,22 @@ class Listening(nn.Module):
         )
 
     def forward(
-        self, plan: Plan, answers: Answers, x: Tensor, y: Tensor, h: Tensor, summary: Tensor
+        self, plan: Plan, answers: ProbeResponses, x: Tensor, y: Tensor, h: Tensor, summary: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Adds what was heard; shapes as those of DualGMN's states."""
+        """Adds the responses; shapes as those of DualGMN's states."""
         parts = {False: list(plan.split(x)), True: list(plan.split(y))}
         for port, values in answers.hidden:
             parts[port.dual][port.slot] = parts[port.dual][port.slot] + self.channels(values)
-        about = self.about(self.descriptions.nodes(plan.spec).to(h))
+        descriptions = self.about(self.descriptions.nodes(plan.spec).to(h))
         for nodes, values in answers.output:
             first, last = plan.span(nodes)
-            heard = self.table(torch.cat([values, values.log_softmax(dim=1)], dim=-1))
-            heard = heard * about[first:last]
-            h = h + nn.functional.pad(self.nodes(heard), (0, 0, first, h.shape[1] - last))
-            summary = summary + self.summary(heard.mean(dim=1))
+            embedded = self.table(torch.cat([values, values.log_softmax(dim=1)], dim=-1))
+            embedded = embedded * descriptions[first:last]
+            h = h + nn.functional.pad(self.nodes(embedded), (0, 0, first, h.shape[1] - last))
+            summary = summary + self.summary(embedded.mean(dim=1))
         return torch.cat(parts[False], dim=1), torch.cat(parts[True], dim=1), h, summary
 
 
 def _per_neuron(values: Tensor) -> Tensor:
-    """From (B, k, places, neurons) to means over places (B, neurons, k)."""
+    """From (B, k, positions, neurons) to means over positions (B, neurons, k)."""
     return values.mean(dim=2).transpose(1, 2)

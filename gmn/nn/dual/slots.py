@@ -1,6 +1,6 @@
 """Slots: node sets with the unit (scale, sign, basis) that their values carry.
 
-The values that pass a node set carry units (design: dimensional analysis), and may carry another
+The values that pass a node set carry units (as in dimensional analysis), and may carry another
 one after a normalisation than before. A *slot* is a node set together with one such unit. Channels
 ``x`` of a slot transform like the values, channels ``y`` inversely, so that products of both do
 not transform at all. An edge set maps the slot that it reads to the slot that it writes.
@@ -13,13 +13,16 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from gmn.errors import UnsupportedArchitecture
 from gmn.spec import EdgeSet, Gauge, GraphSpec, NodeSet, Scaling, ScalingTerm
 
 # Powers of the scales of a spec, by name; sorted, without zeros. Signs count modulo 2.
 Unit = tuple[tuple[str, float], ...]
 Kind = Literal["free", "positive", "sign", "both", "general", "orthogonal"]
-Left = Literal["size", "sign", "nothing"]
+InvariantPart = Literal["size", "sign", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Map:
 
 
 @dataclass(frozen=True)
-class Entry:
+class SlotVector:
     """A diagonal edge set whose values transform like those of a slot: a bias, or a constant."""
 
     edges: EdgeSet
@@ -71,7 +74,7 @@ class Gain:
     """A diagonal edge set that multiplies the values of one slot into another.
 
     Attributes:
-        offset: for a variance, what is added before its inverse root is taken; else None.
+        offset: for a variance, the constant added before its inverse root is taken; else None.
     """
 
     edges: EdgeSet
@@ -109,22 +112,22 @@ class Slots:
 
     Attributes:
         links: further slots of one unit: the neurons of each have axes that the other's have not,
-            and those that number the unit's scales in common.
+            and the axes of the unit's scales in common.
         powers: slots whose units are powers of each other.
-        facts: diagonal edge sets that no symmetry changes (slopes, gains without a scale).
-        alone: by name, edge sets whose numbers have scales that are no products of one of each
-            end, and what of a number these leave.
+        invariant_edges: diagonal edge sets that no symmetry changes (slopes, unscaled gains).
+        unfactored: by name, edge sets whose scales are not products of one scale of each end, and
+            which part of their values is invariant.
     """
 
     slots: tuple[Slot, ...]
     maps: tuple[Map, ...]
-    entries: tuple[Entry, ...]
+    vectors: tuple[SlotVector, ...]
     gains: tuple[Gain, ...]
     shares: tuple[Share, ...]
     links: tuple[Share, ...]
     powers: tuple[Power, ...]
-    facts: tuple[EdgeSet, ...]
-    alone: Mapping[str, Left]
+    invariant_edges: tuple[EdgeSet, ...]
+    unfactored: Mapping[str, InvariantPart]
 
 
 ADDED = ("bias", "shift", "mean")
@@ -132,39 +135,39 @@ ADDED = ("bias", "shift", "mean")
 
 @lru_cache(maxsize=64)
 def slots_of(spec: GraphSpec) -> Slots:
-    """Finds the slots of a spec. Phases and translations play no part: a canonical form has none.
+    """Finds the slots of a spec, without phases and translations: these are taken out before.
 
     The slots of a node set are the units of the edges that enter or leave it.
     """
-    return _sorted(spec, _Finder(spec).find())
+    return _sorted(spec, _SlotFinder(spec).find())
 
 
-def _sorted(spec: GraphSpec, found: Slots) -> Slots:
+def _sorted(spec: GraphSpec, slots: Slots) -> Slots:
     """The same with slots in the order of the spec's node sets."""
-    place = {nodes.name: number for number, nodes in enumerate(spec.node_sets)}
-    order = sorted(range(len(found.slots)), key=lambda n: place[found.slots[n].nodes])
-    number = {old: new for new, old in enumerate(order)}
+    position = {nodes.name: index for index, nodes in enumerate(spec.node_sets)}
+    order = sorted(range(len(slots.slots)), key=lambda slot: position[slots.slots[slot].nodes])
+    index = {old: new for new, old in enumerate(order)}
 
     def at(port: Port) -> Port:
-        return Port(number[port.slot], port.dual)
+        return Port(index[port.slot], port.dual)
 
     return Slots(
-        tuple(found.slots[old] for old in order),
-        tuple(Map(m.edges, at(m.source), at(m.target)) for m in found.maps),
-        tuple(Entry(e.edges, at(e.port)) for e in found.entries),
-        tuple(Gain(g.edges, at(g.source), at(g.target), g.offset) for g in found.gains),
-        tuple(Share(number[s.wide], number[s.narrow]) for s in found.shares),
-        tuple(Share(number[s.wide], number[s.narrow]) for s in found.links),
-        tuple(replace(p, source=number[p.source], target=number[p.target]) for p in found.powers),
-        found.facts,
-        found.alone,
+        tuple(slots.slots[old] for old in order),
+        tuple(Map(m.edges, at(m.source), at(m.target)) for m in slots.maps),
+        tuple(SlotVector(e.edges, at(e.port)) for e in slots.vectors),
+        tuple(Gain(g.edges, at(g.source), at(g.target), g.offset) for g in slots.gains),
+        tuple(Share(index[s.wide], index[s.narrow]) for s in slots.shares),
+        tuple(Share(index[s.wide], index[s.narrow]) for s in slots.links),
+        tuple(replace(p, source=index[p.source], target=index[p.target]) for p in slots.powers),
+        slots.invariant_edges,
+        slots.unfactored,
     )
 
 
-class _Finder:
+class _SlotFinder:
     def __init__(self, spec: GraphSpec) -> None:
         self._spec = spec
-        self._numbers: dict[tuple[str, Unit], int] = {}
+        self._slot_index: dict[tuple[str, Unit], int] = {}
         self._slots: list[Slot] = []
         self._even = {s.name for s in spec.scalings if s.domain == "sign"}
         self._even |= {g.name for g in spec.gauges if g.group == "orthogonal"}
@@ -174,43 +177,53 @@ class _Finder:
         self._bases = {gauge.name for gauge in spec.gauges}
         self._terms: dict[str, list[tuple[str, ScalingTerm]]] = {}
         self._offsets: dict[str, float] = {}
-        self._alone: dict[str, Left] = {}
+        self._unfactored: dict[str, InvariantPart] = {}
         for symmetry in acting:
             for term in symmetry.terms:
                 if not self._has_end(term):
-                    self._set_alone(symmetry, term.edge_set)
+                    self._set_unfactored(symmetry, term.edge_set)
                     continue
-                found = self._terms.setdefault(term.edge_set, [])
-                found.append((symmetry.name, term))
+                terms = self._terms.setdefault(term.edge_set, [])
+                terms.append((symmetry.name, term))
                 self._offsets[term.edge_set] = term.offset
 
     def find(self) -> Slots:
         for nodes in self._spec.node_sets:
             if nodes.role != "hidden":
                 self._slot(nodes.name, ())
-        maps, entries = [], []
+        maps, vectors = [], []
         for edges in self._spec.edge_sets:
             units = self._units(edges)
             if edges.diagonal and _adds(edges):
-                entries.append(Entry(edges, self._port(edges.target, units["both"])))
+                vectors.append(SlotVector(edges, self._port(edges.target, units["both"])))
             elif not edges.diagonal:
                 source = self._port(edges.source, _power(units["source"], -1))
                 maps.append(Map(edges, source, self._port(edges.target, units["target"])))
         for nodes in self._spec.node_sets:
-            if not any(name == nodes.name for name, _ in self._numbers):
+            if not any(name == nodes.name for name, _ in self._slot_index):
                 self._slot(nodes.name, ())
         variances_first = sorted(self._spec.edge_sets, key=lambda edges: edges.kind != "variance")
         gains = [gain for edges in variances_first for gain in self._gains(edges)]
-        entries += self._left_entries({gain.edges for gain in gains})
+        vectors += self._remaining_vectors({gain.edges for gain in gains})
         self._add_powers()
         slots = tuple(self._slots)
-        facts = tuple(e for e in self._spec.edge_sets if self._is_fact(e))
+        invariant_edges = tuple(e for e in self._spec.edge_sets if self._is_invariant(e))
         shares = tuple(self._shares())
         links, powers = tuple(self._links(shares)), tuple(self._powers())
         owners = {edges.name: edges.tied_to or edges.name for edges in self._spec.edge_sets}
-        alone = {n: self._alone[owner] for n, owner in owners.items() if owner in self._alone}
+        unfactored = {
+            n: self._unfactored[owner] for n, owner in owners.items() if owner in self._unfactored
+        }
         return Slots(
-            slots, tuple(maps), tuple(entries), tuple(gains), shares, links, powers, facts, alone
+            slots,
+            tuple(maps),
+            tuple(vectors),
+            tuple(gains),
+            shares,
+            links,
+            powers,
+            invariant_edges,
+            unfactored,
         )
 
     def _has_end(self, term: ScalingTerm) -> bool:
@@ -218,13 +231,13 @@ class _Finder:
         edges = self._spec.edge_set(term.edge_set)
         if edges.diagonal:
             return True
-        own = [edges.dims[place] for place in term.dims]
-        if {"target", "source"} <= {dim.port for dim in own}:
+        scaled_dims = [edges.dims[dim] for dim in term.dims]
+        if {"target", "source"} <= {dim.port for dim in scaled_dims}:
             return False
-        places = [(dim.axis, dim.port) for dim in edges.dims]
-        return all(places.count((dim.axis, dim.port)) == 1 for dim in own)
+        indexed = [(dim.axis, dim.port) for dim in edges.dims]
+        return all(indexed.count((dim.axis, dim.port)) == 1 for dim in scaled_dims)
 
-    def _set_alone(self, symmetry: Scaling | Gauge, name: str) -> None:
+    def _set_unfactored(self, symmetry: Scaling | Gauge, name: str) -> None:
         if isinstance(symmetry, Gauge):
             raise UnsupportedArchitecture(
                 f"node set {self._spec.edge_set(name).source}: the change of basis "
@@ -232,10 +245,12 @@ class _Finder:
                 "ScaleGMN assume that it acts on the neurons of one end. GMN, NeuralGraphGNN and "
                 "NeuralGraphTransformer read this architecture without its changes of basis"
             )
-        left: Left = "size" if symmetry.domain == "sign" else "sign"
-        self._alone[name] = left if self._alone.get(name, left) == left else "nothing"
+        invariant: InvariantPart = "size" if symmetry.domain == "sign" else "sign"
+        self._unfactored[name] = (
+            invariant if self._unfactored.get(name, invariant) == invariant else "nothing"
+        )
 
-    def _is_fact(self, edges: EdgeSet) -> bool:
+    def _is_invariant(self, edges: EdgeSet) -> bool:
         return edges.diagonal and not _adds(edges) and not self._units(edges)["both"]
 
     def _units(self, edges: EdgeSet) -> dict[str, Unit]:
@@ -249,10 +264,10 @@ class _Finder:
     def _end(self, edges: EdgeSet, term: ScalingTerm) -> str:
         """The end of the edges that a term scales; a tied block may have its ends exchanged."""
         first = self._spec.edge_set(edges.tied_to or edges.name).dims
-        ports = {first[place].port for place in term.dims} - {"both"} or {term.port}
+        ports = {first[dim].port for dim in term.dims} - {"both"} or {term.port}
         end = "source" if "source" in ports else "target"
-        turned = [dim.port for dim in edges.dims] != [dim.port for dim in first]
-        return {"target": "source", "source": "target"}[end] if turned else end
+        transposed = [dim.port for dim in edges.dims] != [dim.port for dim in first]
+        return {"target": "source", "source": "target"}[end] if transposed else end
 
     def _clean(self, powers: Mapping[str, float]) -> Unit:
         reduced = {n: p % 2 if n in self._even else p for n, p in powers.items()}
@@ -264,10 +279,10 @@ class _Finder:
         return Port(self._slot(nodes, self._clean(dict(_power(unit, -1 if dual else 1)))), dual)
 
     def _slot(self, nodes: str, unit: Unit) -> int:
-        if (nodes, unit) not in self._numbers:
-            self._numbers[nodes, unit] = len(self._slots)
+        if (nodes, unit) not in self._slot_index:
+            self._slot_index[nodes, unit] = len(self._slots)
             self._slots.append(self._describe(self._spec.node_set(nodes), unit))
-        return self._numbers[nodes, unit]
+        return self._slot_index[nodes, unit]
 
     def _describe(self, nodes: NodeSet, unit: Unit) -> Slot:
         for gauge in self._spec.gauges:
@@ -275,7 +290,7 @@ class _Finder:
                 if gauge.axes[-1] not in nodes.axes:
                     raise UnsupportedArchitecture(
                         f"node set {nodes.name}: the change of basis {gauge.name} mixes "
-                        f"{gauge.axes[-1]}, which does not number its neurons, as DualGMN and "
+                        f"{gauge.axes[-1]}, which does not index its neurons, as DualGMN and "
                         "ScaleGMN assume. GMN, NeuralGraphGNN and NeuralGraphTransformer read this "
                         "architecture without its changes of basis"
                     )
@@ -292,33 +307,33 @@ class _Finder:
         unit, offset = self._units(edges)["both"], None
         if edges.kind == "variance":
             unit, offset = _power(unit, -0.5), self._offsets.get(edges.name, 0.0)
-        found: set[tuple[Port, Port]] = set()
-        for (nodes, own), number in list(self._numbers.items()):
-            for dual in (False, True) if self._meets(edges, nodes, unit, own) else ():
-                if dual and self._is_even(own):
+        known: set[tuple[Port, Port]] = set()
+        for (nodes, own_unit), slot in list(self._slot_index.items()):
+            for dual in (False, True) if self._can_multiply(edges, nodes, unit, own_unit) else ():
+                if dual and self._is_even(own_unit):
                     continue
-                total = self._clean(_product(_power(own, -1 if dual else 1), unit))
-                if offset is not None and len(total) < len(own):
+                total = self._clean(_product(_power(own_unit, -1 if dual else 1), unit))
+                if offset is not None and len(total) < len(own_unit):
                     self._port(nodes, total)  # between a variance and the gain after it
-                source, target = Port(number, dual), self._find_port(nodes, total)
-                if target is None or (target.dual and self._is_even(own)):
+                source, target = Port(slot, dual), self._find_port(nodes, total)
+                if target is None or (target.dual and self._is_even(own_unit)):
                     continue
-                if (target.inverse(), source.inverse()) not in found:
-                    found.add((source, target))
+                if (target.inverse(), source.inverse()) not in known:
+                    known.add((source, target))
                     yield Gain(edges, source, target, offset)
 
-    def _meets(self, edges: EdgeSet, nodes: str, unit: Unit, own: Unit) -> bool:
+    def _can_multiply(self, edges: EdgeSet, nodes: str, unit: Unit, own_unit: Unit) -> bool:
         """Whether a block may multiply these neurons: its own, or those that it is broadcast to."""
         if nodes == edges.target:
-            return bool(unit) or not own
+            return bool(unit) or not own_unit
         block, wide = self._spec.node_set(edges.target), self._spec.node_set(nodes)
         return bool(unit) and (block.size == 1 or set(block.axes) < set(wide.axes))
 
     def _find_port(self, nodes: str, unit: Unit) -> Port | None:
         for dual in (False, True):
-            number = self._numbers.get((nodes, self._clean(dict(_power(unit, -1 if dual else 1)))))
-            if number is not None:
-                return Port(number, dual)
+            slot = self._slot_index.get((nodes, self._clean(dict(_power(unit, -1 if dual else 1)))))
+            if slot is not None:
+                return Port(slot, dual)
         return None
 
     def _is_even(self, unit: Unit) -> bool:
@@ -326,11 +341,11 @@ class _Finder:
 
     def _shares(self) -> Iterator[Share]:
         """Slots of one unit whose neurons differ by some axes: keys that several queries read."""
-        for (one, unit), wide in self._numbers.items():
-            for (other, same), narrow in self._numbers.items():
-                first, second = self._spec.node_set(one), self._spec.node_set(other)
+        for (first_name, unit), wide in self._slot_index.items():
+            for (second_name, second_unit), narrow in self._slot_index.items():
+                first, second = self._spec.node_set(first_name), self._spec.node_set(second_name)
                 inside = set(second.axes) < set(first.axes)
-                if unit == same and inside and first.role == second.role == "hidden":
+                if unit == second_unit and inside and first.role == second.role == "hidden":
                     yield Share(wide, narrow)
 
     def _links(self, shares: Sequence[Share]) -> Iterator[Share]:
@@ -338,46 +353,46 @@ class _Finder:
         known = {pair for s in shares for pair in ((s.wide, s.narrow), (s.narrow, s.wide))}
         last: dict[Unit, int] = {}
         for nodes in self._spec.node_sets:
-            for (name, unit), number in self._numbers.items():
-                if name != nodes.name or not unit or not self._is_numbered(nodes, unit):
+            for (name, unit), slot in self._slot_index.items():
+                if name != nodes.name or not unit or not self._has_unit_axes(nodes, unit):
                     continue
-                if unit in last and (last[unit], number) not in known:
-                    yield Share(last[unit], number)
-                last[unit] = number
+                if unit in last and (last[unit], slot) not in known:
+                    yield Share(last[unit], slot)
+                last[unit] = slot
 
-    def _is_numbered(self, nodes: NodeSet, unit: Unit) -> bool:
-        """Whether the axes of neurons tell which of a unit's scales acts on each."""
+    def _has_unit_axes(self, nodes: NodeSet, unit: Unit) -> bool:
+        """Whether the node set has all axes that index the unit's scales."""
         axes = set().union(*(self._axes[name] for name, _ in unit))
         distinct = len(set(nodes.axes)) == len(nodes.axes)
         return distinct and nodes.size > 0 and axes <= set(nodes.axes)
 
-    def _left_entries(self, known: Collection[EdgeSet]) -> Iterator[Entry]:
-        """Diagonal blocks that multiply nothing: their numbers are values in their own right."""
+    def _remaining_vectors(self, known: Collection[EdgeSet]) -> Iterator[SlotVector]:
+        """Diagonal blocks that multiply nothing: their values transform like those of a slot."""
         for edges in self._spec.edge_sets:
             unit = self._units(edges)["both"]
             scaled = bool(unit) and not self._offsets.get(edges.tied_to or edges.name)
             if edges.diagonal and scaled and not _adds(edges) and edges not in known:
-                yield Entry(edges, self._port(edges.target, unit))
+                yield SlotVector(edges, self._port(edges.target, unit))
 
     def _add_powers(self) -> None:
         """Makes slots where only other neurons carry a power of a unit."""
-        units = {unit for _, unit in self._numbers}
-        for name, unit in list(self._numbers):
+        units = {unit for _, unit in self._slot_index}
+        for name, unit in list(self._slot_index):
             nodes = self._spec.node_set(name)
             for other in units:
-                if self._exponent(unit, other) is not None and self._is_numbered(nodes, other):
+                if self._exponent(unit, other) is not None and self._has_unit_axes(nodes, other):
                     self._slot(name, other)
 
     def _powers(self) -> Iterator[Power]:
-        for (name, unit), source in self._numbers.items():
-            for (same, other), target in self._numbers.items():
+        for (name, unit), source in self._slot_index.items():
+            for (same, other), target in self._slot_index.items():
                 exponent = self._exponent(unit, other) if name == same else None
                 if exponent is not None:
                     absolute = self._signs(unit) != self._signs(other)
                     yield Power(source, target, exponent, absolute)
 
     def _exponent(self, unit: Unit, other: Unit) -> float | None:
-        """Which power, at least 1 or 0, of values of one unit carries the other; None if none."""
+        """The power, at least 1 or 0, of ``unit`` that is ``other``; None if there is none."""
         one, two = self._scales(unit), self._scales(other)
         mixed = any(name in self._bases for name, _ in (*unit, *other))
         if unit == other or not one or mixed or self._signs(other) not in ((), self._signs(unit)):
@@ -394,6 +409,26 @@ class _Finder:
 
     def _signs(self, unit: Unit) -> Unit:
         return tuple(item for item in unit if item[0] in self._even)
+
+
+def broadcast_index(spec: GraphSpec, narrow: str, wide: str) -> Tensor:
+    """For every neuron of one node set, the neuron of another that has some of its axes.
+
+    Args:
+        spec: the architecture.
+        narrow: the node set of fewer axes.
+        wide: the node set of more axes.
+
+    Returns:
+        Indices of neurons of ``narrow``, int64, shape (neurons of ``wide``,).
+    """
+    source, target = spec.node_set(narrow), spec.node_set(wide)
+    grids = torch.meshgrid(*map(torch.arange, target.shape), indexing="ij")
+    coordinates = dict(zip(target.axes, grids, strict=True))
+    index = torch.zeros(target.shape, dtype=torch.long)
+    for axis, size in zip(source.axes, source.shape, strict=True):
+        index = index * size + coordinates.get(axis, torch.tensor(0))
+    return index.flatten()
 
 
 def _adds(edges: EdgeSet) -> bool:

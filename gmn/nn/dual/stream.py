@@ -1,4 +1,4 @@
-"""Blocks of whole models: contracted piece by piece where they lie, in memory or in a mapped file.
+"""Blocks of large models, contracted piece by piece from memory or from a mapped file.
 
 A large block is never converted, centred or copied as a whole. What a contraction needs is read,
 brought to the type in which the metanetwork computes, used, and overwritten by the next piece.
@@ -17,7 +17,7 @@ from gmn.canonical.shifts import Change, changes, without_shifts
 from gmn.graph import ParameterGraph, pieces
 from gmn.graph.pieces import cut
 from gmn.graph.topology import tap_order, view_block
-from gmn.nn.dual.slots import Left, slots_of
+from gmn.nn.dual.slots import InvariantPart, slots_of
 from gmn.spec import EdgeSet
 
 SMALL = 2**16  # elements of a block that is converted once and held
@@ -30,9 +30,9 @@ class Stream:
     """A block that is read piece by piece.
 
     Attributes:
-        values: shape (B, *pair dims, taps), as they lie in the graph.
-        change: what to do to them, in the same dimensions.
-        dtype: type of what is read.
+        values: values in the graph, shape (B, *pair dims, taps).
+        change: the change to apply to them, in the same dimensions.
+        dtype: type of the pieces.
     """
 
     values: Tensor
@@ -41,22 +41,22 @@ class Stream:
 
     @property
     def is_view(self) -> bool:
-        """Whether the values are right as they lie."""
+        """Whether the values need neither conversion nor change."""
         return self.values.dtype == self.dtype and self.change.is_none
 
     def pieces(self) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
-        """Where each piece lies, and its values; valid until the next piece is asked for."""
-        most = min(pieces.PIECE, self.values.numel())
-        room = torch.empty(most, dtype=self.dtype, device=self.values.device)
-        for at in cut(self.values, pieces.PIECE):
-            part = self.values[at]
-            piece = room[: part.numel()].view(part.shape)
+        """The index of each piece, and its values; valid until the next piece is requested."""
+        size = min(pieces.PIECE, self.values.numel())
+        buffer = torch.empty(size, dtype=self.dtype, device=self.values.device)
+        for index in cut(self.values, pieces.PIECE):
+            part = self.values[index]
+            piece = buffer[: part.numel()].view(part.shape)
             piece.copy_(part)
-            _part(self.change, at).apply(piece)
-            yield at, piece
+            _part(self.change, index).apply(piece)
+            yield index, piece
 
-    def whole(self) -> Tensor:
-        """All of it at once."""
+    def full(self) -> Tensor:
+        """The full block, as a copy."""
         result = self.values.to(self.dtype, copy=True)
         self.change.apply(result)
         return result
@@ -65,10 +65,10 @@ class Stream:
 class Blocks(dict[str, Tensor]):
     """Values by edge set, taps last: shape (B, *pair dims, taps), shifts taken out.
 
-    Looking up a block that is streamed makes all of it; contractions use its pieces instead.
+    Looking up a streamed block reads all of it; contractions use its pieces instead.
 
     Attributes:
-        streams: the blocks that are.
+        streams: the streamed blocks.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Blocks(dict[str, Tensor]):
         self.streams = dict(streams or {})
 
     def __missing__(self, name: str) -> Tensor:
-        return self.streams[name].whole()
+        return self.streams[name].full()
 
 
 def blocks_of(graph: ParameterGraph, dtype: torch.dtype) -> Blocks:
@@ -91,50 +91,52 @@ def blocks_of(graph: ParameterGraph, dtype: torch.dtype) -> Blocks:
         graph: B networks, shifts included; values of any floating-point type.
         dtype: type of the blocks.
     """
-    alone = slots_of(graph.spec).alone
+    unfactored = slots_of(graph.spec).unfactored
     if torch.is_grad_enabled():
         graph = without_shifts(graph.to(dtype=dtype))
         blocks = {e.name: taps_last(graph.block(e), e) for e in graph.spec.edge_sets}
-        return Blocks({n: _left(b, alone[n]) if n in alone else b for n, b in blocks.items()})
-    held, streams = {}, {}
-    noted = changes(graph, dtype)
+        for name in unfactored:
+            blocks[name] = _invariant_part(blocks[name], unfactored[name])
+        return Blocks(blocks)
+    in_memory, streams = {}, {}
+    changes_of = changes(graph, dtype)
     for edges in graph.spec.edge_sets:
-        stream = _stream(graph, edges, noted, dtype)
+        stream = _stream(graph, edges, changes_of, dtype)
         small = edges.diagonal or stream.values.numel() <= SMALL
-        if edges.name in alone:
-            held[edges.name] = _left(stream.whole(), alone[edges.name])
+        if edges.name in unfactored:
+            in_memory[edges.name] = _invariant_part(stream.full(), unfactored[edges.name])
         elif stream.is_view and (small or edges.num_taps == 1):
-            held[edges.name] = stream.values
+            in_memory[edges.name] = stream.values
         elif small:
-            held[edges.name] = stream.whole()
+            in_memory[edges.name] = stream.full()
         else:
             streams[edges.name] = stream
-    return Blocks(held, streams)
+    return Blocks(in_memory, streams)
 
 
-def _left(values: Tensor, left: Left) -> Tensor:
-    """What of numbers their scales leave."""
-    if left == "size":
+def _invariant_part(values: Tensor, part: InvariantPart) -> Tensor:
+    """The part of values that their scales leave invariant."""
+    if part == "size":
         return values.abs()
-    return values.sign() if left == "sign" else (values != 0).to(values)
+    return values.sign() if part == "sign" else (values != 0).to(values)
 
 
 def _stream(
-    graph: ParameterGraph, edges: EdgeSet, noted: Mapping[str, Change], dtype: torch.dtype
+    graph: ParameterGraph, edges: EdgeSet, changes_of: Mapping[str, Change], dtype: torch.dtype
 ) -> Stream:
-    change = noted.get(edges.tied_to or edges.name, Change())
+    change = changes_of.get(edges.tied_to or edges.name, Change())
     if edges.tied_to is None:
         added, signs = (
-            None if numbers is None else taps_last(numbers, edges)
-            for numbers in (change.added, change.signs)
+            None if value is None else taps_last(value, edges)
+            for value in (change.added, change.signs)
         )
         return Stream(taps_last(graph.block(edges), edges), Change(added, signs), dtype)
     values = graph.numbers(edges.parameter)
     if not change.is_none:  # a tied block may name its dimensions otherwise
         values = values.to(dtype, copy=True).contiguous()
-        for own in graph.spec.edge_sets:
-            if own.parameter == edges.parameter and own.tied_to is None:
-                noted.get(own.name, Change()).apply(view_block(values, own))
+        for other in graph.spec.edge_sets:
+            if other.parameter == edges.parameter and other.tied_to is None:
+                changes_of.get(other.name, Change()).apply(view_block(values, other))
     return Stream(taps_last(view_block(values, edges), edges), Change(), dtype)
 
 
@@ -142,28 +144,28 @@ def taps_last(block: Tensor, edges: EdgeSet) -> Tensor:
     """From (B, *shape) to (B, *pair dims, taps).
 
     Args:
-        block: of an edge set, or what broadcasts to it.
+        block: the block of an edge set, or a tensor that broadcasts to it.
         edges: the edge set.
 
     Returns:
         A view, if the taps lie evenly in memory; what does not vary with the taps has size 1 there.
     """
     order = tap_order(edges)
-    moved = block.permute(0, *(1 + place for place in order))
+    moved = block.permute(0, *(1 + dim for dim in order))
     pairs = 1 + sum(dim.port != "tap" for dim in edges.dims)
     if any(size > 1 for size in moved.shape[pairs:]):
         moved = moved.expand(*moved.shape[:pairs], *(edges.shape[p] for p in order[pairs - 1 :]))
     return moved.reshape(*moved.shape[:pairs], -1 if moved.numel() else edges.num_taps)
 
 
-def _part(change: Change, at: tuple[slice, ...]) -> Change:
+def _part(change: Change, index: tuple[slice, ...]) -> Change:
     """The change of a piece."""
 
-    def of(numbers: Tensor | None) -> Tensor | None:
-        if numbers is None:
+    def of(values: Tensor | None) -> Tensor | None:
+        if values is None:
             return None
-        sizes = numbers.shape
-        return numbers[tuple(s if n > 1 else slice(None) for s, n in zip(at, sizes, strict=True))]
+        sizes = values.shape
+        return values[tuple(s if n > 1 else slice(None) for s, n in zip(index, sizes, strict=True))]
 
     return Change(of(change.added), of(change.signs))
 
@@ -173,9 +175,9 @@ class Contraction:
     """Sums over one end of a block and over its taps.
 
     Attributes:
-        block: a letter per dimension of the block but the batch and the taps.
-        source: those of the neurons that are read.
-        target: those of the neurons that are written.
+        block: an einsum subscript for each dimension of the block but the batch and the taps.
+        source: the subscripts of the neurons that are read.
+        target: the subscripts of the neurons that are written.
         sizes: shapes of the neurons that are read, and written.
     """
 
@@ -188,10 +190,10 @@ class Contraction:
         """From (B, neurons read, c) to (B, neurons written, c).
 
         Args:
-            blocks: those of the graph.
+            blocks: the blocks of the graph.
             name: the edge set.
             code: shape (taps, ranks). Channels fall into ranks that weigh taps differently.
-            channels: of the neurons that are read.
+            channels: states of the neurons that are read, shape (B, neurons, c).
         """
         batch, width = len(channels), channels.shape[-1]
         channels = channels.reshape(batch, *self.sizes[0], width)
@@ -202,7 +204,7 @@ class Contraction:
         return result.reshape(batch, math.prod(self.sizes[1]), width)
 
     def _product(self, values: Tensor, code: Tensor, channels: Tensor) -> Tensor:
-        """Of blocks (B, *pair dims, taps) and channels (B, *source, c)."""
+        """Contracts blocks (B, *pair dims, taps) with channels (B, *source, c)."""
         block, source, target = self.block, self.source, self.target
         split = channels.unflatten(-1, (code.shape[1], -1))
         if values.shape[-1] == 1:
@@ -213,9 +215,9 @@ class Contraction:
 
     def _piecewise(self, stream: Stream, code: Tensor, channels: Tensor) -> Tensor:
         result = channels.new_zeros(len(channels), *self.sizes[1], channels.shape[-1])
-        for at, piece in stream.pieces():
-            place = dict(zip(self.block, at[1:-1], strict=True))
-            read = (at[0], *(place[letter] for letter in self.source))
-            written = (at[0], *(place[letter] for letter in self.target))
-            result[written] += self._product(piece, code[at[-1]], channels[read])
+        for index, piece in stream.pieces():
+            slices = dict(zip(self.block, index[1:-1], strict=True))
+            read = (index[0], *(slices[letter] for letter in self.source))
+            written = (index[0], *(slices[letter] for letter in self.target))
+            result[written] += self._product(piece, code[index[-1]], channels[read])
         return result

@@ -1,1 +1,1 @@
-"""Message passing on blocks: the base of layers of your own."""
+"""Message passing on the blocks of parameter graphs, for layers of your own."""

@@ -14,10 +14,10 @@ from gmn.spec import GraphSpec
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Neurons and the groups that they belong to.
+    """Neurons and their groups.
 
     Attributes:
-        members: (2, M) neuron and group.
+        members: (2, M) indices of neuron and group.
         share: (M, 1) one over the number of neurons of the group.
         count: number of groups.
     """

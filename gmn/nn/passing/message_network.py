@@ -29,27 +29,27 @@ DEPTH_FEATURES = 8
 class MessagePassingNetwork(Metanetwork):
     """A metanetwork of your own layers.
 
-    Neurons are nodes, whose biases and other parameters of their own enter their first states;
+    Neurons are nodes, whose biases and other parameters of their own enter their initial states;
     weights are edges, a kernel is one edge. With ``reverse`` every edge also runs in reverse, with
-    a state of its own that says so. One module reads every architecture, and it is equivariant to
-    the permutations of the spec, not to its scalings.
+    a state of its own that encodes the direction. One module reads every architecture, and it is
+    equivariant to the permutations of the spec, not to its scalings.
 
     Args:
         layers: the layers, in order.
         hidden: channels of nodes.
         edge_hidden: channels of edges.
-        head: what to answer with.
+        head: the number of outputs, a head, or a module of your own; one output if None.
         reverse: whether messages also run against the network's direction.
-        features: how it is given the values of parameters; None for :class:`gmn.features.FanIn`.
+        features: encodes the values of parameters; None for :class:`gmn.features.FanIn`.
         recompute: whether layers are computed again in the backward pass instead of kept, which
             takes a third more time and a fraction of the memory.
-        descriptions: how it is told what nodes and edge sets are; None for
+        descriptions: describes nodes and edge sets to the model; None for
             :class:`gmn.features.SpecDescriptions`.
 
     Source: the graph is that of Kofinas et al. (ICLR 2024, arXiv 2403.12143), section 3. They learn
-    one vector for every input and output neuron and one for every hidden layer; here first states
-    come from descriptions of role, place, depth and operations, and kernels weigh their taps by
-    codes of where they lie instead of being padded to the largest.
+    one vector for every input and output neuron and one for every hidden layer; here initial states
+    come from descriptions of role, index, depth and operations, and kernels weigh their taps by
+    codes of their positions instead of being padded to the largest.
     """
 
     symmetries = ("permutations", "exchanges")
@@ -106,19 +106,19 @@ def _required(layers: Iterable[MessagePassing], hidden: int) -> Iterator[Message
 
 
 def _flat(layer: nn.Module, wiring: Wiring, nodes: Tensor, *edges: Tensor) -> tuple[Tensor, ...]:
-    """A layer on tensors, of which alone the memory is known (:func:`gmn.memory.saved_bytes`)."""
+    """Runs a layer on tensors alone, whose memory :func:`gmn.memory.saved_bytes` counts."""
     nodes, new = layer(wiring, nodes, list(edges))
     return nodes, *new
 
 
 class GraphEncoder(nn.Module):
-    """First states of nodes and edges.
+    """Initial states of nodes and edges.
 
     Args:
         hidden: channels of nodes.
         edge_hidden: channels of edges.
-        values: how it is given the values of parameters.
-        descriptions: how it is told what nodes and edge sets are.
+        values: encodes the values of parameters.
+        descriptions: describes nodes and edge sets.
     """
 
     def __init__(
@@ -133,20 +133,20 @@ class GraphEncoder(nn.Module):
     def forward(self, graph: ParameterGraph, wiring: Wiring) -> tuple[Tensor, list[Tensor]]:
         """States of nodes (B, N, hidden), and for each relation (B, *block, edge_hidden)."""
         spec, like = graph.spec, next(self.parameters())
-        about = dict(zip(spec.edge_sets, self.descriptions.edges(spec).to(like), strict=True))
+        described = dict(zip(spec.edge_sets, self.descriptions.edges(spec).to(like), strict=True))
         edges = []
         for relation in wiring.relations:
             direction = like.new_tensor([-1.0 if relation.reverse else 1.0])
-            own = spec.edge_set(relation.name)
-            states = self.edges(graph, own, torch.cat([about[own], direction]))
+            edge_set = spec.edge_set(relation.name)
+            states = self.edges(graph, edge_set, torch.cat([described[edge_set], direction]))
             edges.append(states.view(len(graph), *relation.shape, states.shape[-1]))
-        return self._node_states(graph, about), edges
+        return self._node_states(graph, described), edges
 
-    def _node_states(self, graph: ParameterGraph, about: dict[EdgeSet, Tensor]) -> Tensor:
+    def _node_states(self, graph: ParameterGraph, described: dict[EdgeSet, Tensor]) -> Tensor:
         spec, like = graph.spec, next(self.parameters())
-        described = [self.descriptions.nodes(spec).to(like), depth_codes(spec).to(like)]
-        nodes = self.nodes(torch.cat(described, dim=1)).expand(len(graph), -1, -1)
-        for edges, description in about.items():
+        inputs = [self.descriptions.nodes(spec).to(like), depth_codes(spec).to(like)]
+        nodes = self.nodes(torch.cat(inputs, dim=1)).expand(len(graph), -1, -1)
+        for edges, description in described.items():
             if edges.diagonal:
                 row = own_nodes(spec, edges).to(graph.device)
                 nodes = nodes.index_add(1, row, self.own(graph, edges, description))
@@ -156,11 +156,11 @@ class GraphEncoder(nn.Module):
 class _Values(nn.Module):
     """The values of an edge set, weighed by codes of their taps, and its description."""
 
-    def __init__(self, described: int, width: int, values: ValueFeatures) -> None:
+    def __init__(self, description_channels: int, width: int, values: ValueFeatures) -> None:
         super().__init__()
         self.width, self.values = width, values
-        self.codes = mlp(described + features.TAP_FEATURES, width * values.channels)
-        self.shift = mlp(described, width)
+        self.codes = mlp(description_channels + features.TAP_FEATURES, width * values.channels)
+        self.shift = mlp(description_channels, width)
 
     def forward(self, graph: ParameterGraph, edges: EdgeSet, description: Tensor) -> Tensor:
         """States of shape (B, pairs, width)."""
@@ -176,7 +176,7 @@ class GraphEditor(nn.Module):
         hidden: channels of nodes.
         edge_hidden: channels of edges.
         copies: edits per network.
-        descriptions: what the edge sets are.
+        descriptions: describes edge sets.
 
     Source: Kofinas et al. (2024), appendix on equivariant tasks.
     """
@@ -194,7 +194,7 @@ class GraphEditor(nn.Module):
     ) -> ParameterGraph:
         """Edits from states of nodes (B, N, hidden) and of each relation's edges."""
         spec = graph.spec
-        ahead = {
+        forward = {
             relation.name: states.flatten(1, -2) if relation.shape else states.unsqueeze(1)
             for relation, states in zip(wiring.relations, edges, strict=True)
             if not relation.reverse
@@ -204,12 +204,12 @@ class GraphEditor(nn.Module):
             if part.diagonal:
                 changes[part.name] = self.own(spec, part, nodes[:, own_nodes(spec, part)])
             else:
-                changes[part.name] = self.edges(spec, part, ahead[part.name])
+                changes[part.name] = self.edges(spec, part, forward[part.name])
         return self.edits(graph, changes)
 
 
 def own_nodes(spec: GraphSpec, edges: EdgeSet) -> Tensor:
-    """The neuron, numbered through all node sets, of each pair of a diagonal edge set."""
+    """The index, among all neurons, of the neuron of each pair of a diagonal edge set."""
     first = dict(zip((n.name for n in spec.node_sets), topology(spec).node_offset, strict=True))
     return first[edges.target] + pair_index(spec, edges)[1]
 

@@ -13,20 +13,20 @@ from gmn.arguments import require_several, require_whole
 from gmn.nn.passing.reductions import NAMES, Partial, Reduction, merge, partial
 from gmn.nn.passing.relations import Relation, Wiring, chunks
 
-# Numbers of one message tensor that exist at once: what stays in a core's caches, and what fills
-# an accelerator.
-MOST = {"cpu": 2**20}
-MOST_ELSEWHERE = 2**26
+# Elements of one message tensor that exist at once: as many as a core's caches hold, and as many as
+# fill an accelerator.
+CHUNK_ELEMENTS = {"cpu": 2**20}
+LARGE_CHUNK_ELEMENTS = 2**26
 
 
 Message = Callable[[Relation, Tensor, Tensor, Tensor], Any]
-"""From a relation, what its ends tell and states of its edges to messages."""
+"""Maps a relation, projections of its sources and targets, and states of its edges to messages."""
 
 
 class MessagePassing(nn.Module):
     """A layer of messages along the weights of parameter graphs.
 
-    A layer of your own says what edges carry and what neurons make of it::
+    A layer of your own defines the messages of edges and the update of neurons::
 
         class Layer(gmn.nn.MessagePassing):
             def __init__(self, hidden, edge_hidden):
@@ -40,7 +40,7 @@ class MessagePassing(nn.Module):
             def update(self, nodes, messages):
                 return nodes + self.out(messages)
 
-    It is equivariant to the permutations of every spec, whatever is written there, as long as
+    It is equivariant to the permutations of every spec, whatever the two compute, as long as
     ``message`` and ``update`` act on the last dimension. Messages are computed once per edge, on
     blocks (:mod:`gmn.nn.passing.relations`); what depends on one neuron only belongs into
     :meth:`project`, which runs once per neuron. :class:`gmn.nn.MessagePassingNetwork` makes a
@@ -51,7 +51,7 @@ class MessagePassing(nn.Module):
         reduce: how a neuron reduces the messages of its edges, over all its relations: "sum",
             "mean", "min", "max", "std", several of these side by side, or "softmax", for which
             ``message`` returns scores (..., heads) and values (..., channels).
-        channels: those of a message; None for ``hidden``.
+        channels: channels of a message; None for ``hidden``.
 
     Raises:
         ValueError: if a reduction is unknown, or softmax stands beside others.
@@ -82,15 +82,15 @@ class MessagePassing(nn.Module):
         self.group = nn.Linear(hidden, hidden, bias=False)
 
     def project(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
-        """What neurons tell the edges that leave them, and those that enter: (B, N, ...) each."""
+        """Projections of neurons as sources and as targets of edges: (B, N, ...) each."""
         return nodes, nodes
 
     def message(self, source: Tensor, target: Tensor, edge: Tensor) -> Any:
         """The messages of one relation.
 
         Args:
-            source: what sources tell, of a shape that broadcasts to (B, *block, ...).
-            target: what targets tell, likewise.
+            source: projections of sources, of a shape that broadcasts to (B, *block, ...).
+            target: projections of targets, likewise.
             edge: states of edges (B, *block, edge_hidden).
 
         Returns:
@@ -110,7 +110,7 @@ class MessagePassing(nn.Module):
     def edge_update(self, *args: Any, **kwargs: Any) -> Tensor:
         """New states of the edges of one relation: ``edge_update(self, source, target, edge)``.
 
-        It gets as many edge states as :meth:`edge_updater` is given.
+        It takes as many edge states as are passed to :meth:`edge_updater`.
         """
         raise NotImplementedError(f"{type(self).__name__} must define edge_update()")
 
@@ -122,7 +122,7 @@ class MessagePassing(nn.Module):
         Override it to update edges as well, by :meth:`edge_updater`.
 
         Args:
-            wiring: who tells whom.
+            wiring: the relations of the architecture.
             nodes: (B, N, hidden).
             edges: for each relation (B, *block, edge_hidden).
         """
@@ -136,9 +136,9 @@ class MessagePassing(nn.Module):
         """Messages of all relations, reduced at their targets.
 
         Args:
-            wiring: who tells whom.
-            source: (B, N, ...) what neurons tell the edges that leave them.
-            target: (B, N, ...) what they tell those that enter.
+            wiring: the relations of the architecture.
+            source: (B, N, ...) projections of neurons as sources of edges.
+            target: (B, N, ...) projections of neurons as targets of edges.
             edges: for each relation (B, *block, ...).
 
         Returns:
@@ -156,9 +156,9 @@ class MessagePassing(nn.Module):
         """New states of all edges, by :meth:`edge_update`.
 
         Args:
-            wiring: who tells whom.
-            source: (B, N, ...) what neurons tell the edges that leave them.
-            target: (B, N, ...) what they tell those that enter.
+            wiring: the relations of the architecture.
+            source: (B, N, ...) projections of neurons as sources of edges.
+            target: (B, N, ...) projections of neurons as targets of edges.
             edges: for each relation (B, *block, ...); several, if ``edge_update`` takes several.
         """
         return update_edges(wiring, self.edge_update, source, target, *edges)
@@ -176,13 +176,13 @@ def propagate(
     """Messages of all relations, reduced at their targets: :meth:`MessagePassing.propagate`.
 
     Args:
-        wiring: who tells whom.
-        message: what the edges of a relation carry.
-        source: (B, N, ...) what nodes tell the edges that leave them.
-        target: (B, N, ...) what they tell those that enter.
+        wiring: the relations of the architecture.
+        message: computes the messages of a relation.
+        source: (B, N, ...) projections of nodes as sources of edges.
+        target: (B, N, ...) projections of nodes as targets of edges.
         edges: for each relation (B, *block, ...).
         reduce: the reductions.
-        channels: those of a message.
+        channels: channels of a message.
 
     Returns:
         Tensor of shape (B, N, len(reduce) * channels); 0 for nodes without edges.
@@ -195,8 +195,8 @@ def propagate(
         reduced = bind(_partials, relation, message, reduce, channels)
         rows = _by_chunk(relation, reduced, channels, *ends, edge)
         names = rows[0][0]
-        whole = {n: _joined([[chunk[n] for chunk in row] for row in rows], 1) for n in names}
-        into.setdefault(relation.target.nodes, []).append(Partial(relation.degree, whole))
+        joined = {n: _concatenated([[chunk[n] for chunk in row] for row in rows], 1) for n in names}
+        into.setdefault(relation.target.nodes, []).append(Partial(relation.degree, joined))
     results = []
     for name, size in wiring.sizes.items():
         if name in into:
@@ -216,17 +216,17 @@ def update_edges(
     """New states of all edges: :meth:`MessagePassing.edge_updater`.
 
     Args:
-        wiring: who tells whom.
-        function: from what both ends tell and states of edges to new states.
-        source: (B, N, ...) what nodes tell the edges that leave them.
-        target: (B, N, ...) what they tell those that enter.
+        wiring: the relations of the architecture.
+        function: maps projections of sources and targets and states of edges to new states.
+        source: (B, N, ...) projections of nodes as sources of edges.
+        target: (B, N, ...) projections of nodes as targets of edges.
         edges: for each relation (B, *block, ...); as many as the function takes.
     """
     results = []
-    for relation, *own in zip(wiring.relations, *edges, strict=True):
+    for relation, *states in zip(wiring.relations, *edges, strict=True):
         ends = relation.source.spread(source), relation.target.spread(target)
         dim = 1 + relation.target.dims[0] if relation.target.dims else 1
-        results.append(_joined(_by_chunk(relation, function, 1, *ends, *own), dim))
+        results.append(_concatenated(_by_chunk(relation, function, 1, *ends, *states), dim))
     return results
 
 
@@ -253,14 +253,14 @@ def _by_chunk(
     """Applies a function to every chunk of tensors that broadcast to the relation's block."""
     like = tensors[-1]
     widest = max(channels, *(tensor.shape[-1] for tensor in tensors))
-    most = MOST.get(like.device.type, MOST_ELSEWHERE) // max(widest, 1)
+    limit = CHUNK_ELEMENTS.get(like.device.type, LARGE_CHUNK_ELEMENTS) // max(widest, 1)
     return [
         [function(*(chunk.of(tensor) for tensor in tensors)) for chunk in row]
-        for row in chunks(relation, len(like), most)
+        for row in chunks(relation, len(like), limit)
     ]
 
 
-def _joined(rows: list[list[Tensor]], dim: int) -> Tensor:
+def _concatenated(rows: list[list[Tensor]], dim: int) -> Tensor:
     """Undoes :func:`gmn.nn.passing.relations.chunks`."""
     parts = [torch.cat(row, dim=dim) if len(row) > 1 else row[0] for row in rows]
     return torch.cat(parts) if len(parts) > 1 else parts[0]

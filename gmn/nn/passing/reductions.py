@@ -24,7 +24,7 @@ EPSILON = 1e-5  # under the root of a standard deviation, whose gradient is infi
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """What is left of one block's messages at their targets.
+    """The messages of one block, partially reduced at their targets.
 
     Attributes:
         count: number of edges into each target.
@@ -42,7 +42,7 @@ def partial(messages: Any, end: End, names: Sequence[Reduction]) -> dict[str, Te
         messages: shape (B, *block, c); for "softmax" a pair of scores (B, *block, heads) and
             values (B, *block, c), the channels of one head side by side.
         end: the targets.
-        names: reductions that are wanted.
+        names: the reductions to prepare.
     """
     if "softmax" in names:
         scores, values = messages
@@ -61,14 +61,14 @@ def _statistics(
     messages: Tensor, dims: tuple[int, ...], names: Sequence[Reduction]
 ) -> dict[str, Tensor]:
     parts = {"min": "min", "max": "max", "std": "squares"}
-    wanted = tuple(part for name, part in parts.items() if name in names)
+    needed = tuple(part for name, part in parts.items() if name in names)
     if not dims:
-        alone = dict.fromkeys(("sum", *wanted), messages)
-        return alone | ({"squares": torch.zeros_like(messages)} if "squares" in wanted else {})
-    if not wanted:
+        single = dict.fromkeys(("sum", *needed), messages)
+        return single | ({"squares": torch.zeros_like(messages)} if "squares" in needed else {})
+    if not needed:
         return {"sum": messages.sum(dims)}
-    found = _Statistics.apply(messages, dims, wanted)
-    return dict(zip(("sum", *wanted), found, strict=True))
+    results = _Statistics.apply(messages, dims, needed)
+    return dict(zip(("sum", *needed), results, strict=True))
 
 
 class _Statistics(torch.autograd.Function):
@@ -79,21 +79,21 @@ class _Statistics(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        messages: Tensor, dims: tuple[int, ...], wanted: tuple[str, ...]
+        messages: Tensor, dims: tuple[int, ...], needed: tuple[str, ...]
     ) -> tuple[Tensor, ...]:
         results = {"sum": messages.sum(dims)}
-        if "min" in wanted:
+        if "min" in needed:
             results["min"] = messages.amin(dims)
-        if "max" in wanted:
+        if "max" in needed:
             results["max"] = messages.amax(dims)
-        if "squares" in wanted:
+        if "squares" in needed:
             deviations = messages - _mean_along(messages, results["sum"], dims)
             results["squares"] = deviations.square_().sum(dims)
-        return tuple(results[name] for name in ("sum", *wanted))
+        return tuple(results[name] for name in ("sum", *needed))
 
     @staticmethod
     def setup_context(context: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        messages, context.dims, context.wanted = inputs
+        messages, context.dims, context.needed = inputs
         context.save_for_backward(messages, *output)
 
     @staticmethod
@@ -102,17 +102,17 @@ class _Statistics(torch.autograd.Function):
         messages, total, *results = context.saved_tensors
         dims = context.dims
         into_sum, *others = (_unsqueezed(gradient, dims) for gradient in gradients)
-        given = dict(zip(context.wanted, others, strict=True))
-        if "squares" in given:
-            slope = 2 * given["squares"]
+        by_name = dict(zip(context.needed, others, strict=True))
+        if "squares" in by_name:
+            slope = 2 * by_name["squares"]
             shift = into_sum - slope * _mean_along(messages, total, dims)
             gradient = torch.addcmul(shift, messages, slope)
         else:
             gradient = into_sum.expand_as(messages).clone()
-        for name, result in zip(context.wanted, results, strict=True):
+        for name, result in zip(context.needed, results, strict=True):
             if name in ("min", "max"):
                 ties = (messages == _unsqueezed(result, dims)).to(messages.dtype)
-                gradient.addcmul_(ties, given[name] / ties.sum(dims, keepdim=True))
+                gradient.addcmul_(ties, by_name[name] / ties.sum(dims, keepdim=True))
         return gradient, None, None
 
 

@@ -1,7 +1,7 @@
 """Relations: the blocks of pairs along which neurons exchange messages.
 
-The sources and targets of an edge set's pairs are dimensions of its block, so what nodes tell
-edges is a broadcast and what edges tell nodes a reduction along dimensions: no edge list, no
+The sources and targets of an edge set's pairs are dimensions of its block, so states of nodes are
+broadcast to edges and messages reduced along dimensions: no edge list, no
 gather, no scatter.
 """
 
@@ -25,8 +25,8 @@ class End:
 
     Attributes:
         nodes: name of the set of nodes.
-        first: number of its first one.
-        shape: its axes' sizes.
+        first: index of its first node.
+        shape: sizes of its axes.
         dims: for each axis, the dimension of the block that runs over it.
         others: the block's other dimensions.
     """
@@ -49,19 +49,19 @@ class End:
 
     def spread(self, nodes: Tensor) -> Tensor:
         """A view of (B, N, c) that broadcasts to the block's (B, *block, c)."""
-        own = nodes[:, self.first : self.first + self.size]
-        own = own.view(len(nodes), *self.shape, nodes.shape[-1])
+        block = nodes[:, self.first : self.first + self.size]
+        block = block.view(len(nodes), *self.shape, nodes.shape[-1])
         order = sorted(range(len(self.dims)), key=self.dims.__getitem__)
-        own = own.permute(0, *(1 + axis for axis in order), -1)
+        block = block.permute(0, *(1 + axis for axis in order), -1)
         for dim in self.others:
-            own = own.unsqueeze(1 + dim)
-        return own
+            block = block.unsqueeze(1 + dim)
+        return block
 
     def gather(self, reduced: Tensor) -> Tensor:
         """From (B, *block without others, c), reduced over :attr:`reduced`, to (B, size, c)."""
         order = sorted(self.dims)
-        own = reduced.permute(0, *(1 + order.index(dim) for dim in self.dims), -1)
-        return own.flatten(1, -2) if self.dims else own.unsqueeze(1)
+        moved = reduced.permute(0, *(1 + order.index(dim) for dim in self.dims), -1)
+        return moved.flatten(1, -2) if self.dims else moved.unsqueeze(1)
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class Relation:
     """Edges from one set of nodes to another.
 
     Attributes:
-        name: of the edge set whose weights they are.
-        shape: of the block, taps left out.
+        name: name of the edge set whose weights they are.
+        shape: shape of the block without taps.
         source: the end that is read.
         target: the end that is written.
         reverse: whether the edges run against the network's own direction.
@@ -92,20 +92,20 @@ class Relation:
         """Number of edges into each target."""
         return math.prod(self.shape[dim] for dim in self.target.others)
 
-    def turned(self) -> Relation:
+    def reversed(self) -> Relation:
         """The same edges in the other direction."""
         return replace(self, source=self.target, target=self.source, reverse=not self.reverse)
 
 
 @dataclass(frozen=True, eq=False)
 class Wiring:
-    """Who tells whom: what layers know of an architecture.
+    """The relations and groups of an architecture, on which layers pass messages.
 
     Attributes:
         spec: the architecture.
-        relations: weights in the network's direction, then the same in reverse if wanted. Edge
+        relations: weights in the network's direction, then the same in reverse if included. Edge
             states are a list with one tensor (B, *shape, channels) for each.
-        sizes: of the sets of nodes, by name and in order; N in all.
+        sizes: sizes of the sets of nodes, by name and in order; their sum is N.
         groups: neurons of one head, or of one group of channels.
     """
 
@@ -123,7 +123,7 @@ class Wiring:
             degree[end.first : end.first + end.size] += relation.degree
         return degree
 
-    def turned(self, edges: list[Tensor]) -> list[Tensor]:
+    def reverse_states(self, edges: list[Tensor]) -> list[Tensor]:
         """For every relation, the states of the same edges in the other direction."""
         half = len(edges) // 2
         return edges[half:] + edges[:half]
@@ -131,7 +131,7 @@ class Wiring:
 
 @lru_cache(maxsize=64)
 def relations_of(spec: GraphSpec) -> tuple[Relation, ...]:
-    """The pairs of all edge sets, those within neurons included, in the spec's order."""
+    """The relations of all edge sets, diagonal ones included, in the spec's order."""
     first, nodes = {}, 0
     for node_set in spec.node_sets:
         first[node_set.name], nodes = nodes, nodes + node_set.size
@@ -149,13 +149,13 @@ def relations_of(spec: GraphSpec) -> tuple[Relation, ...]:
 def _end(spec: GraphSpec, edges: EdgeSet, port: str, first: int) -> End:
     pair_dims = [dim for dim in edges.dims if dim.port != "tap"]
     dim_of: dict[tuple[str | None, str], int] = {
-        (dim.axis, dim.port): number for number, dim in enumerate(pair_dims)
+        (dim.axis, dim.port): index for index, dim in enumerate(pair_dims)
     }
     nodes = spec.node_set(edges.source if port == "source" else edges.target)
     dims = tuple(
         dim_of[(axis, port) if (axis, port) in dim_of else (axis, "both")] for axis in nodes.axes
     )
-    others = tuple(number for number in range(len(pair_dims)) if number not in dims)
+    others = tuple(dim for dim in range(len(pair_dims)) if dim not in dims)
     return End(nodes.name, first, nodes.shape, dims, others)
 
 
@@ -165,15 +165,15 @@ def wiring_of(spec: GraphSpec, device: torch.device, dtype: torch.dtype, reverse
 
     Args:
         spec: the architecture.
-        device: where its tensors lie.
-        dtype: of its numbers.
+        device: device of its tensors.
+        dtype: type of its tensors.
         reverse: whether messages also run against the network's direction.
     """
-    every = zip(spec.edge_sets, relations_of(spec), strict=True)
-    ahead = tuple(relation for edges, relation in every if not edges.diagonal)
-    back = tuple(relation.turned() for relation in ahead) if reverse else ()
+    pairs = zip(spec.edge_sets, relations_of(spec), strict=True)
+    forward = tuple(relation for edges, relation in pairs if not edges.diagonal)
+    backward = tuple(relation.reversed() for relation in forward) if reverse else ()
     sizes = {nodes.name: nodes.size for nodes in spec.node_sets}
-    return Wiring(spec, ahead + back, sizes, groups_of(spec, device, dtype))
+    return Wiring(spec, forward + backward, sizes, groups_of(spec, device, dtype))
 
 
 @dataclass(frozen=True)
@@ -181,9 +181,9 @@ class Chunk:
     """A part of a relation that fits a bound on memory.
 
     Attributes:
-        networks: which networks.
+        networks: the range of networks.
         dim: the dimension of the block of which it takes a part; None to take all.
-        lines: which indices of that dimension.
+        lines: the range of indices of that dimension.
     """
 
     networks: slice
@@ -198,8 +198,8 @@ class Chunk:
         return tensor.narrow(1 + self.dim, self.lines.start, self.lines.stop - self.lines.start)
 
 
-def chunks(relation: Relation, batch: int, most: int) -> list[list[Chunk]]:
-    """Parts of the relation of ``batch`` networks with at most ``most`` edges, if possible.
+def chunks(relation: Relation, batch: int, max_edges: int) -> list[list[Chunk]]:
+    """Parts of the relation of ``batch`` networks with at most ``max_edges`` edges, if possible.
 
     Every target's edges stay together.
 
@@ -207,13 +207,13 @@ def chunks(relation: Relation, batch: int, most: int) -> list[list[Chunk]]:
         Parts of the same networks are parts along the first axis of the targets.
     """
     size = max(relation.pairs, 1)
-    networks = max(1, most // size)
+    networks = max(1, max_edges // size)
     starts = range(0, max(batch, 1), networks)  # one empty part of no networks
     groups = [slice(low, min(low + networks, batch)) for low in starts]
-    if size <= most or not relation.target.dims:
+    if size <= max_edges or not relation.target.dims:
         return [[Chunk(group, None, slice(None))] for group in groups]
     dim = relation.target.dims[0]
     length = relation.shape[dim]
-    lines = max(1, most * length // size)
+    lines = max(1, max_edges * length // size)
     cuts = [slice(low, min(low + lines, length)) for low in range(0, length, lines)]
     return [[Chunk(group, dim, cut) for cut in cuts] for group in groups]

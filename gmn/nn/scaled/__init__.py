@@ -1,1 +1,1 @@
-"""ScaleGMN: functions that commute with the scales of neurons."""
+"""ScaleGMN: message passing that commutes with the scales of neurons."""

@@ -1,6 +1,6 @@
 """The building blocks of ScaleGMN: functions that are invariant to scales, or commute with them.
 
-Rows of a tensor are neurons or edges. A :class:`Kind` says which group acts on each row: none,
+Rows of a tensor are neurons or edges. :class:`ScaleMasks` hold which group acts on each row: none,
 positive scales, signs, or both. All blocks obey their law exactly, also for rows of zeros and at
 any magnitude, and their gradients are finite.
 """
@@ -18,14 +18,14 @@ from gmn.nn.passing.relations import Wiring
 
 
 @dataclass(frozen=True, eq=False)
-class Kind:
+class ScaleMasks:
     """Which group acts on each row; of shape (rows, 1), to broadcast over (B, rows, d).
 
     Attributes:
-        scaled: True where positive scales act.
+        scaled: true where positive scales act.
         even: 1 where signs act, else 0.
-        scales: whether scales act anywhere.
-        signs: whether signs do.
+        scales: whether scales act on any row.
+        signs: whether signs act on any row.
     """
 
     scaled: Tensor
@@ -47,8 +47,8 @@ class Kind:
 def unit(x: Tensor) -> Tensor:
     """``x / ‖x‖`` along the last dimension, and 0 at 0.
 
-    Dividing by the largest entry first keeps squares from vanishing; its gradient may be left out,
-    since the result does not depend on what was divided by. No such function is continuous at 0.
+    Dividing by the largest entry first keeps squares from underflowing. Its gradient may be left
+    out, since the result does not depend on the divisor. No such function is continuous at 0.
     """
     largest = x.detach().abs().amax(dim=-1, keepdim=True)
     x = x / torch.where(largest == 0, 1, largest)
@@ -57,14 +57,14 @@ def unit(x: Tensor) -> Tensor:
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
-    """A map without bias that keeps sizes at first: what is a product of many may not fade."""
+    """A map without bias that keeps norms at first: features are products of many maps."""
     result = nn.Linear(inputs, outputs, bias=False)
     nn.init.normal_(result.weight, std=inputs**-0.5)
     return result
 
 
 def open_at_first(bias: Tensor) -> None:
-    """Sets a gate's bias to 1, for the same reason."""
+    """Sets a gate's bias to 1, so that it keeps norms at first."""
     nn.init.ones_(bias)
 
 
@@ -87,18 +87,18 @@ class ScaleInv(nn.Module):
         self.normal = nn.LayerNorm(outputs)
         self.out = nn.Linear(outputs, outputs)
 
-    def forward(self, x: Tensor, kind: Kind, extras: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, kind: ScaleMasks, extras: Tensor | None = None) -> Tensor:
         """From (..., rows, inputs), and extras that broadcast to it, to (..., rows, outputs)."""
         if kind.scales:
             x = torch.where(kind.scaled, unit(x) * self.inputs**0.5, x)  # entries of size 1
-        seen = self.read(x)
+        projected = self.read(x)
         shift = self.bias
         if self.extras is not None and extras is not None:
             shift = shift + self.extras(extras)
-        found = nn.functional.silu(shift + seen)
+        hidden = nn.functional.silu(shift + projected)
         if kind.signs:
-            found = found + kind.even * nn.functional.silu(shift - seen)
-        return self.out(self.normal(found))
+            hidden = hidden + kind.even * nn.functional.silu(shift - projected)
+        return self.out(self.normal(hidden))
 
 
 class ScaleEq(nn.Module):
@@ -116,7 +116,7 @@ class ScaleEq(nn.Module):
         self.gate = ScaleInv(inputs, outputs, extras)
         open_at_first(self.gate.out.bias)
 
-    def forward(self, x: Tensor, kind: Kind, extras: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, kind: ScaleMasks, extras: Tensor | None = None) -> Tensor:
         """From (..., rows, inputs), and extras that broadcast to it, to (..., rows, outputs)."""
         return self.linear(x) * self.gate(x, kind, extras)
 
@@ -130,7 +130,7 @@ class ReScaleEq(nn.Module):
         self.node = linear(width, width)
 
     def forward(self, edge: Tensor, node: Tensor) -> Tensor:
-        """From edges (B, *block, d) and what :attr:`node` makes of their nodes."""
+        """From edges (B, *block, d) and their nodes after :attr:`node`."""
         return self.edge(edge) * node
 
 

@@ -29,7 +29,7 @@ class ScaleEditor(nn.Module):
     Args:
         hidden: channels of all features.
         copies: edits per network.
-        descriptions: what the edge sets are.
+        descriptions: describes edge sets.
 
     Source: the equivariant form of Kalogeropoulos et al. (2024): edge and node updates of the last
     layer, mapped to one channel.
@@ -54,17 +54,17 @@ class ScaleEditor(nn.Module):
 
         Args:
             graph: B networks.
-            plain: the same, translations and phases taken out.
-            wiring: that of their spec.
+            plain: the same networks without translations and phases.
+            wiring: the scaled graph of their spec.
             states: x (B, R, d), edges (B, *block, d) and invariants z (B, R, d).
         """
-        x, edges, seen = states
-        edges = self.update(wiring.ahead, edges, seen)
-        rows = self.of_x(x) * self.gate(seen)
-        nodes = wiring.to_nodes(seen)
+        x, edges, invariants = states
+        edges = self.update(wiring.forward, edges, invariants)
+        rows = self.of_x(x) * self.gate(invariants)
+        nodes = wiring.to_nodes(invariants)
         on_edges = self._on_edges(wiring, edges)
-        on_rows = {values.edges: rows[:, place] for values, place in wiring.entries}
-        facts = {values.edges for values, _ in wiring.facts}
+        on_rows = {values.edges: rows[:, index] for values, index in wiring.vectors}
+        unscaled = {values.edges for values, _ in wiring.invariant_nodes}
         spec, changes = graph.spec, {}
         for part in editable(spec):
             if part in on_edges:
@@ -73,20 +73,20 @@ class ScaleEditor(nn.Module):
                 changes[part.name] = self.of_rows(spec, part, on_rows[part])
             else:
                 change = self.of_facts(spec, part, nodes[:, own_nodes(spec, part)])
-                own = plain.pairs(part).unsqueeze(-1)
-                changes[part.name] = change if part in facts else own * change
+                pairs = plain.pairs(part).unsqueeze(-1)
+                changes[part.name] = change if part in unscaled else pairs * change
         return self.edits(graph, changes, flips(graph), passing(graph))
 
     def _on_edges(self, wiring: ScaledGraph, edges: list[Tensor]) -> dict[EdgeSet, Tensor]:
         """States (B, pairs, d) of edge sets; where several edges carry a value, their sum."""
-        found: dict[EdgeSet, Tensor] = {}
+        result: dict[EdgeSet, Tensor] = {}
         for values, states in zip(wiring.weights, edges, strict=True):
             if values is None or values.offset is not None:
                 continue  # no parameters: shares, running variances
             part = states.flatten(1, -2) if states.dim() > 2 else states.unsqueeze(1)
-            if values.pick is not None:
+            if values.index is not None:
                 pairs = values.edges.size // values.edges.num_taps
-                whole = part.new_zeros(len(part), pairs, part.shape[-1])
-                part = whole.index_add(1, values.pick, part)
-            found[values.edges] = found[values.edges] + part if values.edges in found else part
-        return found
+                block = part.new_zeros(len(part), pairs, part.shape[-1])
+                part = block.index_add(1, values.index, part)
+            result[values.edges] = result[values.edges] + part if values.edges in result else part
+        return result

@@ -20,10 +20,10 @@ from gmn.nn.passing.relations import Relation, Wiring
 from gmn.nn.recompute import run
 from gmn.nn.scaled.scale_blocks import (
     EdgeUpdate,
-    Kind,
     ReScaleEq,
     ScaleEq,
     ScaleInv,
+    ScaleMasks,
     linear,
     open_at_first,
 )
@@ -71,14 +71,15 @@ class ScaleGMN(Metanetwork):
     Args:
         hidden: channels of all features.
         depth: number of layers.
-        head: what to answer with.
+        head: the number of outputs, a head, or a module of your own; one output if None.
         bidirectional: whether messages also run against the edges.
-        recompute: whether layers are computed again in the backward pass instead of kept.
-        descriptions: how it is told what nodes and edge sets are; None for
+        recompute: whether layers are computed again in the backward pass instead of kept, which
+            takes more time and a fraction of the memory.
+        descriptions: describes nodes and edge sets to the model; None for
             :class:`gmn.features.SpecDescriptions`.
 
     Attributes:
-        learning_rate: that of the paper.
+        learning_rate: the learning rate of the paper.
     """
 
     symmetries = ("permutations", "exchanges", "scalings", "translations")
@@ -99,9 +100,9 @@ class ScaleGMN(Metanetwork):
         require_reading(None, descriptions)
         self.recompute = recompute
         described = SpecDescriptions() if descriptions is None else descriptions
-        self.encoder = _Encoder(hidden, bidirectional, described)
+        self.encoder = _ScaleEncoder(hidden, bidirectional, described)
         self.layers = nn.ModuleList(
-            _Layer(hidden, bidirectional, first=number == 0) for number in range(depth)
+            _ScaleLayer(hidden, bidirectional, first=index == 0) for index in range(depth)
         )
         self.seen = _Invariants(hidden, bidirectional)
         self.readout = readout_of(head, lambda outputs: RoleReadout(hidden, outputs))
@@ -122,15 +123,15 @@ class ScaleGMN(Metanetwork):
         for layer in self.layers:
             state = run(layer, self.recompute, wiring, context, *state)
         x, y, *edges = state
-        seen = self.seen(wiring, context, x, y)
+        invariants = self.seen(wiring, context, x, y)
         if self.readout is not None:
-            return self.readout(States(wiring.to_nodes(seen)), graph)
+            return self.readout(States(wiring.to_nodes(invariants)), graph)
         assert self.editor is not None
-        return self.editor(graph, plain, wiring, (x, edges, seen))
+        return self.editor(graph, plain, wiring, (x, edges, invariants))
 
 
-class _Encoder(nn.Module):
-    """First features, linear in the parameters."""
+class _ScaleEncoder(nn.Module):
+    """Initial features, linear in the parameters."""
 
     def __init__(self, hidden: int, bidirectional: bool, descriptions: Descriptions) -> None:
         super().__init__()
@@ -141,43 +142,43 @@ class _Encoder(nn.Module):
         self.free_dual = nn.Linear(hidden, hidden) if bidirectional else None
         last = nn.Linear(2 * hidden, 2 * hidden)
         nn.init.normal_(last.bias)  # codes of size 1: features are multiples of them
-        described = descriptions.edge_channels + features.TAP_FEATURES
-        self.codes = nn.Sequential(nn.Linear(described, 2 * hidden), nn.SiLU(), last)
+        inputs = descriptions.edge_channels + features.TAP_FEATURES
+        self.codes = nn.Sequential(nn.Linear(inputs, 2 * hidden), nn.SiLU(), last)
         nn.init.ones_(self.factor.bias)
         self.ones = nn.Parameter(torch.randn(hidden))
 
     def forward(self, graph: ParameterGraph, wiring: ScaledGraph) -> tuple[Tensor, State]:
         """Invariant context (B, R, d); x and y likewise, and edges (B, *block, d)."""
         spec, like = graph.spec, next(self.parameters())
-        described = [self.descriptions.nodes(spec).to(like), depth_codes(spec).to(like)]
-        nodes = self.described(torch.cat(described, dim=1)).expand(len(graph), -1, -1)
-        for fact, place in wiring.facts:
-            nodes = nodes.index_add(1, place, self._weighed(graph, fact, 0))
+        inputs = [self.descriptions.nodes(spec).to(like), depth_codes(spec).to(like)]
+        nodes = self.described(torch.cat(inputs, dim=1)).expand(len(graph), -1, -1)
+        for values, index in wiring.invariant_nodes:
+            nodes = nodes.index_add(1, index, self._encoded(graph, values, 0))
         context = nodes.index_select(1, wiring.node)
         x = torch.zeros_like(context)
-        for entry, place in wiring.entries:
-            x = x.index_add(1, place, self._weighed(graph, entry, 0))
+        for values, index in wiring.vectors:
+            x = x.index_add(1, index, self._encoded(graph, values, 0))
         free = wiring.kind.free
         x = x * self.factor(context) + self.free(context) * free
         y = None if self.free_dual is None else self.free_dual(context) * free
         edges = []
-        for relation, weight in zip(wiring.ahead.relations, wiring.weights, strict=True):
-            states = self.ones if weight is None else self._weighed(graph, weight, 1)
+        for relation, weight in zip(wiring.forward.relations, wiring.weights, strict=True):
+            states = self.ones if weight is None else self._encoded(graph, weight, 1)
             shape = (len(graph), *relation.shape, self.hidden)
             edges.append(states.expand(shape) if weight is None else states.reshape(shape))
         return context, (x, y, *edges)
 
-    def _weighed(self, graph: ParameterGraph, values: Values, half: int) -> Tensor:
-        """Values weighed by codes of their taps, for nodes (0) or for edges (1): (B, n, d)."""
+    def _encoded(self, graph: ParameterGraph, values: Values, half: int) -> Tensor:
+        """Values encoded by codes of their taps, for nodes (0) or for edges (1): (B, n, d)."""
         like = next(self.parameters())
-        number = graph.spec.edge_sets.index(values.edges)
-        about = self.descriptions.edges(graph.spec)[number].to(like)
-        codes = self.codes(features.with_taps(about, values.edges))
+        index = graph.spec.edge_sets.index(values.edges)
+        description = self.descriptions.edges(graph.spec)[index].to(like)
+        codes = self.codes(features.with_taps(description, values.edges))
         return values.of(graph) @ codes.chunk(2, dim=-1)[half]
 
 
 class _Invariants(nn.Module):
-    """What no scale changes, of the features of every row."""
+    """Features of every row that no scale changes."""
 
     def __init__(self, hidden: int, bidirectional: bool) -> None:
         super().__init__()
@@ -186,8 +187,8 @@ class _Invariants(nn.Module):
 
     def forward(self, wiring: ScaledGraph, context: Tensor, x: Tensor, y: Tensor | None) -> Tensor:
         """All shapes (B, R, d)."""
-        found = self.x(x, wiring.kind, context)
-        return found if self.y is None else found + self.y(y, wiring.kind, context)
+        result = self.x(x, wiring.kind, context)
+        return result if self.y is None else result + self.y(y, wiring.kind, context)
 
 
 class _Update(nn.Module):
@@ -199,14 +200,14 @@ class _Update(nn.Module):
         self.gate = ScaleInv(inputs, 2 * hidden, extras=hidden)
         open_at_first(self.gate.out.bias[:hidden])
 
-    def forward(self, x: Tensor, read: Tensor, kind: Kind, extras: Tensor) -> Tensor:
-        """New features (B, R, d) from old ones and all that is read (B, R, inputs)."""
+    def forward(self, x: Tensor, read: Tensor, kind: ScaleMasks, extras: Tensor) -> Tensor:
+        """New features (B, R, d) from old ones and inputs (B, R, inputs)."""
         gate, free = self.gate(read, kind, extras).chunk(2, dim=-1)
         return x + self.linear(read) * gate + free * kind.free
 
 
-class _Back(nn.Module):
-    """What the bidirectional form adds: messages of y, its update, and what joins it with x."""
+class _Backward(nn.Module):
+    """The modules of the bidirectional form: messages and update of y, and products with x."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -217,11 +218,11 @@ class _Back(nn.Module):
         self.update = _Update(3 * hidden, hidden)
 
     def products(self, x: Tensor, y: Tensor) -> Tensor:
-        """Invariants of all that x and y read (B, R, 3 d): shape (B, R, d)."""
+        """Invariant products of the inputs of x and y (B, R, 3 d): shape (B, R, d)."""
         return self.product(torch.asinh(self.of_x(x) * self.of_y(y)))
 
 
-class _Layer(nn.Module):
+class _ScaleLayer(nn.Module):
     """The update of edges, messages, and the updates of neurons."""
 
     def __init__(self, hidden: int, bidirectional: bool, first: bool) -> None:
@@ -232,7 +233,7 @@ class _Layer(nn.Module):
         self.group = None if first else nn.Linear(hidden, hidden, bias=False)
         self.message, self.message_eq = ReScaleEq(hidden), ScaleEq(hidden, hidden)
         self.update = _Update((3 if bidirectional else 2) * hidden, hidden)
-        self.back = _Back(hidden) if bidirectional else None
+        self.back = _Backward(hidden) if bidirectional else None
 
     def forward(
         self, wiring: ScaledGraph, context: Tensor, x: Tensor, y: Tensor | None, *edges: Tensor
@@ -241,25 +242,27 @@ class _Layer(nn.Module):
         extras = context
         if self.seen is not None and self.edges is not None:
             z = self.seen(wiring, context, x, y)
-            edges = tuple(self.edges(wiring.ahead, edges, z))
+            edges = tuple(self.edges(wiring.forward, edges, z))
             extras = context + self._shared(wiring, z)
         kind = wiring.kind
-        ahead = _messages(wiring, wiring.ahead, self.message, self.message_eq, x, edges)
+        messages_x = _messages(wiring, wiring.forward, self.message, self.message_eq, x, edges)
         if self.back is None or y is None:
-            return self.update(x, torch.cat([x, ahead], dim=-1), kind, extras), y, *edges
-        behind = _messages(wiring, wiring.back, self.back.message, self.back.message_eq, y, edges)
-        of_x = torch.cat([x, ahead, behind * kind.own_dual], dim=-1)
-        of_y = torch.cat([y, behind, ahead * kind.own_dual], dim=-1)
+            return self.update(x, torch.cat([x, messages_x], dim=-1), kind, extras), y, *edges
+        messages_y = _messages(
+            wiring, wiring.backward, self.back.message, self.back.message_eq, y, edges
+        )
+        of_x = torch.cat([x, messages_x, messages_y * kind.own_dual], dim=-1)
+        of_y = torch.cat([y, messages_y, messages_x * kind.own_dual], dim=-1)
         extras = extras + self.back.products(of_x, of_y)
         x = self.update(x, of_x, kind, extras)
         return x, self.back.update(y, of_y, kind, extras), *edges
 
     def _shared(self, wiring: ScaledGraph, z: Tensor) -> Tensor | float:
-        """What the rows of one neuron, and the neurons of one head, tell each other."""
+        """Messages between the rows of one neuron, and between the neurons of one head."""
         shared: Tensor | float = 0.0
         if self.share is not None and not wiring.aligned:
             shared = shared + self.share(wiring.to_nodes(z))
-        groups = wiring.ahead.groups
+        groups = wiring.forward.groups
         if self.group is not None and groups:
             shared = shared + self.group(groups.means(wiring.to_nodes(z)))
         return shared if isinstance(shared, float) else shared.index_select(1, wiring.node)

@@ -18,10 +18,10 @@ from torch import Tensor
 from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph
 from gmn.graph.topology import pair_index, topology
-from gmn.nn.dual.slots import Gain, Port, Share, Slots, slots_of
+from gmn.nn.dual.slots import Gain, Port, Share, Slots, broadcast_index, slots_of
 from gmn.nn.passing.groups import groups_of
 from gmn.nn.passing.relations import End, Relation, Wiring, relations_of
-from gmn.nn.scaled.scale_blocks import Kind
+from gmn.nn.scaled.scale_blocks import ScaleMasks
 from gmn.spec import EdgeSet, GraphSpec, Translation
 
 
@@ -31,18 +31,18 @@ class Values:
 
     Attributes:
         edges: the edge set.
-        pick: (n,) which pairs of the block to read; None for all in order.
-        offset: for a variance, what is added before its inverse root is taken; else None.
+        index: (n,) the pairs of the block to read; None for all in order.
+        offset: for a variance, the constant added before its inverse root is taken; else None.
     """
 
     edges: EdgeSet
-    pick: Tensor | None = None
+    index: Tensor | None = None
     offset: float | None = None
 
     def of(self, graph: ParameterGraph) -> Tensor:
         """Shape (B, n, taps)."""
         values = graph.pairs(self.edges)
-        values = values if self.pick is None else values[:, self.pick]
+        values = values if self.index is None else values[:, self.index]
         return values if self.offset is None else (values + self.offset).rsqrt()
 
 
@@ -53,25 +53,25 @@ class ScaledGraph:
     Attributes:
         spec: the architecture.
         node: (R,) the neuron of each row.
-        kind: which group acts on each row.
-        kinds: the same by port, whose rows are alike.
-        ahead: the relations between ports.
-        back: the same in reverse.
+        kind: the group that acts on each row.
+        kinds: the same by port, all rows of which have one kind.
+        forward: the relations between ports.
+        backward: the same in reverse.
         weights: for each relation the values of its edges; None where they carry 1.
-        entries: values of rows (biases), and those rows.
-        facts: values of neurons that no symmetry changes (slopes), and those neurons.
+        vectors: values that transform like rows (biases), and the indices of those rows.
+        invariant_nodes: values that no symmetry changes (slopes), and the indices of their neurons.
         aligned: whether rows are neurons.
     """
 
     spec: GraphSpec
     node: Tensor
-    kind: Kind
-    kinds: Mapping[str, Kind]
-    ahead: Wiring
-    back: Wiring
+    kind: ScaleMasks
+    kinds: Mapping[str, ScaleMasks]
+    forward: Wiring
+    backward: Wiring
     weights: tuple[Values | None, ...]
-    entries: tuple[tuple[Values, Tensor], ...]
-    facts: tuple[tuple[Values, Tensor], ...]
+    vectors: tuple[tuple[Values, Tensor], ...]
+    invariant_nodes: tuple[tuple[Values, Tensor], ...]
     aligned: bool
 
     def to_nodes(self, rows: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def scaled_graph(spec: GraphSpec, device: torch.device, dtype: torch.dtype) -> S
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """Edges that are no weights: a gain, or copies between neurons that share their values."""
+    """Edges other than weights: a gain, or copies between neurons that share their values."""
 
     source: Port
     target: Port
@@ -106,13 +106,13 @@ class _Builder:
         self, spec: GraphSpec, slots: Slots, device: torch.device, dtype: torch.dtype
     ) -> None:
         self._spec, self._slots, self._device, self._dtype = spec, slots, device, dtype
-        self._maps = [(item, self._plain(item.source), self._plain(item.target))
+        self._maps = [(item, self._primal(item.source), self._primal(item.target))
                       for item in slots.maps]  # fmt: skip
-        self._entries = [(entry.edges, self._plain(entry.port)) for entry in slots.entries]
-        self._steps = self._found_steps()
+        self._entries = [(vector.edges, self._primal(vector.port)) for vector in slots.vectors]
+        self._steps = self._directed_steps()
         self._check()
-        for name in slots.alone:
-            raise _refuse(spec.edge_set(name).target, "knows")
+        for name in slots.unfactored:
+            raise _unsupported(spec.edge_set(name).target, "knows")
         for translation in spec.translations:
             if name := _joint_pivot(spec, translation):
                 raise UnsupportedArchitecture(
@@ -154,19 +154,20 @@ class _Builder:
         for step in self._steps:
             relations.append(self._between(step))
             weights.append(self._gain(step.by) if isinstance(step.by, Gain) else None)
-        ahead = self._wiring(relations)
-        back = self._wiring([relation.turned() for relation in relations])
+        forward = self._wiring(relations)
+        backward = self._wiring([relation.reversed() for relation in relations])
         return ScaledGraph(
             self._spec,
             node.to(self._device),
             self._kind_of(self._ports),
             {_label(port): self._kind_of([port]) for port in self._ports},
-            ahead,
-            back,
+            forward,
+            backward,
             tuple(weights),
             tuple((Values(e), self._rows(e, self._first_row[port])) for e, port in self._entries),
             tuple(
-                (Values(e), self._rows(e, self._first_node[e.target])) for e in self._slots.facts
+                (Values(e), self._rows(e, self._first_node[e.target]))
+                for e in self._slots.invariant_edges
             ),
             torch.equal(node, torch.arange(self._spec.num_nodes)),
         )
@@ -180,40 +181,48 @@ class _Builder:
         """The same end, at the rows of a port."""
         return replace(end, nodes=_label(port), first=self._first_row[port])
 
-    def _plain(self, port: Port) -> Port:
-        """The port itself; of slots that are their own inverse, the one that is not dual."""
+    def _primal(self, port: Port) -> Port:
+        """The port itself; for slots that are their own inverse, the port that is not dual."""
         own_inverse = self._kind(port) in ("free", "sign", "orthogonal")
         return Port(port.slot, port.dual and not own_inverse)
 
-    def _found_steps(self) -> list[_Step]:
-        """Gains and shares in the direction in which values run: away from what weights write."""
+    def _directed_steps(self) -> list[_Step]:
+        """Gains and shares in the direction of the values: away from the targets of weights."""
         reached = {target for *_, target in self._maps} | {port for _, port in self._entries}
-        left = [
+        remaining = [
             (
-                _Step(self._plain(gain.source), self._plain(gain.target), gain),
-                _Step(self._plain(gain.target.inverse()), self._plain(gain.source.inverse()), gain),
+                _Step(self._primal(gain.source), self._primal(gain.target), gain),
+                _Step(
+                    self._primal(gain.target.inverse()),
+                    self._primal(gain.source.inverse()),
+                    gain,
+                ),
             )
             for gain in self._slots.gains
         ] + [
-            (_Step(Port(one, dual), Port(other, dual), share),)
+            (_Step(Port(first, dual), Port(second, dual), share),)
             for share in self._slots.shares
             for dual in (False, True)
-            for one, other in ((share.wide, share.narrow), (share.narrow, share.wide))
-            if self._plain(Port(one, dual)).dual == dual
+            for first, second in ((share.wide, share.narrow), (share.narrow, share.wide))
+            if self._primal(Port(first, dual)).dual == dual
         ]
-        found: dict[tuple[Port, Port, str], _Step] = {}
-        while ready := [(o, s) for o in left for s in o if s.source in reached]:
+        steps: dict[tuple[Port, Port, str], _Step] = {}
+        while ready := [(o, s) for o in remaining for s in o if s.source in reached]:
             options, step = ready[0]
-            left.remove(options)
+            remaining.remove(options)
             name = step.by.edges.name if isinstance(step.by, Gain) else ""
-            backwards = self._plain(step.target.inverse()), self._plain(step.source.inverse()), name
-            if name == "" or backwards not in found:
-                found.setdefault((step.source, step.target, name), step)
+            backwards = (
+                self._primal(step.target.inverse()),
+                self._primal(step.source.inverse()),
+                name,
+            )
+            if name == "" or backwards not in steps:
+                steps.setdefault((step.source, step.target, name), step)
             reached.add(step.target)
-        return list(found.values())
+        return list(steps.values())
 
     def _check(self) -> None:
-        """Whether what scales a neuron is undone: values with a scale are written and read."""
+        """Checks that weights both write and read all values with a scale."""
         written = {target for *_, target in self._maps} | {port for _, port in self._entries}
         written |= {step.target for step in self._steps}
         read = {source for _, source, _ in self._maps}
@@ -223,7 +232,7 @@ class _Builder:
         for port in sorted(written | read, key=lambda port: (port.slot, port.dual)):
             if self._kind(port) != "free" and not (port in written and port in read):
                 nodes = self._slots.slots[port.slot].nodes
-                raise _refuse(nodes, "reads" if port in written else "writes")
+                raise _unsupported(nodes, "reads" if port in written else "writes")
 
     def _kind(self, port: Port) -> str:
         return self._slots.slots[port.slot].kind
@@ -231,8 +240,8 @@ class _Builder:
     def _size(self, port: Port) -> int:
         return self._spec.node_set(self._slots.slots[port.slot].nodes).size
 
-    def _kind_of(self, ports: list[Port]) -> Kind:
-        """That of each row of these ports; of one port, for all its rows."""
+    def _kind_of(self, ports: list[Port]) -> ScaleMasks:
+        """The kind of each row of several ports, or the one kind of all rows of one port."""
         kinds = [self._kind(port) for port in ports]
         sizes = torch.tensor([self._size(port) if len(ports) > 1 else 1 for port in ports])
 
@@ -242,16 +251,16 @@ class _Builder:
 
         even = mask("sign", "orthogonal", "both", "general")
         scaled = mask("positive", "both", "general")
-        return Kind(scaled, even.to(torch.uint8), bool(scaled.any()), bool(even.any()))
+        return ScaleMasks(scaled, even.to(torch.uint8), bool(scaled.any()), bool(even.any()))
 
     def _gain(self, gain: Gain) -> Values:
         wide = self._slots.slots[gain.source.slot].nodes
-        neuron = _inside(self._spec, gain.edges.target, wide)
-        pick = pair_index(self._spec, gain.edges)[1].argsort()[neuron]
-        return Values(gain.edges, pick.to(self._device), gain.offset)
+        neuron = broadcast_index(self._spec, gain.edges.target, wide)
+        index = pair_index(self._spec, gain.edges)[1].argsort()[neuron]
+        return Values(gain.edges, index.to(self._device), gain.offset)
 
     def _between(self, step: _Step) -> Relation:
-        """From each row to its own, or between a narrow row and all the wide ones that share it."""
+        """From each row to itself, or between a narrow row and the wide ones that share it."""
         if isinstance(step.by, Gain):
             size = self._size(step.source)
             ends = (End("", 0, (size,), (0,), ()),) * 2
@@ -261,10 +270,14 @@ class _Builder:
             wide = self._spec.node_set(self._slots.slots[step.by.wide].nodes)
             narrow = self._spec.node_set(self._slots.slots[step.by.narrow].nodes)
             dims = tuple(wide.axes.index(axis) for axis in narrow.axes)
-            others = tuple(dim for dim in range(len(wide.axes)) if dim not in dims)
-            whole = End("", 0, wide.shape, tuple(range(len(wide.axes))), ())
-            part = End("", 0, narrow.shape, dims, others)
-            ends = (part, whole) if step.source.slot == step.by.narrow else (whole, part)
+            other_dims = tuple(dim for dim in range(len(wide.axes)) if dim not in dims)
+            wide_end = End("", 0, wide.shape, tuple(range(len(wide.axes))), ())
+            narrow_end = End("", 0, narrow.shape, dims, other_dims)
+            ends = (
+                (narrow_end, wide_end)
+                if step.source.slot == step.by.narrow
+                else (wide_end, narrow_end)
+            )
             shape, name = wide.shape, f"{narrow.name} shared by {wide.name}"
         source, target = self._at(ends[0], step.source), self._at(ends[1], step.target)
         return Relation(name, shape, source, target)
@@ -273,31 +286,19 @@ class _Builder:
         return (first + pair_index(self._spec, edges)[1]).to(self._device)
 
 
-def _inside(spec: GraphSpec, narrow: str, wide: str) -> Tensor:
-    """For every neuron of a node set, the one of another set that has some of its axes."""
-    axes = spec.node_set(wide)
-    grids = torch.meshgrid(*map(torch.arange, axes.shape), indexing="ij")
-    place = dict(zip(axes.axes, grids, strict=True))
-    number = torch.zeros(axes.shape, dtype=torch.long)
-    nodes = spec.node_set(narrow)
-    for axis, size in zip(nodes.axes, nodes.shape, strict=True):
-        number = number * size + place.get(axis, torch.tensor(0))
-    return number.flatten()
-
-
 def _label(port: Port) -> str:
     return f"{port.slot}{'*' if port.dual else ''}"
 
 
 def _joint_pivot(spec: GraphSpec, translation: Translation) -> str:
-    """The first of several edge sets that trade places and lose their mean together, if any."""
-    plain = [term.edge_set for term in translation.terms if term.through is None]
-    counts = Counter(spec.places.get(name, name) for name in plain)
-    alike = next((name for name in plain if counts[spec.places.get(name, name)] > 1), "")
-    return alike if len(plain) < len(translation.terms) else ""
+    """The first of several exchanged edge sets whose mean one translation takes, if any."""
+    terms = [term.edge_set for term in translation.terms if term.through is None]
+    counts = Counter(spec.places.get(name, name) for name in terms)
+    interchangeable = next((name for name in terms if counts[spec.places.get(name, name)] > 1), "")
+    return interchangeable if len(terms) < len(translation.terms) else ""
 
 
-def _refuse(nodes: str, missing: str) -> UnsupportedArchitecture:
+def _unsupported(nodes: str, missing: str) -> UnsupportedArchitecture:
     return UnsupportedArchitecture(
         f"node set {nodes}: no weight {missing} the values that a scale of its neurons changes; "
         "they meet other neurons in a product (attention, a gate) or a normalisation, or share one "

@@ -1,4 +1,4 @@
-"""The activations of published networks, by the names that their configurations give them."""
+"""The activations of published networks, by their names in configurations."""
 
 from __future__ import annotations
 

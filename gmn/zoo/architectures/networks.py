@@ -22,8 +22,8 @@ class SmallCNN(nn.Module):
 
     Args:
         activation: ``"relu"`` or ``"tanh"``.
-        width: Number of channels of each convolution.
-        padding: Zeros around the images and feature maps, in pixels. 0 is what Keras does: with
+        width: number of channels of each convolution.
+        padding: zeros around the images and feature maps, in pixels. 0 is what Keras does: with
             it, weights mean the same for images of any size.
 
     Raises:
@@ -61,7 +61,7 @@ class Siren(nn.Module):
     Sitzmann et al., 2020, https://arxiv.org/abs/2006.09661.
 
     Args:
-        width: Number of neurons of each hidden layer.
+        width: number of neurons of each hidden layer.
 
     >>> sum(p.numel() for p in Siren().parameters())
     1185
@@ -93,8 +93,8 @@ class MLP(nn.Module):
     """Three linear layers with ReLUs between, for flat images of ten classes.
 
     Args:
-        inputs: Number of pixels.
-        width: Number of neurons of each hidden layer.
+        inputs: number of pixels.
+        width: number of neurons of each hidden layer.
 
     >>> sum(p.numel() for p in MLP(64).parameters())
     3466
@@ -120,9 +120,9 @@ class ImageMLP(nn.Module):
     """Linear layers with ReLUs between, for images of ten classes.
 
     Args:
-        pixels: Of an image of one channel.
-        depth: Number of hidden layers.
-        width: Number of neurons of each.
+        pixels: number of pixels of an image of one channel.
+        depth: number of hidden layers.
+        width: number of neurons of each.
 
     >>> sum(p.numel() for p in ImageMLP(64, 1).parameters())
     2410
@@ -173,7 +173,7 @@ def network(architecture: str, widening: int = 1) -> nn.Module:
     Args:
         architecture: A name from ``Zoo.architectures``, such as ``"cnn-relu"``, or of a CNN after
             the CNN Wild Park, such as ``"1/16k3-relu/8k5-tanh+0/10"``.
-        widening: How many times as wide its hidden layers are; :func:`gmn.zoo.widen` gives states
+        widening: factor on the widths of its hidden layers; :func:`gmn.zoo.widen` gives states
             of such networks.
 
     Returns:

@@ -49,10 +49,10 @@ class SmallTransformer(nn.Module):
     them. By default the published network: images of 28 × 28 in 49 patches.
 
     Args:
-        side: Height and width of the images.
-        patch: Height and width of a patch.
-        padding: Rows of zeros around an image, where patches would not fit in.
-        centred: Whether images in [0, 1] are brought to [-1, 1] first; the publication does that
+        side: height and width of the images.
+        patch: height and width of a patch.
+        padding: rows of zeros around an image, where patches would not fit in.
+        centred: whether images in [0, 1] are brought to [-1, 1] first; the publication does that
             before the network.
 
     >>> sum(p.numel() for p in SmallTransformer().parameters())

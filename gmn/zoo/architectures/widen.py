@@ -28,7 +28,7 @@ def widen(
         graph: the networks.
         wide: the spec of the same architecture with hidden layers at least as wide, such as
             ``converters.trace(network("siren", widening=4), (coordinates,))``.
-        generator: the source of chance, on the CPU.
+        generator: source of randomness, on the CPU.
         spread: standard deviation of the logarithms of the shares before they are normalised; 0
             for equal shares.
 
@@ -60,7 +60,7 @@ def widen(
 
 
 def _copies(narrow: GraphSpec, wide: GraphSpec, generator: torch.Generator) -> dict[str, Tensor]:
-    """By widened axis, the neuron that each of the wider axis is a copy of."""
+    """For each widened axis, the index of the neuron that each neuron of the wider axis copies."""
     _require_same_architecture(narrow, wide)
     copies: dict[str, Tensor] = {}
     for old, new in zip(narrow.axes, wide.axes, strict=True):
@@ -107,18 +107,18 @@ def _spread_out(
 ) -> Tensor:
     """A block of the wider network, shape (B, *wider shape)."""
     widened = [
-        (place, dim.port, copies[dim.axis].to(block.device))
-        for place, dim in enumerate(edges.dims, start=1)
-        if dim.axis in copies
+        (dim, block_dim.port, copies[block_dim.axis].to(block.device))
+        for dim, block_dim in enumerate(edges.dims, start=1)
+        if block_dim.axis in copies
     ]
-    for place, _, origin in widened:
-        block = block.index_select(place, origin)
-    for place, port, origin in widened:
+    for dim, _, origin in widened:
+        block = block.index_select(dim, origin)
+    for dim, port, origin in widened:
         if port == "source" and edges.kind != "constant":
             noise = torch.randn(block.shape, generator=generator, dtype=torch.float64)
             weights = (spread * noise).exp().to(block.device)
-            total = torch.zeros_like(weights).index_add(place, origin, weights)
-            block = (block * (weights / total.index_select(place, origin))).to(block.dtype)
+            total = torch.zeros_like(weights).index_add(dim, origin, weights)
+            block = (block * (weights / total.index_select(dim, origin))).to(block.dtype)
     return block
 
 
@@ -134,9 +134,9 @@ def _require_same_function(
             "network inputs of floating-point numbers"
         )
     if program.inputs != other.inputs:
-        shapes = [given.shape for given in program.inputs]
+        shapes = [i.shape for i in program.inputs]
         raise ValueError(f"trace the wider network with inputs of the same shapes: {shapes}")
-    inputs = [torch.randn(RUNS, *given.shape, generator=generator) for given in program.inputs]
+    inputs = [torch.randn(RUNS, *i.shape, generator=generator) for i in program.inputs]
     before, after = (_outputs(graph, inputs) for graph in (narrow, wide))
     worst = float((after - before).abs().max() / before.abs().max().clamp(min=1e-30))
     if not worst < torch.finfo(narrow.dtype).eps ** 0.5:
@@ -151,5 +151,7 @@ def _outputs(graph: ParameterGraph, inputs: list[Tensor]) -> Tensor:
     program = graph.spec.program
     assert program is not None
     first = {name: value[:1] for name, value in graph.to(dtype=torch.float64).values.items()}
-    given = [value.to(graph.device, torch.float64) for value in inputs]
-    return torch.cat([value.flatten() for value in program.observe(first, given, program.outputs)])
+    on_device = [value.to(graph.device, torch.float64) for value in inputs]
+    return torch.cat(
+        [value.flatten() for value in program.observe(first, on_device, program.outputs)]
+    )

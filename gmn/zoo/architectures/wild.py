@@ -20,7 +20,7 @@ def wild_architectures(count: int) -> tuple[str, ...]:
     adds the output of any earlier one, or the image, with probability 0.3.
 
     Args:
-        count: How many; the first ones do not depend on it.
+        count: how many; the first ones do not depend on it.
 
     Returns:
         Names that :func:`gmn.zoo.architectures.networks.network` knows.
@@ -32,18 +32,18 @@ def wild_architectures(count: int) -> tuple[str, ...]:
     names: dict[str, None] = {}
     while len(names) < count:
         depth = 1 + _draw(DEEPEST, generator)
-        layers = tuple(_layer(number, generator) for number in range(depth))
+        layers = tuple(_layer(index, generator) for index in range(depth))
         names[wild_name(1, layers, 10)] = None
     return tuple(names)
 
 
-def _layer(number: int, generator: torch.Generator) -> WildLayer:
+def _layer(index: int, generator: torch.Generator) -> WildLayer:
     skips = float(torch.rand((), generator=generator)) < SKIPPING
     return WildLayer(
         WIDTHS[_draw(len(WIDTHS), generator)],
         KERNELS[_draw(len(KERNELS), generator)],
         ACTIVATIONS[_draw(len(ACTIVATIONS), generator)],
-        _draw(number, generator) if number and skips else None,
+        _draw(index, generator) if index and skips else None,
     )
 
 

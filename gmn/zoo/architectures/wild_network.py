@@ -18,10 +18,10 @@ class WildLayer:
     """One convolution.
 
     Attributes:
-        channels: Of its output.
-        kernel: Height and width of its kernel, odd.
+        channels: number of output channels.
+        kernel: height and width of its kernel, odd.
         activation: A key of ``ACTIVATIONS``.
-        skip: The layer whose output is added before the activation: 0 for the image, 1 for the
+        skip: the layer whose output is added before the activation: 0 for the image, 1 for the
             first convolution; None for none.
     """
 
@@ -39,9 +39,9 @@ def wild_name(inputs: int, layers: tuple[WildLayer, ...], outputs: int) -> str:
     """The name of a network, such as ``"3/16k3-relu/8k5-tanh/10"``.
 
     Args:
-        inputs: Channels of the images.
-        layers: The convolutions in their order.
-        outputs: Number of classes.
+        inputs: channels of the images.
+        layers: the convolutions in their order.
+        outputs: number of classes.
     """
     return "/".join(map(str, (inputs, *layers, outputs)))
 
@@ -53,9 +53,9 @@ class WildCNN(nn.Module):
     layer. A skip connection adds as many channels as both ends have, the first of each.
 
     Args:
-        inputs: Channels of the images.
-        layers: The convolutions in their order.
-        outputs: Number of classes.
+        inputs: channels of the images.
+        layers: the convolutions in their order.
+        outputs: number of classes.
 
     >>> layers = (WildLayer(16, 3, "relu"), WildLayer(8, 5, "tanh"), WildLayer(32, 7, "gelu", 1))
     >>> WildCNN(3, layers, 10).name
@@ -82,12 +82,12 @@ class WildCNN(nn.Module):
             ValueError: If it is no such name.
         """
         inputs, *middle, outputs = name.split("/")
-        found = [LAYER.fullmatch(text) for text in middle]
-        if not middle or None in found or not (inputs.isdigit() and outputs.isdigit()):
+        matches = [LAYER.fullmatch(text) for text in middle]
+        if not middle or None in matches or not (inputs.isdigit() and outputs.isdigit()):
             raise ValueError(f"{name!r} is no name such as '3/16k3-relu/8k5-tanh/10'")
         layers = tuple(
             WildLayer(int(m[1]), int(m[2]), m[3], None if m[4] is None else int(m[4]))
-            for m in found
+            for m in matches
             if m is not None
         )
         return cls(int(inputs), layers, int(outputs))

@@ -1,4 +1,4 @@
-"""Builds a population by name, on several processes, and goes on where a stopped run left off."""
+"""Builds a population by name in several processes, and continues a stopped build."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from gmn.zoo.architectures.networks import network
 from gmn.zoo.building.builders import DEFAULT, Builder, Options, Shard, finite, plan
 from gmn.zoo.building.catalogue import builder
 from gmn.zoo.population import Zoo
-from gmn.zoo.store import provenance
 from gmn.zoo.store.files import Row
 from gmn.zoo.store.index import histogram
 from gmn.zoo.store.shards import Header, write_shard
@@ -30,16 +29,16 @@ from gmn.zoo.training.states import State
 
 
 @dataclass(frozen=True)
-class Trained:
-    """The networks of one shard before they are written.
+class TrainedShard:
+    """The networks of one shard, trained but not yet written.
 
     Attributes:
-        shard: Which ones.
-        state: Their stacked states, without those that diverged.
-        rows: One dict for each in ``state``.
-        extras: Further stacked tensors of the same networks, by kind.
-        left_out: Ids of those that diverged.
-        seconds: How long the training took, on one thread.
+        shard: the plan of the shard.
+        state: their stacked states, without those that diverged.
+        rows: one dict for each in ``state``.
+        extras: further stacked tensors of the same networks, by kind.
+        left_out: ids of those that diverged.
+        seconds: duration of the training on one thread.
     """
 
     shard: Shard
@@ -51,13 +50,13 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Built:
-    """A shard that was written.
+class WrittenShard:
+    """What the build log says of a written shard.
 
     Attributes:
-        shard: Its number.
-        networks: How many were trained.
-        seconds: How long that took, on one thread.
+        shard: its number.
+        networks: how many networks were trained.
+        seconds: duration of the training on one thread.
     """
 
     shard: int
@@ -84,15 +83,15 @@ def build(
     ``if __name__ == "__main__":``.
 
     Args:
-        name: One of the keys of ``gmn.zoo.building.catalogue.BUILDERS``, such as ``"cnn-mnist"``.
-        size: Number of networks to train. Runs that diverge are kept out and counted in the
+        name: one of the keys of ``gmn.zoo.building.catalogue.BUILDERS``, such as ``"cnn-mnist"``.
+        size: number of networks to train. Runs that diverge are kept out and counted in the
             data card.
-        seed: Seed of the population.
-        out: Folder for it; empty, absent, or holding this same zoo.
-        workers: Number of processes of one thread each; 1 trains in this process.
-        progress: Whether to show a progress bar.
-        options: Choices that some populations have, such as ``Options(checkpoints=5)``.
-        engine: Where shards are trained, such as ``gmn.engines.Ray()``; None for ``workers``
+        seed: seed of the population.
+        out: folder for it; empty, absent, or holding this same zoo.
+        workers: number of processes of one thread each; 1 trains in this process.
+        progress: whether to show a progress bar.
+        options: choices that some populations have, such as ``Options(checkpoints=5)``.
+        engine: where shards are trained, such as ``gmn.engines.Ray()``; None for ``workers``
             processes on this machine. The zoo is the same.
 
     Returns:
@@ -130,26 +129,26 @@ def _train(
     writer: ZooWriter,
     chosen: Builder,
     shards: Sequence[Shard],
-    numbers: Sequence[int],
+    missing: Sequence[int],
     engine: Engine,
     progress: bool,
 ) -> None:
-    """Trains and writes the shards of these numbers, and notes how long each took."""
-    missing = [shards[number] for number in numbers]
-    one = chosen.example()[:1]  # fails here, with its advice, rather than in a worker
+    """Trains and writes the missing shards, and logs how long each took."""
+    todo = [shards[index] for index in missing]
+    example = chosen.example()[:1]  # fails here, with its advice, rather than in a worker
     specs = {
-        name: converters.trace(network(name), (one,))
-        for name in sorted({shard.architecture for shard in missing})
+        name: converters.trace(network(name), (example,))
+        for name in sorted({shard.architecture for shard in todo})
     }
     train = partial(train_shard, chosen, writer.identity["seed"])
     write = partial(write_trained, writer.folder, specs)
     size = sum(len(shard.networks) for shard in shards)
-    done = size - sum(len(shard.networks) for shard in missing)
-    provenance.note(writer.folder, "start", {"engine": repr(engine)})
+    done = size - sum(len(shard.networks) for shard in todo)
+    writer.note("start", {"engine": repr(engine)})
     with tqdm(total=size, initial=done, unit="net", disable=not progress) as bar:
-        for built in engine.run_all(train, missing, write):
+        for built in engine.run_all(train, todo, write):
             facts = {"shard": built.shard, "seconds": round(built.seconds, 3)}
-            provenance.note(writer.folder, "shard", facts)
+            writer.note("shard", facts)
             bar.update(built.networks)
 
 
@@ -157,8 +156,8 @@ def data_card(index: pa.Table, headers: Sequence[Header]) -> dict[str, Any]:
     """What a reader should know about any population before using it.
 
     Args:
-        index: The rows of its networks.
-        headers: What its shards say of themselves.
+        index: the rows of its networks.
+        headers: what its shards say of themselves.
 
     Returns:
         JSON values: counts, and the ids of the networks that diverged.
@@ -172,36 +171,36 @@ def data_card(index: pa.Table, headers: Sequence[Header]) -> dict[str, Any]:
     }
 
 
-def train_shard(chosen: Builder, seed: int, shard: Shard) -> Trained:
+def train_shard(chosen: Builder, seed: int, shard: Shard) -> TrainedShard:
     """Trains the networks of one shard; those that diverged are left out by name."""
     start = time.perf_counter()
     with one_thread():
         state, rows, extras = chosen.train_with_extras(shard, seed)
-    full: list[Row] = [
-        {"id": f"{number:06d}", **row} for number, row in zip(shard.networks, rows, strict=True)
+    numbered: list[Row] = [
+        {"id": f"{index:06d}", **row} for index, row in zip(shard.networks, rows, strict=True)
     ]
-    good = finite(state, rows)
-    kept = good.nonzero().flatten()
-    return Trained(
+    usable = finite(state, rows)
+    kept = usable.nonzero().flatten()
+    return TrainedShard(
         shard,
         {name: value[kept] for name, value in state.items()},
-        [full[row] for row in kept.tolist()],
+        [numbered[row] for row in kept.tolist()],
         {
             kind: {name: value[kept] for name, value in tensors.items()}
             for kind, tensors in extras.items()
         },
-        tuple(full[row]["id"] for row in (~good).nonzero().flatten().tolist()),
+        tuple(numbered[row]["id"] for row in (~usable).nonzero().flatten().tolist()),
         time.perf_counter() - start,
     )
 
 
-def write_trained(folder: Path, specs: dict[str, GraphSpec], trained: Trained) -> Built:
+def write_trained(folder: Path, specs: dict[str, GraphSpec], trained: TrainedShard) -> WrittenShard:
     """Writes the shard of trained networks.
 
     Args:
-        folder: Of the zoo.
-        specs: Of its architectures.
-        trained: The networks.
+        folder: folder of the zoo.
+        specs: specs of its architectures, by name.
+        trained: the networks.
 
     Raises:
         ZooError: If it cannot be written.
@@ -217,4 +216,4 @@ def write_trained(folder: Path, specs: dict[str, GraphSpec], trained: Trained) -
         trained.extras,
         left_out=trained.left_out,
     )
-    return Built(shard.number, len(shard.networks), trained.seconds)
+    return WrittenShard(shard.number, len(shard.networks), trained.seconds)

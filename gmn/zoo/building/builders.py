@@ -1,4 +1,4 @@
-"""The interface of population builders: what differs between kinds of population."""
+"""The interface that every kind of population implements."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Shard:
     """The networks that are trained together and lie in one file.
 
     Attributes:
-        number: Position of the shard.
-        architecture: Name of the one architecture in it.
-        networks: Numbers of its networks in the whole population.
+        number: position of the shard.
+        architecture: name of the one architecture in it.
+        networks: indices of its networks in the population.
     """
 
     number: int
@@ -33,14 +33,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class Options:
-    """What can be chosen of a population beside its name, if it has that choice.
+    """Options that some populations have.
 
     Attributes:
-        checkpoints: Of classifiers: how many states of each run are kept, the last one at its end;
+        checkpoints: for classifiers, how many states of each run are kept, the last one at its end;
             they lie at equal distances, and each is a network of its own.
-        gradients: Of classifiers: whether the gradient of each network's mean training loss is
+        gradients: for classifiers, whether the gradient of each network's mean training loss is
             stored beside its weights.
-        views: Of networks that hold images: how many in a row hold the same one.
+        views: for INRs, how many networks in a row hold the same image.
 
     Raises:
         ValueError: If checkpoints or views are not positive.
@@ -55,22 +55,22 @@ class Options:
         require_whole("views", self.views, 1)
 
     def chosen(self) -> dict[str, Any]:
-        """Those that are not as they are by default, as JSON values."""
-        usual = asdict(DEFAULT)
-        return {name: value for name, value in asdict(self).items() if value != usual[name]}
+        """The options that differ from their defaults, as JSON values."""
+        default = asdict(DEFAULT)
+        return {name: value for name, value in asdict(self).items() if value != default[name]}
 
 
 DEFAULT = Options()
 
 
 class Builder(ABC):
-    """Which networks a population has, what they learn, and what is noted down of each.
+    """Which networks a population has, what they are trained on, and what is recorded of each.
 
     Network i of a seed must not depend on the size of the population.
 
     Attributes:
-        architectures: Names of its architectures; networks take them in turn.
-        shard_size: Largest number of networks, or of runs, that are trained together.
+        architectures: names of its architectures, which alternate from network to network.
+        shard_size: largest number of networks, or of runs, that are trained together.
     """
 
     architectures: tuple[str, ...]
@@ -82,13 +82,13 @@ class Builder(ABC):
         return 1
 
     def configured(self, options: Options) -> Builder:
-        """This population, as far as it can be had in other ways.
+        """This population with other options.
 
         Args:
-            options: The choices.
+            options: the options.
 
         Raises:
-            ValueError: If it has not all these choices.
+            ValueError: If the population lacks one of these options.
         """
         if options.chosen():
             raise ValueError(
@@ -114,18 +114,18 @@ class Builder(ABC):
         """Trains the networks of one shard.
 
         Args:
-            shard: Which ones.
-            seed: Seed of the population.
+            shard: the networks to train.
+            seed: seed of the population.
 
         Returns:
-            The states, every tensor stacked to shape (networks, ...); and of each network its
+            The states, every tensor stacked to shape (networks, ...); and for each network a row of
             split, labels and hyper-parameters.
         """
 
     def train_with_extras(
         self, shard: Shard, seed: int
     ) -> tuple[State, list[Row], dict[str, State]]:
-        """As :meth:`train`, and by kind further stacked tensors to be stored beside the states.
+        """As :meth:`train`, and further stacked tensors, by kind, to store beside the states.
 
         There are none, unless a builder overrides this.
         """
@@ -136,7 +136,7 @@ class Builder(ABC):
         """What a reader should know about this kind of population, as JSON values.
 
         Args:
-            rows: The rows of all its networks.
+            rows: the rows of all its networks.
         """
 
 
@@ -144,27 +144,27 @@ def finite(state: State, rows: Sequence[Row]) -> Tensor:
     """Which networks are worth keeping: all their weights and metrics are finite numbers.
 
     Args:
-        state: Stacked tensors, each of shape (networks, ...).
-        rows: What was noted down of each network.
+        state: stacked tensors, each of shape (networks, ...).
+        rows: the row of each network.
 
     Returns:
         Shape (networks,), bool.
     """
     weights = torch.stack([value.flatten(1).isfinite().all(1) for value in state.values()]).all(0)
-    numbers = [[value for value in row.values() if isinstance(value, float)] for row in rows]
-    return weights & torch.tensor([all(map(math.isfinite, each)) for each in numbers])
+    metrics = [[value for value in row.values() if isinstance(value, float)] for row in rows]
+    return weights & torch.tensor([all(map(math.isfinite, each)) for each in metrics])
 
 
 def plan(
     size: int, architectures: tuple[str, ...], shard_size: int, checkpoints: int = 1
 ) -> list[Shard]:
-    """Deals `size` networks out to shards, so that architectures take turns.
+    """Assigns `size` networks to shards; architectures alternate.
 
     Args:
-        size: Number of networks.
-        architectures: Names; run i has the one at ``i % len(architectures)``.
-        shard_size: Largest number of runs in a shard.
-        checkpoints: How many networks in a row come from one run.
+        size: number of networks.
+        architectures: their names; run i has the one at ``i % len(architectures)``.
+        shard_size: largest number of runs in a shard.
+        checkpoints: how many networks in a row come from one run.
 
     Returns:
         The shards, numbered from zero.

@@ -10,12 +10,13 @@ from gmn.zoo.building.classifiers import ClassifierBuilder
 from gmn.zoo.building.inrs import InrBuilder
 from gmn.zoo.building.tickets import TicketBuilder
 from gmn.zoo.building.transformer_builder import TransformerBuilder
-from gmn.zoo.training.recipe import Range, RecipeRanges
+from gmn.zoo.training.classifier_recipe import ClassifierRanges
+from gmn.zoo.training.ranges import Range
 from gmn.zoo.training.transformer_recipe import TransformerRanges
 
 # Length and strength of training spread the accuracies, and both leave their trace in the weights.
 # Wide ranges of the last three would not: accuracy could no longer be read off a network.
-CNN_RANGES = RecipeRanges(
+CNN_RANGES = ClassifierRanges(
     steps=Range(5, 600, logarithmic=True),
     learning_rate=Range(3e-3, 2e-2, logarithmic=True),
     weight_decay=Range(2e-2, 6.0, logarithmic=True),
@@ -85,7 +86,7 @@ def builder(name: str) -> Builder:
     """The builder of this name.
 
     Args:
-        name: One of the keys of ``BUILDERS``, such as ``"cnn-mnist"`` or ``"inr-mnist"``.
+        name: one of the keys of ``BUILDERS``, such as ``"cnn-mnist"`` or ``"inr-mnist"``.
 
     Returns:
         What the population is made of.

@@ -1,4 +1,4 @@
-"""Populations of image classifiers that train side by side."""
+"""Populations of image classifiers, many of which are trained at once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import nn
 from gmn.zoo.building.runs import RunBuilder
 from gmn.zoo.images import ImageSet
 from gmn.zoo.store.files import Row
+from gmn.zoo.training.classifier_recipe import ClassifierRanges, ClassifierRecipe
 from gmn.zoo.training.classifying import Job, draw_job, train_chunk
-from gmn.zoo.training.recipe import Recipe, RecipeRanges
 from gmn.zoo.training.states import State
 
 
@@ -20,10 +20,10 @@ class ClassifierBuilder(RunBuilder):
     """Classifiers whose recipes, and so accuracies, differ.
 
     Attributes:
-        ranges: Where the hyper-parameters come from.
+        ranges: distribution of the hyper-parameters.
     """
 
-    ranges: RecipeRanges
+    ranges: ClassifierRanges
 
     shard_size = 25  # of very different length: few enough that the last ones do not train alone
 
@@ -32,20 +32,24 @@ class ClassifierBuilder(RunBuilder):
         """Steps of the shortest run."""
         return int(self.ranges.steps.low)
 
-    def steps_of(self, recipe: Recipe) -> int:
-        """How many steps a run of this recipe has."""
+    def steps_of(self, recipe: ClassifierRecipe) -> int:
+        """Number of steps of a run with this recipe."""
         return recipe.steps
 
-    def noted(self, recipe: Recipe, seed: int) -> Row:
+    def noted(self, recipe: ClassifierRecipe, seed: int) -> Row:
         """The recipe; the seed follows from the population's."""
         return asdict(recipe)
 
-    def job(self, module: nn.Module, recipe: Recipe, seed: int, data: ImageSet) -> Job:
-        """What chance decides about a run."""
+    def job(self, module: nn.Module, recipe: ClassifierRecipe, seed: int, data: ImageSet) -> Job:
+        """The random choices of a run."""
         return draw_job(module, recipe, seed, data)
 
     def fit(
-        self, module: nn.Module, recipes: Sequence[Recipe], data: ImageSet, seeds: Sequence[int]
+        self,
+        module: nn.Module,
+        recipes: Sequence[ClassifierRecipe],
+        data: ImageSet,
+        seeds: Sequence[int],
     ) -> tuple[State, list[dict[str, float]]]:
         """Trains networks side by side: see :func:`gmn.zoo.training.classifying.train_chunk`."""
         return train_chunk(module, recipes, data, seeds, self.checkpoints)

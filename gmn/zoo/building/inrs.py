@@ -33,11 +33,11 @@ class InrBuilder(Builder):
     there are views. Beyond the last image they go through them again: further views.
 
     Attributes:
-        images: Name of the image set; train and test images together.
-        architectures: Names of the architectures.
-        steps: Number of full-batch steps of Adam.
-        learning_rate: At the first step; it falls to zero along half a cosine.
-        options: Views of each image.
+        images: name of the image set; train and test images together.
+        architectures: names of the architectures.
+        steps: number of full-batch steps of Adam.
+        learning_rate: learning rate at the first step; it falls to zero along half a cosine.
+        options: number of views of each image.
     """
 
     images: str
@@ -62,38 +62,38 @@ class InrBuilder(Builder):
 
     def example(self) -> Tensor:
         """The coordinates of all pixels, shape (pixels, 2)."""
-        return pixel_grid(*_gallery(self.images).images.shape[-2:])
+        return pixel_grid(*_shuffled_images(self.images).images.shape[-2:])
 
     def train(self, shard: Shard, seed: int) -> tuple[State, list[Row]]:
         """Fits the networks of one shard; rows hold image, view, digit, PSNR and seed."""
-        gallery = _gallery(self.images)
-        seeds = [derive_seed(seed, "network", number) for number in shard.networks]
+        shuffled = _shuffled_images(self.images)
+        seeds = [derive_seed(seed, "network", index) for index in shard.networks]
         module = network(shard.architecture)
         if not isinstance(module, Siren):
             raise TypeError(f"{shard.architecture} is a {type(module).__name__}, not a Siren")
         initial = stack([initial_state(module, torch.Generator().manual_seed(s)) for s in seeds])
-        turns = [self._turn(number, len(gallery.labels)) for number in shard.networks]
-        picks = torch.tensor([image for image, _ in turns])
-        pixels = gallery.images[picks].flatten(1)
+        assigned = [self._image_and_view(index, len(shuffled.labels)) for index in shard.networks]
+        chosen = torch.tensor([image for image, _ in assigned])
+        pixels = shuffled.images[chosen].flatten(1)
         state, psnr = fit(module, initial, self.example(), pixels, self.steps, self.learning_rate)
         rows: list[Row] = [
             {
-                "split": gallery.splits[image],
-                "label": int(gallery.labels[image]),
-                "image": int(gallery.order[image]),
+                "split": shuffled.splits[image],
+                "label": int(shuffled.labels[image]),
+                "image": int(shuffled.order[image]),
                 "view": view,
                 "psnr": round(float(psnr[row]), 2),
                 "seed": seeds[row],
             }
-            for row, (image, view) in enumerate(turns)
+            for row, (image, view) in enumerate(assigned)
         ]
         return state, rows
 
-    def _turn(self, number: int, total: int) -> tuple[int, int]:
-        """Which of all images in order a network holds, and which view of it that is."""
+    def _image_and_view(self, index: int, total: int) -> tuple[int, int]:
+        """The position of the image that a network holds, and the view of it."""
         views = self.options.views
-        passes, place = divmod(number, views * total)
-        return place // views, passes * views + place % views
+        passes, position = divmod(index, views * total)
+        return position // views, passes * views + position % views
 
     def card(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Quantiles of the PSNR in decibels, and the number of networks per label."""
@@ -105,14 +105,14 @@ class InrBuilder(Builder):
 
 
 @dataclass(frozen=True)
-class _Gallery:
+class _ShuffledImages:
     """All images of a set in the order in which networks take them.
 
     Attributes:
-        images: In [0, 1], shape (images, 1, height, width).
-        labels: Shape (images,).
-        order: Number of each image in the set as it was read, shape (images,).
-        splits: Split of each image.
+        images: pixels in [0, 1], shape (images, 1, height, width).
+        labels: shape (images,).
+        order: index of each image in the set as it was read, shape (images,).
+        splits: split of each image.
     """
 
     images: Tensor
@@ -122,7 +122,7 @@ class _Gallery:
 
 
 @lru_cache(maxsize=1)
-def _gallery(name: str) -> _Gallery:
+def _shuffled_images(name: str) -> _ShuffledImages:
     """Shuffles a set by a fixed seed: splits must not differ between populations of one set."""
     pixels, labels = images.load_all(name)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
@@ -137,4 +137,4 @@ def _gallery(name: str) -> _Gallery:
     splits = [
         "test" if test[image] else "val" if held_out[image] else "train" for image in order.tolist()
     ]
-    return _Gallery(pixels[order], labels[order], order, tuple(splits))
+    return _ShuffledImages(pixels[order], labels[order], order, tuple(splits))

@@ -17,7 +17,13 @@ from gmn.zoo.building.cards import accuracies
 from gmn.zoo.images import ImageSet
 from gmn.zoo.seeds import derive_seed, split_of
 from gmn.zoo.store.files import Row
-from gmn.zoo.training.classifying import BATCH_SIZE, Job, checkpoint_steps, mean_gradients, seen
+from gmn.zoo.training.classifying import (
+    BATCH_SIZE,
+    Job,
+    checkpoint_steps,
+    labels_and_masks,
+    mean_gradients,
+)
 from gmn.zoo.training.states import State
 
 
@@ -33,10 +39,10 @@ class RunBuilder(Builder):
     """Classifiers of one image set, each trained by a recipe and from a seed of its own.
 
     Attributes:
-        images: Name of the image set.
-        architectures: Names of the architectures.
-        ranges: Where the hyper-parameters come from.
-        options: Checkpoints of each run, and gradients.
+        images: name of the image set.
+        architectures: names of the architectures.
+        ranges: distribution of the hyper-parameters.
+        options: checkpoints of each run, and gradients.
     """
 
     images: str
@@ -77,15 +83,15 @@ class RunBuilder(Builder):
 
     @abstractmethod
     def steps_of(self, recipe: Any) -> int:
-        """How many steps a run of this recipe has."""
+        """Number of steps of a run with this recipe."""
 
     @abstractmethod
     def noted(self, recipe: Any, seed: int) -> Row:
-        """What a network's row says of its recipe and seed."""
+        """The columns of a network's row that hold its recipe and seed."""
 
     @abstractmethod
     def job(self, module: nn.Module, recipe: Any, seed: int, data: ImageSet) -> Job:
-        """What chance decides about a run."""
+        """The random choices of a run."""
 
     @abstractmethod
     def fit(
@@ -94,10 +100,10 @@ class RunBuilder(Builder):
         """Trains networks of one architecture.
 
         Args:
-            module: Any network of the architecture.
-            recipes: The hyper-parameters of each of the N runs.
-            data: What they learn and are tested on.
-            seeds: Of each run.
+            module: any network of the architecture.
+            recipes: the hyper-parameters of each of the N runs.
+            data: the images they are trained and tested on.
+            seeds: the seed of each run.
 
         Returns:
             The states, every tensor stacked to shape (N * checkpoints, ...), those of one run in a
@@ -113,15 +119,15 @@ class RunBuilder(Builder):
         recipes, seeds = self._drawn(runs, seed)
         data, module = images.load(self.images), network(shard.architecture)
         state, metrics = self.fit(module, recipes, data, seeds)
-        places: list[Row] = [
+        run_columns: list[Row] = [
             {"run": run, "step": step} if count > 1 else {}
             for run, recipe in zip(runs, recipes, strict=True)
             for step in checkpoint_steps(self.steps_of(recipe), count)
         ]
         rows: list[Row] = [
-            {"split": split_of(seed, runs[i // count]), **place, **metric}
+            {"split": split_of(seed, runs[i // count]), **columns, **metric}
             | self.noted(recipes[i // count], seeds[i // count])
-            for i, (place, metric) in enumerate(zip(places, metrics, strict=True))
+            for i, (columns, metric) in enumerate(zip(run_columns, metrics, strict=True))
         ]
         return state, rows
 
@@ -134,8 +140,8 @@ class RunBuilder(Builder):
             return state, rows, {}
         data, module = images.load(self.images), network(shard.architecture).eval()
         drawn = zip(*self._drawn(self._runs(shard), seed), strict=True)
-        jobs = [self.job(module, recipe, own, data) for recipe, own in drawn]
-        labels, visible = seen(jobs, self.checkpoints)
+        jobs = [self.job(module, recipe, run_seed, data) for recipe, run_seed in drawn]
+        labels, visible = labels_and_masks(jobs, self.checkpoints)
         gradients = mean_gradients(module, state, data.train_images, labels, visible)
         return state, rows, {"gradient": gradients}
 
@@ -144,7 +150,7 @@ class RunBuilder(Builder):
         return accuracies(rows)
 
     def _runs(self, shard: Shard) -> list[int]:
-        return [number // self.checkpoints for number in shard.networks[:: self.checkpoints]]
+        return [index // self.checkpoints for index in shard.networks[:: self.checkpoints]]
 
     def _drawn(self, runs: Sequence[int], seed: int) -> tuple[list[Any], list[int]]:
         """The recipe and the seed of each run."""

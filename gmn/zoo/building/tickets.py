@@ -15,7 +15,7 @@ from gmn.zoo.building.builders import Builder, Shard
 from gmn.zoo.seeds import derive_seed, split_of
 from gmn.zoo.store.files import Row
 from gmn.zoo.training.classifying import initial_state
-from gmn.zoo.training.pruning import Lesson, accuracies, keep_largest, prune
+from gmn.zoo.training.pruning import TrainingSetup, accuracies, keep_largest, prune
 from gmn.zoo.training.states import State
 
 MASK = "mask"
@@ -33,14 +33,14 @@ class TicketBuilder(Builder):
     of the initialisation.
 
     Attributes:
-        images: Name of the image set.
-        architectures: Names of the architectures, which read flat images.
-        keep: Share of the weights of each layer but the last that a ticket keeps; the last keeps
+        images: name of the image set.
+        architectures: names of the architectures, which read flat images.
+        keep: share of the weights of each layer but the last that a ticket keeps; the last keeps
             the root of it.
-        rounds: Number of times that networks are trained, pruned and rewound.
-        steps: Of training, in each round.
-        batch_size: Images per step.
-        learning_rate: Of Adam at the first step; it falls linearly to zero at the last.
+        rounds: number of times that networks are trained, pruned and rewound.
+        steps: training steps in each round.
+        batch_size: images per step.
+        learning_rate: learning rate of Adam at the first step; it falls linearly to zero.
     """
 
     images: str
@@ -56,8 +56,8 @@ class TicketBuilder(Builder):
     @classmethod
     def of(cls, configuration: Mapping[str, Any]) -> Self:
         """The builder of a population that has this configuration."""
-        given = {field.name: configuration[field.name] for field in fields(cls)}
-        return cls(**{**given, "architectures": tuple(given["architectures"])})
+        arguments = {field.name: configuration[field.name] for field in fields(cls)}
+        return cls(**{**arguments, "architectures": tuple(arguments["architectures"])})
 
     def configuration(self) -> dict[str, Any]:
         """Image set, architectures, all about training and pruning, and the size of shards."""
@@ -81,34 +81,38 @@ class TicketBuilder(Builder):
             the masks of the tickets, bool.
         """
         module = network(shard.architecture)
-        seeds = [derive_seed(seed, "network", number) for number in shard.networks]
+        seeds = [derive_seed(seed, "network", index) for index in shard.networks]
         initial = _initialisations(module, seeds)
         counts = self.counts(module)
-        rounds, trained = prune(module, initial, self.lesson(), counts)
+        rounds, trained = prune(module, initial, self.setup(), counts)
         masks = {
             "ticket": rounds[-1],
             "random": random_masks(rounds[-1], counts[-1], seeds),
             "magnitude": {n: keep_largest(initial[n].abs(), k) for n, k in counts[-1].items()},
         }
-        found = {name: self.accuracy(module, initial, mask) for name, mask in masks.items()}
-        found["dense"] = self._score(module, trained)
+        test_accuracies = {
+            name: self.accuracy(module, initial, mask) for name, mask in masks.items()
+        }
+        test_accuracies["dense"] = self._score(module, trained)
         rows: list[Row] = [
             {
-                "split": split_of(seed, number),
-                **{f"{name}_accuracy": float(found[name][row]) for name in MASKS},
+                "split": split_of(seed, index),
+                **{f"{name}_accuracy": float(test_accuracies[name][row]) for name in MASKS},
                 "seed": seeds[row],
             }
-            for row, number in enumerate(shard.networks)
+            for row, index in enumerate(shard.networks)
         ]
         return initial, rows, {MASK: {name: mask.bool() for name, mask in rounds[-1].items()}}
 
-    def lesson(self) -> Lesson:
-        """What all networks of all such populations learn, in the order in which they learn it."""
+    def setup(self) -> TrainingSetup:
+        """The images, batches and learning rate of all networks of all such populations."""
         data = images.load(self.images)
-        chance = torch.Generator().manual_seed(derive_seed(0, "batches"))
+        generator = torch.Generator().manual_seed(derive_seed(0, "batches"))
         size = (self.steps, self.batch_size)
-        batches = torch.randint(len(data.train_labels), size, generator=chance)
-        return Lesson(data.train_images.flatten(1), data.train_labels, batches, self.learning_rate)
+        batches = torch.randint(len(data.train_labels), size, generator=generator)
+        return TrainingSetup(
+            data.train_images.flatten(1), data.train_labels, batches, self.learning_rate
+        )
 
     def counts(self, module: nn.Module) -> list[dict[str, int]]:
         """How many weights each layer keeps after each round, by name."""
@@ -116,24 +120,24 @@ class TicketBuilder(Builder):
         last = list(sizes)[-1]
         return [
             {
-                name: round(size * self.keep ** (share / 2 if name == last else share))
+                name: round(size * self.keep ** (fraction / 2 if name == last else fraction))
                 for name, size in sizes.items()
             }
-            for share in (number / self.rounds for number in range(1, self.rounds + 1))
+            for fraction in (done / self.rounds for done in range(1, self.rounds + 1))
         ]
 
     def accuracy(self, module: nn.Module, initial: State, masks: State) -> Tensor:
         """Accuracy on the test images after training from an initialisation under masks.
 
         Args:
-            module: Any network of the architecture; its own weights are not used.
-            initial: Stacked states of N networks.
-            masks: By name of a weight, 1 where it is kept and 0 elsewhere, shape (N, ...).
+            module: any network of the architecture; its own weights are not used.
+            initial: stacked states of N networks.
+            masks: by name of a weight, 1 where it is kept and 0 elsewhere, shape (N, ...).
 
         Returns:
             Shape (N,).
         """
-        return self._score(module, self.lesson().teach(module, initial, masks))
+        return self._score(module, self.setup().train(module, initial, masks))
 
     def _score(self, module: nn.Module, state: State) -> Tensor:
         data = images.load(self.images)
@@ -159,20 +163,20 @@ def _initialisations(module: nn.Module, seeds: Sequence[int]) -> State:
 
 
 def random_masks(like: State, counts: Mapping[str, int], seeds: Sequence[int]) -> State:
-    """Masks that keep so many weights of each layer, but any.
+    """Masks that keep as many weights of each layer, chosen at random.
 
     Args:
-        like: By name of a weight, a tensor of its shape, (N, ...).
-        counts: How many weights are kept, by name.
-        seeds: Of the networks.
+        like: tensors of the shapes (N, ...) of the weights, by name.
+        counts: how many weights are kept, by name.
+        seeds: one seed for each network.
 
     Returns:
         1 where a weight is kept and 0 elsewhere, shape (N, ...).
     """
-    chances = [torch.Generator().manual_seed(derive_seed(seed, "random mask")) for seed in seeds]
+    generators = [torch.Generator().manual_seed(derive_seed(seed, "random mask")) for seed in seeds]
     return {
         name: keep_largest(
-            torch.stack([torch.rand(mask.shape[1:], generator=c) for c in chances]), counts[name]
+            torch.stack([torch.rand(mask.shape[1:], generator=g) for g in generators]), counts[name]
         )
         for name, mask in like.items()
     }

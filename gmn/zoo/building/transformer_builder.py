@@ -27,8 +27,8 @@ class TransformerBuilder(RunBuilder):
     kept, as they were: they are part of the task.
 
     Attributes:
-        ranges: Where the hyper-parameters come from.
-        steps: Number of optimiser steps.
+        ranges: distribution of the hyper-parameters.
+        steps: number of optimiser steps.
     """
 
     ranges: TransformerRanges
@@ -50,7 +50,7 @@ class TransformerBuilder(RunBuilder):
         return {**asdict(recipe), "seed": seed}
 
     def job(self, module: nn.Module, recipe: TransformerRecipe, seed: int, data: ImageSet) -> Job:
-        """What chance decides about a run."""
+        """The random choices of a run."""
         generator = torch.Generator().manual_seed(seed)
         return draw_transformer_job(module, recipe, data, self.steps, generator)
 
@@ -62,9 +62,9 @@ class TransformerBuilder(RunBuilder):
         seeds: Sequence[int],
     ) -> tuple[State, list[dict[str, float]]]:
         """Trains one network after the other: see :func:`train_transformer`."""
-        found = [
+        trained = [
             train_transformer(module, recipe, data, seed, self.steps, self.checkpoints)
             for recipe, seed in zip(recipes, seeds, strict=True)
         ]
-        states = {name: torch.cat([state[name] for state, _ in found]) for name in found[0][0]}
-        return states, [metrics for _, several in found for metrics in several]
+        states = {name: torch.cat([state[name] for state, _ in trained]) for name in trained[0][0]}
+        return states, [metrics for _, of_run in trained for metrics in of_run]

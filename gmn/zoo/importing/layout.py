@@ -1,4 +1,4 @@
-"""The interface of published layouts: what differs between them."""
+"""The interface that every published layout implements."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Entry:
     """One network of a published zoo.
 
     Attributes:
-        name: What it is called in messages: its file, or its place in one.
+        name: its name in messages: its file, or its position in one.
         architecture: A name from :attr:`Layout.architectures`.
-        row: Its id, split, labels and hyper-parameters.
-        place: The file and, for files of many networks, the position in it.
+        row: its id, split, labels and hyper-parameters.
+        place: the file and, for files of many networks, the position in it.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Listing:
     """What a published zoo holds, before any weight is read.
 
     Attributes:
-        entries: The networks to import; ids are unique.
-        left_out: How many networks are not wanted, by the reason.
-        skipped: Networks that are wanted but cannot be had, each with the reason.
-        split_rule: Where the splits come from, in a sentence.
+        entries: the networks to import; ids are unique.
+        left_out: number of networks that were not asked for, by reason.
+        skipped: networks that were asked for but cannot be read, each with the reason.
+        split_rule: where the splits come from, in a sentence.
     """
 
     entries: tuple[Entry, ...]
@@ -55,8 +55,8 @@ class Layout(ABC):
     """A published zoo on disk.
 
     Attributes:
-        name: Of the layout.
-        reference: The paper whose networks these are.
+        name: name of the layout.
+        reference: the paper whose networks these are.
     """
 
     name: str
@@ -69,8 +69,8 @@ class Layout(ABC):
         """
         cached = {
             name
-            for kind in type(self).__mro__
-            for name, value in vars(kind).items()
+            for cls in type(self).__mro__
+            for name, value in vars(cls).items()
             if isinstance(value, cached_property)
         }
         return {name: value for name, value in vars(self).items() if name not in cached}

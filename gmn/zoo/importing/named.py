@@ -37,8 +37,8 @@ def named_layout(name: str, source: str | Path, options: Mapping[str, Any]) -> L
 
     Args:
         name: A key of ``LAYOUTS``, such as ``"small-cnn-zoo"``.
-        source: Where it lies.
-        options: Further arguments of the layout; those that are None or False count as not given.
+        source: the folder of the published files.
+        options: further arguments of the layout; those that are None or False count as not given.
 
     Raises:
         ValueError: If no layout has this name, it has not one of the options, or lacks one that it

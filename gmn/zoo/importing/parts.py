@@ -24,11 +24,11 @@ class Part:
     """The networks of one shard.
 
     Attributes:
-        number: Position of the shard.
-        architecture: Name of the one architecture in it.
-        entries: The networks.
-        spec: Of the architecture.
-        fingerprint: Of the entries and the sizes of their files, see :func:`fingerprint`.
+        number: position of the shard.
+        architecture: name of the one architecture in it.
+        entries: the networks.
+        spec: spec of the architecture.
+        fingerprint: hash of the entries and the sizes of their files, see :func:`fingerprint`.
     """
 
     number: int
@@ -39,14 +39,14 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Read:
-    """A part whose networks were read.
+class LoadedPart:
+    """A part with the weights of its networks.
 
     Attributes:
-        part: Without its entries.
-        networks: How many entries there were.
-        state: Stacked states of the networks that can be used.
-        rows: Of each of these.
+        part: the part, without its entries.
+        networks: number of entries, usable or not.
+        state: stacked states of the usable networks.
+        rows: the row of each usable network.
     """
 
     part: Part
@@ -56,7 +56,7 @@ class Read:
 
 
 def fingerprint(entries: Sequence[Entry]) -> str:
-    """Of names, rows and file sizes: an import does not go on with another source."""
+    """Hash of names, rows and file sizes: an import does not continue with another source."""
     sizes: dict[Path, int] = {}
     digest = hashlib.sha256()
     for entry in entries:
@@ -68,7 +68,7 @@ def fingerprint(entries: Sequence[Entry]) -> str:
     return digest.hexdigest()
 
 
-def read_part(layout: Layout, part: Part) -> Read:
+def read_part(layout: Layout, part: Part) -> LoadedPart:
     """Reads those networks of a part that can be used; others are missing from the rows.
 
     Raises:
@@ -90,7 +90,7 @@ def read_part(layout: Layout, part: Part) -> Read:
         rows.append(entry.row)
     names = states[0] if states else {}
     stacked = {name: torch.stack([state[name] for state in states]) for name in names}
-    return Read(replace(part, entries=()), len(part.entries), stacked, rows)
+    return LoadedPart(replace(part, entries=()), len(part.entries), stacked, rows)
 
 
 def read_network(layout: Layout, spec: GraphSpec, entry: Entry) -> State:
@@ -100,11 +100,11 @@ def read_network(layout: Layout, spec: GraphSpec, entry: Entry) -> State:
         ValueError: If they cannot be read, do not fit, or are not finite.
     """
     # Copies, since a thousand mapped files at once may be more than a process can open.
-    found = {
+    values = {
         name: value.to(torch.float32, copy=True) if value.is_floating_point() else value.clone()
         for name, value in layout.read(entry).items()
     }
-    state = converters.fit_state(spec, found, ["module.", "_orig_mod."])
+    state = converters.fit_state(spec, values, ["module.", "_orig_mod."])
     try:
         graph = ParameterGraph.from_state_dicts(spec, [state])
     except StateDictError as error:
@@ -113,7 +113,7 @@ def read_network(layout: Layout, spec: GraphSpec, entry: Entry) -> State:
     return {name: value[0] for name, value in graph.values.items()}
 
 
-def write_part(folder: Path, read: Read) -> int:
+def write_part(folder: Path, read: LoadedPart) -> int:
     """Writes the shard of a part; returns how many entries it had.
 
     Raises:

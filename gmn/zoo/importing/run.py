@@ -19,7 +19,6 @@ from gmn.spec import GraphSpec
 from gmn.zoo.importing.layout import Entry, Layout, Listing
 from gmn.zoo.importing.parts import Part, fingerprint, read_network, read_part, write_part
 from gmn.zoo.population import Zoo
-from gmn.zoo.store import provenance
 from gmn.zoo.store.index import histogram
 from gmn.zoo.store.shards import Header
 from gmn.zoo.store.writer import ZooWriter, write_zoo
@@ -47,12 +46,12 @@ def import_zoo(
     Shards appear whole or not at all: an import that was stopped goes on when called again.
 
     Args:
-        layout: The published zoo, such as ``SmallCnnZoo("svhn_cropped")``.
-        out: Folder for the zoo; empty, absent, or holding this same import.
-        progress: Whether to show a progress bar.
-        workers: Number of processes that read; a few networks are read in this one, since others
+        layout: the published zoo, such as ``SmallCnnZoo("svhn_cropped")``.
+        out: folder for the zoo; empty, absent, or holding this same import.
+        progress: whether to show a progress bar.
+        workers: number of processes that read; a few networks are read in this one, since others
             take seconds to start.
-        engine: Where networks are read, such as ``gmn.engines.Ray()``, whose machines have to see
+        engine: where networks are read, such as ``gmn.engines.Ray()``, whose machines have to see
             the files at the same place; None for ``workers`` processes on this machine. The zoo
             is the same.
 
@@ -74,12 +73,12 @@ def import_zoo(
     groups = _groups(entries, architectures)
 
     def fill(writer: ZooWriter, missing: Sequence[int]) -> None:
-        left = sum(len(groups[number][1]) for number in missing)
-        where = engine or Processes(workers if left > FEW else 1)
-        provenance.note(folder, "start", {"engine": repr(where)})
-        todo = [_part(number, groups[number], architectures) for number in missing]
-        done = where.run_all(partial(read_part, layout), todo, partial(write_part, folder))
-        initial = len(entries) - left
+        remaining = sum(len(groups[shard][1]) for shard in missing)
+        chosen_engine = engine or Processes(workers if remaining > FEW else 1)
+        writer.note("start", {"engine": repr(chosen_engine)})
+        todo = [_part(shard, groups[shard], architectures) for shard in missing]
+        done = chosen_engine.run_all(partial(read_part, layout), todo, partial(write_part, folder))
+        initial = len(entries) - remaining
         with tqdm(total=len(entries), initial=initial, unit="net", disable=not progress) as bar:
             for networks in done:
                 bar.update(networks)
@@ -119,12 +118,12 @@ def _of_one_kind(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
 
     An index holds values of one kind in a column.
     """
-    kinds: dict[str, set[type]] = {}
+    by_column: dict[str, set[type]] = {}
     for entry in entries:
         for name, value in entry.row.items():
             if value is not None:
-                kinds.setdefault(name, set()).add(float if type(value) is int else type(value))
-    mixed = {name for name, found in kinds.items() if len(found) > 1}
+                by_column.setdefault(name, set()).add(float if type(value) is int else type(value))
+    mixed = {name for name, types in by_column.items() if len(types) > 1}
     if not mixed:
         return entries
     return tuple(
@@ -139,12 +138,12 @@ def _text(value: Any) -> str | None:
 
 def _groups(entries: tuple[Entry, ...], architectures: _Architectures) -> list[Group]:
     """The networks of each shard: of one architecture, in the order of the listing."""
-    alike: dict[str, list[Entry]] = {}
+    by_architecture: dict[str, list[Entry]] = {}
     for entry in entries:
-        alike.setdefault(entry.architecture, []).append(entry)
+        by_architecture.setdefault(entry.architecture, []).append(entry)
     groups: list[Group] = []
-    for architecture in sorted(alike):
-        chosen, size = alike[architecture], architectures.shard_size(architecture)
+    for architecture in sorted(by_architecture):
+        chosen, size = by_architecture[architecture], architectures.shard_size(architecture)
         starts = range(0, len(chosen), size)
         groups += [(architecture, tuple(chosen[start : start + size])) for start in starts]
     return groups

@@ -1,4 +1,4 @@
-"""Columns of an index: checks and converts the values of rows."""
+"""Checks the values of rows and arranges them in columns."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from gmn.errors import ZooError
 from gmn.zoo.store.files import Row
 
 SPLITS = ("train", "val", "test")
-PLACES = ("architecture", "spec", "shard", "row")  # columns that the library fills in itself
+RESERVED = ("architecture", "spec", "shard", "row")  # columns that the library fills in itself
 
 
 def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """The values of all rows by column, ``id`` and ``split`` first; None where a row has none.
 
     Args:
-        rows: One dict a network.
+        rows: one dict a network.
 
     Raises:
         ZooError: If an id is missing or there twice, a split is unknown, or a value is neither
-            text, number, truth value nor None, or not of the kind of the others in its column.
+            text, number, truth value nor None, or not of the same kind as the others in its column.
     """
     require_several("rows", rows, "dictionaries, one for each network")
     for row in rows:
@@ -33,7 +33,7 @@ def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
     _check_ids(columns["id"])
     for name, values in columns.items():
         require_type("a column", name, str, "columns names of text")
-        if name in PLACES:
+        if name in RESERVED:
             raise ZooError(f"a row may not have a column {name!r}: the zoo fills that in itself")
         _check_values(name, values, columns["id"])
     return columns
@@ -41,9 +41,9 @@ def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
 
 def _check_ids(ids: list[Any]) -> None:
     seen: set[str] = set()
-    for number, name in enumerate(ids):
+    for row, name in enumerate(ids):
         if not isinstance(name, str) or not name:
-            raise ZooError(f"row {number} has the id {name!r}; every network needs a text as id")
+            raise ZooError(f"row {row} has the id {name!r}; every network needs a text as id")
         if name in seen:
             raise ZooError(f"the id {name!r} is there twice; every network needs its own")
         seen.add(name)
@@ -71,7 +71,7 @@ def _check_values(column: str, values: list[Any], ids: list[str]) -> None:
         name, value = next(
             (name, value)
             for name, value in zip(ids, values, strict=True)
-            if value is not None and not _alike(value, first)
+            if value is not None and not _comparable(value, first)
         )
         raise ZooError(
             f"network {name}: {column} is {value!r}, of other networks values like {first!r}; a "
@@ -79,8 +79,8 @@ def _check_values(column: str, values: list[Any], ids: list[str]) -> None:
         ) from error
 
 
-def _alike(first: Any, second: Any) -> bool:
-    numbers = (int, float)
+def _comparable(first: Any, second: Any) -> bool:
+    numeric = (int, float)
     if isinstance(first, bool) or isinstance(second, bool):
         return type(first) is type(second)
-    return isinstance(first, numbers) == isinstance(second, numbers)
+    return isinstance(first, numeric) == isinstance(second, numeric)

@@ -8,15 +8,16 @@ from typing import Any
 import pyarrow as pa
 
 from gmn.errors import ZooError
-from gmn.zoo.store.files import MANIFEST, read_manifest
-from gmn.zoo.store.index import read_index
+from gmn.zoo.store.files import MANIFEST
+from gmn.zoo.store.index import check_places, read_index
+from gmn.zoo.store.manifest import read_manifest
 
 
 def read_zoo(folder: Path) -> tuple[dict[str, Any], pa.Table]:
     """Manifest and index of a finished zoo, which belong together.
 
     Args:
-        folder: Of the zoo.
+        folder: folder of the zoo.
 
     Raises:
         ZooError: If the folder holds no finished zoo, or a file of it is missing or not of the
@@ -31,8 +32,10 @@ def read_zoo(folder: Path) -> tuple[dict[str, Any], pa.Table]:
             )
         try:
             _check_files(folder, manifest["shards"])
-            found = manifest["index"]
-            return manifest, read_index(folder / found["file"], found["sha256"])
+            facts = manifest["index"]
+            index = read_index(folder / facts["file"], facts["sha256"])
+            _check_index(folder, index, manifest["shards"])
+            return manifest, index
         except ZooError:
             # A writer that appended since has put another index in the place of this one.
             if read_manifest(folder) == manifest:
@@ -40,7 +43,7 @@ def read_zoo(folder: Path) -> tuple[dict[str, Any], pa.Table]:
 
 
 def _check_files(folder: Path, shards: list[dict[str, Any]]) -> None:
-    """Presence and sizes; what the bytes are is found out when they are read."""
+    """Checks presence and sizes; the bytes are checked when they are read."""
     sizes = {shard["file"]: _size(folder / shard["file"]) for shard in shards}
     missing = [file for file, size in sizes.items() if size is None]
     wrong = [s["file"] for s in shards if sizes[s["file"]] not in (None, s["bytes"])]
@@ -52,6 +55,15 @@ def _check_files(folder: Path, shards: list[dict[str, Any]]) -> None:
             "the same arguments: only these are made anew. Or keep the others: "
             f"gmn zoo verify {folder} --rescue OUT"
         )
+
+
+def _check_index(folder: Path, index: pa.Table, shards: list[dict[str, Any]]) -> None:
+    try:
+        check_places(index, shards)
+    except ZooError as error:
+        raise ZooError(
+            f"{folder}: {error}. `gmn zoo verify {folder} --reindex` makes it again from the shards"
+        ) from error
 
 
 def _size(path: Path) -> int | None:

@@ -1,7 +1,7 @@
 """Shards: the stacked tensors of networks of one architecture, in one safetensors file.
 
-A shard says in its header what its networks are (one list of values per column), and which spec
-they have, so that an index or a manifest that is lost can be made again from the shards.
+The header of a shard holds the rows of its networks (one list of values per column) and their spec,
+so that a lost index or manifest can be rebuilt from the shards.
 """
 
 from __future__ import annotations
@@ -19,30 +19,32 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from gmn import manifest
 from gmn.arguments import in_words, require_several, require_type, require_whole
 from gmn.errors import ArgumentError, ZooError
+from gmn.files import write_file
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.spec import GraphSpec
 from gmn.zoo.store.columns import columns_of
-from gmn.zoo.store.files import FORMAT_VERSION, Row, shard_name, write_file
+from gmn.zoo.store.files import FORMAT_VERSION, Row, shard_name
 
 Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a shard says of itself.
+    """The header of a shard.
 
     Attributes:
-        architecture: Name of the one architecture in it.
-        fingerprint: That of its spec.
-        spec: The spec as JSON text.
-        networks: Number of networks.
-        columns: Of every column the values of all networks, in the order of the stacked tensors.
-        tensors: Names of the state dict, in its order.
-        extras: Names of the further tensors, by kind.
-        layout: Hash of names, types and shapes: networks of equal layouts can be stacked.
-        left_out: Ids of networks that should be in the shard and were not worth keeping.
+        architecture: name of the one architecture in it.
+        fingerprint: fingerprint of its spec.
+        spec: the spec as JSON text.
+        networks: number of networks.
+        columns: for every column the values of all networks, in the order of the stacked tensors.
+        tensors: names of the state dict, in its order.
+        extras: names of the further tensors, by kind.
+        layout: hash of names, types and shapes: networks of equal layouts can be stacked.
+        left_out: ids of networks of the shard that were unusable, such as those that diverged.
     """
 
     architecture: str
@@ -61,8 +63,8 @@ class OpenShard:
     """The tensors of a shard, mapped from its file: what is not read takes no memory.
 
     Attributes:
-        state: By name of the state dict, shape (networks, ...).
-        extras: The same of further tensors, by kind.
+        state: stacked tensors of shape (networks, ...), by name in the state dict.
+        extras: further stacked tensors, by kind and name.
     """
 
     state: dict[str, Tensor]
@@ -82,16 +84,16 @@ def write_shard(
     """Writes one shard, all or nothing. Equal arguments give equal bytes.
 
     Args:
-        folder: Folder of the zoo.
-        number: Position of the shard in the zoo.
-        architecture: Name of the one architecture in it.
-        spec: Structure of this architecture.
-        state: Stacked tensors, each of shape (networks, ...), in the order of the state dict.
-        rows: One dict a network: ``id``, ``split``, labels, hyper-parameters, lineage; values are
+        folder: folder of the zoo.
+        number: position of the shard in the zoo.
+        architecture: name of the one architecture in it.
+        spec: structure of this architecture.
+        state: stacked tensors, each of shape (networks, ...), in the order of the state dict.
+        rows: one dict a network: ``id``, ``split``, labels, hyper-parameters, lineage; values are
             text, numbers, truth values or None.
-        extras: Further stacked tensors by kind and name, such as
+        extras: further stacked tensors by kind and name, such as
             ``{"gradient": {"conv1.weight": ...}}``.
-        left_out: Ids of networks that are missing from the rows because they cannot be used.
+        left_out: ids of networks that are missing from the rows because they cannot be used.
 
     Raises:
         ZooError: If rows, tensors and spec do not fit, a weight is not finite, or the file cannot
@@ -128,7 +130,7 @@ def write_shard(
     }
     # One key: safetensors writes several in random order.
     content = save(tensors, metadata={"gmn": json.dumps(header)})
-    write_file(folder / shard_name(number), content)
+    write_file(folder / shard_name(number), content, ZooError)
 
 
 def _tensors(state: Tensors) -> Tensors:
@@ -179,46 +181,50 @@ def _some(names: Sequence[str]) -> str:
 
 
 def read_header(path: Path) -> Header:
-    """Reads what a shard says of itself; its tensors are not read, only their extent is checked.
+    """Reads the header of a shard; its tensors are not read, only their extent is checked.
 
     Args:
-        path: Path of the shard.
+        path: path of the shard.
 
     Raises:
         ZooError: If the shard is missing, truncated or unreadable.
     """
     with _opened(path, "numpy") as file:
-        return _header(file)
+        return _header(file, path)
 
 
 def open_shard(path: Path) -> OpenShard:
     """Maps the tensors of a shard.
 
     Args:
-        path: Path of the shard.
+        path: path of the shard.
 
     Raises:
         ZooError: If the shard is missing, truncated or unreadable.
     """
     with _opened(path, "pt") as file:
-        header = _header(file)
-        return OpenShard(
+        header = _header(file, path)
+        shard = OpenShard(
             {name: file.get_tensor(name) for name in header.tensors},
             {
                 kind: {name: file.get_tensor(f"{kind}/{name}") for name in names}
                 for kind, names in header.extras.items()
             },
         )
+        for tensors in (shard.state, *shard.extras.values()):
+            _check_lengths(path.name, tensors, header.networks)
+        return shard
 
 
-def _header(file: Any) -> Header:
-    content = json.loads(file.metadata()["gmn"])
-    if content.pop("version") != FORMAT_VERSION:
+def _header(file: Any, path: Path) -> Header:
+    content = manifest.parse(file.metadata()["gmn"], path)
+    if not isinstance(content, dict) or content.pop("version", None) != FORMAT_VERSION:
         raise ValueError("it is of another version of the format")
-    for key in ("tensors", "left_out"):
-        content[key] = tuple(content[key])
-    content["extras"] = {kind: tuple(names) for kind, names in content["extras"].items()}
-    return Header(**content)
+    header = manifest.check(content, Header, path)
+    wrong = [name for name, values in header.columns.items() if len(values) != header.networks]
+    if wrong or not {"id", "split"} <= header.columns.keys():
+        raise ValueError(f"its columns {', '.join(wrong)} are not those of {header.networks} rows")
+    return header
 
 
 @contextmanager
@@ -233,14 +239,14 @@ def _opened(path: Path, framework: str) -> Iterator[Any]:
 
 
 def gather_rows(
-    parts: Sequence[dict[str, Tensor]], which: Tensor, rows: Tensor
+    parts: Sequence[dict[str, Tensor]], part_index: Tensor, rows: Tensor
 ) -> dict[str, Tensor]:
-    """Rows of several sets of stacked tensors as one set.
+    """Gathers rows of several sets of stacked tensors in one set.
 
     Args:
-        parts: At least one; all of the same names, types and shapes but for the first dimension.
-        which: Of each row wanted, the number of its part; int64, shape (rows,).
-        rows: Its place in there; int64, shape (rows,).
+        parts: at least one; all of the same names, types and shapes but for the first dimension.
+        part_index: for each row of the result, the index of its part; int64, shape (rows,).
+        rows: for each row of the result, its row in the part; int64, shape (rows,).
 
     Returns:
         By name, tensors of shape (rows, ...) that share no memory with the parts.
@@ -250,17 +256,17 @@ def gather_rows(
     result = {
         name: value.new_empty((len(rows), *value.shape[1:])) for name, value in parts[0].items()
     }
-    if bool((which[1:] >= which[:-1]).all()):  # part by part: half the work
-        sizes = which.bincount(minlength=len(parts)).tolist()
+    if bool((part_index[1:] >= part_index[:-1]).all()):  # part by part: half the work
+        sizes = part_index.bincount(minlength=len(parts)).tolist()
         for name, value in result.items():
             for part, chosen, piece in zip(
                 parts, rows.split(sizes), value.split(sizes), strict=True
             ):
                 torch.index_select(part[name], 0, chosen, out=piece)
         return result
-    places = [(which == number).nonzero().flatten() for number in range(len(parts))]
-    for part, at in zip(parts, places, strict=True):
-        chosen = rows[at]
+    positions = [(part_index == number).nonzero().flatten() for number in range(len(parts))]
+    for part, position in zip(parts, positions, strict=True):
+        chosen = rows[position]
         for name, value in part.items():
-            result[name].index_copy_(0, at, value.index_select(0, chosen))
+            result[name].index_copy_(0, position, value.index_select(0, chosen))
     return result

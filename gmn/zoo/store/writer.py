@@ -1,4 +1,4 @@
-"""Writes a zoo shard by shard, so that a run killed at any moment can go on."""
+"""Writes a zoo shard by shard, so that a run killed at any moment can be continued."""
 
 from __future__ import annotations
 
@@ -12,41 +12,40 @@ import pyarrow as pa
 
 from gmn.arguments import require_path, require_type, require_whole
 from gmn.errors import ArgumentError, ZooError
+from gmn.files import OutputFolder
 from gmn.spec import GraphSpec
 from gmn.zoo.store import provenance
 from gmn.zoo.store.files import (
     FORMAT_VERSION,
     MANIFEST,
-    PARTS,
-    SHARDS,
     Row,
     file_sha256,
     index_name,
     json_bytes,
-    read_manifest,
     shard_name,
-    write_file,
 )
 from gmn.zoo.store.index import index_of, table_bytes
-from gmn.zoo.store.locking import WriterLock
+from gmn.zoo.store.manifest import read_manifest
 from gmn.zoo.store.shards import Header, Tensors, read_header, write_shard
+from gmn.zoo.store.writing import zoo_folder
 
 
 class ZooWriter:
-    """Writes a zoo, or goes on with one that a stopped run left unfinished.
+    """Writes a zoo, or continues one that a stopped run left unfinished.
 
     One writer at a time: use it in a ``with`` statement, or call :meth:`close`.
 
     Args:
-        folder: Where the zoo lies; created if absent.
-        name: Name of the population.
-        size: Number of networks asked for.
-        seed: Seed of the population.
-        configuration: All else that decides what is built; plain JSON values.
+        folder: folder of the zoo; created if absent.
+        name: name of the population.
+        size: requested number of networks.
+        seed: seed of the population.
+        configuration: everything else that determines the population; plain JSON values.
+        inputs: folders that are read; the zoo may not be one of them, or lie in it.
 
     Raises:
         ZooError: If the folder holds a zoo of another name, size, seed or configuration, or
-            another writer is at work.
+            anything else, or another writer is at work.
 
     Example:
         >>> import tempfile, torch, converters
@@ -64,14 +63,20 @@ class ZooWriter:
     """
 
     def __init__(
-        self, folder: str | Path, name: str, size: int, seed: int, configuration: dict[str, Any]
+        self,
+        folder: str | Path,
+        name: str,
+        size: int,
+        seed: int,
+        configuration: dict[str, Any],
+        inputs: Sequence[str | Path] = (),
     ) -> None:
         require_type("name", name, str, "the population's name as text")
         require_whole("size", size, 0)
         require_whole("seed", seed)
         self.folder = require_path("folder", folder)
         self.identity = identity_of(name, size, seed, configuration)
-        self._lock = WriterLock(self.folder)
+        self._output = zoo_folder(self.folder, inputs)
         try:
             self._start()
         except BaseException:
@@ -80,17 +85,15 @@ class ZooWriter:
 
     def _start(self) -> None:
         if (self.folder / MANIFEST).exists():
-            found = require_same(self.folder, self.identity)
-            if found.get("generation"):
+            manifest = require_same(self.folder, self.identity)
+            if manifest.get("generation"):
                 raise ZooError(
                     f"networks were appended to {self.folder}, which building it again would lose. "
                     f"If it is damaged: gmn zoo verify {self.folder} --rescue OUT keeps the rest"
                 )
-        elif any(self.folder.glob(SHARDS)):
-            raise ZooError(f"{self.folder} holds shards but no {MANIFEST}; choose an empty folder")
         else:
-            write_file(self.folder / MANIFEST, json_bytes(self.identity))
-        self._clean()
+            self._output.write(MANIFEST, json_bytes(self.identity))
+        self._output.claim(provenance.JOURNAL)
 
     def __enter__(self) -> Self:
         return self
@@ -104,18 +107,19 @@ class ZooWriter:
         self.close()
 
     def close(self) -> None:
-        """Lets others write."""
-        self._lock.release()
+        """Releases the lock: other processes can write."""
+        self._output.close()
 
     def missing(self, shards: int) -> list[int]:
         """Numbers of the shards that are not there, or not as they were written.
 
         Args:
-            shards: Number of shards of the whole zoo.
+            shards: number of shards of the whole zoo.
 
         Returns:
-            The numbers to build, in increasing order; all whole shards are left alone.
+            The numbers of the shards to build, in increasing order; intact shards are kept.
         """
+        self._output.claim(*map(shard_name, range(shards)))
         return missing_shards(self.folder, shards)
 
     def write_shard(
@@ -129,16 +133,21 @@ class ZooWriter:
         left_out: Sequence[str] = (),
     ) -> None:
         """Writes one shard, all or nothing: see :func:`gmn.zoo.store.shards.write_shard`."""
+        self._output.claim(shard_name(number))
         write_shard(self.folder, number, architecture, spec, state, rows, extras, left_out)
+
+    def note(self, event: str, facts: dict[str, Any]) -> None:
+        """Adds an event to the build log: see :func:`gmn.zoo.store.provenance.note`."""
+        provenance.note(self._output, event, facts)
 
     def contents(self, shards: int) -> tuple[pa.Table, list[Header]]:
         """The index of the shards written, for a data card.
 
         Args:
-            shards: Number of shards of the whole zoo.
+            shards: number of shards of the whole zoo.
 
         Returns:
-            The index in the order of the ids, and what each shard says of itself.
+            The index in the order of the ids, and the headers of the shards.
 
         Raises:
             ZooError: If a shard is missing or damaged, or the shards do not fit one another.
@@ -149,8 +158,8 @@ class ZooWriter:
         """Writes the index and the manifest; from then on the zoo can be opened.
 
         Args:
-            shards: Number of shards of the whole zoo.
-            card: The data card: what a reader should know about the population. Nothing in it may
+            shards: number of shards of the whole zoo.
+            card: the data card: what a reader should know about the population. Nothing in it may
                 depend on the moment.
 
         Raises:
@@ -159,14 +168,8 @@ class ZooWriter:
         require_whole("shards", shards, 1)
         _plain("card", card)
         index, headers = self.contents(shards)
-        publish(self.folder, self.identity, card, index, headers)
-        self._clean()
-        provenance.note(self.folder, "finish", {"libraries": provenance.libraries()})
-
-    def _clean(self) -> None:
-        """Removes what killed runs left half-written."""
-        for path in self.folder.glob(PARTS):
-            path.unlink(missing_ok=True)
+        publish(self._output, self.identity, card, index, headers)
+        provenance.note(self._output, "finish", {"libraries": provenance.libraries()})
 
 
 def write_zoo(
@@ -178,31 +181,33 @@ def write_zoo(
     shards: int,
     fill: Callable[[ZooWriter, list[int]], None],
     card: Callable[[pa.Table, list[Header]], dict[str, Any]],
+    inputs: Sequence[str | Path] = (),
 ) -> None:
     """Writes a zoo, or what a stopped run left missing; one that is finished is left alone.
 
     Args:
-        folder: Where the zoo lies; created if absent.
-        name: Name of the population.
-        size: Number of networks asked for.
-        seed: Seed of the population.
-        configuration: All else that decides what is built; plain JSON values.
-        shards: Number of shards of the whole zoo.
-        fill: Writes the shards of these numbers.
-        card: The data card, from the index and what each shard says of itself.
+        folder: folder of the zoo; created if absent.
+        name: name of the population.
+        size: requested number of networks.
+        seed: seed of the population.
+        configuration: everything else that determines the population; plain JSON values.
+        shards: number of shards of the whole zoo.
+        fill: writes the shards of these numbers.
+        card: makes the data card from the index and the headers of the shards.
+        inputs: folders that are read; the zoo may not be one of them, or lie in it.
 
     Raises:
-        ZooError: If the folder holds another zoo, or another writer is at work.
+        ZooError: If the folder holds another zoo, or anything else, or another writer is at work.
     """
     if is_finished(folder, identity_of(name, size, seed, configuration), shards):
         return
-    with ZooWriter(folder, name, size, seed, configuration) as writer:
+    with ZooWriter(folder, name, size, seed, configuration, inputs) as writer:
         fill(writer, writer.missing(shards))
         writer.finish(shards, card(*writer.contents(shards)))
 
 
 def identity_of(name: str, size: int, seed: int, configuration: dict[str, Any]) -> dict[str, Any]:
-    """What makes a zoo this one and no other, as it is written to its manifest."""
+    """What identifies a zoo, as it is written to its manifest."""
     identity = {"name": name, "size": size, "seed": seed, "configuration": configuration}
     return {"version": FORMAT_VERSION, **_plain("configuration", identity)}
 
@@ -224,14 +229,14 @@ def require_same(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ZooError: If it holds another one.
     """
-    found = read_manifest(folder)
-    for key, wanted in identity.items():
-        if found.get(key) != wanted:
+    manifest = read_manifest(folder)
+    for key, expected in identity.items():
+        if manifest.get(key) != expected:
             raise ZooError(
-                f"{folder} already holds a zoo with {key} = {found.get(key)!r}, "
-                f"not {wanted!r}. Choose another folder, or delete that one."
+                f"{folder} already holds a zoo with {key} = {manifest.get(key)!r}, "
+                f"not {expected!r}. Choose another folder, or --overwrite that one."
             )
-    return found
+    return manifest
 
 
 def missing_shards(folder: Path, shards: int) -> list[int]:
@@ -252,9 +257,9 @@ def is_finished(folder: Path, identity: dict[str, Any], shards: int) -> bool:
     """Whether a folder holds this very zoo, and every file of it is as it was written.
 
     Args:
-        folder: Any folder.
-        identity: As :func:`identity_of` gives it.
-        shards: Number of shards of the whole zoo.
+        folder: any folder.
+        identity: result of :func:`identity_of`.
+        shards: number of shards of the whole zoo.
 
     Raises:
         ZooError: If it holds another zoo.
@@ -269,7 +274,7 @@ def is_finished(folder: Path, identity: dict[str, Any], shards: int) -> bool:
 
 
 def publish(
-    folder: Path,
+    output: OutputFolder,
     identity: dict[str, Any],
     card: dict[str, Any],
     index: pa.Table,
@@ -280,21 +285,20 @@ def publish(
     """Writes index and manifest, in this order, so that readers see the old zoo or the new one.
 
     Args:
-        folder: Folder of the zoo; all its shards are there.
-        identity: As :func:`identity_of` gives it, and what else shall stand in the manifest first.
-        card: The data card.
-        index: All rows.
-        headers: What each shard says of itself, in their order.
-        generation: How many times the zoo was appended to.
-        known: What the manifest said of the first shards. They are not hashed again: a checksum
-            taken now would hide damage that came since.
+        output: folder of the zoo; all its shards are there.
+        identity: result of :func:`identity_of`, and what else precedes in the manifest.
+        card: the data card.
+        index: all rows.
+        headers: headers of the shards, in order.
+        generation: how many times the zoo was appended to.
+        known: entries of the first shards in the manifest so far. They are not hashed again: a
+            new checksum would hide damage that happened since.
 
     Raises:
         ZooError: If two shards give one architecture different specs, or a file cannot be written.
     """
     content = table_bytes(index)
-    path = folder / index_name(generation)
-    write_file(path, content)
+    path = output.write(index_name(generation), content)
     manifest = {
         **identity,
         "generation": generation,
@@ -303,11 +307,11 @@ def publish(
         "index": {"file": path.name, "networks": len(index), "bytes": len(content)},
         "shards": [
             *known,
-            *(_shard_facts(folder, n, headers[n]) for n in range(len(known), len(headers))),
+            *(_shard_facts(output.path, n, headers[n]) for n in range(len(known), len(headers))),
         ],
     }
     manifest["index"]["sha256"] = file_sha256(path)
-    write_file(folder / MANIFEST, json_bytes(manifest))
+    output.write(MANIFEST, json_bytes(manifest))
 
 
 def _shard_facts(folder: Path, number: int, header: Header) -> dict[str, Any]:
@@ -325,12 +329,12 @@ def _shard_facts(folder: Path, number: int, header: Header) -> dict[str, Any]:
 
 def _architectures(headers: Sequence[Header]) -> dict[str, dict[str, str]]:
     """The fingerprint of each; its spec, which is long, is in its shards."""
-    found: dict[str, dict[str, str]] = {}
+    architectures: dict[str, dict[str, str]] = {}
     for header in headers:
-        old = found.setdefault(header.architecture, {"fingerprint": header.fingerprint})
-        if old["fingerprint"] != header.fingerprint:
+        known = architectures.setdefault(header.architecture, {"fingerprint": header.fingerprint})
+        if known["fingerprint"] != header.fingerprint:
             raise ZooError(
                 f"two shards give architecture {header.architecture!r} different specs "
-                f"({old['fingerprint'][:8]} and {header.fingerprint[:8]}); name them differently"
+                f"({known['fingerprint'][:8]} and {header.fingerprint[:8]}); name them differently"
             )
-    return found
+    return architectures

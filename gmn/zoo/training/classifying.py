@@ -1,4 +1,4 @@
-"""Trains many small networks of one architecture at once."""
+"""Trains many small classifiers of one architecture at once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gmn.zoo.images import ImageSet
+from gmn.zoo.training.classifier_recipe import ClassifierRecipe
 from gmn.zoo.training.descent import AdamW, gradients
-from gmn.zoo.training.recipe import Recipe
 from gmn.zoo.training.states import State, stack
 
 BATCH_SIZE = 32
@@ -23,13 +23,13 @@ EVALUATION_BATCH = 50
 
 @dataclass(frozen=True)
 class Job:
-    """All that chance decides about one training run, drawn before it starts.
+    """The random choices of one training run, drawn before it starts.
 
     Attributes:
-        initial: The state that the network starts from.
-        labels: Labels of all training images, noise included, shape (train,).
-        visible: Which training images the network may see, shape (train,), bool.
-        batches: Image numbers of each step, shape (steps, BATCH_SIZE).
+        initial: the initial state of the network.
+        labels: labels of all training images, noise included, shape (train,).
+        visible: True for images that the network is trained on, shape (train,), bool.
+        batches: indices of the images of each step, shape (steps, BATCH_SIZE).
     """
 
     initial: State
@@ -40,22 +40,22 @@ class Job:
 
 def train_chunk(
     module: nn.Module,
-    recipes: Sequence[Recipe],
+    recipes: Sequence[ClassifierRecipe],
     images: ImageSet,
     seeds: Sequence[int],
     checkpoints: int = 1,
 ) -> tuple[State, list[dict[str, float]]]:
     """Trains networks of one architecture side by side, each by its own recipe.
 
-    A network depends on its recipe and its seed only, not on its neighbours in the chunk (apart
-    from the rounding of the last bits).
+    A network depends on its recipe and its seed only, not on the other networks of the chunk (apart
+    from rounding).
 
     Args:
-        module: Any network of the architecture; its own weights are not used.
-        recipes: The hyper-parameters of each of the N networks.
-        images: What they learn and are tested on; its dtype is that of the training.
-        seeds: The seed of each network.
-        checkpoints: How many states of each network to keep, see :func:`checkpoint_steps`.
+        module: any network of the architecture; its own weights are not used.
+        recipes: the hyper-parameters of each of the N networks.
+        images: the images they are trained and tested on, in the dtype of the training.
+        seeds: the seed of each network.
+        checkpoints: how many states of each network to keep, see :func:`checkpoint_steps`.
 
     Returns:
         The states, every tensor stacked to shape (N * checkpoints, ...), those of one network in a
@@ -71,28 +71,28 @@ def train_chunk(
     )
     back = sorted(range(len(order)), key=lambda row: order[row])
     state = {name: value[back].flatten(0, 1) for name, value in kept.items()}
-    return state, evaluate(module, state, images, *seen(jobs, checkpoints))
+    return state, evaluate(module, state, images, *labels_and_masks(jobs, checkpoints))
 
 
 def checkpoint_steps(steps: int, checkpoints: int) -> list[int]:
     """After which steps of a run its states are kept: at equal distances, the last at the end.
 
     Args:
-        steps: Of the run; at least as many as checkpoints.
-        checkpoints: How many.
+        steps: steps of the run; at least as many as checkpoints.
+        checkpoints: number of states to keep.
 
     >>> checkpoint_steps(10, 4)
     [2, 5, 8, 10]
     """
-    return [round(steps * number / checkpoints) for number in range(1, checkpoints + 1)]
+    return [round(steps * i / checkpoints) for i in range(1, checkpoints + 1)]
 
 
-def seen(jobs: Sequence[Job], checkpoints: int = 1) -> tuple[Tensor, Tensor]:
-    """Labels of the training images, and which of these count, for every state of every run.
+def labels_and_masks(jobs: Sequence[Job], checkpoints: int = 1) -> tuple[Tensor, Tensor]:
+    """Labels of the training images, and masks of those trained on, for all states of all runs.
 
     Args:
-        jobs: Of the runs.
-        checkpoints: Number of states of each.
+        jobs: the random choices of each run.
+        checkpoints: number of states of each run.
 
     Returns:
         Two tensors of shape (runs * checkpoints, train).
@@ -102,14 +102,14 @@ def seen(jobs: Sequence[Job], checkpoints: int = 1) -> tuple[Tensor, Tensor]:
     return labels.repeat_interleave(checkpoints, 0), visible.repeat_interleave(checkpoints, 0)
 
 
-def draw_job(module: nn.Module, recipe: Recipe, seed: int, images: ImageSet) -> Job:
-    """Draws the start, the data and the batches of one training run.
+def draw_job(module: nn.Module, recipe: ClassifierRecipe, seed: int, images: ImageSet) -> Job:
+    """Draws the initial state, the data and the batches of one training run.
 
     Args:
-        module: Any network of the architecture.
-        recipe: The hyper-parameters of the run.
-        seed: The only source of chance.
-        images: The images that the network may be trained on.
+        module: any network of the architecture.
+        recipe: the hyper-parameters of the run.
+        seed: the only source of randomness.
+        images: the images that the network may be trained on.
 
     Returns:
         The job, in the dtype of the images.
@@ -121,18 +121,18 @@ def draw_job(module: nn.Module, recipe: Recipe, seed: int, images: ImageSet) -> 
     classes = int(images.train_labels.max()) + 1
     random_labels = torch.randint(classes, (total,), generator=generator)
     noisy = torch.rand(total, generator=generator) < recipe.label_noise
-    picks = torch.randint(len(chosen), (recipe.steps, BATCH_SIZE), generator=generator)
+    sampled = torch.randint(len(chosen), (recipe.steps, BATCH_SIZE), generator=generator)
     labels = torch.where(noisy, random_labels, images.train_labels)
-    return Job(initial, labels, visible, chosen[picks])
+    return Job(initial, labels, visible, chosen[sampled])
 
 
 def choose_images(total: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draws which images a network may see: their numbers, and for all images whether it may.
+    """Draws the images a network is trained on: their indices, and a mask of all images.
 
     Args:
-        total: Number of images.
-        share: Of them; at least one is chosen.
-        generator: The source of chance.
+        total: number of images.
+        share: fraction of the images to choose; at least one is chosen.
+        generator: source of randomness.
     """
     chosen = torch.randperm(total, generator=generator)[: max(1, round(share * total))]
     visible = torch.zeros(total, dtype=torch.bool)
@@ -143,13 +143,13 @@ def choose_images(total: int, share: float, generator: torch.Generator) -> tuple
 def initial_state(
     module: nn.Module, scale: float, dtype: torch.dtype, generator: torch.Generator
 ) -> State:
-    """Draws the start of one network: normal weights, zero biases.
+    """Draws the initial state of one network: normal weights, zero biases.
 
     Args:
-        module: Any network of the architecture; its own weights are not used.
-        scale: The variance of weights is ``scale**2 * 2 / fan_in``.
-        dtype: Of the state.
-        generator: The source of chance.
+        module: any network of the architecture; its own weights are not used.
+        scale: the variance of weights is ``scale**2 * 2 / fan_in``.
+        dtype: type of the state.
+        generator: source of randomness.
     """
     state = {}
     for name, value in module.state_dict().items():
@@ -164,7 +164,7 @@ def initial_state(
 
 def _optimise(
     module: nn.Module,
-    recipes: Sequence[Recipe],  # most steps first
+    recipes: Sequence[ClassifierRecipe],  # most steps first
     jobs: Sequence[Job],
     images: ImageSet,
     checkpoints: int,
@@ -175,8 +175,8 @@ def _optimise(
     kept = {name: value.transpose(0, 1).contiguous() for name, value in kept.items()}
     due: dict[int, list[tuple[int, int]]] = {}
     for row, recipe in enumerate(recipes):
-        for number, step in enumerate(checkpoint_steps(recipe.steps, checkpoints)):
-            due.setdefault(step, []).append((row, number))
+        for checkpoint, step in enumerate(checkpoint_steps(recipe.steps, checkpoints)):
+            due.setdefault(step, []).append((row, checkpoint))
     dtype = images.train_images.dtype
     rates = torch.tensor([recipe.learning_rate for recipe in recipes], dtype=dtype)
     lengths = torch.tensor([recipe.steps for recipe in recipes], dtype=dtype)
@@ -190,9 +190,9 @@ def _optimise(
         loss = partial(_loss, module, images.train_images[batch], targets)
         rate = (rates * (1 - step / lengths))[:running]
         optimiser.step(gradients(weights, loss), rate, decays[:running])
-        for row, number in due.get(step + 1, []):
+        for row, checkpoint in due.get(step + 1, []):
             for name, value in state.items():
-                kept[name][row, number] = value[row]
+                kept[name][row, checkpoint] = value[row]
     return kept
 
 
@@ -244,10 +244,10 @@ def _score(
     forward = vmap(lambda weights, x: functional_call(module, weights, (x,)), in_dims=(0, None))
     scores = torch.cat([forward(state, part) for part in images.split(EVALUATION_BATCH)], dim=1)
     losses = functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none")
-    right = (scores.argmax(2) == labels).double()
+    correct = (scores.argmax(2) == labels).double()
     total = counted.sum(1)
-    losses = losses.view_as(right).double() * counted
-    return (right * counted).sum(1) / total, losses.sum(1) / total
+    losses = losses.view_as(correct).double() * counted
+    return (correct * counted).sum(1) / total, losses.sum(1) / total
 
 
 def mean_gradients(
@@ -260,11 +260,11 @@ def mean_gradients(
     """Gradient of each network's mean cross-entropy over all images that count for it.
 
     Args:
-        module: Any network of the architecture; its own weights are not used.
-        state: Stacked states of N networks.
-        images: The images.
-        labels: Their class numbers for each network.
-        counted: Which of them count for each network.
+        module: any network of the architecture; its own weights are not used.
+        state: stacked states of N networks.
+        images: the images.
+        labels: their labels for each network.
+        counted: which of them count for each network.
 
     Returns:
         The gradients, of the shapes of the states.

@@ -18,7 +18,7 @@ class AdamW:
     """AdamW (the formulas of ``torch.optim.AdamW``) on stacked states, which it changes in place.
 
     Args:
-        state: Stacked states of N networks.
+        state: stacked states of N networks.
     """
 
     def __init__(self, state: State) -> None:
@@ -27,12 +27,12 @@ class AdamW:
         self._steps = 0
 
     def step(self, gradients: State, rates: Tensor, decays: Tensor) -> None:
-        """One step of the first networks, as many as there are rates.
+        """One step of the first n networks, one for each rate.
 
         Args:
-            gradients: Of these n networks, each of shape (n, ...).
-            rates: The learning rate of each, shape (n,).
-            decays: The weight decay of each, shape (n,).
+            gradients: gradients of these n networks, each of shape (n, ...).
+            rates: the learning rate of each, shape (n,).
+            decays: the weight decay of each, shape (n,).
         """
         self._steps += 1
         for name, gradient in gradients.items():
@@ -50,12 +50,12 @@ def gradients(state: State, loss: Callable[[State], Tensor]) -> State:
     """Gradients of a loss with respect to stacked states.
 
     Args:
-        state: Stacked states of N networks.
-        loss: From such states to one number, the sum over networks.
+        state: stacked states of N networks.
+        loss: maps such states to the sum of the networks' losses, shape ().
     """
     leaves = {name: value.detach().requires_grad_() for name, value in state.items()}
-    found = torch.autograd.grad(loss(leaves), list(leaves.values()))
-    return dict(zip(leaves, found, strict=True))
+    values = torch.autograd.grad(loss(leaves), list(leaves.values()))
+    return dict(zip(leaves, values, strict=True))
 
 
 def descend(
@@ -68,22 +68,22 @@ def descend(
     """Trains N networks side by side by Adam.
 
     Args:
-        initial: Stacked states to start from; left as they are.
-        loss: From the number of a step and stacked states to the sum of the networks' losses.
-        learning_rate: Of all of them.
-        factors: On the learning rate at each step.
-        masks: By name of a weight, 1 where it may be other than zero, shape (N, ...).
+        initial: stacked states to start from; left as they are.
+        loss: maps the index of a step and stacked states to the sum of the networks' losses.
+        learning_rate: learning rate of all networks.
+        factors: factor on the learning rate at each step; their number is that of the steps.
+        masks: by name of a weight, 0 where it stays zero and 1 elsewhere, shape (N, ...).
 
     Returns:
         The trained states, stacked.
     """
     masks = masks or {}
     state = {n: v * masks[n] if n in masks else v.clone() for n, v in initial.items()}
-    optimiser, some = AdamW(state), next(iter(state.values()))
-    rates = torch.full((len(some),), learning_rate, dtype=some.dtype, device=some.device)
+    optimiser, weight = AdamW(state), next(iter(state.values()))
+    rates = torch.full((len(weight),), learning_rate, dtype=weight.dtype, device=weight.device)
     no_decay = torch.zeros_like(rates)
     for step, factor in enumerate(factors):
-        slopes = gradients(state, partial(loss, step))
-        masked = {n: g * masks[n] if n in masks else g for n, g in slopes.items()}
+        gradient = gradients(state, partial(loss, step))
+        masked = {n: g * masks[n] if n in masks else g for n, g in gradient.items()}
         optimiser.step(masked, rates * factor, no_decay)
     return state

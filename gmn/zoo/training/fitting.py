@@ -27,24 +27,24 @@ class SineNetwork(Protocol):
 def initial_state(
     module: SineNetwork, generator: torch.Generator, dtype: torch.dtype = torch.float32
 ) -> State:
-    """Draws the start of one network.
+    """Draws the initial state of one network.
 
     Weights are uniform in ±1/fan-in (first layer) or ±√(6/fan-in)/ω (others), as in Sitzmann et al.
     (2020, section 3.2); biases in ±1/√fan-in, the default of ``nn.Linear``.
 
     Args:
-        module: Any network of the architecture; its own weights are not used.
-        generator: The source of chance.
-        dtype: Of the state.
+        module: any network of the architecture; its own weights are not used.
+        generator: source of randomness.
+        dtype: type of the state.
     """
     state: State = {}
-    for number, layer in enumerate(module.layers()):
+    for index, layer in enumerate(module.layers()):
         inputs = layer.in_features
-        bound = 1 / inputs if number == 0 else math.sqrt(6 / inputs) / module.frequency
+        bound = 1 / inputs if index == 0 else math.sqrt(6 / inputs) / module.frequency
         for name, limit in (("weight", bound), ("bias", inputs**-0.5)):
             shape = getattr(layer, name).shape
             drawn = torch.rand(shape, generator=generator, dtype=torch.float64)
-            state[f"layer{number + 1}.{name}"] = ((2 * drawn - 1) * limit).to(dtype)
+            state[f"layer{index + 1}.{name}"] = ((2 * drawn - 1) * limit).to(dtype)
     return state
 
 
@@ -59,12 +59,12 @@ def fit(
     """Fits N networks side by side: full batches, Adam, learning rate along half a cosine.
 
     Args:
-        module: Any network of the architecture; its own weights are not used.
-        initial: Stacked states to start from; left as they are.
-        coordinates: Where the images are given, shape (pixels, 2).
-        pixels: The images, shape (N, pixels).
-        steps: Number of steps.
-        learning_rate: At the first step.
+        module: any network of the architecture; its own weights are not used.
+        initial: stacked states to start from; left as they are.
+        coordinates: coordinates of the pixels, shape (pixels, 2).
+        pixels: the images, shape (N, pixels).
+        steps: number of steps.
+        learning_rate: learning rate at the first step.
 
     Returns:
         The fitted states, stacked; and the peak signal-to-noise ratios in decibels, shape (N,).

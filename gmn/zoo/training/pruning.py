@@ -22,16 +22,16 @@ FLOW_ROUNDS = 100
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What networks learn, and how; equal for all of them, to the order of the images.
+class TrainingSetup:
+    """Data, batches and learning rate, the same for all networks.
 
-    What pruning finds is then a function of the initialisation alone.
+    So the masks that pruning finds are a function of the initialisation alone.
 
     Attributes:
-        images: Shape (train, inputs).
-        labels: Class numbers, shape (train,).
-        batches: Image numbers of each step, shape (steps, batch).
-        learning_rate: Of Adam at the first step; it falls linearly to zero at the last.
+        images: shape (train, inputs).
+        labels: int64, shape (train,).
+        batches: indices of the images of each step, shape (steps, batch).
+        learning_rate: learning rate of Adam at the first step; it falls linearly to zero.
     """
 
     images: Tensor
@@ -39,13 +39,13 @@ class Lesson:
     batches: Tensor
     learning_rate: float
 
-    def teach(self, module: nn.Module, initial: State, masks: State) -> State:
+    def train(self, module: nn.Module, initial: State, masks: State) -> State:
         """Trains N networks side by side; weights outside their masks are zero and stay so.
 
         Args:
-            module: Any network of the architecture; its own weights are not used.
-            initial: Stacked states to start from; left as they are.
-            masks: By name of a weight, 1 where it is kept and 0 elsewhere, shape (N, ...).
+            module: any network of the architecture; its own weights are not used.
+            initial: stacked states to start from; left as they are.
+            masks: by name of a weight, 1 where it is kept and 0 elsewhere, shape (N, ...).
 
         Returns:
             The trained states, stacked.
@@ -80,8 +80,8 @@ def keep_largest(scores: Tensor, count: int) -> Tensor:
     """Masks of the largest scores of each network.
 
     Args:
-        scores: Shape (N, ...).
-        count: How many are kept.
+        scores: shape (N, ...).
+        count: how many are kept per network.
 
     Returns:
         1 at the largest and 0 elsewhere, of shape and type of the scores.
@@ -92,15 +92,15 @@ def keep_largest(scores: Tensor, count: int) -> Tensor:
 
 
 def prune(
-    module: nn.Module, initial: State, lesson: Lesson, counts: Sequence[Mapping[str, int]]
+    module: nn.Module, initial: State, setup: TrainingSetup, counts: Sequence[Mapping[str, int]]
 ) -> tuple[list[State], State]:
     """Winning tickets by iterative magnitude pruning, layer by layer, with rewinding.
 
     Args:
-        module: Any network of the architecture; its own weights are not used.
-        initial: Stacked states that networks start from, and are rewound to.
-        lesson: How they are trained in every round.
-        counts: By round, how many weights each layer keeps after it, by name; falling.
+        module: any network of the architecture; its own weights are not used.
+        initial: stacked states that networks start from, and are rewound to.
+        setup: data, batches and learning rate of every round.
+        counts: for each round, how many weights each layer keeps after it, by name; decreasing.
 
     Returns:
         The masks after every round, each tensor of shape (N, ...), those of a round within those of
@@ -110,7 +110,7 @@ def prune(
     dense: State = {}
     rounds = []
     for kept in counts:
-        trained = lesson.teach(module, initial, masks)
+        trained = setup.train(module, initial, masks)
         dense = dense or trained
         masks = {
             name: keep_largest(trained[name].abs().masked_fill(mask == 0, -1), kept[name])
@@ -130,11 +130,11 @@ def synaptic_flow(
     values; 100 rounds, each of which keeps an equal share of the weights that were left.
 
     Args:
-        module: Any network of the architecture, whose activations leave positive numbers alone;
+        module: any network of the architecture, whose activations leave positive numbers alone;
             its own weights are not used.
-        initial: Stacked states; biases are taken for zero.
-        example: One input, shape (1, ...).
-        counts: How many weights each layer keeps, by name.
+        initial: stacked states; biases are taken for zero.
+        example: one input, shape (1, ...).
+        counts: how many weights each layer keeps, by name.
 
     Returns:
         1 where a weight is kept and 0 elsewhere, by name, shape (N, ...).

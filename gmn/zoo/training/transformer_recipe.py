@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from gmn.zoo.training.recipe import Range
+from gmn.zoo.training.ranges import Range
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,12 @@ class TransformerRecipe:
 
     Attributes:
         optimiser: ``"adam"``, ``"rmsprop"``, ``"sgd"`` or ``"momentum"`` (SGD with 0.9 of it).
-        learning_rate: The highest; it rises linearly over the first tenth of the steps and falls
+        learning_rate: the highest; it rises linearly over the first tenth of the steps and falls
             along half a cosine to ``FINAL_RATE``.
-        init_std: Standard deviation of the normal, cut off at two of it, that weights start from.
-        l2: Strength of the L2 penalty on all parameters.
-        data_fraction: Share of the training images, chosen at random, that it gets to see.
-        dropout: Share of values dropped in training.
+        init_std: standard deviation of the normal, cut off at two of it, that weights start from.
+        l2: strength of the L2 penalty on all parameters.
+        data_fraction: share of the training images, chosen at random, that it gets to see.
+        dropout: share of values dropped in training.
     """
 
     optimiser: str
@@ -35,7 +35,7 @@ class TransformerRecipe:
         """The optimiser of the module's parameters, at the highest learning rate.
 
         Args:
-            module: What it shall train.
+            module: the module to train.
 
         Returns:
             A new optimiser of ``torch.optim``.
@@ -55,11 +55,11 @@ class TransformerRanges:
     """The distribution of the recipes of a population.
 
     Attributes:
-        learning_rate: By optimiser; all optimisers are as likely.
-        init_std: By optimiser.
-        l2: Of all.
-        data_fraction: Of all.
-        dropout: Of all.
+        learning_rate: range for each optimiser; optimisers are equally likely.
+        init_std: range for each optimiser.
+        l2: range for all optimisers.
+        data_fraction: range for all optimisers.
+        dropout: range for all optimisers.
     """
 
     learning_rate: dict[str, Range]
@@ -72,7 +72,7 @@ class TransformerRanges:
         """Draws the recipe of one network.
 
         Args:
-            generator: The source of chance.
+            generator: source of randomness.
 
         Returns:
             Hyper-parameters, independent of each other given the optimiser.

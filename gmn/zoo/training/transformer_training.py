@@ -1,4 +1,4 @@
-"""Trains transformers one after the other: side by side, their activations leave the cache.
+"""Trains transformers one after the other: many at once, their activations do not fit the cache.
 
 Of the published network in batches of 32 images of 16 patches, a plain loop takes 3.3 ms a step
 and ``torch.func.vmap`` over eight or 25 networks 2.8 ms (of 49 patches 9.0 and 11.8 ms): too little
@@ -35,12 +35,12 @@ def train_transformer(
     """Trains one network from a fresh start; it depends on recipe and seed alone.
 
     Args:
-        module: The network; its weights are drawn anew, and are those of the end afterwards.
-        recipe: The hyper-parameters.
-        images: What it learns and is tested on; in the dtype of the module.
-        seed: The only source of chance.
-        steps: Number of steps.
-        checkpoints: How many states to keep, see
+        module: the network; its weights are drawn anew, and are those of the end afterwards.
+        recipe: the hyper-parameters.
+        images: the images it is trained and tested on, in the dtype of the module.
+        seed: the only source of randomness.
+        steps: number of steps.
+        checkpoints: how many states to keep, see
             :func:`gmn.zoo.training.classifying.checkpoint_steps`; keeping some does not change how
             the others come out.
 
@@ -73,30 +73,30 @@ def draw_transformer_job(
     steps: int,
     generator: torch.Generator,
 ) -> Job:
-    """Draws the start, the data and the batches of one training run.
+    """Draws the initial state, the data and the batches of one training run.
 
     Args:
-        module: Any network of the architecture; its own weights are lost.
-        recipe: The hyper-parameters of the run.
-        images: The images that the network may be trained on.
-        steps: Number of steps.
-        generator: The source of chance.
+        module: any network of the architecture; its own weights are lost.
+        recipe: the hyper-parameters of the run.
+        images: the images that the network may be trained on.
+        steps: number of steps.
+        generator: source of randomness.
     """
     initialise(module, recipe.init_std, generator)
     initial = {name: value.clone() for name, value in module.state_dict().items()}
     total = len(images.train_labels)
     chosen, visible = choose_images(total, recipe.data_fraction, generator)
-    picks = torch.randint(len(chosen), (steps, BATCH_SIZE), generator=generator)
-    return Job(initial, images.train_labels, visible, chosen[picks])
+    sampled = torch.randint(len(chosen), (steps, BATCH_SIZE), generator=generator)
+    return Job(initial, images.train_labels, visible, chosen[sampled])
 
 
 def initialise(module: nn.Module, deviation: float, generator: torch.Generator) -> None:
     """Draws weights from a normal distribution cut off at two deviations; biases are zero.
 
     Args:
-        module: The network, changed in place.
-        deviation: Standard deviation before the cut.
-        generator: The source of chance.
+        module: the network, changed in place.
+        deviation: standard deviation before the cut.
+        generator: source of randomness.
     """
     for parameter in module.parameters():
         if parameter.ndim < 2:
@@ -110,8 +110,8 @@ def rate_factor(step: int, steps: int) -> float:
     """Share of the highest learning rate at a step: a linear rise, then half a cosine.
 
     Args:
-        step: Number of the step, from zero.
-        steps: Number of all steps.
+        step: index of the step.
+        steps: number of steps.
 
     Returns:
         A number in (0, 1].
@@ -155,5 +155,5 @@ def _metrics(module: nn.Module, images: ImageSet, visible: Tensor) -> dict[str, 
 def _score(module: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
     """Accuracy and mean cross-entropy."""
     scores = torch.cat([module(part) for part in images.split(EVALUATION_BATCH)])
-    right = (scores.argmax(1) == labels).double().mean()
-    return float(right), float(functional.cross_entropy(scores.double(), labels))
+    correct = (scores.argmax(1) == labels).double().mean()
+    return float(correct), float(functional.cross_entropy(scores.double(), labels))

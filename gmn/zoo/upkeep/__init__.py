@@ -1,1 +1,1 @@
-"""What can be done with finished zoos: merging, filtering, verifying, exporting, describing."""
+"""Operations on finished zoos: merging, filtering, verifying, repairing, exporting, describing."""

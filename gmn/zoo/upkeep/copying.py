@@ -24,9 +24,9 @@ class Source:
     """Networks to be copied.
 
     Attributes:
-        zoo: Where they are.
-        indices: Their numbers there, int64, in increasing order.
-        prefix: Put before their ids.
+        zoo: the population they are in.
+        indices: their indices in it, int64, in increasing order.
+        prefix: put before their ids.
     """
 
     zoo: Zoo
@@ -45,7 +45,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Copy:
-    """A new shard of rows of others; bits are kept."""
+    """A new shard of rows of other shards, bit for bit."""
 
     architecture: str
     pieces: tuple[Piece, ...]
@@ -59,8 +59,8 @@ class Copy:
         """Writes the shard.
 
         Args:
-            folder: Folder of the new zoo.
-            number: Of the shard in there.
+            folder: folder of the new zoo.
+            number: number of the shard in it.
 
         Raises:
             ZooError: If a shard of a source is damaged, or the new one cannot be written.
@@ -84,7 +84,7 @@ class Copy:
 
 
 def check(sources: Sequence[Source]) -> None:
-    """Whether the networks can lie in one zoo.
+    """Checks that the networks can be in one zoo.
 
     Raises:
         ZooError: If two of them have one id, or two different architectures have one name.
@@ -92,29 +92,29 @@ def check(sources: Sequence[Source]) -> None:
     owners: dict[str, str] = {}
     specs: dict[str, tuple[str, str]] = {}
     for source in sources:
-        place = str(source.zoo.folder)
+        folder = str(source.zoo.folder)
         for name in source.zoo.index["id"].take(source.indices.numpy()).to_pylist():
-            known = owners.setdefault(source.prefix + name, place)
-            if known is not place:
+            known = owners.setdefault(source.prefix + name, folder)
+            if known is not folder:
                 raise ZooError(
-                    f"{known} and {place} both have a network with the id {name!r}. Give each zoo "
+                    f"{known} and {folder} both have a network with the id {name!r}. Give each zoo "
                     "a prefix for its ids (--prefix)"
                 )
         for name in source.zoo.architectures:
-            found = source.zoo.manifest["architectures"][name]["fingerprint"]
-            first, other = specs.setdefault(name, (found, place))
-            if first != found:
+            fingerprint = source.zoo.manifest["architectures"][name]["fingerprint"]
+            first, other = specs.setdefault(name, (fingerprint, folder))
+            if first != fingerprint:
                 raise ZooError(
-                    f"architecture {name!r} is one network in {other} and another in {place}; one "
+                    f"architecture {name!r} is one network in {other} and another in {folder}; one "
                     "zoo needs different names for them: keep these two apart"
                 )
 
 
 def plan(sources: Sequence[Source]) -> list[Copy]:
-    """Deals networks out to new shards; equal sources give equal plans.
+    """Assigns networks to new shards; equal sources give equal plans.
 
     Args:
-        sources: What is to be copied.
+        sources: the networks to copy.
 
     Returns:
         The new shards; networks of one shard have one architecture and tensors of equal kinds.
@@ -122,26 +122,26 @@ def plan(sources: Sequence[Source]) -> list[Copy]:
     copies: list[Copy] = []
     open_copies: dict[tuple[str, str], list[Piece]] = {}
     for source in sources:
-        shards, rows = source.zoo.places(source.indices)
-        for number in shards.unique().tolist():
-            facts = source.zoo.manifest["shards"][number]
+        shards, rows = source.zoo.locations(source.indices)
+        for shard in shards.unique().tolist():
+            facts = source.zoo.manifest["shards"][shard]
             kind = (facts["architecture"], facts["layout"])
             pieces = open_copies.setdefault(kind, [])
-            left = rows[shards == number].sort().values
+            waiting = rows[shards == shard].sort().values
             most = max(1, min(SHARD_SIZE, SHARD_BYTES * facts["networks"] // facts["bytes"]))
-            while len(left):
+            while len(waiting):
                 room = max(1, most - sum(len(piece.rows) for piece in pieces))
-                pieces.append(Piece(source, number, left[:room]))
-                left = left[room:]
+                pieces.append(Piece(source, shard, waiting[:room]))
+                waiting = waiting[room:]
                 if room == len(pieces[-1].rows):
                     copies.append(Copy(kind[0], tuple(pieces)))
                     pieces.clear()
-    rest = [Copy(name, tuple(pieces)) for (name, _), pieces in open_copies.items() if pieces]
-    return copies + rest
+    unfilled = [Copy(name, tuple(pieces)) for (name, _), pieces in open_copies.items() if pieces]
+    return copies + unfilled
 
 
 def _index_rows(piece: Piece) -> list[Row]:
-    """From the shard, which has the columns of its own networks only."""
+    """Rows of the index, read from the shard, which has the columns of its own networks only."""
     zoo = piece.source.zoo
     path = zoo.folder / zoo.manifest["shards"][piece.shard]["file"]
     columns: dict[str, list[Any]] = read_header(path).columns

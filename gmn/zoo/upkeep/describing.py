@@ -19,10 +19,10 @@ FEW = 20  # different values that are counted one by one
 
 
 def describe(zoo: Zoo) -> dict[str, Any]:
-    """The data card of a zoo and what its index and files say, as JSON values.
+    """The data card of a zoo and statistics of its index and files, as JSON values.
 
     Args:
-        zoo: The population.
+        zoo: the population.
 
     Returns:
         Name, seed, configuration, card; counts by architecture and split; every numeric column
@@ -56,18 +56,18 @@ def describe(zoo: Zoo) -> dict[str, Any]:
 def _summary(zoo: Zoo, column: str) -> dict[str, Any]:
     """Range and histogram of a column; how many networks have no number in it."""
     values = pc.cast(zoo.index[column], "float64", safe=False).to_numpy()
-    found = values[np.isfinite(values)]
-    facts: dict[str, Any] = {"without": len(values) - len(found)}
-    if not len(found):
+    finite = values[np.isfinite(values)]
+    facts: dict[str, Any] = {"without": len(values) - len(finite)}
+    if not len(finite):
         return facts
-    low, high = float(found.min()), float(found.max())
-    facts |= {"min": low, "median": float(np.median(found)), "max": high}
-    different, counts = np.unique(found, return_counts=True)
-    if len(different) <= FEW:
-        named = zip(different.tolist(), counts.tolist(), strict=True)
+    low, high = float(finite.min()), float(finite.max())
+    facts |= {"min": low, "median": float(np.median(finite)), "max": high}
+    distinct, counts = np.unique(finite, return_counts=True)
+    if len(distinct) <= FEW:
+        named = zip(distinct.tolist(), counts.tolist(), strict=True)
         return {**facts, "counts": {f"{value:g}": count for value, count in named}}
     if math.isfinite(high - low):
-        facts["histogram"] = np.histogram(found, BINS)[0].tolist()
+        facts["histogram"] = np.histogram(finite, BINS)[0].tolist()
     return facts
 
 

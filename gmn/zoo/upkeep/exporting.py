@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from gmn.arguments import require_type
 from gmn.errors import ZooError
+from gmn.files import OutputFolder, is_plain
 from gmn.zoo.population import Zoo
-from gmn.zoo.store.files import cannot_write, write_file
 
 FORMATS = ("safetensors", "pt")
 TABLE = "index.csv"
@@ -33,14 +33,14 @@ def export(
     """Writes the state dict of each network to a file of its own, and a table of all rows.
 
     The column ``file`` of ``index.csv`` says where a network is. Files that are there already are
-    left alone: an export that was stopped goes on.
+    left alone: a stopped export continues.
 
     Args:
-        zoo: The population.
-        out: Folder to write; made if absent.
-        indices: Numbers of the networks; all if None.
+        zoo: the population.
+        out: folder to write; made if absent.
+        indices: indices of the networks; all if None.
         format: ``"safetensors"``, or ``"pt"`` for ``torch.load``.
-        progress: Whether to show a progress bar.
+        progress: whether to show a progress bar.
 
     Returns:
         The path of the table.
@@ -60,18 +60,29 @@ def export(
     table = table.drop_columns(["shard", "row"]).append_column("file", pa.array(files))
     folder, text = Path(out), _csv(table)
     path = folder / TABLE
-    if path.is_file() and path.read_bytes() != text:
-        raise ZooError(f"{folder} holds another export; choose an empty folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    write_file(path, text)
-    places = list(zip(files, chosen.tolist(), strict=True))
-    for file, number in tqdm(places, unit="net", disable=not progress):
-        if not (folder / file).exists():
-            write_file(folder / file, _content(zoo.state(number), format))
+    with OutputFolder(
+        folder, "export of a zoo", inputs=[zoo.folder], earlier=_files_of_0_1, error=ZooError
+    ) as output:
+        if path.is_file() and path.read_bytes() != text:
+            raise ZooError(f"{folder} holds another export; choose an empty folder")
+        output.claim(TABLE, *files)
+        output.write(TABLE, text)
+        jobs = list(zip(files, chosen.tolist(), strict=True))
+        for file, index in tqdm(jobs, unit="net", disable=not progress):
+            if not (folder / file).exists():
+                output.write(file, _content(zoo.state(index), format))
     return path
+
+
+def _files_of_0_1(folder: Path) -> set[str] | None:
+    """The files of an export that was written before folders had markers."""
+    try:
+        table = pacsv.read_csv(folder / TABLE)
+    except (OSError, pa.ArrowInvalid):
+        return None
+    if not {"id", "file"} <= set(table.column_names):
+        return None
+    return {TABLE, *filter(is_plain, table["file"].to_pylist())}
 
 
 def _content(state: dict[str, Tensor], format: str) -> bytes:

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from gmn.arguments import require_path, require_several, require_type
 from gmn.errors import ZooError
+from gmn.files import OutputFolder
 from gmn.zoo.population import Zoo
 from gmn.zoo.store import provenance
-from gmn.zoo.store.files import MANIFEST, SHARDS, file_sha256
+from gmn.zoo.store.files import MANIFEST, SHARD, file_sha256, shard_name
 from gmn.zoo.store.index import histogram, index_of
-from gmn.zoo.store.locking import WriterLock
 from gmn.zoo.store.writer import identity_of, publish
+from gmn.zoo.store.writing import zoo_folder
 from gmn.zoo.upkeep import copying
 from gmn.zoo.upkeep.copying import Source, check, everything, plan
 from gmn.zoo.upkeep.rewriting import rewrite, write_shards
@@ -36,11 +37,11 @@ def merge(
     Architectures may differ. Weights, labels and splits are kept as they are.
 
     Args:
-        folders: Of the zoos.
-        out: Folder for the new one; empty, absent, or holding this same zoo.
-        name: Of the new population.
-        prefixes: One for each zoo, put before the ids of its networks.
-        progress: Whether to show a progress bar.
+        folders: folders of the zoos.
+        out: folder for the new one; empty, absent, or holding this same zoo.
+        name: name of the new population.
+        prefixes: one for each zoo, put before the ids of its networks.
+        progress: whether to show a progress bar.
 
     Returns:
         The new zoo.
@@ -67,11 +68,11 @@ def filtered(
     """Copies some networks of a zoo into a new one; a stopped run goes on when called again.
 
     Args:
-        zoo: The population.
-        indices: Numbers of the networks to keep, such as :func:`gmn.zoo.select` gives them.
-        out: Folder for the new zoo; empty, absent, or holding this same zoo.
-        criteria: By what they were chosen, for the data card.
-        progress: Whether to show a progress bar.
+        zoo: the population.
+        indices: indices of the networks to keep, such as the result of :func:`gmn.zoo.select`.
+        out: folder for the new zoo; empty, absent, or holding this same zoo.
+        criteria: the conditions that they meet, for the data card.
+        progress: whether to show a progress bar.
 
     Returns:
         The new zoo.
@@ -104,34 +105,33 @@ def append(
     sees the zoo as it was or as it is, and a run that is killed has added nothing.
 
     Args:
-        folder: Of the zoo that grows.
-        folders: Of the zoos whose networks are added.
-        prefixes: One for each of these, put before the ids of its networks.
-        progress: Whether to show a progress bar.
+        folder: folder of the zoo that grows.
+        folders: folders of the zoos whose networks are added.
+        prefixes: one for each of these, put before the ids of its networks.
+        progress: whether to show a progress bar.
 
     Returns:
-        The larger zoo; its networks are numbered anew, in the order of their ids.
+        The larger zoo; its networks get new indices, in the order of their ids.
 
     Raises:
         ValueError: If there is not one prefix for each zoo.
         ZooError: If two networks have one id, two architectures have one name, a zoo is damaged,
             or another writer is at work.
     """
-    place = require_path("folder", folder)
-    lock = WriterLock(place)
-    try:
-        zoo = Zoo(place)
+    path = require_path("folder", folder)
+    zoo = Zoo(path)
+    with zoo_folder(path) as output:
+        zoo = Zoo(path)  # as it is now that nobody else writes
         added = _sources(folders, prefixes)
         check([everything(zoo), *added])
         known = zoo.manifest["shards"]
-        _remove_unlisted(place, {shard["file"] for shard in known})
+        _remove_unlisted(output, {shard["file"] for shard in known})
         copies = plan(added)
-        write_shards(place, dict(enumerate(copies, start=len(known))), progress)
-        _publish_more(zoo, added, len(copies))
-        provenance.note(place, "append", {"networks": sum(c.networks for c in copies)})
-    finally:
-        lock.release()
-    return Zoo(place)
+        output.claim(*(shard_name(len(known) + n) for n in range(len(copies))))
+        write_shards(path, dict(enumerate(copies, start=len(known))), progress)
+        _publish_more(output, zoo, added, len(copies))
+        provenance.note(output, "append", {"networks": sum(c.networks for c in copies)})
+    return Zoo(path)
 
 
 def _sources(folders: Sequence[str | Path], prefixes: Sequence[str] | None) -> list[Source]:
@@ -143,23 +143,23 @@ def _sources(folders: Sequence[str | Path], prefixes: Sequence[str] | None) -> l
     return [everything(Zoo(folder), prefix) for folder, prefix in zip(folders, given, strict=True)]
 
 
-def _publish_more(zoo: Zoo, added: Sequence[Source], copies: int) -> None:
-    manifest, place = zoo.manifest, zoo.folder
-    index, headers = index_of(place, range(len(manifest["shards"]) + copies))
+def _publish_more(output: OutputFolder, zoo: Zoo, added: Sequence[Source], copies: int) -> None:
+    manifest, folder = zoo.manifest, zoo.folder
+    index, headers = index_of(folder, range(len(manifest["shards"]) + copies))
     card = {**manifest["card"], "networks": len(index), "splits": histogram(index, "split")}
     card["appended"] = [*card.get("appended", []), *(_origin(source) for source in added)]
     keys = ("name", "size", "seed", "configuration")
     identity = identity_of(*(manifest[key] for key in keys))
     generation = manifest["generation"] + 1
-    publish(place, identity, card, index, headers, generation, manifest["shards"])
-    (place / manifest["index"]["file"]).unlink(missing_ok=True)
+    publish(output, identity, card, index, headers, generation, manifest["shards"])
+    output.remove(manifest["index"]["file"])
 
 
-def _remove_unlisted(folder: Path, listed: set[str]) -> None:
-    """Shards of an append that was killed."""
-    for path in folder.glob(SHARDS):
-        if path.name not in listed:
-            path.unlink()
+def _remove_unlisted(output: OutputFolder, listed: set[str]) -> None:
+    """Deletes shards of an append that was killed; what others put there stays."""
+    for name in output.files:
+        if SHARD.fullmatch(name) and name not in listed:
+            output.remove(name)
 
 
 def _write(
@@ -174,7 +174,9 @@ def _write(
     size = sum(len(source.indices) for source in sources)
     packing = {"shard_size": copying.SHARD_SIZE, "shard_bytes": copying.SHARD_BYTES}
     shards = plan(sources)
-    return rewrite(out, name, size, seed, {**configuration, **packing}, shards, card, progress)
+    inputs = [source.zoo.folder for source in sources]
+    configuration = {**configuration, **packing}
+    return rewrite(out, name, size, seed, configuration, shards, card, progress, inputs)
 
 
 def _origin(source: Source) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Writes new zoos from rows of others: the one walk of merge, filter, append and rescue."""
+"""Writes new zoos from shards of others, for merging, filtering, appending and rescuing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gmn.zoo.store.writer import ZooWriter, write_zoo
 
 
 class NewShard(Protocol):
-    """A shard that can be made of what lies in other zoos."""
+    """A shard that can be written from the contents of other zoos."""
 
     @property
     def networks(self) -> int:
         """Number of networks."""
 
     def write(self, folder: Path, number: int) -> None:
-        """Writes it, all or nothing."""
+        """Writes the shard, all or nothing."""
 
 
 def rewrite(
@@ -35,18 +35,20 @@ def rewrite(
     shards: Sequence[NewShard],
     card: dict[str, Any],
     progress: bool,
+    inputs: Sequence[Path],
 ) -> Zoo:
-    """Writes a zoo of such shards, or opens it if that was done before.
+    """Writes a zoo of such shards, or opens it if it was written before.
 
     Args:
-        out: Folder for it; empty, absent, or holding this same zoo.
-        name: Of the population.
-        size: Number of networks asked for.
-        seed: Of the population.
-        configuration: All else that decides what is written.
-        shards: All of them, in order.
-        card: What the data card says beside counts.
-        progress: Whether to show a progress bar.
+        out: folder for it; empty, absent, or holding this same zoo.
+        name: name of the population.
+        size: requested number of networks.
+        seed: seed of the population.
+        configuration: everything else that determines what is written.
+        shards: the shards in order.
+        card: entries of the data card beside counts.
+        progress: whether to show a progress bar.
+        inputs: folders of the zoos that are read.
 
     Raises:
         ZooError: If a source is damaged, or ``out`` holds another zoo.
@@ -58,7 +60,7 @@ def rewrite(
     def data_card(index: pa.Table, headers: Sequence[Header]) -> dict[str, Any]:
         return {"networks": len(index), "splits": histogram(index, "split"), **card}
 
-    write_zoo(out, name, size, seed, configuration, len(shards), fill, data_card)
+    write_zoo(out, name, size, seed, configuration, len(shards), fill, data_card, inputs)
     return Zoo(out)
 
 

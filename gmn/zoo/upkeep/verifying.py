@@ -16,9 +16,9 @@ from gmn.errors import ZooError
 from gmn.zoo.store.files import (
     SHARDS,
     file_sha256,
-    read_manifest,
 )
 from gmn.zoo.store.index import read_index
+from gmn.zoo.store.manifest import read_manifest
 from gmn.zoo.store.shards import read_header
 
 SHOWN = 20  # ids in a printed report
@@ -29,10 +29,10 @@ class DamagedShard:
     """A shard that is not as it was written.
 
     Attributes:
-        file: Its name.
+        file: its name.
         problem: ``missing``, or what is wrong with it.
-        ids: Of the networks that are lost with it; None if the index is lost as well.
-        networks: How many these are, by the manifest.
+        ids: ids of the networks that are lost with it; None if the index is lost as well.
+        networks: their number according to the manifest.
     """
 
     file: str
@@ -43,15 +43,15 @@ class DamagedShard:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a zoo's files.
+    """The result of :func:`verify`.
 
     Attributes:
-        folder: Of the zoo.
-        networks: How many networks the zoo should have; None if the manifest is lost.
-        whole: Names of the shards that are as they were written.
-        damaged: The others.
-        index: What is wrong with the index; None if nothing.
-        manifest: What is wrong with the manifest; None if nothing.
+        folder: folder of the zoo.
+        networks: how many networks the zoo should have; None if the manifest is lost.
+        whole: names of the shards that are as they were written.
+        damaged: the others.
+        index: what is wrong with the index; None if nothing.
+        manifest: what is wrong with the manifest; None if nothing.
     """
 
     folder: str
@@ -72,7 +72,7 @@ class Verdict:
         return sum(shard.networks for shard in self.damaged)
 
     def to_json(self) -> str:
-        """All of it as JSON text."""
+        """The verdict as JSON text."""
         return json.dumps({"ok": self.ok, "lost": self.lost, **asdict(self)}, indent=1)
 
     def __str__(self) -> str:
@@ -97,55 +97,55 @@ def verify(folder: str | Path, progress: bool = True) -> Verdict:
     """Compares every file of a zoo with its checksum.
 
     Args:
-        folder: Of a zoo; its manifest and its index may be lost.
-        progress: Whether to show a progress bar.
+        folder: folder of a zoo; its manifest and its index may be lost.
+        progress: whether to show a progress bar.
 
     Raises:
         ZooError: If the folder holds neither a manifest nor shards, or an unfinished zoo.
     """
-    place = require_path("folder", folder)
+    path = require_path("folder", folder)
     try:
-        manifest = read_manifest(place)
+        manifest = read_manifest(path)
     except ZooError as error:
-        if not any(place.glob(SHARDS)):
+        if not any(path.glob(SHARDS)):
             raise
-        return _without_manifest(place, str(error), progress)
+        return _without_manifest(path, str(error), progress)
     if "shards" not in manifest:
         raise ZooError(
-            f"{place} holds an unfinished zoo, which has no checksums yet. Build it again with the "
+            f"{path} holds an unfinished zoo, which has no checksums yet. Build it again with the "
             "same arguments: it goes on where it stopped, and makes damaged shards anew"
         )
-    index, problem = _index(place, manifest)
+    index, problem = _index(path, manifest)
     whole, damaged = [], []
     for number, facts in enumerate(tqdm(manifest["shards"], unit="shard", disable=not progress)):
-        state = _state(place / facts["file"], facts["sha256"])
+        state = _state(path / facts["file"], facts["sha256"])
         if state is None:
             whole.append(facts["file"])
         else:
             ids = None if index is None else _ids(index, number)
             damaged.append(DamagedShard(facts["file"], state, ids, facts["networks"]))
     networks = manifest["index"]["networks"]
-    return Verdict(str(place), networks, tuple(whole), tuple(damaged), problem, None)
+    return Verdict(str(path), networks, tuple(whole), tuple(damaged), problem, None)
 
 
-def _without_manifest(place: Path, problem: str, progress: bool) -> Verdict:
+def _without_manifest(path: Path, problem: str, progress: bool) -> Verdict:
     """Without checksums, a shard counts as whole if it is complete and can be read."""
     whole, damaged = [], []
-    for path in tqdm(sorted(place.glob(SHARDS)), unit="shard", disable=not progress):
+    for shard in tqdm(sorted(path.glob(SHARDS)), unit="shard", disable=not progress):
         try:
-            read_header(path)
-            whole.append(path.name)
+            read_header(shard)
+            whole.append(shard.name)
         except ZooError as error:
-            damaged.append(DamagedShard(path.name, str(error), None, 0))
-    return Verdict(str(place), None, tuple(whole), tuple(damaged), None, problem)
+            damaged.append(DamagedShard(shard.name, str(error), None, 0))
+    return Verdict(str(path), None, tuple(whole), tuple(damaged), None, problem)
 
 
-def _index(place: Path, manifest: dict[str, Any]) -> tuple[pa.Table | None, str | None]:
+def _index(folder: Path, manifest: dict[str, Any]) -> tuple[pa.Table | None, str | None]:
     facts = manifest["index"]
     try:
-        return read_index(place / facts["file"], facts["sha256"]), None
+        return read_index(folder / facts["file"], facts["sha256"]), None
     except ZooError:
-        state = "damaged" if (place / facts["file"]).is_file() else "missing"
+        state = "damaged" if (folder / facts["file"]).is_file() else "missing"
         return None, f"{facts['file']} is {state}; the shards hold its rows too"
 
 

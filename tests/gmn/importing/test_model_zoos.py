@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gmn.zoo import ModelZoos, ZooError
-from gmn.zoo.importing.layouts.networks import ModelZooCNN, ResNet18
+from gmn.zoo.importing.layouts.model_zoo_networks import ModelZooCNN, ResNet18
 from tests.gmn.importing.replicas import Harmful, command, import_, shorten
 
 # Shapes of kernels, and the numbers under which the publication's module lists have them.

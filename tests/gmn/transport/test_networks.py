@@ -12,7 +12,7 @@ import gmn
 from gmn import symmetry
 from gmn.program import DEFAULT
 from gmn.transport import (
-    Frame,
+    CoordinateFrame,
     NetworkDistance,
     Systems,
     network_distance,
@@ -109,7 +109,7 @@ def test_trees_laid_for_many_pairs_are_those_of_each() -> None:
     graph = graph_of(BY_NAME["cnn"], networks=4)
     x = next(iter(weight_clouds(graph).values()))
     systems = Systems.sample(x.shape[-1], 5, 3, "chain", generator=torch.Generator().manual_seed(0))
-    frame = Frame.of(x.flatten(0, 1))
+    frame = CoordinateFrame.of(x.flatten(0, 1))
     pairs = torch.tensor([[0, 1], [2, 0], [3, 3]])
     y = x[:, :-2]
     one, other = x[pairs[:, 0]], y[pairs[:, 1]]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gmn.transport import (
     ByDistance,
-    Frame,
+    CoordinateFrame,
     Learned,
     Splitting,
     Systems,
@@ -27,7 +27,7 @@ from gmn.transport.sliced import wasserstein_1d
 from tests.gmn.transport.clouds import by_linear_program, chance, cloud, weights
 from tests.memory import allocated
 
-UNITS = Frame(torch.zeros(3).double(), torch.ones(()).double())
+UNITS = CoordinateFrame(torch.zeros(3).double(), torch.ones(()).double())
 
 
 def learned() -> Learned:

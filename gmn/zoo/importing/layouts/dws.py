@@ -27,8 +27,8 @@ class DwsInrs(SplitLayout):
     ``seq.{layer}.weight`` and ``seq.{layer}.bias``.
 
     Args:
-        source: The folder with these folders, or one above it.
-        splits: The published JSON file of splits: for each of ``train``, ``val`` and ``test`` the
+        source: the folder with these folders, or one above it.
+        splits: the published JSON file of splits: for each of ``train``, ``val`` and ``test`` the
             paths of its networks, or an object with them under ``path``. Only the part of a path
             that names the network counts. None takes the testing images as test split, and about
             one in twelve of the training images for validation.
@@ -73,16 +73,16 @@ class DwsInrs(SplitLayout):
 
 
 def _folders(source: Path) -> dict[str, Path]:
-    """Folders of networks, by name: in a folder, or else in the folders in it."""
+    """Folders of networks by name: in a folder, or else in its subfolders."""
     if not source.is_dir():
         raise ZooError(f"{source} is no folder; give the one into which the archive was unpacked")
     inside = _folders_in(source)
-    found = [path for path in inside if FOLDER.fullmatch(path.name)]
-    if not found:
-        deeper = [path for folder in inside for path in _folders_in(folder)]
-        found = [path for path in deeper if FOLDER.fullmatch(path.name)]
+    networks = [path for path in inside if FOLDER.fullmatch(path.name)]
+    if not networks:
+        nested = [path for folder in inside for path in _folders_in(folder)]
+        networks = [path for path in nested if FOLDER.fullmatch(path.name)]
     result: dict[str, Path] = {}
-    for path in found:
+    for path in networks:
         if path.name in result:
             raise ZooError(f"{path} and {result[path.name]} are both there; give one set's folder")
         result[path.name] = path

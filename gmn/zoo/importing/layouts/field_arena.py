@@ -44,8 +44,8 @@ class NeuralFieldArena(Layout):
     on the last 5,000 training images; all fields of an image are in one split.
 
     Args:
-        source: The folder of one set.
-        frequency: The factor in the sines, which the files do not say.
+        source: the folder of one set.
+        frequency: the factor in the sines, which the files do not say.
     """
 
     name = "neural-field-arena"
@@ -102,19 +102,19 @@ class NeuralFieldArena(Layout):
     def _labels(self, path: Path, count: int) -> list[int]:
         """The labels of a file, whose arrays are of the right shape."""
         params = self._params(path)
-        wanted = (count, sum(math.prod(shape) for _, shape in self._blocks))
-        if tuple(params.shape) != wanted:
+        expected = (count, sum(math.prod(shape) for _, shape in self._blocks))
+        if tuple(params.shape) != expected:
             raise ValueError(
                 f"params has shape {tuple(params.shape)}; by the file's name and {ORDER} it should "
-                f"be {wanted}"
+                f"be {expected}"
             )
         labels = converters.load_checkpoint(path, key="labels")["labels"]
         if labels.shape != (count,) or labels.is_floating_point():
             raise ValueError(
                 f"labels are {tuple(labels.shape)} of {labels.dtype}, not {count} ints"
             )
-        numbers: list[int] = labels.tolist()
-        return numbers
+        values: list[int] = labels.tolist()
+        return values
 
     @cached_property
     def _blocks(self) -> Blocks:
@@ -137,7 +137,7 @@ class NeuralFieldArena(Layout):
             state = _cut(torch.zeros(size), self._blocks)
             depth = len(state) // 2
             chain = siren_state(state, depth)
-            weights = [chain[f"layer{number}.weight"] for number in range(1, depth + 1)]
+            weights = [chain[f"layer{layer}.weight"] for layer in range(1, depth + 1)]
             widths = [weights[0].shape[1], *(len(weight) for weight in weights)]
             if [weight.shape[1] for weight in weights] != widths[:-1]:
                 raise ValueError(f"layers of shapes {[tuple(w.shape) for w in weights]} in a row")
@@ -151,16 +151,16 @@ def _files(source: Path) -> list[tuple[Path, re.Match[str]]]:
     if not source.is_dir():
         raise ZooError(f"{source} is no folder; give the one into which the archive was unpacked")
     named = ((path, FILE.fullmatch(path.name)) for path in source.iterdir())
-    found = [(path, match) for path, match in named if match]
-    if not found:
+    files = [(path, match) for path, match in named if match]
+    if not files:
         raise ZooError(f"{source} has no files like mnist_0-10000.hdf5; give the folder of one set")
-    sets = {_set_of(match) for _, match in found}
+    sets = {_set_of(match) for _, match in files}
     if len(sets) > 1 or not sets <= IMAGES.keys():
         raise ZooError(
             f"{source} holds fields of {', '.join(sorted(sets))}; give a folder with those of one "
             f"of {', '.join(IMAGES)}"
         )
-    return sorted(found, key=lambda item: int(item[1]["start"]))
+    return sorted(files, key=lambda item: int(item[1]["start"]))
 
 
 def _set_of(match: re.Match[str]) -> str:

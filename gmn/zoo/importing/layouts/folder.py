@@ -31,11 +31,11 @@ class CheckpointFolder(Layout):
     ``run`` if there is such a column, so that no run is in two splits, and by file if not.
 
     Args:
-        source: The folder; checkpoints may lie in folders in it.
-        labels: The table, a CSV file, compressed with gzip or not.
+        source: the folder; checkpoints may lie in folders in it.
+        labels: the table, a CSV file, compressed with gzip or not.
         model: A network of the architecture; its weights do not count.
-        inputs: An example of its inputs, with which it is traced.
-        key: Where in the files the state dict lies, as for :func:`converters.load_checkpoint`.
+        inputs: an example of its inputs, with which it is traced.
+        key: where in the files the state dict lies, as for :func:`converters.load_checkpoint`.
     """
 
     name = "folder"
@@ -106,17 +106,18 @@ def _read_labels(path: Path) -> dict[str, dict[str, str]]:
     """The rows of the table by file."""
     table = read_table(path)
     if not table or "file" not in table[0]:
-        found = ", ".join(table[0]) if table else "no rows"
-        raise ZooError(f"{path} has no column 'file' that names the checkpoints; it has {found}")
+        header = ", ".join(table[0]) if table else "no rows"
+        raise ZooError(f"{path} has no column 'file' that names the checkpoints; it has {header}")
     result: dict[str, dict[str, str]] = {}
-    for number, line in enumerate(table, start=2):
+    for line_number, line in enumerate(table, start=2):
         file = Path(line["file"] or "").as_posix()
         if file == "." or Path(file).is_absolute() or ".." in Path(file).parts:
             raise ZooError(
-                f"{path}, line {number}: {line['file']!r} is no path of a checkpoint in the folder"
+                f"{path}, line {line_number}: {line['file']!r} is no path of a checkpoint in the "
+                "folder"
             )
         if file in result:
-            raise ZooError(f"{path}, line {number}: {file} has a row already")
+            raise ZooError(f"{path}, line {line_number}: {file} has a row already")
         result[file] = line
     return result
 

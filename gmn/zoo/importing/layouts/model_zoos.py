@@ -11,7 +11,12 @@ from torch import nn
 import converters
 from gmn.zoo.architectures.activations import activation_name
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
-from gmn.zoo.importing.layouts.networks import SHAPES, ModelZooCNN, ResNet18, example_image
+from gmn.zoo.importing.layouts.model_zoo_networks import (
+    SHAPES,
+    ModelZooCNN,
+    ResNet18,
+    example_image,
+)
 from gmn.zoo.importing.layouts.ray_tune import find_checkpoints, find_runs, read_json, read_results
 from gmn.zoo.importing.layouts.sirens import chain_weights
 from gmn.zoo.importing.layouts.splits import read_splits
@@ -45,12 +50,12 @@ class ModelZoos(Layout):
     names. What is not so is skipped with a reason that says what was expected.
 
     Args:
-        source: The folder of one zoo, or one above it.
-        splits: A JSON file of splits: for each of ``train``, ``val`` and ``test`` the folders of
+        source: the folder of one zoo, or one above it.
+        splits: a JSON file of splits: for each of ``train``, ``val`` and ``test`` the folders of
             its runs. The raw zoos have none; None takes splits of this library's own by run:
             70 % train, 15 % val, 15 % test.
-        epoch: Which epoch of each run; None for the last one.
-        every_epoch: Whether to import all epochs; rows tell them apart by ``run`` and ``epoch``.
+        epoch: which epoch of each run; None for the last one.
+        every_epoch: whether to import all epochs; rows tell them apart by ``run`` and ``epoch``.
 
     Raises:
         ValueError: If both an epoch and all of them are asked for.
@@ -126,18 +131,18 @@ class ModelZoos(Layout):
             return {run: split_of(0, run) for run in runs}, []
 
         def run_in(path: str) -> str | None:
-            here = (part for part in Path(path).parts if part in runs)
-            return next(here, None) or Path(path).name or None
+            runs_of_path = (part for part in Path(path).parts if part in runs)
+            return next(runs_of_path, None) or Path(path).name or None
 
         chosen = read_splits(self.splits, run_in, "a run")
-        lacking = sorted(chosen.keys() - runs.keys())
-        return chosen, [f"{run}: in the file of splits, but no such run" for run in lacking]
+        missing = sorted(chosen.keys() - runs.keys())
+        return chosen, [f"{run}: in the file of splits, but no such run" for run in missing]
 
     def _wanted(self, checkpoints: dict[int, Path]) -> dict[int, Path]:
         if self.every_epoch or not checkpoints:
             return checkpoints
         epoch = max(checkpoints) if self.epoch is None else self.epoch
-        return {number: path for number, path in checkpoints.items() if number == epoch}
+        return {e: path for e, path in checkpoints.items() if e == epoch}
 
 
 def _entries(
@@ -155,8 +160,8 @@ def _entries(
         raise ValueError("params.json holds no object")
     lines = read_results(folder / "result.json")
     architecture = _architecture(params, list(wanted.values()))
-    given = {k: v for k, v in params.items() if isinstance(v, str) or _is_number(v)}
-    hyper = {f"published_{k}" if k in RESERVED else k: value for k, value in given.items()}
+    settings = {k: v for k, v in params.items() if isinstance(v, str) or _is_number(v)}
+    hyper = {f"published_{k}" if k in RESERVED else k: value for k, value in settings.items()}
     entries, skipped = [], []
     for epoch, path in sorted(wanted.items()):
         name = f"{run}/{path.parent.name}/{path.name}"
@@ -184,8 +189,8 @@ def _measures(lines: dict[int, dict[str, Any]], epoch: int) -> Row:
     accuracy = line["test_acc"]
     if not isinstance(accuracy, (int, float)) or not 0 <= accuracy <= 1:
         raise ValueError(f"its test_acc is {accuracy!r}, no share of 1")
-    found = {MEASURES[k]: v for k, v in line.items() if k in MEASURES}
-    return {name: float(v) for name, v in found.items() if _is_number(v)}
+    measures = {MEASURES[k]: v for k, v in line.items() if k in MEASURES}
+    return {name: float(v) for name, v in measures.items() if _is_number(v)}
 
 
 def _is_number(value: object) -> bool:
@@ -213,7 +218,7 @@ def _resnet_name(state: State) -> str:
 
 
 def _cnn_name(state: State, params: dict[str, Any]) -> str:
-    convolutions = [state[f"conv{number}.weight"] for number in (1, 2, 3)]
+    convolutions = [state[f"conv{layer}.weight"] for layer in (1, 2, 3)]
     shapes = tuple((len(weight), weight.shape[-1]) for weight in convolutions)
     size = next((size for size, known in SHAPES.items() if known[:3] == shapes), None)
     if size is None:

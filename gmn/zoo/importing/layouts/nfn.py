@@ -28,8 +28,8 @@ class NfnSirens(Layout):
     ``{prefix}_aug{copy}_{label}s`` hold further networks of the same images.
 
     Args:
-        source: The folder ``siren_..._wts``.
-        copies: Whether to import the further networks of training images, too. Those of other
+        source: the folder ``siren_..._wts``.
+        copies: whether to import the further networks of training images, too. Those of other
             images are never used: validation and test are on the first network of each image.
     """
 
@@ -83,13 +83,13 @@ class NfnSirens(Layout):
     @cached_property
     def _files(self) -> list[tuple[str, int, int, int, Path]]:
         """Prefix, view, image, label and path of every network."""
-        found = list(_search(self.source))
-        if not found:
+        files = list(_search(self.source))
+        if not files:
             raise ZooError(
                 f"{self.source} has no files like randinit_smaller_3s/net17.pth; give the folder "
                 "siren_mnist_wts, siren_fashion_wts or siren_cifar_wts itself"
             )
-        return found
+        return files
 
     def _architecture(self, paths: list[Path]) -> str:
         """By the first file that can be read: a set is of grey images or of coloured ones."""

@@ -13,7 +13,7 @@ CHECKPOINT = re.compile(r"checkpoint_0*(\d+)")
 
 
 def find_runs(source: Path) -> dict[str, Path]:
-    """Folders of runs by name: in a folder, or else in the folders in it.
+    """Folders of runs by name: in a folder, or else in its subfolders.
 
     A run has ``params.json``, ``result.json`` or checkpoints; whatever else it lacks is for the
     reader to say.
@@ -23,16 +23,16 @@ def find_runs(source: Path) -> dict[str, Path]:
     """
     if not source.is_dir():
         raise ZooError(f"{source} is no folder; give the one into which the archive was unpacked")
-    found = _runs_in(source) or [run for folder in _folders(source) for run in _runs_in(folder)]
-    if not found:
+    runs = _runs_in(source) or [run for folder in _folders(source) for run in _runs_in(folder)]
+    if not runs:
         raise ZooError(
             f"{source} has no folders of runs, with a params.json in them, nor have the folders "
             "in it; give the folder of one zoo"
         )
-    above = sorted({run.parent.name for run in found})
-    if len(above) > 1:
-        raise ZooError(f"{source} holds several zoos, {', '.join(above)}; give the folder of one")
-    return {run.name: run for run in found}
+    parents = sorted({run.parent.name for run in runs})
+    if len(parents) > 1:
+        raise ZooError(f"{source} holds several zoos, {', '.join(parents)}; give the folder of one")
+    return {run.name: run for run in runs}
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -50,8 +50,8 @@ def _folders(folder: Path) -> list[Path]:
 
 def find_checkpoints(run: Path) -> dict[int, Path]:
     """The files of a run by iteration: of folders ``checkpoint_000007`` or ``checkpoint_7``."""
-    found = ((CHECKPOINT.fullmatch(path.name), path) for path in run.iterdir())
-    return {int(match[1]): path / "checkpoints" for match, path in found if match}
+    matches = ((CHECKPOINT.fullmatch(path.name), path) for path in run.iterdir())
+    return {int(match[1]): path / "checkpoints" for match, path in matches if match}
 
 
 def read_json(path: Path) -> Any:

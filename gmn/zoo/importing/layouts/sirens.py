@@ -17,10 +17,10 @@ class PublishedSiren(nn.Module):
 
     Args:
         outputs: 1 for grey images, 3 for colour.
-        shift: What is added to the output.
-        inputs: Number of coordinates.
-        hidden: Neurons of each hidden layer.
-        frequency: Factor in all sines.
+        shift: constant added to the output.
+        inputs: number of coordinates.
+        hidden: neurons of each hidden layer.
+        frequency: factor in all sines.
 
     >>> sum(p.numel() for p in PublishedSiren(outputs=3).parameters())
     1251
@@ -39,8 +39,8 @@ class PublishedSiren(nn.Module):
         self.frequency = frequency
         self.depth = len(hidden) + 1
         widths = (inputs, *hidden, outputs)
-        for number in range(self.depth):
-            self.add_module(f"layer{number + 1}", nn.Linear(widths[number], widths[number + 1]))
+        for layer in range(self.depth):
+            self.add_module(f"layer{layer + 1}", nn.Linear(widths[layer], widths[layer + 1]))
 
     def forward(
         self,
@@ -48,8 +48,8 @@ class PublishedSiren(nn.Module):
     ) -> Tensor:  # shape: (points, outputs)
         """Brightness at each point."""
         x = coordinates
-        for number in range(1, self.depth):
-            x = torch.sin(self.frequency * self.get_submodule(f"layer{number}")(x))
+        for layer in range(1, self.depth):
+            x = torch.sin(self.frequency * self.get_submodule(f"layer{layer}")(x))
         x = self.get_submodule(f"layer{self.depth}")(x)
         return x + self.shift if self.shift else x
 
@@ -58,7 +58,7 @@ def chain_weights(state: State) -> list[tuple[Tensor, Tensor]]:
     """Weight and bias of each layer of a chain, by the numbers in their names.
 
     Args:
-        state: Names end in ``weight`` and ``bias``; what stands before is the same for both.
+        state: names end in ``weight`` and ``bias``; what stands before is the same for both.
 
     Raises:
         ValueError: If names are of another form, or a layer lacks one of the two.
@@ -86,9 +86,9 @@ def siren_state(state: State, depth: int = 3) -> State:
     if len(layers) != depth:
         raise ValueError(f"{len(layers)} layers of weight and bias, not {depth}")
     result: State = {}
-    for number, (weight, bias) in enumerate(layers, start=1):
-        result[f"layer{number}.weight"] = weight
-        result[f"layer{number}.bias"] = bias
+    for layer, (weight, bias) in enumerate(layers, start=1):
+        result[f"layer{layer}.weight"] = weight
+        result[f"layer{layer}.bias"] = bias
     return result
 
 

@@ -29,9 +29,9 @@ class _Block:
     """Where one tensor lies in a row of the array.
 
     Attributes:
-        name: As in the state dict of :class:`gmn.zoo.architectures.networks.SmallCNN`.
-        start: First position.
-        shape: In Keras' order.
+        name: its key in the state dict of :class:`gmn.zoo.architectures.networks.SmallCNN`.
+        start: first position.
+        shape: its shape in Keras' order.
     """
 
     name: str
@@ -53,12 +53,12 @@ class SmallCnnZoo(Layout):
     padded, as is the default of Keras; the published files do not say.
 
     Args:
-        source: The folder of one image set.
-        splits: The published file ``..._split.csv`` of the order of rows. With it, as in NFN: of
+        source: the folder of one image set.
+        splits: the published file ``..._split.csv`` of the order of rows. With it, as in NFN: of
             the networks that are wanted, in that order, the second half is for testing; of the
             first half, shuffled, four fifths are for training. None for splits of this library's
             own: 70 % training, 15 % validation, by row number.
-        activation: ``"relu"`` or ``"tanh"``: of the networks that are wanted; None for both.
+        activation: import only networks with ``"relu"`` or ``"tanh"``; None for both.
 
     Raises:
         ValueError: If the activation is unknown.
@@ -213,7 +213,7 @@ def _read_metrics(source: Path) -> list[dict[str, str]]:
 
 def _read_layout(path: Path, width: int) -> list[_Block]:
     """The tensors of a row; layers are numbered by where they start."""
-    found: dict[str, list[tuple[str, int, tuple[int, ...]]]] = {}
+    by_stem: dict[str, list[tuple[str, int, tuple[int, ...]]]] = {}
     try:
         lines = [
             (
@@ -239,13 +239,13 @@ def _read_layout(path: Path, width: int) -> list[_Block]:
             )
         if kind not in ("kernel:0", "bias:0"):
             raise ZooError(f"{path}: {name} ends neither in kernel:0 nor in bias:0")
-        found.setdefault(stem, []).append((kind, start, shape))
-    if len(found) != len(LAYERS):
-        raise ZooError(f"{path} has {len(found)} layers, not {len(LAYERS)}: {', '.join(found)}")
+        by_stem.setdefault(stem, []).append((kind, start, shape))
+    if len(by_stem) != len(LAYERS):
+        raise ZooError(f"{path} has {len(by_stem)} layers, not {len(LAYERS)}: {', '.join(by_stem)}")
     names = {"kernel:0": "weight", "bias:0": "bias"}
     return [
         _Block(f"{layer}.{names[kind]}", start, shape)
-        for layer, tensors in zip(LAYERS, found.values(), strict=True)
+        for layer, tensors in zip(LAYERS, by_stem.values(), strict=True)
         for kind, start, shape in tensors
     ]
 
@@ -253,19 +253,19 @@ def _read_layout(path: Path, width: int) -> list[_Block]:
 def _read_order(path: Path, rows: int) -> list[int]:
     """The published order of all rows: one number a line, under a header that reads 0."""
     try:
-        numbers = [int(line) for line in path.read_text().split()]
+        order = [int(line) for line in path.read_text().split()]
     except OSError as error:
         raise ZooError(f"{path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ZooError(f"{path} is no order of rows, one number a line: {error}") from error
-    if len(numbers) == rows + 1 and numbers[0] == 0:
-        numbers = numbers[1:]
-    if sorted(numbers) != list(range(rows)):
+    if len(order) == rows + 1 and order[0] == 0:
+        order = order[1:]
+    if sorted(order) != list(range(rows)):
         raise ZooError(
-            f"{path} does not order the {rows} rows of these weights: it has {len(numbers)} "
+            f"{path} does not order the {rows} rows of these weights: it has {len(order)} "
             "numbers, or some twice; is it of another image set?"
         )
-    return numbers
+    return order
 
 
 def _number(row: dict[str, str], column: str, position: int) -> float:

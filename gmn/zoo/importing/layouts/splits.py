@@ -16,7 +16,7 @@ class SplitLayout(Layout):
     """A layout of which nothing is to be chosen but its splits.
 
     Args:
-        source: The folder of the published files.
+        source: the folder of the published files.
         splits: A published file of splits, or None.
     """
 
@@ -33,10 +33,10 @@ def read_splits(path: Path, name_in: Callable[[str], str | None], example: str) 
     """The split of each network that a file names.
 
     Args:
-        path: The file: for each of ``train``, ``val`` and ``test`` a list of paths, or an object
+        path: the file: for each of ``train``, ``val`` and ``test`` a list of paths, or an object
             with such a list under ``path``.
-        name_in: The part of a path that names a network or run; None if there is no such part.
-        example: Such a part, for messages.
+        name_in: the part of a path that names a network or run; None if there is no such part.
+        example: such a part, for messages.
 
     Raises:
         ZooError: If the file cannot be read, or a path names nothing, or two splits one thing.
@@ -56,8 +56,8 @@ def read_splits(path: Path, name_in: Callable[[str], str | None], example: str) 
             f"under {', '.join(SPLITS)}"
         ) from error
     result: dict[str, str] = {}
-    for split, found in names.items():
-        for position, name in enumerate(found):
+    for split, split_names in names.items():
+        for position, name in enumerate(split_names):
             if name is None:
                 raise ZooError(
                     f"{path}: path {position} of {split}, {lists[split][position]!r}, names no "

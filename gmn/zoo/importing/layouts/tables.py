@@ -46,7 +46,7 @@ def columns(line: Mapping[str, str]) -> Row:
 
 def _value(text: str | None) -> float | str | None:
     try:
-        number = float(text or "")
+        value = float(text or "")
     except ValueError:
         return text or None
-    return number if math.isfinite(number) else None
+    return value if math.isfinite(value) else None

@@ -31,10 +31,10 @@ class SmallTransformerZoo(Layout):
     embedding and are not read.
 
     Args:
-        source: The folder ``MNIST-Transformers/mnist``.
-        metadata: The published table ``mnist.csv`` of hyper-parameters, whose column
+        source: the folder ``MNIST-Transformers/mnist``.
+        metadata: the published table ``mnist.csv`` of hyper-parameters, whose column
             ``ckpt_file`` names the files; None does without.
-        epoch: Which checkpoint of each run; the publication's experiments are on 75.
+        epoch: which checkpoint of each run; the publication's experiments are on 75.
     """
 
     name = "small-transformer-zoo"
@@ -123,10 +123,10 @@ def _rename(state: State) -> State:
         stems = [stem for stem in layers if _last(stem) == kind]
         wide = [s for s in stems if 2 * WIDTH in layers[s].get("weight", NONE).shape]
         targets |= _blocks(kind, wide)
-        rest = [stem for stem in stems if stem not in wide]
-        if len(rest) != 1:
-            raise ValueError(f"{len(rest)} layers called {kind} in the classifier, not 1")
-        targets[rest[0]] = kind
+        classifier = [stem for stem in stems if stem not in wide]
+        if len(classifier) != 1:
+            raise ValueError(f"{len(classifier)} layers called {kind} in the classifier, not 1")
+        targets[classifier[0]] = kind
     return {
         f"{targets.get(stem, stem)}.{kind}": value
         for stem, layer in layers.items()
@@ -141,4 +141,4 @@ def _last(stem: str) -> str:
 def _blocks(kind: str, stems: list[str]) -> dict[str, str]:
     if len(stems) != 2:
         raise ValueError(f"{len(stems)} layers called {kind} in blocks, not 2")
-    return {stem: f"block{number}.{kind}" for number, stem in enumerate(stems, start=1)}
+    return {stem: f"block{block}.{kind}" for block, stem in enumerate(stems, start=1)}

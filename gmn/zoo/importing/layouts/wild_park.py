@@ -51,8 +51,8 @@ class CnnWildPark(SplitLayout):
     What is not so is skipped with a reason that says what was expected and what was found.
 
     Args:
-        source: The folder into which the archive was unpacked.
-        splits: The published JSON file of splits: for each of ``train``, ``val`` and ``test`` a
+        source: the folder into which the archive was unpacked.
+        splits: the published JSON file of splits: for each of ``train``, ``val`` and ``test`` a
             list of paths that name runs, or an object with it under ``path``. None takes splits of
             this library's own by run: 70 % train, 15 % val, 15 % test.
     """
@@ -67,10 +67,10 @@ class CnnWildPark(SplitLayout):
 
     def listing(self) -> Listing:
         """All networks by run and step; rows hold ``run``, ``step`` and ``test_accuracy``."""
-        found, odd = _search(self.source)
-        chosen, absent = self._splits({run for run, _ in found})
-        entries, skipped, unlisted = [], [*odd, *absent], 0
-        files = sorted(found.items())
+        checkpoints, unreadable = _search(self.source)
+        chosen, absent = self._splits({run for run, _ in checkpoints})
+        entries, skipped, unlisted = [], [*unreadable, *absent], 0
+        files = sorted(checkpoints.items())
         for (run, step), path in tqdm(files, "reading settings", unit="file", disable=None):
             name = path.relative_to(self.source).as_posix()
             if run not in chosen:
@@ -94,8 +94,8 @@ class CnnWildPark(SplitLayout):
         """Reads one file; code in it never runs."""
         convolutions, head = _layers(converters.load_checkpoint(entry.place[0]))
         state: State = {}
-        for number, (weight, bias) in enumerate(convolutions):
-            state |= {f"convs.{number}.weight": weight, f"convs.{number}.bias": bias}
+        for layer, (weight, bias) in enumerate(convolutions):
+            state |= {f"convs.{layer}.weight": weight, f"convs.{layer}.bias": bias}
         return state | {"head.weight": head[0], "head.bias": head[1]}
 
     def _splits(self, runs: set[str]) -> tuple[dict[str, str], list[str]]:
@@ -109,9 +109,9 @@ class CnnWildPark(SplitLayout):
             return next((tail for tail in tails if tail in runs), None) or path or None
 
         chosen = read_splits(self.splits, run_in, "a run")
-        lacking = sorted(chosen.keys() - runs)
+        missing = sorted(chosen.keys() - runs)
         return chosen, [
-            f"{run}: in the file of splits, but there is no such run" for run in lacking
+            f"{run}: in the file of splits, but there is no such run" for run in missing
         ]
 
 
@@ -119,21 +119,25 @@ def _search(source: Path) -> tuple[dict[tuple[str, int], Path], list[str]]:
     """The files by run and step, and those that are neither."""
     if not source.is_dir():
         raise ZooError(f"{source} is no folder; give the one into which the archive was unpacked")
-    found: dict[tuple[str, int], Path] = {}
-    odd = []
+    checkpoints: dict[tuple[str, int], Path] = {}
+    unreadable = []
     for path in sorted(path for path in source.rglob("*") if path.suffix in ENDINGS):
         name = path.relative_to(source)
         folder, stem = name.parent, name.stem
         if not re.search(r"\d", stem):
             folder, stem = folder.parent, folder.name
-        numbers = re.findall(r"\d+", stem)
-        if not numbers or folder == Path():
-            odd.append(f"{name}: wanted are run/step.pt or run/checkpoint_step/checkpoint.pt")
+        digits = re.findall(r"\d+", stem)
+        if not digits or folder == Path():
+            unreadable.append(
+                f"{name}: wanted are run/step.pt or run/checkpoint_step/checkpoint.pt"
+            )
             continue
-        other = found.setdefault((folder.as_posix(), int(numbers[-1])), path)
+        other = checkpoints.setdefault((folder.as_posix(), int(digits[-1])), path)
         if other != path:
-            odd.append(f"{name}: {other.relative_to(source)} is that step of the run already")
-    return found, odd
+            unreadable.append(
+                f"{name}: {other.relative_to(source)} is that step of the run already"
+            )
+    return checkpoints, unreadable
 
 
 def _facts(path: Path, run: Path) -> dict[str, Any]:
@@ -152,9 +156,9 @@ def _fact(facts: Mapping[str, Any], names: Sequence[str]) -> Any:
     for name in names:
         if name in facts:
             return facts[name]
-    have = ", ".join(sorted(facts)[:12]) or "nothing"
+    known = ", ".join(sorted(facts)[:12]) or "nothing"
     raise ValueError(
-        f"there is no {' or '.join(names)} in its file or configuration; it has {have}"
+        f"there is no {' or '.join(names)} in its file or configuration; it has {known}"
     )
 
 
@@ -195,11 +199,11 @@ def _architecture(layers: Layers, facts: Mapping[str, Any]) -> str:
     activations = _per_layer(facts, ACTIVATIONS, len(weights))
     skips = _per_layer(facts, SKIPS, len(weights))
     chosen = []
-    for number, (weight, act, skip) in enumerate(zip(weights, activations, skips, strict=True)):
+    for layer, (weight, act, skip) in enumerate(zip(weights, activations, skips, strict=True)):
         height, width = weight.shape[2:]
         if height != width or height % 2 == 0:
             raise ValueError(f"a kernel of {height} × {width}; wanted are odd squares")
-        source = _skip(skip, number + 1)
+        source = _skip(skip, layer + 1)
         chosen.append(WildLayer(len(weight), height, activation_name(act), source))
     return WildCNN(weights[0].shape[1], tuple(chosen), len(layers[1][0])).name
 

@@ -23,7 +23,7 @@ class ModelZooCNN(nn.Module):
 
     Args:
         size: ``"cnn-s"`` (pooling after two convolutions) or ``"cnn-l"`` (after three).
-        channels: Of the images: 1 or 3.
+        channels: channels of the images, 1 or 3.
         activation: A key of ``ACTIVATIONS``.
 
     >>> sum(p.numel() for p in ModelZooCNN("cnn-s", 1, "tanh").parameters())
@@ -84,9 +84,9 @@ class ResNet18(nn.Module):
     Entries are named as torchvision names them.
 
     Args:
-        channels: Of the images.
-        classes: Number of classes.
-        width: Channels of the first stage; 64 in the publication.
+        channels: channels of the images.
+        classes: number of classes.
+        width: channels of the first stage; 64 in the publication.
 
     >>> sum(p.numel() for p in ResNet18(3, 10).parameters())
     11173962
