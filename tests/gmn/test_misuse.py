@@ -108,7 +108,6 @@ def test_what_is_no_number_of_a_network(population: zoo.Zoo, wrong: Any) -> None
         population.stacked,
         population.stored,
         population.architecture,
-        population.places,
         lambda numbers: population.extra("gradient", numbers),
     ]
     if wrong is not None:  # all labels

@@ -133,7 +133,7 @@ class ZooWriter:
         left_out: Sequence[str] = (),
     ) -> None:
         """Writes one shard, all or nothing: see :func:`gmn.zoo.store.shards.write_shard`."""
-        self._output.claim(shard_name(number))
+        self._output.claim(shard_name(require_whole("number", number, 0)))
         write_shard(self.folder, number, architecture, spec, state, rows, extras, left_out)
 
     def note(self, event: str, facts: dict[str, Any]) -> None:
