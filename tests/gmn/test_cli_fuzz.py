@@ -70,7 +70,7 @@ KINDS: dict[str, str] = {
     **dict.fromkeys(("out", "csv", "rescue"), "written"),
     **dict.fromkeys(("model", "task", "device", "architecture", "key", "timm"), "word"),
     **dict.fromkeys(("activation", "name", "layout", "prefix", "split", "id", "format"), "word"),
-    "ray": "word",
+    **dict.fromkeys(("ray", "trust"), "word"),
     "option": "option",
     "input_shapes": "input",
     "where": "condition",
