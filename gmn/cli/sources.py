@@ -19,6 +19,7 @@ from gmn import registry
 from gmn.cli.errors import UserError
 from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
+from gmn.values import is_finite
 
 _INPUT = re.compile(r"(?:(\w+)=)?(\d+(?:x\d+)*|)(?::(\w+))?(?:<(\d+))?")
 
@@ -159,7 +160,22 @@ def convert(
         state = rename_state(spec, named.module, checkpoint)
         graphs.append(_graph(spec, state, path))
     graph = ParameterGraph.cat(graphs) if len(graphs) > 1 else graphs[0]
-    return graph, [*report, *spec.unknown]
+    return graph, [*report, *spec.unknown, *_not_finite(graph)]
+
+
+def _not_finite(graph: ParameterGraph) -> list[str]:
+    """Notes on values that are kept as they are, though they are no numbers to compute with."""
+    on_graph = {edges.parameter for edges in graph.spec.edge_sets}
+    return [
+        f"{entry.name} holds "
+        + (
+            "minus infinity: it is read as a mask, and kept as it is"
+            if entry.name in on_graph
+            else "NaN or infinity: it is not on the graph, and kept as it is"
+        )
+        for entry in graph.spec.entries
+        if not is_finite(graph.values[entry.name])
+    ]
 
 
 def _chain(

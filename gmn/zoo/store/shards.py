@@ -22,6 +22,7 @@ from torch import Tensor
 from gmn import manifest
 from gmn.errors import ZooError
 from gmn.spec import GraphSpec
+from gmn.values import as_real, is_finite, without_blocks
 from gmn.zoo.store.columns import columns_of
 from gmn.zoo.store.files import FORMAT_VERSION, Row, shard_name, write_file
 
@@ -98,7 +99,7 @@ def write_shard(
     """
     columns = columns_of(rows)
     tensors = {name: value.detach().contiguous() for name, value in state.items()}
-    _check(shard_name(number), tensors, columns["id"])
+    _check(shard_name(number), spec, tensors, columns["id"])
     kinds = {kind: list(values) for kind, values in (extras or {}).items()}
     for kind, values in (extras or {}).items():
         named = {f"{kind}/{name}": value.detach().contiguous() for name, value in values.items()}
@@ -121,11 +122,15 @@ def write_shard(
     write_file(folder / shard_name(number), content)
 
 
-def _check(file: str, state: Tensors, ids: Sequence[str]) -> None:
+def _check(file: str, spec: GraphSpec, state: Tensors, ids: Sequence[str]) -> None:
+    """Refuses networks that diverged; buffers that are not on the graph may hold anything."""
     _check_lengths(file, state, len(ids))
-    for name, value in state.items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            broken = (~value.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+    on_graph = dict.fromkeys(edges.parameter for edges in spec.edge_sets)
+    for name in on_graph.keys() & state.keys():
+        value = as_real(state[name])
+        value = without_blocks(value) if name in spec.constants else value
+        if not is_finite(value):
+            broken = [row for row, one in enumerate(value) if not is_finite(one)]
             raise ZooError(
                 f"{file}: {name} has NaN or infinite values in {_some([ids[i] for i in broken])}; "
                 "leave such networks out, and name them in left_out"
