@@ -318,8 +318,15 @@ def operation_code(operation: Operation) -> Tensor:
     code = _direction(operation.name).clone()
     for key, values in operation.attributes:
         for index, value in enumerate(values):
-            code += math.asinh(value) * _direction(f"{operation.name} {key} {index}")
+            code += math.asinh(_finite(value)) * _direction(f"{operation.name} {key} {index}")
     return code
+
+
+def _finite(value: float) -> float:
+    """Infinity, such as masks are compared with, as a number beyond those of single precision."""
+    if math.isnan(value):
+        return 0.0
+    return math.copysign(1e39, value) if math.isinf(value) else value
 
 
 @lru_cache(maxsize=4096)

@@ -21,7 +21,9 @@ from gmn import registry
 from gmn.cli.errors import UserError
 from gmn.devices import require_device
 from gmn.graph import ParameterGraph, StateDictError
+from gmn.graph.files import load
 from gmn.graph.streaming import GraphWriter
+from gmn.graph.values import is_finite
 from gmn.spec import GraphSpec
 
 _INPUT = re.compile(r"(?:(\w+)=)?(\d+(?:x\d+)*|)(?::(\w+))?(?:<(\d+))?")
@@ -181,7 +183,7 @@ def convert(
         if not report:
             raise converters.CheckpointError("; ".join(bad))
         writer.finish()
-    return [*_some(report), *about, *spec.unknown], bad
+    return [*_some(report), *about, *spec.unknown, *_not_finite(load(out))], bad
 
 
 def _readable(
@@ -204,6 +206,21 @@ def _some(report: list[str]) -> list[str]:
     if len(report) < FEW:
         return report
     return [*report[:3], f"and {len(report) - 3} more"]
+
+
+def _not_finite(graph: ParameterGraph) -> list[str]:
+    """Notes on values that are kept as they are, though they are no numbers to compute with."""
+    on_graph = {edges.parameter for edges in graph.spec.edge_sets}
+    return [
+        f"{entry.name} holds "
+        + (
+            "minus infinity: it is read as a mask, and kept as it is"
+            if entry.name in on_graph
+            else "NaN or infinity: it is not on the graph, and kept as it is"
+        )
+        for entry in graph.spec.entries
+        if not is_finite(graph.values[entry.name])
+    ]
 
 
 def _chain(

@@ -96,7 +96,7 @@ class ParameterGraph:
 
         A single state dict is wrapped without copying, so weights that are memory-mapped from a
         file stay so. All values on the graph are read once, to refuse NaN and infinity; a constant
-        may hold 0 and minus infinity (a mask). Buffers that are no edges may hold anything.
+        may hold minus infinity (a mask). Buffers that are no edges may hold anything.
 
         Args:
             spec: the architecture, traced once.

@@ -1,8 +1,8 @@
 """Converts state-dict entries to finite real floating-point tensors and back.
 
 Entries may hold complex numbers, integers, truth values, eight-bit floats, and masks of minus
-infinity. What reads a graph meets none of these: complex numbers are pairs of real ones, and a mask
-is 1 where it blocks.
+infinity. What reads a graph meets none of these: complex numbers are pairs of real ones, a mask is
+1 where it blocks, and minus infinity among other numbers is one below them all.
 """
 
 from __future__ import annotations
@@ -49,10 +49,23 @@ def masked(values: Tensor) -> Tensor:
 
 
 def without_blocks(values: Tensor) -> Tensor:
-    """Masks of networks (B, ...) as 1 where they block and 0 elsewhere; others as they are."""
+    """Networks (B, ...) without minus infinity: masks as 1 where they block and 0 elsewhere.
+
+    Of others, such as biases of scores with a mask added to them, what blocks lies below all else.
+    """
     if not values.is_floating_point() or not values.numel() or values.amin() > BLOCKED:
         return values
-    return torch.where(masked(values), (values <= BLOCKED).to(values), values)
+    masks = torch.where(masked(values), (values <= BLOCKED).to(values), values)
+    return torch.where(masks.isneginf(), _floor(values)[0], masks)
+
+
+def _floor(values: Tensor) -> tuple[Tensor, Tensor]:
+    """A number below all finite values of each network, and one between; (B, 1, ..., 1)."""
+    rows = values.flatten(1)
+    lowest = rows.where(rows.isfinite(), torch.inf).amin(dim=1).nan_to_num()
+    gap = lowest.abs() + 1  # seen in every precision
+    shape = (-1, *(1 for _ in values.shape[1:]))
+    return (lowest - gap).view(shape), (lowest - gap / 2).view(shape)
 
 
 def with_blocks(numbers: Tensor, old: Tensor) -> Tensor:
@@ -60,7 +73,9 @@ def with_blocks(numbers: Tensor, old: Tensor) -> Tensor:
     if not old.is_floating_point() or not old.numel() or old.amin() > BLOCKED:
         return numbers
     lowest = old.flatten(1).amin(dim=1).view(-1, *(1 for _ in old.shape[1:]))
-    return torch.where(masked(old), torch.where(numbers > 0.5, lowest, 0), numbers)
+    blocked = lowest.isneginf() & (numbers < _floor(old)[1])
+    others = torch.where(blocked, -torch.inf, numbers)
+    return torch.where(masked(old), torch.where(numbers > 0.5, lowest, 0), others)
 
 
 def like(numbers: Tensor, old: Tensor) -> Tensor:

@@ -87,11 +87,7 @@ class NetworkDistance:
         if self.embed is not None:
             return embedding_clouds(graph, self.embed)
         inputs = self._inputs(graph.spec) if self.inputs is None else self.inputs
-        moved = [
-            value.to(graph.device, graph.dtype) if value.is_floating_point() else value
-            for value in inputs
-        ]
-        return probe_clouds(graph, moved)
+        return probe_clouds(graph, inputs)
 
     def _inputs(self, spec: GraphSpec) -> list[Tensor]:
         with torch.random.fork_rng(devices=[]), torch.no_grad():

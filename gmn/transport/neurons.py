@@ -46,6 +46,7 @@ def weight_clouds(graph: ParameterGraph, *, gauged: bool = True) -> Clouds:
         that touch no hidden neuron, as one point.
     """
     require_graph("graph", graph)
+    graph = _computable(graph)
     graph = canonical(graph) if gauged else graph
     spec = graph.spec
     clouds: Clouds = {}
@@ -62,6 +63,13 @@ def weight_clouds(graph: ParameterGraph, *, gauged: bool = True) -> Clouds:
     if rest:
         clouds[FIXED] = torch.cat(rest, dim=1).unsqueeze(1)
     return clouds
+
+
+def _computable(graph: ParameterGraph) -> ParameterGraph:
+    """In single precision at least: distances of fewer bits would be those of rounding errors."""
+    if all(v.itemsize >= 4 for v in graph.values.values() if v.is_floating_point()):
+        return graph
+    return graph.to(dtype=graph.dtype if graph.dtype.itemsize >= 4 else torch.float32)
 
 
 def _moves(spec: GraphSpec, nodes: NodeSet) -> bool:
@@ -127,8 +135,10 @@ def probe_clouds(graph: ParameterGraph, inputs: Sequence[Tensor]) -> Clouds:
     """
     require_graph("graph", graph)
     require_several("inputs", inputs, "tensors, one for each input of the networks")
-    program = program_of(graph.spec)
-    observed = program.observe(canonical(graph).values, list(inputs))
+    program, graph = program_of(graph.spec), _computable(graph)
+    device, dtype = graph.device, graph.dtype
+    given = [v.to(device, dtype if v.is_floating_point() else None) for v in inputs]
+    observed = program.observe(canonical(graph).values, given)
     parts_of: dict[str, list[Tensor]] = {}
     for observation, values in zip(program.observations, observed, strict=True):
         hidden = _moves(graph.spec, graph.spec.node_set(observation.nodes))

@@ -16,6 +16,7 @@ from torch import nn
 
 import converters
 import gmn
+from gmn import zoo
 from gmn.cli.examples import EXAMPLES
 from tests.converters.formats import FORMATS
 from tests.gmn.test_cli import run
@@ -201,3 +202,40 @@ def test_timm_that_is_not_installed(monkeypatch: Patch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(converters.CheckpointError, match="pip install timm"):
         converters.from_timm("resnet18")
+
+
+class Attends(nn.Module):
+    """With a mask of minus infinity, and a buffer that nothing reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+        self.register_buffer("mask", torch.full((5, 5), -torch.inf).triu(1))
+        self.register_buffer("cache", torch.full((3,), torch.nan))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = (x @ x.mT + self.mask).masked_fill(self.mask == -torch.inf, -torch.inf)
+        return self.last(torch.relu(self.values(scores.softmax(-1) @ x)))
+
+
+def attends() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    return Attends(), (torch.zeros(2, 5, 4),)
+
+
+def test_masks_and_buffers_that_nothing_reads_are_noted(
+    monkeypatch: Patch, capsys: Printed, tmp_path: Path
+) -> None:
+    model = Attends()
+    torch.save(model.state_dict(), tmp_path / "a.pt")
+    words = ["--model", "tests.gmn.test_convert:attends", "--out", str(tmp_path / "graph")]
+    assert run(monkeypatch, "convert", str(tmp_path / "a.pt"), *words) == 0
+    printed = capsys.readouterr().out
+    assert "mask holds minus infinity: it is read as a mask, and kept as it is" in printed
+    assert "cache holds NaN or infinity: it is not on the graph, and kept as it is" in printed
+    graph = gmn.load(tmp_path / "graph")
+    found = graph.to_state_dict()
+    for name, value in model.state_dict().items():
+        assert torch.equal(found[name].nan_to_num(7), value.nan_to_num(7))
+    assert gmn.nn.GMN(8, 1)(graph).isfinite().all()
+    rows = [{"id": "a"}]
+    zoo.store.shards.write_shard(tmp_path, 0, "attends", graph.spec, graph.values, rows)

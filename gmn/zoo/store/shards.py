@@ -24,6 +24,7 @@ from gmn.arguments import in_words, require_several, require_type, require_whole
 from gmn.errors import ArgumentError, ZooError
 from gmn.files import write_file
 from gmn.graph import ParameterGraph, StateDictError
+from gmn.graph.values import as_real, is_finite, without_blocks
 from gmn.spec import GraphSpec
 from gmn.zoo.store.columns import columns_of
 from gmn.zoo.store.files import FORMAT_VERSION, Row, shard_name
@@ -105,7 +106,7 @@ def write_shard(
     require_several("left_out", left_out, "ids")
     columns = columns_of(rows)
     tensors = {name: value.detach().contiguous() for name, value in _tensors(state).items()}
-    _check(shard_name(number), tensors, columns["id"])
+    _check(shard_name(number), spec, tensors, columns["id"])
     if rows:  # a shard whose networks were all left out has no tensors
         _require_fit(shard_name(number), spec, tensors)
     kinds = {kind: list(values) for kind, values in (extras or {}).items()}
@@ -150,11 +151,15 @@ def _require_fit(file: str, spec: GraphSpec, state: Tensors) -> None:
         raise ZooError(f"{file}: these networks are not of the spec given: {error}") from error
 
 
-def _check(file: str, state: Tensors, ids: Sequence[str]) -> None:
+def _check(file: str, spec: GraphSpec, state: Tensors, ids: Sequence[str]) -> None:
+    """Refuses networks that diverged; buffers that are not on the graph may hold anything."""
     _check_lengths(file, state, len(ids))
-    for name, value in state.items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            broken = (~value.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+    on_graph = dict.fromkeys(edges.parameter for edges in spec.edge_sets)
+    for name in on_graph.keys() & state.keys():
+        value = as_real(state[name])
+        value = without_blocks(value) if name in spec.constants else value
+        if not is_finite(value):
+            broken = [row for row, one in enumerate(value) if not is_finite(one)]
             raise ZooError(
                 f"{file}: {name} has NaN or infinite values in {_some([ids[i] for i in broken])}; "
                 "leave such networks out, and name them in left_out"

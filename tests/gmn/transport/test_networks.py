@@ -188,3 +188,17 @@ def test_networks_that_cannot_be_compared() -> None:
         NetworkDistance("embedding")
     with pytest.raises(ValueError, match="take"):
         probe_clouds(mlp, [torch.zeros(3, 99).double()])
+
+
+@pytest.mark.parametrize("kind", ["sliced", "tree", "sobolev", "assignment", "unaligned"])
+@pytest.mark.parametrize("coords", ["io", "probe"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_low_precision_is_computed_in_single(
+    dtype: torch.dtype, coords: Coords, kind: Kind
+) -> None:
+    low = graph_of(BY_NAME["mlp-relu"]).to(dtype=dtype)
+    single = low.to(dtype=torch.float32)
+    distance = NetworkDistance(coords, kind)
+    assert distance.matrix(low).dtype == torch.float32
+    assert torch.equal(distance.matrix(low), distance.matrix(single))
+    assert torch.equal(distance.between(low, low[[1, 0]]), distance.between(single, single[[1, 0]]))
