@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -78,11 +79,8 @@ class Pair:
         return one, other
 
     def graphs(self) -> tuple[ParameterGraph, ParameterGraph]:
-        """The parameter graphs of both."""
-        torch.manual_seed(1)
-        example = (self.inputs().double(),)
-        one, other = (converters.to_graph(model, example) for model in self.models())
-        return one, other
+        """The parameter graphs of both, traced once."""
+        return _graphs(self)
 
     def difference(self) -> float:
         """How far the functions are apart on random inputs, relative to the first."""
@@ -91,6 +89,14 @@ class Pair:
         with torch.no_grad():
             one, other = (model(x) for model in self.models())
         return float((one - other).abs().max() / one.abs().max())
+
+
+@cache
+def _graphs(pair: Pair) -> tuple[ParameterGraph, ParameterGraph]:
+    torch.manual_seed(1)
+    example = (pair.inputs().double(),)
+    one, other = (converters.to_graph(model, example) for model in pair.models())
+    return one, other
 
 
 def vectors() -> Tensor:

@@ -190,6 +190,9 @@ ALIKE = [
 
 # --- what only looks so -------------------------------------------------------------------------
 
+TYPICAL = ("sum", "product", "shared trunk", "branches in branches", "convolutions", "router")
+"""Some of each kind among them."""
+
 
 def weighted(net: Branched, parts: list[Tensor], x: Tensor) -> Tensor:
     return 0.2 * parts[0] + 0.3 * parts[1] + 0.5 * parts[2]

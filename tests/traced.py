@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from functools import cache
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -12,6 +12,8 @@ from _pytest.mark import ParameterSet
 import converters
 import gmn
 from tests.cases import CASES, Case
+
+T = TypeVar("T")
 
 
 class Named(Protocol):
@@ -76,20 +78,33 @@ chains = pytest.mark.parametrize(
 )
 
 
+def _parameter(item: object, name: str, fast: bool) -> ParameterSet:
+    values = item if isinstance(item, tuple) else (item,)
+    return pytest.param(*values, marks=() if fast else pytest.mark.slow, id=name)
+
+
 def slow_beyond(cases: Iterable[Named], default: Container[str] = COVERING) -> list[ParameterSet]:
     """All cases as parameters of a test, those outside `default` among the slow ones."""
+    return [_parameter(case, case.name, case.name in default) for case in cases]
+
+
+def slow_but(names: Iterable[T], default: Container[T]) -> list[ParameterSet]:
+    """All names as parameters of a test, or tuples of them; those outside `default` as slow."""
+    return [_parameter(name, _words(name), name in default) for name in names]
+
+
+def one_in(
+    step: int, items: Iterable[T], name: Callable[[T], str] | None = None
+) -> list[ParameterSet]:
+    """All items as parameters of a test: the first of every `step`, the others as slow ones."""
     return [
-        pytest.param(case, marks=() if case.name in default else pytest.mark.slow, id=case.name)
-        for case in cases
+        _parameter(item, (name or _words)(item), number % step == 0)
+        for number, item in enumerate(items)
     ]
 
 
-def slow_but(names: Iterable[str], default: Container[str]) -> list[ParameterSet]:
-    """All names as parameters of a test, those outside `default` among the slow ones."""
-    return [
-        pytest.param(name, marks=() if name in default else pytest.mark.slow, id=name)
-        for name in names
-    ]
+def _words(item: object) -> str:
+    return "-".join(map(str, item)) if isinstance(item, tuple) else str(item)
 
 
 covering_cases = pytest.mark.parametrize("case", slow_beyond(CASES))

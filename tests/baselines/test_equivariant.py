@@ -59,11 +59,11 @@ def test_one_parameter_per_equivariant_map(
     [
         ("HNP", (3, 3, 3), 146, 149),
         ("HNP", (2, 3, 3, 3), 160, 163),
-        ("HNP", (2, 3, 3, 3, 3), 218, 221),
+        pytest.param("HNP", (2, 3, 3, 3, 3), 218, 221, marks=pytest.mark.slow),
         ("HNP", (3, 3), 144, 144),
         ("NP", (2, 3, 3, 3), 62, 62),
         ("DWS", (2, 3, 3, 4), 213, 222),
-        ("DWS", (2, 3, 3, 3, 4), 276, 288),
+        pytest.param("DWS", (2, 3, 3, 3, 4), 276, 288, marks=pytest.mark.slow),
     ],
 )
 def test_published_layers_lack_maps(
@@ -213,7 +213,8 @@ def test_transposes_and_diagonals_are_told_apart() -> None:
         assert (layer(values)[1] - layer(changed)[1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["chain", pytest.param("heads", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["chain", "heads"])
 def test_compiles_in_one_piece(name: str) -> None:
     layer = EquivariantLinear(FORMS[name], FORMS[name]).double()
     values = random_values(layer.inputs, SIZES, 2)

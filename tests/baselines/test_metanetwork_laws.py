@@ -14,7 +14,7 @@ from gmn.testing.networks import NETWORKS
 from tests.baselines import scaled_chains
 from tests.cases import CASES
 from tests.metanetwork_laws import Laws
-from tests.traced import COVERING, RIGID
+from tests.traced import RIGID, SEVERAL
 
 Head = int | EditHead
 PERCEPTRONS = ("perceptron", "perceptron-tanh")
@@ -31,6 +31,7 @@ def bold(net: nn.Module) -> nn.Module:
 class ChainLaws(Laws):
     names = (*PERCEPTRONS, *(case.name for case in CASES if case.chain))
     covering = frozenset({"mlp-no-bias", "cnn", "cnn-flatten", "cnn-1d", "single-layer"})
+    few = frozenset({"perceptron", "cnn"})
     notices: tuple[str, ...] = ("parameters", "neurons")
 
 
@@ -68,7 +69,7 @@ class TestProbeNet(ChainLaws):
 
 class TestUNF(Laws):
     names = (*NETWORKS, *(case.name for case in CASES if case.name not in RIGID))
-    covering = COVERING
+    covering = SEVERAL
     notices = ("parameters", "neurons")
 
     def build(self, spec: GraphSpec, head: Head) -> nn.Module:

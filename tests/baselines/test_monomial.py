@@ -163,7 +163,11 @@ beta = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 
 @beta
 @pytest.mark.parametrize(
-    ("widths", "activations", "dimension"), [(*k, d) for k, d in SPACES.items()]
+    ("widths", "activations", "dimension"),
+    [
+        pytest.param(*key, found, marks=pytest.mark.slow if key[0] == SIZES[-1] else ())
+        for key, found in SPACES.items()
+    ],
 )
 def test_one_parameter_per_equivariant_map(
     widths: tuple[int, ...], activations: tuple[type[nn.Module], ...], dimension: int

@@ -19,14 +19,15 @@ from gmn.testing import assert_equivariant, assert_invariant, relative_error
 from tests.baselines.orbits import orbits_of_pairs
 from tests.baselines.ranks import rank_of
 from tests.cases import CASES, Attention, Case, PreActivation, TiedHidden
-from tests.traced import BY_NAME, RIGID, graph_of, slow_beyond, spec_of
+from tests.traced import BY_NAME, COVERING, RIGID, SEVERAL, graph_of, slow_beyond, slow_but, spec_of
 
 # Activations do not matter to permutations: one MLP stands for all.
 ACTIVATIONS = {c.name for c in CASES if c.name.startswith("mlp-")} - {"mlp-relu", "mlp-no-bias"}
 DIFFERENT = [case for case in CASES if case.name not in ACTIVATIONS]
 MOVING = [case for case in DIFFERENT if case.name not in RIGID]
 BIGGEST_COUNTED = 700
-different = pytest.mark.parametrize("case", slow_beyond(MOVING))
+COUNTED = COVERING - {"transformer", "transformer-rms"}
+different = pytest.mark.parametrize("case", slow_beyond(MOVING, SEVERAL))
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +75,8 @@ def assert_reaches_every_parameter(net: UNF, graph: gmn.ParameterGraph) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", slow_beyond(case for case in MOVING if numbers_of(case) <= BIGGEST_COUNTED)
+    "case",
+    slow_beyond((case for case in MOVING if numbers_of(case) <= BIGGEST_COUNTED), COUNTED),
 )
 def test_as_many_weights_as_orbits_of_pairs_of_entries(case: Case) -> None:
     """The dimension of all equivariant maps, counted by brute force, wreath products included."""
@@ -131,7 +133,7 @@ def small(name: str) -> gmn.GraphSpec:
     return converters.trace(build().double(), (torch.randn(shape).double(),))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", slow_but(SMALL, ["residual", "tied"]))
 def test_weights_span_all_equivariant_maps(name: str) -> None:
     """As many weights as orbits, and all of them independent."""
     spec = small(name)

@@ -20,9 +20,10 @@ from gmn.spec import Exchange, SpecError
 from gmn.testing import assert_same_function
 from tests import branches
 from tests.branches import Branched, Exchangeable, mlp
+from tests.traced import one_in, slow_beyond
 
-alike = pytest.mark.parametrize("case", branches.ALIKE, ids=lambda case: case.name)
-unlike = pytest.mark.parametrize("case", branches.UNLIKE, ids=lambda case: case.name)
+alike = pytest.mark.parametrize("case", slow_beyond(branches.ALIKE, branches.TYPICAL))
+unlike = pytest.mark.parametrize("case", one_in(2, branches.UNLIKE, lambda case: case.name))
 
 
 @cache

@@ -18,6 +18,7 @@ from tests.traced import (
     UNSCALED,
     covering_cases,
     graph_of,
+    several_cases,
     spec_of,
 )
 
@@ -51,7 +52,7 @@ def test_symmetries_preserve_the_function(case: Case) -> None:
         assert_same_function(model, state, moved, inputs)
 
 
-@covering_cases
+@several_cases
 def test_certificate(case: Case) -> None:
     certificate = converters.verify(case.model(), case.example(), spec_of(case.name), trials=2)
     assert certificate.ok, str(certificate)
@@ -76,7 +77,7 @@ def test_json_both_ways(case: Case) -> None:
     assert spec.node_sets[0].name in repr(spec)
 
 
-@covering_cases
+@several_cases
 def test_tracing_again_gives_the_same_spec(case: Case) -> None:
     assert converters.trace(case.model(5), case.example(5)) == spec_of(case.name)
 

@@ -16,7 +16,7 @@ from gmn.canonical import balanced, canonical, with_positive_signs, without_shif
 from gmn.spec import GraphSpec
 from gmn.testing import assert_same_function
 from tests.cases import CASES, Case
-from tests.traced import BY_NAME, SEVERAL, SHIFTED, UNSCALED, graph_of, slow_beyond
+from tests.traced import BY_NAME, SEVERAL, SHIFTED, UNSCALED, graph_of, one_in, slow_beyond
 
 
 def _additive(spec: GraphSpec) -> list[str]:
@@ -219,6 +219,9 @@ def _deep_spec() -> GraphSpec:
     return converters.trace(_deep(2), (torch.randn(5, 3),))
 
 
+EDITS = ("dead", "tiny", "twins", "zero")
+
+
 def _edited(edit: str) -> dict[str, Tensor]:
     torch.manual_seed(0)
     state = _deep(2).double().state_dict()
@@ -234,8 +237,10 @@ def _edited(edit: str) -> dict[str, Tensor]:
     return state
 
 
-@pytest.mark.parametrize("spread", [0.5, 10.0])
-@pytest.mark.parametrize("edit", ["dead", "tiny", "twins", "zero"])
+@pytest.mark.parametrize(
+    ("edit", "spread"),
+    one_in(2, [(edit, spread) for edit in EDITS for spread in (10.0, 0.5)]),
+)
 def test_hard_weights(edit: str, spread: float) -> None:
     model, inputs = _deep(2).double(), (torch.randn(5, 3).double(),)
     spec = _deep_spec()

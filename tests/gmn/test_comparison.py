@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import gmn
+from baselines import FlatMLP
 from gmn import registry
 from gmn.comparison import Comparison, cost, jobs, report, running, save
 from gmn.comparison.finished_runs import FinishedRuns, comparison_folder
@@ -93,6 +94,7 @@ def test_training_repeats(task: AccuracyPrediction) -> None:
     assert not torch.equal(one.prediction, other.prediction)
 
 
+@pytest.mark.slow
 def test_training_learns(task: AccuracyPrediction) -> None:
     reports: list[tuple[float, float]] = []
     recipe = Recipe(epochs=25, batch_size=16, learning_rate=1e-2)
@@ -132,7 +134,7 @@ def test_metrics(task: AccuracyPrediction) -> None:
     assert abs(task.metrics(truth.mean().expand(4), truth)["r2"]) < 1e-6
 
 
-MODELS = ["gmn", "nfn-hnp", "layer-statistics"]
+MODELS = ["flat-mlp", "nfn-hnp", "layer-statistics"]
 
 
 compared = pytest.mark.xdist_group("comparison")  # one comparison for all
@@ -144,7 +146,7 @@ def comparison(folder: Path, quick_costs: None) -> Comparison:
         partial(AccuracyPrediction.open, folder),
         MODELS,
         seeds=2,
-        recipe=Recipe(epochs=2),
+        recipe=Recipe(epochs=1),
         workers=1,
         progress=False,
     )
@@ -213,7 +215,7 @@ def test_a_comparison_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None
 
     def counted(spec: gmn.GraphSpec, outputs: int) -> nn.Module:
         trained.append(1)
-        return gmn.nn.GMN(hidden=8, depth=1, head=gmn.nn.InvariantHead(outputs))
+        return FlatMLP(spec, (8,), outputs)
 
     def go(seeds: int, epochs: int = 1, **models: registry.Factory) -> Comparison:
         return gmn.compare(
@@ -300,10 +302,9 @@ def only_relu(spec: gmn.GraphSpec, outputs: int) -> nn.Module:
 
 def test_models_that_cannot_read_the_networks_are_left_out(folder: Path) -> None:
     make, recipe = partial(AccuracyPrediction.open, folder), Recipe(epochs=1)
-    found = gmn.compare(
-        make, {"gmn": registry.find("gmn"), "only": only_relu}, seeds=1, recipe=recipe, workers=1
-    )
-    assert [row.model for row in found.rows] == ["gmn"]
+    models = {"flat-mlp": registry.find("flat-mlp"), "only": only_relu}
+    found = gmn.compare(make, models, seeds=1, recipe=recipe, workers=1)
+    assert [row.model for row in found.rows] == ["flat-mlp"]
     assert found.refused == {"only": "tanh is no relu"}
     assert "only is left out: tanh is no relu" in str(found)
     assert Comparison.from_json(found.to_json()) == found

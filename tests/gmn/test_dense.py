@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from gmn.nn import GMN, InvariantHead, dense
 from gmn.testing import relative_error
 from gmn.zoo.architectures.networks import network
 from tests.cases import Case
-from tests.traced import BY_NAME, graph_of, several_cases
+from tests.traced import BY_NAME, graph_of, several_cases, slow_but
 
 
 def net(hidden: int = 8, depth: int = 3) -> GMN:
@@ -63,8 +65,13 @@ def test_both_are_the_written_equations(case: Case) -> None:
         assert relative_error(model(graph), expected) <= 1e-12
 
 
-@pytest.mark.parametrize("most", [1, 7, 40])
-@pytest.mark.parametrize("name", ["mlp-relu", "resnet", "cnn-grouped", "attention"])
+@pytest.mark.parametrize(
+    ("name", "most"),
+    slow_but(
+        itertools.product(["mlp-relu", "resnet", "cnn-grouped", "attention"], [1, 7, 40]),
+        [("mlp-relu", 1), ("resnet", 40), ("cnn-grouped", 7), ("attention", 7)],
+    ),
+)
 def test_any_cut_into_tiles_gives_the_same(
     name: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,7 @@ MODELS: dict[str, Build] = {
     "scale-gmn-both": lambda head: ScaleGMN(8, 2, head, bidirectional=True),
 }
 every_model = pytest.mark.parametrize("model", MODELS)
-FAST = {"mlp-sine", "cnn", "batch-norm", "tied-transpose", "transformer"}
+FAST = {"mlp-sine", "batch-norm", "tied-transpose", "transformer"}
 supported = pytest.mark.parametrize(
     ("model", "case"),
     [

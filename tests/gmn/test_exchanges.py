@@ -31,8 +31,7 @@ NETS = {
     net.__name__: net for net in (GMN, DualGMN, NeuralGraphGNN, NeuralGraphTransformer, ScaleGMN)
 }
 WHOLE = (DualGMN,)  # invariant to all continuous symmetries
-TYPICAL = ("sum", "product", "shared trunk", "branches in branches", "convolutions", "router")
-alike = pytest.mark.parametrize("case", slow_beyond(branches.ALIKE, TYPICAL))
+alike = pytest.mark.parametrize("case", slow_beyond(branches.ALIKE, branches.TYPICAL))
 OFTEN = ("GMN", "DualGMN")
 every_net = pytest.mark.parametrize("name", slow_but(NETS, OFTEN))
 

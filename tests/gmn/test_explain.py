@@ -116,7 +116,7 @@ def test_without_a_baseline_the_way_begins_at_parameters_of_zero() -> None:
     graph = graph_of(BY_NAME["batch-norm"])
     torch.manual_seed(0)
     net = GMN(8, 1).double()
-    found = integrated_gradients(net, graph, points=64)
+    found = integrated_gradients(net, graph, points=32)
     parameters = {e.name: 0 * graph.values[e.name] for e in graph.spec.entries if e.parameter}
     with torch.no_grad():
         change = (net(graph) - net(graph.replace(parameters)))[:, 0]

@@ -148,6 +148,7 @@ def test_networks_depend_on_number_and_seed_alone(built, tmp_path):
             assert not torch.equal(value, other.state(index)[name])
 
 
+@pytest.mark.slow
 def test_a_stopped_build_goes_on(built, tmp_path, monkeypatch):
     train = InrBuilder.train
 

@@ -21,7 +21,13 @@ from tests.traced import BY_NAME, graph_of, read_by
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.slow if n == "scale-gmn-bidirectional" else ())
+        for n in registry.names()
+    ],
+)
 def test_estimates_are_what_is_kept(name: str) -> None:
     torch.manual_seed(0)
     graph = graph_of(read_by(name), networks=12).to(dtype=torch.float32)

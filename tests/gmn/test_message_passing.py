@@ -196,6 +196,8 @@ class Own(MessagePassing):
 class TestOwnLayers(MetanetworkLaws):
     """A network of layers that a user wrote obeys every law."""
 
+    names = ("perceptron", "gated-attention")
+
     def build(self, spec: GraphSpec, head: int | EditHead) -> nn.Module:
         layers = [Own(12, 8, last=False), Own(12, 8, last=not isinstance(head, EditHead))]
         return MessagePassingNetwork(layers, 12, 8, head)

@@ -9,7 +9,7 @@ from gmn.nn import EditHead, InvariantHead
 from gmn.spec import GraphSpec
 from tests.gmn.test_scale_gmn import REFUSED
 from tests.metanetwork_laws import Laws
-from tests.traced import COVERING
+from tests.traced import COVERING, SEVERAL
 
 Head = int | EditHead
 ATTENTION = "gated-attention"
@@ -27,7 +27,7 @@ class TestGMN(Laws):
 
 
 class TestDualGMN(Laws):
-    covering = COVERING
+    covering = SEVERAL
 
     def build(self, spec: GraphSpec, head: Head) -> nn.Module:
         return gmn.nn.DualGMN(16, 2, of(head))
@@ -60,6 +60,7 @@ class TestScaleGMN(Laws):
         if n not in (*REFUSED, ATTENTION)
     )
     notices = ("parameters", "neurons", "operations")
+    few = frozenset({"perceptron", "residual-block"})
 
     def build(self, spec: GraphSpec, head: Head) -> nn.Module:
         return gmn.nn.ScaleGMN(12, 3, of(head))

@@ -9,9 +9,13 @@ from torch import nn
 from gmn import registry
 from gmn.nn import GMN, InvariantHead
 from gmn.testing import relative_error
-from tests.traced import graph_of, read_by
+from tests.traced import graph_of, read_by, slow_but
 
 AT_ONCE = ("gmn", "dual-gmn", "flat-mlp")  # others take 10 seconds each
+ROUNDED = (
+    *("gmn-sparse", "gmn", "dual-gmn", "ng-gnn", "nfn-hnp", "nft", "unf", "monomial-nfn"),
+    *("magep-nfn", "transformer-nfn", "probe-net"),
+)
 
 
 def modules(name: str) -> nn.Module | None:
@@ -22,7 +26,7 @@ def modules(name: str) -> nn.Module | None:
     return model if isinstance(model, nn.Module) else None
 
 
-@pytest.mark.parametrize("name", ["gmn-sparse", *registry.names()])
+@pytest.mark.parametrize("name", slow_but(["gmn-sparse", *registry.names()], ROUNDED))
 def test_bfloat16_is_near_float32(name: str) -> None:
     model = modules(name)
     if model is None:

@@ -196,7 +196,8 @@ def one_hidden_layer(folder: Path) -> zoo.Zoo:
     return zoo.open(folder)
 
 
-@pytest.mark.parametrize("way", ["sliced", pytest.param("tree", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["sliced", "tree"])
 def test_clouds_of_one_hidden_layer_are_the_network(tmp_path: Path, way: str) -> None:
     task = Autoencoding(one_hidden_layer(tmp_path), latent=4, loss=way, height=6, width=6)
     torch.manual_seed(0)

@@ -141,6 +141,7 @@ def test_the_grid_has_to_be_known(population: zoo.Zoo, tmp_path: Path) -> None:
 # --- trained ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_editing_beats_doing_nothing(task: InrDilation) -> None:
     torch.manual_seed(0)
     model = task.build(small, task.split("train")[0].graph.spec)

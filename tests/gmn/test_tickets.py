@@ -195,6 +195,7 @@ def test_rows_say_what_training_under_each_mask_reaches(built):
         torch.testing.assert_close(found, wanted, rtol=0, atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_build_can_be_repeated_and_resumed(built, tmp_path):
     again = build(tmp_path / "again")
     first, second = (
@@ -296,19 +297,19 @@ def test_synaptic_flow_keeps_counts_and_moves_with_neurons():
 
 
 def test_baselines_are_those_of_the_zoo(task, built):
-    numbers = built.indices("test").tolist()
+    numbers, known = built.indices("test").tolist(), task.baselines()
     for baseline, column in (
         ("random", "random"),
         ("magnitude", "magnitude"),
         ("iterative magnitude pruning", "ticket"),
         ("no pruning", "dense"),
     ):
-        found = task.accuracies(task.baselines()[baseline])
+        found = task.accuracies(known[baseline])
         wanted = torch.tensor([built.rows[number][f"{column}_accuracy"] for number in numbers])
         torch.testing.assert_close(found, wanted, rtol=0, atol=0.01)
-    for masks in task.baselines().values():
+    for masks in known.values():
         assert masks.shape == task.split("test")[0].target.shape
-    dense = task.metrics(task.baselines()["no pruning"], task.split("test")[0].target)
+    dense = task.metrics(known["no pruning"], task.split("test")[0].target)
     assert dense["overlap"] == pytest.approx(758 / 3392)
 
 

@@ -90,7 +90,8 @@ def killed_after(population: Path, out: Path, model: str, epochs: int) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("model", ["flat-mlp", pytest.param("gmn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["flat-mlp", "gmn"])
 def test_a_killed_run_goes_on_bit_for_bit(folder: Path, tmp_path: Path, model: str) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -4,10 +4,13 @@ import errno
 import json
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from gmn import zoo
 from gmn.zoo.store import files as store
 from gmn.zoo.store import provenance
 from gmn.zoo.store.index import read_index
+from gmn.zoo.store.shards import write_shard
 from gmn.zoo.store.writer import ZooWriter
 from gmn.zoo.store.writing import zoo_folder
 from tests.gmn.lines import contents, lines, rows, spec, states
@@ -228,6 +232,7 @@ with ZooWriter(Path(sys.argv[1]), "lines", 12, 0, {}):
 """
 
 
+@pytest.mark.slow  # test_zoo_kills kills one that writes
 def test_a_writer_that_is_killed_gives_its_right_up(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
@@ -262,28 +267,28 @@ def test_a_full_disk_leaves_no_half_file_and_the_zoo_goes_on(
     assert contents(out) == whole
 
 
-LIMITED = """
-import resource, sys, torch
-from pathlib import Path
-from gmn.spec import GraphSpec
-from gmn.zoo.store.shards import write_shard
-folder = Path(sys.argv[1])
-spec = GraphSpec.from_json(sys.argv[2])
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-for number, size in enumerate((4, 4000)):
-    states = {"weight": torch.zeros(size, 3, 2), "bias": torch.zeros(size, 3)}
-    write_shard(folder, number, "linear", spec, states, [{"id": str(i)} for i in range(size)])
-"""
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """The system writes no larger ones."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_file_that_the_system_cuts_off_is_not_left_behind(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(tmp_path), spec().to_json()],
-        capture_output=True,
-        text=True,
+    small, large = (
+        {"weight": torch.zeros(size, 3, 2), "bias": torch.zeros(size, 3)} for size in (4, 4000)
     )
-    assert "ZooError" in done.stderr
-    assert "shard-00001.safetensors cannot be written: File too large. Make room" in done.stderr
+    with files_up_to(20_000):
+        write_shard(tmp_path, 0, "linear", spec(), small, rows(range(4)))
+        with pytest.raises(
+            zoo.ZooError,
+            match=r"shard-00001\.safetensors cannot be written: File too large\. Make room",
+        ):
+            write_shard(tmp_path, 1, "linear", spec(), large, rows(range(4000)))
     assert [path.name for path in tmp_path.iterdir()] == ["shard-00000.safetensors"]
 
 

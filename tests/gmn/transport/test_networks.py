@@ -25,11 +25,15 @@ from gmn.transport.trees import tree_sliced_pairs
 from gmn.zoo.architectures.networks import network
 from gmn.zoo.architectures.widen import widen
 from tests.cases import CASES, Case
-from tests.traced import BY_NAME, graph_of, slow_beyond
+from tests.traced import BY_NAME, graph_of, slow_beyond, slow_but
 
-FEW = ["mlp-relu", "mlp-sine", "cnn"]
+FEW = ["mlp-sine", "cnn"]
+COORDS: tuple[Coords, ...] = ("io", "probe")
 cases = pytest.mark.parametrize("case", slow_beyond(CASES, default=FEW))
-kinds = pytest.mark.parametrize("kind", ["sliced", "tree", "sobolev", "assignment"])
+ALL = [(coords, kind) for kind in ("sliced", "tree", "sobolev", "assignment") for coords in COORDS]
+both = pytest.mark.parametrize(
+    ("coords", "kind"), slow_but(ALL, [("io", "sliced"), ("probe", "tree"), ("io", "assignment")])
+)
 
 
 def moved(graph: gmn.ParameterGraph, seed: int = 0) -> gmn.ParameterGraph:
@@ -62,11 +66,10 @@ def test_symmetries_do_not_change_distances(case: Case, coords: Coords) -> None:
         assert float(distance.between(graph, moved(graph)).max()) < 1e-6
 
 
-@kinds
-@pytest.mark.parametrize("coords", ["io", "probe"])
+@both
 def test_every_weight_counts(kind: Kind, coords: Coords) -> None:
     graph = graph_of(BY_NAME["mlp-relu"])
-    distance = NetworkDistance(coords, kind, lines=20)
+    distance = NetworkDistance(coords, kind, lines=10)
     for name, value in graph.values.items():
         changed = value.clone()
         changed.view(len(graph), -1)[:, 0] += 0.5
@@ -80,8 +83,7 @@ def test_neurons_of_other_numbers_are_far_when_not_aligned() -> None:
     assert float(raw.between(graph, graph).max()) == 0.0
 
 
-@kinds
-@pytest.mark.parametrize("coords", ["io", "probe"])
+@both
 def test_a_matrix_is_its_pairs(kind: Kind, coords: Coords) -> None:
     graph = graph_of(BY_NAME["mlp-relu"], networks=5)
     distance = NetworkDistance(coords, kind, lines=20)

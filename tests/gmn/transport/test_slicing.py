@@ -26,6 +26,7 @@ from gmn.transport import (
 from gmn.transport.sliced import wasserstein_1d
 from tests.gmn.transport.clouds import by_linear_program, chance, cloud, weights
 from tests.memory import allocated
+from tests.traced import slow_but
 
 UNITS = CoordinateFrame(torch.zeros(3).double(), torch.ones(()).double())
 
@@ -101,7 +102,7 @@ def test_the_closed_form_is_the_linear_program(kind: str, splitting: Splitting) 
 
 @kinds
 @splittings
-@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("p", slow_but([1, 2], [1]))
 def test_metric_axioms(kind: str, splitting: Splitting, p: float) -> None:
     systems = Systems.sample(3, 6, 4, kind, generator=chance())
     clouds = [cloud(n, seed=n) for n in (4, 5, 7, 9)]
@@ -168,7 +169,7 @@ def test_rotations_shifts_and_units(kind: str) -> None:
 
 @kinds
 @splittings
-@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("p", slow_but([1, 2], [2]))
 def test_gradients(kind: str, splitting: Splitting, p: float) -> None:
     x, y = cloud(4).requires_grad_(), cloud(5, seed=1).requires_grad_()
     a, b = weights(4).requires_grad_(), weights(5, 1).requires_grad_()
@@ -249,7 +250,7 @@ def test_memory_is_that_of_projections() -> None:
     assert total < 2**29  # all that is made, temporary or not, forward and backward
 
 
-@kinds
+@pytest.mark.parametrize("kind", slow_but(["concurrent", "chain"], ["chain"]))
 def test_the_best_system_tells_more_than_random_ones(kind: str) -> None:
     x = cloud(40, 6)
     y = x + torch.tensor([0.0, 0, 0, 0, 0, 1]).double()
