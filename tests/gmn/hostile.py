@@ -25,19 +25,20 @@ from torch import nn
 import converters
 import gmn
 from gmn import zoo
-from gmn.comparison.finished_runs import FinishedRuns
-from gmn.errors import ConsentError, ZooError
-from gmn.files import GraphFileError
+from gmn.comparison.finished_runs import FinishedRuns, comparison_folder
+from gmn.errors import ConsentError, OutputError, ZooError
+from gmn.files import LOCK
 from gmn.graph import StateDictError
+from gmn.graph.files import GraphFileError
 from gmn.train import Recipe, TrainedFileError, fit, load, predict_files
-from gmn.train.journal import Journal
+from gmn.train.journal import Journal, run_folder
 from gmn.train.run import Run
 from gmn.zoo.store.provenance import duration
 from tests.gmn.lines import lines
 
 EVIL = "import pathlib; pathlib.Path(__file__).with_name('ran').touch()\nmake = T = print\n"
 REFUSALS = (
-    ZooError, TrainedFileError, ConsentError, GraphFileError, StateDictError,
+    ZooError, TrainedFileError, ConsentError, GraphFileError, StateDictError, OutputError,
     converters.CheckpointError,
 )  # fmt: skip
 VALUES: list[Any] = [
@@ -59,11 +60,12 @@ def make(folder: Path) -> None:
     gmn.save(graph, folder / "graph" / "it")
     fit(_inrs(folder / "population"), "flat-mlp", folder / "model" / "it", _RECIPE, progress=False)
     save_file(zoo.open(folder / "population").state(0), folder / "model" / "weights.safetensors")
-    journal = Journal(folder / "run" / "it", IDENTITY)
-    run = _run()
-    run.end_epoch(0.5, {"epoch": 0, "loss": 1.0})
-    journal.write(run)
-    FinishedRuns(folder / "runs" / "it", IDENTITY).path.write_text(_RUNS)
+    with run_folder(folder / "run" / "it", []) as output:
+        run = _run()
+        run.end_epoch(0.5, {"epoch": 0, "loss": 1.0})
+        Journal(output, IDENTITY).write(run)
+    with comparison_folder(folder / "runs" / "it") as output:
+        FinishedRuns(output, IDENTITY).path.write_text(_RUNS)
     index = folder / "checkpoint" / "it"
     index.mkdir(parents=True)
     save_file({"w": torch.ones(3)}, index / "a.safetensors")
@@ -136,15 +138,17 @@ def _use_model(folder: Path) -> None:
 
 
 def _use_run(folder: Path) -> None:
-    journal = Journal(folder, IDENTITY)
-    try:
-        journal.resume(_run())
-    finally:
-        journal.close()
+    with run_folder(folder, []) as output:
+        journal = Journal(output, IDENTITY)
+        try:
+            journal.resume(_run())
+        finally:
+            journal.close()
 
 
 def _use_runs(folder: Path) -> None:
-    FinishedRuns(folder, IDENTITY).find("gmn", 0)
+    with comparison_folder(folder) as output:
+        FinishedRuns(output, IDENTITY).find("gmn", 0)
 
 
 def _use_graph(folder: Path) -> None:
@@ -172,7 +176,7 @@ USES: dict[str, Callable[[Path], None]] = {
 def change(folder: Path, source: random.Random) -> str:
     """Changes one file of a folder; checksums of others are mended, so that it is read."""
     files = sorted(path for path in folder.iterdir() if path.suffix not in (".py", ".lock", ".csv"))
-    files = [path for path in files if path.is_file() and path.name != ".lock"]
+    files = [path for path in files if path.is_file() and path.name != LOCK]
     path = source.choice(files)
     content = path.read_bytes()
     if path.suffix in (".json", ".jsonl") and source.random() < 0.8:
@@ -284,7 +288,7 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder)
-        if path.is_file() and "it" not in place.parts and path.name not in (".lock", "build.jsonl"):
+        if path.is_file() and "it" not in place.parts and path.name not in (LOCK, "build.jsonl"):
             digest.update(f"{place}".encode() + path.read_bytes())
     return digest.hexdigest()
 
