@@ -87,11 +87,11 @@ PICKLES = {
         LONG, b"0]q\x06", b"".join(b"}h\x05h\x06sq\x06" for _ in range(40)), b"0h\x06"
     ),
     "a list of itself twice, 200 times": raw(doubled(200)),
-    "empty dicts": raw(b"}" * 3_900_000),
-    "dicts in a list": raw(b"](", b"}" * 1_900_000, b"e"),
-    "calls in a list": raw(b"cx\ny\nq\x00](", b"h\x00)R" * 1_000_000, b"e"),
+    "empty dicts": raw(b"}" * 1_500_000),
+    "dicts in a list": raw(b"](", b"}" * 900_000, b"e"),
+    "calls in a list": raw(b"cx\ny\nq\x00](", b"h\x00)R" * 400_000, b"e"),
     "objects in a dict": raw(
-        b"cx\ny\nq\x00}(", b"".join(text(f"{i}") + b"h\x00)R" for i in range(200_000)), b"u"
+        b"cx\ny\nq\x00}(", b"".join(text(f"{i}") + b"h\x00)R" for i in range(80_000)), b"u"
     ),
     "numbers of a million digits": raw(b"I" + b"9" * 60_000 + b"\n", b"\x8b\xff\xff\x0f\x00"),
     "modules that share their parts": raw(
