@@ -375,6 +375,7 @@ def write_atomically(path: Path, content: Content) -> None:
         content: what it shall hold, or a function that writes it to a path.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.gmn-part")
+    part.unlink(missing_ok=True)  # a link of this name would lead elsewhere
     try:
         if isinstance(content, bytes):
             part.write_bytes(content)

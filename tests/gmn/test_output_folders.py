@@ -359,6 +359,14 @@ def test_links_do_not_lead_out(tmp_path: Path, name: str) -> None:
     assert victim.read_text() == "precious"
 
 
+def test_a_link_in_the_place_of_a_part_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / f".a.{os.getpid()}.gmn-part").symlink_to(tmp_path / "victim")
+    files.write_atomically(tmp_path / "a", b"ours")
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert (tmp_path / "a").read_bytes() == b"ours"
+
+
 def test_a_torn_marker_line_is_no_name(tmp_path: Path) -> None:
     with OutputFolder(tmp_path, "test") as output:
         output.write("a", b"ours")
