@@ -96,7 +96,7 @@ def test_notebooks_are_in_step_with_their_text(source: Path) -> None:
     )
 
 
-SHORT = {r"\bsize=": 20, r"\bepochs=": 1, r"\brange\(": 10}  # networks, epochs, other rounds
+SHORT = {r"\bsize=": 30, r"\bepochs=": 1, r"\brange\(": 10}  # networks, epochs, other rounds
 
 
 def shortened(text: str) -> str:
