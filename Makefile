@@ -25,7 +25,7 @@ lint: .venv/installed
 
 coverage: .venv/installed  ## The default tests, counting lines: nearly twice the time before Python 3.12.
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=95
 
 slow: .venv/installed  ## The tests that take longer.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
