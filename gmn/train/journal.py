@@ -112,12 +112,12 @@ def _read(path: Path) -> dict[str, Any]:
     content = io.BytesIO(path.read_bytes())
     try:
         saved = torch.load(content, map_location="cpu", weights_only=True)
-        return dict(manifest.check(saved, _Saved, path))
+        return dict(manifest.check(saved, _StoredRun, path))
     except Exception as error:  # bytes that make no sense lead torch into anything
         raise _damaged(path) from error
 
 
-class _Saved(TypedDict):
+class _StoredRun(TypedDict):
     identity: dict[str, Any]
     run: dict[str, Any]
 

@@ -48,7 +48,7 @@ class TrainedFileError(DataError, ValueError):
     """A folder holds no trained model, or a damaged one."""
 
 
-class _Versioned(TypedDict):
+class _CardVersion(TypedDict):
     version: int
 
 
@@ -57,7 +57,7 @@ class _TaskFacts(TypedDict):
     settings: dict[str, Any]
 
 
-class _Card(_Versioned):
+class _Card(_CardVersion):
     """What a card needs to be loaded; what else it holds is for people."""
 
     model: str
@@ -327,7 +327,7 @@ def load(folder: Path | str, *, trust: Collection[str] = ()) -> Trained:
 def _read_card(path: Path) -> dict[str, Any]:
     try:
         card: dict[str, Any] = manifest.read(path)
-        version = manifest.check(card, _Versioned, path)["version"]
+        version = manifest.check(card, _CardVersion, path)["version"]
         if version == FORMAT_VERSION:
             manifest.check(card, _Card, path)
             return card
