@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import torch
@@ -41,18 +40,14 @@ class GraphWriter:
         self._waiting: list[dict[str, Tensor]] = []
         self._bytes = 0
         self._kinds: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+        self._parts: dict[str, Path] = {}
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for name in self._kinds:
-            self._part(name).unlink(missing_ok=True)
+    def __exit__(self, *about: object) -> None:
+        for part in self._parts.values():
+            part.unlink(missing_ok=True)
         self._output.close()
 
     def add(self, graph: ParameterGraph) -> None:
@@ -79,6 +74,10 @@ class GraphWriter:
                     f"{name} is in {kinds[name][0]}, in the networks before in {dtype}; convert "
                     "them to one type first"
                 )
+        if not self._parts:
+            stem = self._output.path / f".{WEIGHTS}"
+            names = enumerate(kinds)
+            self._parts = {n: Path(f"{stem}-{i}.{os.getpid()}.gmn-part") for i, n in names}
         self._kinds = kinds
         size = sum(value.nbytes for value in values.values())
         if size < KEPT_BYTES:  # copied, as a file stays open while its values are mapped
@@ -105,20 +104,16 @@ class GraphWriter:
     def _flush(self) -> None:
         try:
             for name in self._kinds:
-                with self._part(name).open("ab") as file:
+                with self._parts[name].open("ab") as file:
                     for values in self._waiting:
                         values[name].contiguous().reshape(-1).view(torch.uint8).numpy().tofile(file)
         except OSError as reason:
             raise cannot_write(self._output.path, reason) from reason
         self._waiting, self._bytes = [], 0
 
-    def _part(self, name: str) -> Path:
-        index = list(self._kinds).index(name)
-        return self._output.path / f".{WEIGHTS}-{index}.{os.getpid()}.gmn-part"
-
     def _mapped(self, name: str) -> Tensor:
         dtype, shape = self._kinds[name]
-        path = self._part(name)
+        path = self._parts[name]
         size = path.stat().st_size
         if not size:
             return torch.empty(self.count, *shape, dtype=dtype)
