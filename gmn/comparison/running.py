@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -113,8 +112,7 @@ def compare(
     with _opened(folder, example) as output:
         finished = None
         if output is not None:
-            data = {"truth": _fingerprint(truth), **identity_of(example)}
-            finished = FinishedRuns(output, {**protocol, **data})
+            finished = FinishedRuns(output, {**protocol, **identity_of(example)})
         first = [job(name=name, factory=factory, seed=0) for name, factory in factories.items()]
         costs, refused = _costs(engine, first, progress)
         if not costs:
@@ -180,10 +178,6 @@ def _protocol(task: Task, recipe: Recipe, threads: int) -> dict[str, Any]:
         "threads": threads,
         "torch": str(torch.__version__),
     }
-
-
-def _fingerprint(truth: Tensor) -> str:
-    return hashlib.sha256(truth.contiguous().numpy().tobytes()).hexdigest()
 
 
 def _row(price: Cost, runs: list[RunResult]) -> Row:

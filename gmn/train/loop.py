@@ -105,8 +105,7 @@ def train(
     if not isinstance(model, nn.Module):
         if folder is not None:
             raise ValueError(f"{type(model).__name__} is fitted at once: it has no run to store")
-        for name in SPLITS:
-            task.split(name)
+        _require_splits(task)
         return _fit(model, task, seed, report)
     with opened(folder, task) as output:
         return train_in(output, model, task, recipe, seed, report)
@@ -114,11 +113,15 @@ def train(
 
 def opened(folder: Path | None, task: Task) -> AbstractContextManager[OutputFolder | None]:
     """The folder of a run, for the one process that writes there; None for the others."""
-    for name in SPLITS:
-        task.split(name)  # now rather than after hours: one of them may be empty
+    _require_splits(task)
     if folder is None or not ranks().first:
         return nullcontext()
     return run_folder(folder, [task.zoo.folder])
+
+
+def _require_splits(task: Task) -> None:
+    for name in SPLITS:
+        task.split(name)  # now rather than after hours: one of them may be empty
 
 
 def train_in(
