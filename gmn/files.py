@@ -113,7 +113,8 @@ class OutputFolder:
         """
         new = [name for name in dict.fromkeys(names) if name not in self._files]
         for name in new:
-            require_plain(name, self.path / MARKER, self._error)
+            if not is_plain(name):
+                raise self._error(f"{name!r} is no plain file name in the folder {self.path}")
             if os.path.lexists(self.path / name):
                 raise self._error(
                     f"{self.path / name} is there already and was not written by this library. "
@@ -274,18 +275,6 @@ def is_plain(name: object) -> bool:
         and name not in ("", ".", "..", MARKER, LOCK)
         and not any(character in name for character in "/\\\0")
     )
-
-
-def require_plain(name: object, source: Path, error: type[Exception] = OutputError) -> str:
-    """A name out of a file that anyone may have written.
-
-    Raises:
-        OutputError: if it may lead out of the folder; ``error`` instead, if given.
-    """
-    if not is_plain(name):
-        raise error(f"{source} names the file {name!r}, which is no plain file name in its folder")
-    assert isinstance(name, str)
-    return name
 
 
 def overwrite(
