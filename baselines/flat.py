@@ -8,9 +8,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from gmn.arguments import require_each_whole
 from gmn.errors import ArgumentError, UnsupportedArchitecture
 from gmn.features import fan_in
+from gmn.foundation.arguments import require_each_whole
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_spec
 from gmn.nn import EditHead, InvariantHead

@@ -17,7 +17,7 @@ from baselines.layers.scaled import (
     by_power,
     mlp_head,
 )
-from gmn.arguments import require_callable, require_each_whole, require_whole
+from gmn.foundation.arguments import require_callable, require_each_whole, require_whole
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_spec
 from gmn.nn.heads import EditHead, readout_of

@@ -21,7 +21,7 @@ from baselines.layers.scaled import (
     invariants,
     mlp_head,
 )
-from gmn.arguments import require_callable, require_each_whole
+from gmn.foundation.arguments import require_callable, require_each_whole
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_spec
 from gmn.nn.heads import EditHead, readout_of

@@ -14,7 +14,7 @@ from baselines.adapter import UnsupportedArchitecture
 from baselines.edits import ChainEdits
 from baselines.layers.encodings import FourierFeatures, LearnedPositions, Positions
 from baselines.layers.equivariant import EquivariantLinear, Feature, Restriction
-from gmn.arguments import require_each_whole, require_one_of
+from gmn.foundation.arguments import require_each_whole, require_one_of
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_spec
 from gmn.nn.heads import EditHead, readout_of

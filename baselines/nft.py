@@ -12,8 +12,8 @@ from baselines import adapter
 from baselines.edits import ChainEdits
 from baselines.layers.encodings import FourierFeatures, LearnedPositions
 from baselines.nfn import published_head
-from gmn.arguments import require_whole
 from gmn.errors import ArgumentError
+from gmn.foundation.arguments import require_whole
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_spec
 from gmn.nn.heads import EditHead, readout_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gmn.arguments import require_type, require_whole
+from gmn.foundation.arguments import require_type, require_whole
 from gmn.graph import ParameterGraph
 from gmn.nn.dual.probes import Probes
 from gmn.nn.metanetwork import Metanetwork

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_several, require_whole
 from gmn.errors import ArgumentError, UnsupportedArchitecture
+from gmn.foundation.arguments import require_several, require_whole
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from baselines.adapter import UnsupportedArchitecture
 from baselines.layers.equivariant import EquivariantLinear, Feature, diagonal
 from baselines.layers.patterns import readings
-from gmn.arguments import require_each_whole, require_whole
 from gmn.features import fan_in
+from gmn.foundation.arguments import require_each_whole, require_whole
 from gmn.graph import ParameterGraph
 from gmn.graph.draft import Draft
 from gmn.graph.required import require_spec

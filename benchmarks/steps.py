@@ -27,8 +27,8 @@ import gmn
 from benchmarks.gathered_gmn import GatheredGMN
 from gmn import registry
 from gmn.comparison.cost import MIB, high_water
-from gmn.memory import saved_bytes
 from gmn.nn import GMN, InvariantHead
+from gmn.nn.memory import saved_bytes
 from gmn.zoo.architectures.networks import network
 
 BATCH, ROUNDS = 32, 3

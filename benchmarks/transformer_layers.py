@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from baselines.attention.head_forms import State
 from baselines.attention.head_layers import EquivariantBlockLayer, InvariantBlockLayer
 from gmn.comparison.cost import MIB
-from gmn.memory import saved_bytes
+from gmn.nn.memory import saved_bytes
 from tests.baselines.published_transformer_nfn import Published, Sizes, compact, values
 
 SIZES = Sizes(heads=2, width=32, keys=16, values=16, hidden=64)

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from examples.flow_reports import Cell, Settings, Snapshot, drawn, tables
 from examples.flows import LINES, METHODS, flow
 from examples.targets import TARGETS, problem
-from gmn.files import write_atomically
+from gmn.foundation.files import write_atomically
 from gmn.transport import (
     Systems,
     Uniform,

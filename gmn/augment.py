@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_number, require_type
 from gmn.errors import ArgumentError
+from gmn.foundation.arguments import require_number, require_type
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph
 from gmn.spec import EdgeSet, GraphSpec

@@ -17,8 +17,8 @@ import numpy
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_callable, require_whole
 from gmn.errors import ArgumentError
+from gmn.foundation.arguments import require_callable, require_whole
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph
 from gmn.graph.values import as_real, is_finite, like

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_number
 from gmn.errors import ArgumentError
 from gmn.features import NODE_FEATURES, node_descriptions
+from gmn.foundation.arguments import require_number
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph
 from gmn.graph.topology import pair_index, tap_positions, topology

@@ -14,8 +14,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor, nn
 
-from gmn.arguments import require_callable, require_type
-from gmn.consent import Consent, offers
+from gmn.foundation.arguments import require_callable, require_type
+from gmn.foundation.consent import Consent, offers
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead
 from gmn.spec import GraphSpec
@@ -88,7 +88,7 @@ def named(group: str, name: str, consent: Consent | None) -> Any:
 def attribute(reference: str) -> Any:
     """The object at ``module:name`` that the user named; the current folder is searched, too.
 
-    What files name goes through :class:`gmn.consent.Consent` instead.
+    What files name goes through :class:`gmn.foundation.consent.Consent` instead.
 
     Raises:
         ValueError: if the module cannot be imported or has no such name.

@@ -153,17 +153,21 @@ def test_one_checkout() -> None:
 
 
 @pytest.mark.parametrize(
-    "code",
+    ("code", "heavy"),
     [
-        "import gmn, converters",
-        "import gmn.cli",
-        "from typer.testing import CliRunner; from gmn.cli import app; "
-        "assert CliRunner().invoke(app, ['zoo', 'build', '--help']).exit_code == 0",
+        ("import gmn, converters", ("torch", "pyarrow")),
+        ("import gmn.cli", ("torch", "pyarrow")),
+        (
+            "from typer.testing import CliRunner; from gmn.cli import app; "
+            "assert CliRunner().invoke(app, ['zoo', 'build', '--help']).exit_code == 0",
+            ("torch", "pyarrow"),
+        ),
+        ("import gmn.train, converters, baselines.presets", ("torch._dynamo",)),
     ],
-    ids=["import", "command", "help"],
+    ids=["import", "command", "help", "training"],
 )
-def test_nothing_heavy_is_imported_before_it_is_used(code: str) -> None:
-    heavy = "[m for m in ('torch', 'scipy', 'pyarrow', 'torch_geometric', 'matplotlib') "
-    code = f"{code}; import sys; print({heavy} if m in sys.modules])"
+def test_nothing_heavy_is_imported_before_it_is_used(code: str, heavy: tuple[str, ...]) -> None:
+    heavy = (*heavy, "scipy", "torch_geometric", "matplotlib")
+    code = f"{code}; import sys; print([m for m in {heavy} if m in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert printed.stdout.strip() == "[]", printed

@@ -26,11 +26,12 @@ from baselines.attention.head_layers import EquivariantBlockLayer, HeadReadout, 
 from baselines.layers import blocks
 from baselines.layers.blocks import BlockTensors, TransformerBlock
 from baselines.layers.equivariant import EquivariantLinear, Feature
-from gmn.arguments import require_each_whole, require_one_of, require_whole
 from gmn.features import fan_in
+from gmn.foundation.arguments import require_each_whole, require_one_of, require_whole
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph, require_spec
 from gmn.nn.heads import EditHead, InvariantHead, require_head
+from gmn.nn.running import uncompiled
 from gmn.spec import EdgeSet, GraphSpec, Scaling
 
 Group = Literal["published", "certified"]
@@ -164,7 +165,7 @@ class TransformerNFN(nn.Module):
         return self.head(torch.cat([self.body(torch.cat(features, dim=1)), *parts], dim=1))
 
     # Reading walks over names in the spec, which a compiler would trace anew for each of them.
-    @torch.compiler.disable
+    @uncompiled
     def _inputs(self, graph: ParameterGraph) -> _Inputs:
         """The blocks, lengths of their hidden neurons, their features; values of all the rest."""
         require_graph("graph", graph)
@@ -182,7 +183,7 @@ class TransformerNFN(nn.Module):
     def _other_parts(self) -> list[_OtherEdges]:
         return [] if self.edits else [part for part in self.others if isinstance(part, _OtherEdges)]
 
-    @torch.compiler.disable
+    @uncompiled
     def _edited(
         self,
         graph: ParameterGraph,

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
-from gmn.program import (
+from gmn.spec import EdgeSet, StateEntry
+from gmn.spec.program import (
     DEFAULT,
     Call,
     Constant,
@@ -24,7 +25,6 @@ from gmn.program import (
     Program,
     Side,
 )
-from gmn.spec import EdgeSet, StateEntry
 
 from ..inference.actions import Actions
 from ..inference.axes import Atom, Axis, Sum, atoms, resolve, size_of
@@ -43,7 +43,7 @@ Movers = dict[Unknown, list[tuple[int, "Fraction | int"]]]
 
 
 class _Unfit(Exception):
-    """The graph holds something that a :class:`gmn.program.Program` cannot express."""
+    """The graph holds something that a :class:`gmn.spec.program.Program` cannot express."""
 
 
 def program_of(

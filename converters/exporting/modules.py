@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from gmn.arguments import require_type
+from gmn.foundation.arguments import require_type
 
 
 def require_module(model: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from converters.exporting.modules import require_module
-from gmn.arguments import require_type, require_whole
+from gmn.foundation.arguments import require_type, require_whole
 from gmn.graph.required import require_spec
 from gmn.spec import Axis, GraphSpec
 

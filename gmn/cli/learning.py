@@ -11,7 +11,6 @@ import typer
 import yaml
 
 import gmn
-from gmn import files
 from gmn.cli.configuration import Config
 from gmn.cli.errors import UserError
 from gmn.cli.options import (
@@ -24,6 +23,7 @@ from gmn.cli.options import (
     engine,
     make_room,
 )
+from gmn.foundation import files
 
 app = typer.Typer()
 

@@ -10,11 +10,11 @@ import typer
 
 import converters
 import gmn
-from gmn import files
-from gmn.arguments import require_seed
 from gmn.cli.choices import ACTIVATIONS
 from gmn.cli.errors import UserError
 from gmn.cli.options import Complete, Input, Key, Model, Overwrite, Weights, make_room
+from gmn.foundation import files
+from gmn.foundation.arguments import require_seed
 
 if TYPE_CHECKING:
     from gmn.cli.sources import Named

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import gmn
-from gmn import files
+from gmn.foundation import files
 
 Model = Annotated[
     str,

@@ -19,7 +19,7 @@ from converters.states.chains import Sine
 from converters.states.pretrained import rename_state
 from gmn import registry
 from gmn.cli.errors import UserError
-from gmn.devices import require_device
+from gmn.foundation.devices import require_device
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.graph.files import load
 from gmn.graph.streaming import GraphWriter

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gmn.memory import check_fits, saved_bytes
 from gmn.nn.dual.probes import Probes
+from gmn.nn.memory import check_fits, saved_bytes
 from gmn.registry import Estimator
 from gmn.tasks import Batch, Task
 from gmn.train.evaluate import device_of

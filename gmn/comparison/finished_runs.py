@@ -12,10 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gmn import manifest
 from gmn.comparison.jobs import RunResult
-from gmn.files import OutputFolder
-from gmn.manifest import ManifestError
+from gmn.foundation import manifest
+from gmn.foundation.files import OutputFolder
+from gmn.foundation.manifest import ManifestError
 
 FILE = "runs.jsonl"
 RESULTS = ("comparison.json", "comparison.txt", "comparison.png")

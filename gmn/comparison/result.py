@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scipy import stats
 
-from gmn import manifest
 from gmn.comparison import report
 from gmn.comparison.cost import Cost
 from gmn.comparison.finished_runs import RESULTS, comparison_folder
-from gmn.manifest import ManifestError
+from gmn.foundation import manifest
+from gmn.foundation.manifest import ManifestError
 from gmn.tasks.answers import ANSWERS
 
 
@@ -55,6 +54,8 @@ class Row:
 
         NaN for one seed, or where the mean is.
         """
+        from scipy import stats  # takes half as long to import as torch
+
         values = self.metrics[metric]
         if len(values) < 2 or any(map(math.isnan, values)):
             return float("nan")
@@ -113,6 +114,8 @@ class Comparison:
         that of images and functions is the mean squared error, averaged over seeds. 1 for the best
         model itself, and for one that errs exactly like it.
         """
+        from scipy import stats
+
         kind, truth = ANSWERS[self.protocol["kind"]], torch.tensor(self.target)
         own, best = (kind.errors(torch.tensor(r.predictions), truth) for r in (row, self.rows[0]))
         if torch.equal(own, best):

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gmn import registry
-from gmn.arguments import require_callable, require_several, require_whole
 from gmn.comparison.cost import Cost
 from gmn.comparison.finished_runs import FinishedRuns, comparison_folder
 from gmn.comparison.jobs import (
@@ -28,11 +27,12 @@ from gmn.comparison.jobs import (
     train_and_test,
 )
 from gmn.comparison.result import Comparison, Row
-from gmn.devices import require_device
 from gmn.engines import Engine, Processes
 from gmn.engines.engine import require_engine
 from gmn.errors import ArgumentError, NotFiniteError, UnsupportedArchitecture
-from gmn.files import OutputFolder
+from gmn.foundation.arguments import require_callable, require_several, require_whole
+from gmn.foundation.devices import require_device
+from gmn.foundation.files import OutputFolder
 from gmn.tasks import Task, task_of
 from gmn.tasks.answers import ANSWERS
 from gmn.train import Recipe

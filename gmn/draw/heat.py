@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_whole
+from gmn.foundation.arguments import require_whole
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph
 

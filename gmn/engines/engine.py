@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gmn.arguments import require_type
+from gmn.foundation.arguments import require_type
 
 Work = Callable[[Any], Any]
 

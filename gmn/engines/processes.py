@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from gmn.arguments import require_whole
 from gmn.engines.engine import Engine, Work
 from gmn.errors import EngineError
+from gmn.foundation.arguments import require_whole
 
 
 class Processes(Engine):

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmn.arguments import in_words
 from gmn.errors import ArgumentError
+from gmn.foundation.arguments import in_words
 
 WAY_OUT = "give whole numbers, such as [3], a slice where one is allowed, or a mask"
 Index = int | slice | Tensor | Sequence[int]

@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gmn.arguments import require_path, require_type
 from gmn.errors import DataError
-from gmn.files import OutputFolder
+from gmn.foundation.arguments import require_path, require_type
+from gmn.foundation.files import OutputFolder
 from gmn.graph.parameter_graph import ParameterGraph, StateDictError
 from gmn.graph.values import as_real
 from gmn.spec import GraphSpec, SpecError

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gmn.arguments import in_words, require_several, require_type, require_whole
 from gmn.errors import ArgumentError, DataError
+from gmn.foundation.arguments import in_words, require_several, require_type, require_whole
 from gmn.graph.choosing import chosen
 from gmn.graph.draft import Draft
 from gmn.graph.topology import pair_index, tap_order, tap_positions, view_block

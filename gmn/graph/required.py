@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gmn.arguments import require_type
+from gmn.foundation.arguments import require_type
 from gmn.graph.parameter_graph import ParameterGraph
 from gmn.spec import GraphSpec
 

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gmn.files import cannot_write
+from gmn.foundation.files import cannot_write
 from gmn.graph.files import WEIGHTS, graph_folder, write_graph
 from gmn.graph.parameter_graph import ParameterGraph, StateDictError
 from gmn.graph.values import as_real

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from gmn import features
-from gmn.arguments import require_one_of, require_whole
 from gmn.features import (
     Descriptions,
     FanIn,
@@ -16,13 +15,14 @@ from gmn.features import (
     ValueFeatures,
     require_reading,
 )
+from gmn.foundation.arguments import require_one_of, require_whole
 from gmn.graph import ParameterGraph
 from gmn.nn.dense import DenseExecutor, EdgeMaps
 from gmn.nn.edge_edits import EdgeReadout, Edits, editable
 from gmn.nn.heads import Head, InvariantReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.passing.groups import Groups, groups_of
-from gmn.nn.recompute import run
+from gmn.nn.running import run, uncompiled
 
 if TYPE_CHECKING:
     from gmn.nn.sparse import SparseExecutor
@@ -100,7 +100,7 @@ class GMN(Metanetwork):
             self.changes = EdgeReadout(hidden, self.copies, described)
             self.edits = Edits(self.copies)
 
-    @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
+    @uncompiled  # slower, or minutes for what it saves: docs/metanetworks.md
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks."""
         spec, device, dtype = graph.spec, graph.device, graph.dtype

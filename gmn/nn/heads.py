@@ -22,8 +22,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from gmn.arguments import in_words, require_whole
 from gmn.errors import ArgumentError
+from gmn.foundation.arguments import in_words, require_whole
 from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_callable, require_several
+from gmn.foundation.arguments import require_callable, require_several
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph
 from gmn.spec import GraphSpec

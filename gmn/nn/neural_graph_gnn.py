@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from gmn.arguments import require_whole
 from gmn.features import Descriptions, ValueFeatures
+from gmn.foundation.arguments import require_whole
 from gmn.nn.heads import EditHead, Head
 from gmn.nn.passing.message_network import MessagePassingNetwork
 from gmn.nn.passing.message_passing import MessagePassing

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gmn.arguments import require_whole
 from gmn.features import Descriptions, ValueFeatures
+from gmn.foundation.arguments import require_whole
 from gmn.nn.heads import EditHead, Head
 from gmn.nn.passing.message_network import MessagePassingNetwork, mlp
 from gmn.nn.passing.message_passing import MessagePassing

@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import TypeVar
 
 from gmn.errors import DataError
-from gmn.program import Program
 from gmn.spec.encoding import decode, encode
 from gmn.spec.parts import Axis, EdgeSet, NodeSet, StateEntry
+from gmn.spec.program import Program
 from gmn.spec.symmetries import Exchange, Gauge, Scaling, Symmetries, Translation
 
 FORMAT_VERSION = 1

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_number, require_several, require_type
+from gmn.foundation.arguments import require_number, require_several, require_type
 from gmn.spec import Axis, Exchange, Gauge, GraphSpec, Scaling, Translation
 from gmn.symmetry.element import Element
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gmn.arguments import require_type, require_whole
 from gmn.errors import UnsupportedArchitecture
+from gmn.foundation.arguments import require_type, require_whole
 from gmn.graph import ParameterGraph
-from gmn.program import DEFAULT, ProgramError
+from gmn.graph.stack import StackedGraph
 from gmn.registry import Estimator, Factory
 from gmn.spec import GraphSpec
-from gmn.stack import StackedGraph
+from gmn.spec.program import DEFAULT, ProgramError
 from gmn.tasks.answers import mean_squares
 from gmn.tasks.autoencoder import Autoencoder, Decoder
 from gmn.tasks.editing import CHUNK, LEAST_ERROR

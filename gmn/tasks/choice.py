@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gmn import registry, zoo
-from gmn.arguments import require_type
-from gmn.consent import Consent, offers
+from gmn.foundation.arguments import require_type
+from gmn.foundation.consent import Consent, offers
 from gmn.tasks.accuracy import AccuracyPrediction
 from gmn.tasks.autoencoding import Autoencoding
 from gmn.tasks.classification import InrClassification

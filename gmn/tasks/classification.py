@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
-from gmn.arguments import require_whole
+from gmn.foundation.arguments import require_whole
 from gmn.graph import ParameterGraph
 from gmn.tasks import labels
 from gmn.tasks.task import Task

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from gmn.graph import ParameterGraph
@@ -91,6 +90,8 @@ def _likeness(
 
 
 def _assign(likeness: Tensor) -> Tensor:
+    from scipy.optimize import linear_sum_assignment  # takes long to import
+
     assigned = [linear_sum_assignment(table, maximize=True)[1] for table in likeness.cpu().numpy()]
     return torch.stack([torch.from_numpy(order) for order in assigned]).to(likeness.device)
 

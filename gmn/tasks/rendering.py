@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_whole
+from gmn.foundation.arguments import require_whole
 from gmn.graph import ParameterGraph
-from gmn.program import ProgramError
+from gmn.spec.program import ProgramError
 from gmn.zoo import Zoo, images
 from gmn.zoo.images import pixel_grid
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gmn import zoo
-from gmn.arguments import require_type
+from gmn.foundation.arguments import require_type
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead
 from gmn.registry import Estimator, Factory, Head

@@ -12,8 +12,8 @@ from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from gmn import symmetry
-from gmn.arguments import require_type, require_whole
 from gmn.errors import ArgumentError
+from gmn.foundation.arguments import require_type, require_whole
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph, require_spec
 from gmn.graph.topology import pair_index

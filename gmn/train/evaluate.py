@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gmn.arguments import require_seed, require_several, require_whole
 from gmn.augment import SampledSymmetry
 from gmn.errors import ArgumentError
+from gmn.foundation.arguments import require_seed, require_several, require_whole
 from gmn.graph import ParameterGraph
 from gmn.tasks.task import Task
 from gmn.zoo.loading import Batch

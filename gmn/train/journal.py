@@ -15,8 +15,8 @@ from typing import Any, TypedDict
 
 import torch
 
-from gmn import manifest
-from gmn.files import OutputFolder
+from gmn.foundation import manifest
+from gmn.foundation.files import OutputFolder
 from gmn.train.run import Run
 
 STATE = "run.pt"

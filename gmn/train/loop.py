@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gmn.arguments import in_words, require_seed, require_type
 from gmn.errors import ArgumentError, NotFiniteError
-from gmn.files import OutputFolder
+from gmn.foundation.arguments import in_words, require_seed, require_type
+from gmn.foundation.files import OutputFolder
 from gmn.graph import ParameterGraph
-from gmn.memory import check_fits
+from gmn.nn.memory import check_fits
 from gmn.registry import Estimator
 from gmn.tasks.batches import SPLITS, network_names, not_finite
 from gmn.tasks.task import Task

@@ -10,9 +10,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import converters
-from gmn.arguments import require_several, require_whole
 from gmn.errors import NotFiniteError, UnsupportedArchitecture
-from gmn.files import OutputFolder
+from gmn.foundation.arguments import require_several, require_whole
+from gmn.foundation.files import OutputFolder
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.spec import GraphSpec
 from gmn.train.trained import Trained

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gmn.arguments import require_callable, require_number, require_type, require_whole
+from gmn.foundation.arguments import require_callable, require_number, require_type, require_whole
 from gmn.graph import ParameterGraph
 
 Augment = Callable[[ParameterGraph, torch.Generator], ParameterGraph]

@@ -21,15 +21,16 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from gmn import manifest, registry
-from gmn.arguments import require_path, require_seed, require_type
-from gmn.consent import Consent
-from gmn.devices import require_device
+from gmn import registry
 from gmn.errors import ConsentError, DataError
-from gmn.files import OutputFolder
+from gmn.foundation import manifest
+from gmn.foundation.arguments import require_path, require_seed, require_type
+from gmn.foundation.consent import Consent
+from gmn.foundation.devices import require_device
+from gmn.foundation.files import OutputFolder
+from gmn.foundation.manifest import ManifestError, Sha256
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph
-from gmn.manifest import ManifestError, Sha256
 from gmn.spec import GraphSpec, SpecError
 from gmn.tasks.choice import describe, rebuilt, task_of
 from gmn.tasks.task import Task

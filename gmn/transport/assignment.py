@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from gmn.arguments import require_number
+from gmn.foundation.arguments import require_number
 from gmn.transport.clouds import check
 
 
@@ -31,6 +30,8 @@ def assignment(
     Raises:
         ValueError: if shapes do not fit, or numbers are not finite.
     """
+    from scipy.optimize import linear_sum_assignment  # takes long to import
+
     check(x, y)
     require_number("p", p, above=0)
     if x.shape != y.shape:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gmn.arguments import in_words, require_type
 from gmn.errors import ArgumentError
+from gmn.foundation.arguments import in_words, require_type
 from gmn.graph.values import is_eight_bit
 from gmn.transport.ordering import order
 

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gmn.arguments import require_whole
 from gmn.errors import ArgumentError
+from gmn.foundation.arguments import require_whole
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph
 from gmn.transport.kinds import powers

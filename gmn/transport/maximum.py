@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gmn.arguments import require_number, require_whole
 from gmn.errors import ArgumentError
+from gmn.foundation.arguments import require_number, require_whole
 from gmn.transport.clouds import CoordinateFrame, check
 from gmn.transport.splitting import Splitting
 from gmn.transport.systems import Kind, Systems

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_seed, require_whole
+from gmn.foundation.arguments import require_seed, require_whole
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph
 from gmn.nn.dual.probes import Probes

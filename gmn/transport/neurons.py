@@ -8,9 +8,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_callable, require_several
 from gmn.canonical import canonical
 from gmn.errors import ArgumentError
+from gmn.foundation.arguments import require_callable, require_several
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph
 from gmn.graph.topology import pair_index

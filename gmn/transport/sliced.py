@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_number
 from gmn.errors import ArgumentError
+from gmn.foundation.arguments import require_number
 from gmn.transport.clouds import pair
 from gmn.transport.ordering import order, ordered
 from gmn.transport.systems import Systems

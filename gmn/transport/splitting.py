@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from gmn.arguments import require_number, require_whole
+from gmn.foundation.arguments import require_number, require_whole
 
 
 class Splitting(Protocol):

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_type, require_whole
+from gmn.foundation.arguments import require_type, require_whole
 
 Kind = Literal["concurrent", "chain"]
 ROOT_SPREAD = 0.1

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_callable, require_number, require_type
+from gmn.foundation.arguments import require_callable, require_number, require_type
 from gmn.transport.clouds import Cloud, CoordinateFrame, check, pair
 from gmn.transport.ordering import order
 from gmn.transport.splitting import ByDistance, Splitting

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from gmn.arguments import require_callable, require_whole
+from gmn.foundation.arguments import require_callable, require_whole
 from gmn.graph import ParameterGraph
 from gmn.zoo.ordering import Selection, ShardShuffle, sequential, shuffled
 from gmn.zoo.seeds import derive_seed

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gmn.arguments import require_path, require_seed, require_several, require_whole
 from gmn.errors import ArgumentError, ZooError
+from gmn.foundation.arguments import require_path, require_seed, require_several, require_whole
 from gmn.graph import ParameterGraph
 from gmn.graph.choosing import chosen, numbers_of
-from gmn.memory import available_bytes
+from gmn.nn.memory import available_bytes
 from gmn.spec import GraphSpec, SpecError
 from gmn.zoo.loading import Batch, Loader, Transform
 from gmn.zoo.ordering import ShardShuffle

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_several
+from gmn.foundation.arguments import require_several
 from gmn.zoo.store.index import is_number
 
 if TYPE_CHECKING:

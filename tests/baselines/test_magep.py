@@ -11,8 +11,8 @@ import gmn
 from baselines import adapter
 from baselines.layers.scaled import ScaledChain
 from baselines.magep import MAGEP, Columns, InvariantLayer, Matrices, MonomialLayer, PathProducts
-from gmn.memory import saved_bytes
 from gmn.nn.heads import EditHead
+from gmn.nn.memory import saved_bytes
 from gmn.testing import relative_error
 from gmn.zoo.architectures.networks import network
 from tests.baselines.scaled_chains import (

@@ -14,8 +14,8 @@ from baselines import adapter
 from baselines.layers.scaled import Form, ScaledChain, ScaledLinear, by_power, complete
 from baselines.monomial import MonomialNFN, published_blocks
 from gmn import symmetry
-from gmn.memory import saved_bytes
 from gmn.nn.heads import EditHead
+from gmn.nn.memory import saved_bytes
 from gmn.testing import assert_same_function, relative_error
 from gmn.zoo.architectures.networks import network
 from tests.baselines.ranks import rank_of

@@ -18,8 +18,8 @@ from baselines.attention.transformer_nfn import TransformerNFN
 from baselines.layers.blocks import BlockTensors, from_blocks, to_blocks, transformer
 from baselines.presets import transformer_nfn, transformer_nfn_certified
 from gmn import symmetry
-from gmn.memory import saved_bytes
 from gmn.nn import EditHead
+from gmn.nn.memory import saved_bytes
 from gmn.testing import assert_same_function, relative_error
 from tests.baselines import small_transformers as small
 from tests.baselines.published_transformer_nfn import (

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 import converters
 import gmn
-from gmn.program import Call, Program, ProgramError, _looped
+from gmn.spec.program import Call, Program, ProgramError, _looped
 from tests.cases import CASES, Case
 from tests.traced import COVERING, covering_cases, graph_of, spec_of
 

@@ -27,7 +27,7 @@ import gmn
 from gmn import zoo
 from gmn.comparison.finished_runs import FinishedRuns, comparison_folder
 from gmn.errors import ConsentError, OutputError, ZooError
-from gmn.files import LOCK
+from gmn.foundation.files import LOCK
 from gmn.graph import StateDictError
 from gmn.graph.files import GraphFileError
 from gmn.train import Recipe, TrainedFileError, fit, load, predict_files

@@ -10,7 +10,7 @@ from torch import nn
 
 import converters
 from gmn import zoo
-from gmn.files import LOCK, MARKER
+from gmn.foundation.files import LOCK, MARKER
 from gmn.spec import GraphSpec
 
 

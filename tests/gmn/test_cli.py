@@ -10,7 +10,7 @@ import torch
 
 import gmn
 from gmn import registry
-from gmn.files import LOCK, MARKER
+from gmn.foundation.files import LOCK, MARKER
 from tests.brief_zoos import make_brief
 from tests.gmn.commands import run
 from tests.gmn.population import small_zoo

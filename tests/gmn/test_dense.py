@@ -11,8 +11,8 @@ from torch import Tensor
 import converters
 import gmn
 from benchmarks.gathered_gmn import GatheredGMN
-from gmn.memory import saved_bytes
 from gmn.nn import GMN, InvariantHead, dense
+from gmn.nn.memory import saved_bytes
 from gmn.testing import relative_error
 from gmn.zoo.architectures.networks import network
 from tests.cases import Case

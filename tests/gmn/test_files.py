@@ -11,7 +11,7 @@ from torch import nn
 
 import converters
 import gmn
-from gmn.files import LOCK, MARKER
+from gmn.foundation.files import LOCK, MARKER
 from gmn.graph import streaming
 from tests.traced import BY_NAME, covering_cases, graph_of, spec_of
 

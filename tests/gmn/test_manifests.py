@@ -15,9 +15,10 @@ import pytest
 import torch
 
 import converters
-from gmn import manifest, zoo
+from gmn import zoo
 from gmn.errors import ZooError
-from gmn.manifest import ManifestError
+from gmn.foundation import manifest
+from gmn.foundation.manifest import ManifestError
 from gmn.tasks import InrClassification, LabelError
 from tests.gmn.lines import lines
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import gmn
-from gmn import memory, registry
-from gmn.memory import DoesNotFit, check_fits, estimate, saved_bytes
-from gmn.nn import GMN
+from gmn import registry
+from gmn.nn import GMN, memory
+from gmn.nn.memory import DoesNotFit, check_fits, estimate, saved_bytes
 from gmn.tasks import AccuracyPrediction
 from gmn.train import Recipe, train
 from tests.gmn.population import small_zoo

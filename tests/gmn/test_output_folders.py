@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 
 import converters
 import gmn
-from gmn import files, zoo
-from gmn.files import LOCK, MARKER, OutputError, OutputFolder
+from gmn import zoo
+from gmn.foundation import files
+from gmn.foundation.files import LOCK, MARKER, OutputError, OutputFolder
 from tests.gmn.commands import run
 from tests.gmn.population import small_zoo
 

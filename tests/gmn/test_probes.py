@@ -9,7 +9,7 @@ import torch
 
 import gmn
 from gmn.nn import DualGMN, InvariantHead, Probes
-from gmn.program import ProgramError
+from gmn.spec.program import ProgramError
 from gmn.testing import assert_invariant, relative_error
 from tests.cases import CASES, Case
 from tests.traced import graph_of, several_cases

@@ -19,7 +19,7 @@ from torch import Tensor
 import gmn
 from gmn import cli, zoo
 from gmn.engines import EngineError, Processes, Ray
-from gmn.files import LOCK, MARKER
+from gmn.foundation.files import LOCK, MARKER
 from gmn.tasks import AccuracyPrediction
 from gmn.train import Recipe
 from gmn.zoo.building import catalogue

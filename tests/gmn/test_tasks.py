@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import gmn
 from gmn import tasks, zoo
-from gmn.consent import Consent
 from gmn.errors import ConsentError
+from gmn.foundation.consent import Consent
 from gmn.tasks import AccuracyPrediction, InrDilation, LabelError, Task, task_of
 from gmn.tasks.choice import describe, rebuilt
 from gmn.train import Recipe, TrainedFileError, load, train

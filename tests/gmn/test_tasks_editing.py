@@ -16,7 +16,7 @@ from gmn.comparison import Comparison, report, save
 from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph
 from gmn.nn import EditHead
-from gmn.program import ProgramError
+from gmn.spec.program import ProgramError
 from gmn.tasks import InrContrast, InrDilation, InrEditing, InrErosion, PixelGrid, task_of
 from gmn.tasks.rendering import answers
 from gmn.train import Recipe, csv_text, fit, load, predict_files, text_table, train

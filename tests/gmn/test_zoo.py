@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from gmn import zoo
 from gmn.errors import ZooError
-from gmn.files import LOCK, MARKER
+from gmn.foundation.files import LOCK, MARKER
 from gmn.zoo import images
 from gmn.zoo.architectures.networks import network
 from gmn.zoo.building import catalogue

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from gmn import features
-from gmn.arguments import require_type, require_whole
 from gmn.canonical import without_shifts
 from gmn.features import Descriptions, SpecDescriptions, require_reading
+from gmn.foundation.arguments import require_type, require_whole
 from gmn.graph import ParameterGraph
 from gmn.nn.dual.editing import Editor
 from gmn.nn.dual.pairing import Pairing, pairs_of
@@ -21,7 +21,7 @@ from gmn.nn.dual.stream import Blocks, blocks_of
 from gmn.nn.heads import Head, NodeReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.passing.groups import groups_of
-from gmn.nn.recompute import run
+from gmn.nn.running import run, uncompiled
 from gmn.spec import EdgeSet
 from gmn.symmetry import KINDS
 
@@ -100,7 +100,7 @@ class DualGMN(Metanetwork):
         self.editors = nn.ModuleList(Editor(hidden, described) for _ in range(self.copies))
         self.readout = readout_of(head, lambda outputs: NodeReadout(hidden, outputs))
 
-    @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
+    @uncompiled  # slower, or minutes for what it saves: docs/metanetworks.md
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks."""
         plan = plan_of(graph.spec, graph.device)

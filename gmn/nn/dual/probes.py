@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gmn.arguments import require_type, require_whole
 from gmn.errors import ArgumentError
 from gmn.features import Descriptions
+from gmn.foundation.arguments import require_type, require_whole
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_spec
 from gmn.nn.dual.plan import Plan
 from gmn.nn.dual.slots import Port
-from gmn.program import DEFAULT, Observation, Program, ProgramError
 from gmn.spec import GraphSpec
+from gmn.spec.program import DEFAULT, Observation, Program, ProgramError
 
 # Adam moves every parameter equally fast, but good probes are further from their initial values
 # than good weights are. So probes move faster, by this factor times the square root of the size of

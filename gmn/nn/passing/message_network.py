@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from gmn import features
-from gmn.arguments import require_several, require_type, require_whole
 from gmn.errors import ArgumentError
 from gmn.features import Descriptions, FanIn, SpecDescriptions, ValueFeatures, require_reading
+from gmn.foundation.arguments import require_several, require_type, require_whole
 from gmn.graph import ParameterGraph
 from gmn.graph.topology import pair_index, topology
 from gmn.nn.edge_edits import EdgeReadout, Edits, editable
@@ -20,7 +20,7 @@ from gmn.nn.heads import Head, RoleReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.passing.message_passing import MessagePassing
 from gmn.nn.passing.relations import Wiring, wiring_of
-from gmn.nn.recompute import run
+from gmn.nn.running import run, uncompiled
 from gmn.spec import EdgeSet, GraphSpec
 
 DEPTH_FEATURES = 8
@@ -79,7 +79,7 @@ class MessagePassingNetwork(Metanetwork):
         if self.copies:
             self.editor = GraphEditor(hidden, edge_hidden, self.copies, described)
 
-    @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
+    @uncompiled  # slower, or minutes for what it saves: docs/metanetworks.md
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks."""
         dtype = next(self.parameters()).dtype
@@ -106,7 +106,7 @@ def _required(layers: Iterable[MessagePassing], hidden: int) -> Iterator[Message
 
 
 def _flat(layer: nn.Module, wiring: Wiring, nodes: Tensor, *edges: Tensor) -> tuple[Tensor, ...]:
-    """Runs a layer on tensors alone, whose memory :func:`gmn.memory.saved_bytes` counts."""
+    """Runs a layer on tensors alone, whose memory :func:`gmn.nn.memory.saved_bytes` counts."""
     nodes, new = layer(wiring, nodes, list(edges))
     return nodes, *new
 

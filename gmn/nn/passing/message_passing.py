@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gmn.arguments import require_several, require_whole
+from gmn.foundation.arguments import require_several, require_whole
 from gmn.nn.passing.reductions import NAMES, Partial, Reduction, merge, partial
 from gmn.nn.passing.relations import Relation, Wiring, chunks
 

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from gmn import features
-from gmn.arguments import require_whole
 from gmn.canonical import without_shifts
 from gmn.features import Descriptions, SpecDescriptions, require_reading
+from gmn.foundation.arguments import require_whole
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import Head, RoleReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.passing.message_network import DEPTH_FEATURES, depth_codes, mlp
 from gmn.nn.passing.message_passing import propagate
 from gmn.nn.passing.relations import Relation, Wiring
-from gmn.nn.recompute import run
+from gmn.nn.running import run, uncompiled
 from gmn.nn.scaled.scale_blocks import (
     EdgeUpdate,
     ReScaleEq,
@@ -108,7 +108,7 @@ class ScaleGMN(Metanetwork):
         self.readout = readout_of(head, lambda outputs: RoleReadout(hidden, outputs))
         self.editor = ScaleEditor(hidden, self.copies, described) if self.copies else None
 
-    @torch.compiler.disable  # slower, or minutes for what it saves: docs/metanetworks.md
+    @uncompiled  # slower, or minutes for what it saves: docs/metanetworks.md
     def forward(self, graph: ParameterGraph) -> Tensor | ParameterGraph:
         """Reads B networks; the answer has shape (B, outputs), or is a graph of edited networks.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_number, require_type
+from gmn.foundation.arguments import require_number, require_type
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph, require_spec
 from gmn.graph.topology import view_block
-from gmn.program import DEFAULT
 from gmn.spec import EdgeSet, GraphSpec
+from gmn.spec.program import DEFAULT
 
 RUNS = 8  # random inputs on which the wider network has to answer alike
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 from tqdm import tqdm
 
 import converters
-from gmn.arguments import require_path, require_type, require_whole
 from gmn.engines import Engine, Processes, one_thread
 from gmn.engines.engine import require_engine
+from gmn.foundation.arguments import require_path, require_type, require_whole
 from gmn.spec import GraphSpec
 from gmn.zoo.architectures.networks import network
 from gmn.zoo.building.builders import DEFAULT, Builder, Options, Shard, finite, plan

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_whole
+from gmn.foundation.arguments import require_whole
 from gmn.zoo.store.files import Row
 from gmn.zoo.training.states import State
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 from tqdm import tqdm
 
 import converters
-from gmn.arguments import require_path
 from gmn.engines import Engine, Processes
 from gmn.errors import ZooError
+from gmn.foundation.arguments import require_path
 from gmn.spec import GraphSpec
 from gmn.zoo.importing.layout import Entry, Layout, Listing
 from gmn.zoo.importing.parts import Part, fingerprint, read_network, read_part, write_part

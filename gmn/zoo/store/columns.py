@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from gmn.arguments import require_several, require_type
 from gmn.errors import ZooError
+from gmn.foundation.arguments import require_several, require_type
 from gmn.zoo.store.files import Row
 
 SPLITS = ("train", "val", "test")

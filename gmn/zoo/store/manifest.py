@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from gmn import manifest
 from gmn.errors import ZooError
-from gmn.manifest import Count, ManifestError, Sha256
+from gmn.foundation import manifest
+from gmn.foundation.manifest import Count, ManifestError, Sha256
 from gmn.zoo.store.files import FORMAT_VERSION, MANIFEST, index_name, shard_name
 
 

@@ -12,9 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from gmn import manifest
-from gmn.files import OutputFolder
-from gmn.manifest import ManifestError
+from gmn.foundation import manifest
+from gmn.foundation.files import OutputFolder
+from gmn.foundation.manifest import ManifestError
 
 JOURNAL = "build.jsonl"
 LIBRARIES = ("graph-metanetworks", "torch", "numpy", "safetensors", "pyarrow")

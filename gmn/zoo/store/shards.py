@@ -19,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from gmn import manifest
-from gmn.arguments import in_words, require_several, require_type, require_whole
 from gmn.errors import ArgumentError, ZooError
-from gmn.files import write_file
+from gmn.foundation import manifest
+from gmn.foundation.arguments import in_words, require_several, require_type, require_whole
+from gmn.foundation.files import write_file
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.graph.values import as_real, is_finite, without_blocks
 from gmn.spec import GraphSpec

@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from gmn.arguments import require_path, require_type, require_whole
 from gmn.errors import ArgumentError, ZooError
-from gmn.files import OutputFolder
+from gmn.foundation.arguments import require_path, require_type, require_whole
+from gmn.foundation.files import OutputFolder
 from gmn.spec import GraphSpec
 from gmn.zoo.store import provenance
 from gmn.zoo.store.files import (

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gmn.errors import ZooError
-from gmn.files import OutputFolder, is_plain
+from gmn.foundation.files import OutputFolder, is_plain
 from gmn.zoo.store.files import MANIFEST, SHARD
 from gmn.zoo.store.manifest import read_manifest
 from gmn.zoo.store.provenance import JOURNAL

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from gmn.arguments import require_type
+from gmn.foundation.arguments import require_type
 from gmn.zoo.population import Zoo
 from gmn.zoo.store import provenance
 from gmn.zoo.store.index import histogram, numeric_columns

@@ -14,9 +14,9 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from gmn.arguments import require_type
 from gmn.errors import ZooError
-from gmn.files import OutputFolder, is_plain
+from gmn.foundation.arguments import require_type
+from gmn.foundation.files import OutputFolder, is_plain
 from gmn.zoo.population import Zoo
 
 FORMATS = ("safetensors", "pt")

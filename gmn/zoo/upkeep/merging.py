@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmn.arguments import require_path, require_several, require_type
 from gmn.errors import ZooError
-from gmn.files import OutputFolder
+from gmn.foundation.arguments import require_path, require_several, require_type
+from gmn.foundation.files import OutputFolder
 from gmn.zoo.population import Zoo
 from gmn.zoo.store import provenance
 from gmn.zoo.store.files import MANIFEST, SHARD, file_sha256, shard_name

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gmn.arguments import require_path
 from gmn.errors import ZooError
-from gmn.files import write_file
+from gmn.foundation.arguments import require_path
+from gmn.foundation.files import write_file
 from gmn.zoo.population import Zoo
 from gmn.zoo.store.files import (
     MANIFEST,

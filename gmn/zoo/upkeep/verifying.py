@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from gmn.arguments import require_path
 from gmn.errors import ZooError
+from gmn.foundation.arguments import require_path
 from gmn.zoo.store.files import (
     SHARDS,
     file_sha256,

@@ -10,7 +10,7 @@ import torch
 import converters
 import gmn
 from gmn import symmetry
-from gmn.program import DEFAULT
+from gmn.spec.program import DEFAULT
 from gmn.transport import (
     CoordinateFrame,
     NetworkDistance,

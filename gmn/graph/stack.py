@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from gmn.arguments import require_several
 from gmn.errors import ArgumentError
+from gmn.foundation.arguments import require_several
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph
 
