@@ -31,7 +31,7 @@ from gmn.graph.required import require_graph
 
 RANK = 1e-12  # singular values below this share of the largest are rounding
 STEPS, SOLVES = 300, 300  # of Newton's method, and of conjugate gradients within each
-SOLVED, DONE = 1e-6, 1e-14  # relative to where a step begins, and to all parameters
+LOOSE, SOLVED, DONE = 0.1, 1e-6, 1e-14  # relative to where a step begins; and to all parameters
 TINY = 1e-300
 
 
@@ -170,7 +170,9 @@ def _solve(
     rest = slope
     towards = {n: scale[n] * v for n, v in rest.items()}
     power = _dot(rest, towards)
-    enough = torch.maximum(SOLVED**2 * power, noise)
+    # As exact as the step can make use of: its own error is of the order of the slope's square.
+    share = _ratio(DONE**2 * power, noise).clamp(min=SOLVED**2, max=LOOSE**2)
+    enough = torch.maximum(share * power, noise)
     for _ in range(SOLVES):
         if bool((power <= enough).all()):
             break
