@@ -19,7 +19,7 @@ from typing import Any
 from gmn.errors import ConsentError
 
 _OWN = ("gmn", "converters", "baselines")
-_HOME = Path(__file__).parent.parent
+_HOME = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
