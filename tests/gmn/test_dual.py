@@ -83,3 +83,18 @@ def test_gradients_of_the_softened_product() -> None:
 
     products = torch.linspace(-3, 3, 7, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(_SoftRoot.apply, products)
+    assert torch.autograd.gradgradcheck(_SoftRoot.apply, products)
+
+
+def test_gradients_of_channels_of_unit_length() -> None:
+    from gmn.nn.dual.dual_gmn import _Unit
+
+    torch.manual_seed(0)
+    channels = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    free, signed = (torch.tensor(kind).double().view(4, 1) for kind in ([1, 0, 0, 1], [0, 0, 1, 1]))
+    assert torch.autograd.gradcheck(_Unit.apply, (channels, free, signed))
+    assert torch.autograd.gradgradcheck(_Unit.apply, (channels, free, signed))
+    dead = torch.zeros_like(channels, requires_grad=True)
+    _Unit.apply(dead, free, signed).sum().backward()
+    assert dead.grad is not None
+    assert dead.grad.isfinite().all()

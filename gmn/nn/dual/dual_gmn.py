@@ -208,8 +208,8 @@ class _DualLayer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Shapes as those of the encoder."""
         messages_x, messages_y = self._messages(plan, blocks, codes, x, y)
-        x = self.keep_x(x) + self.take_x(messages_x)
-        y = self.keep_y(y) + self.take_y(messages_y)
+        x = _plus(self.keep_x(x), messages_x, self.take_x.weight)
+        y = _plus(self.keep_y(y), messages_y, self.take_y.weight)
         invariants = plan.to_nodes(self._invariants(plan, x, y))
         for edges, (first, last) in plan.invariant_edges:
             values = blocks[edges.name].reshape(len(x), last - first, edges.num_taps)
@@ -229,17 +229,17 @@ class _DualLayer(nn.Module):
         rows = plan.basis_mean(plan.to_rows(h))
         gate_x, gate_y = self.gates(rows).sigmoid().chunk(2, dim=-1)
         free_x, free_y = (self.free(rows) * plan.free.to(h)).chunk(2, dim=-1)
-        return x * gate_x + free_x, y * gate_y + free_y, h, summary
+        return free_x.addcmul(x, gate_x), free_y.addcmul(y, gate_y), h, summary
 
     def _invariants(self, plan: Plan, x: Tensor, y: Tensor) -> Tensor:
         """Features that no symmetry changes: shape (B, rows, d)."""
         products = plan.basis_mean(self.product_x(x) * self.product_y(y))
         result = self.product(_SoftRoot.apply(products))
         free, signed = plan.free.to(x), plan.signed.to(x)
-        unit = torch.cat([_unit(x, free, signed), _unit(y, free, signed)], dim=-1)
-        result = result + self.linear(unit) * plan.linear.to(x)
+        units = _Unit.apply(x, free, signed), _Unit.apply(y, free, signed)
+        result = result + _of_both(self.linear, *units) * plan.linear.to(x)
         if plan.has_even:
-            first, second = self.even(unit).chunk(2, dim=-1)
+            first, second = _of_both(self.even, *units).chunk(2, dim=-1)
             result = result + self.even_out(first * second) * plan.even.to(x)
         return result
 
@@ -305,21 +305,55 @@ class _SoftRoot(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
         (products,) = context.saved_tensors
-        size = 1 + products.abs()
-        return gradients[0] * (1 + size) / 2 * size.pow(-1.5)
+        root = torch.rsqrt(1 + products.abs())
+        return gradients[0] * torch.addcmul(root, root * root, root).mul(0.5)
+
+
+class _Unit(torch.autograd.Function):
+    """Channels divided by their length; where no scale acts, a function that keeps the length.
+
+    Keeps the channels alone.
+    """
+
+    @staticmethod
+    def forward(context: Any, channels: Tensor, free: Tensor, signed: Tensor) -> Tensor:
+        context.save_for_backward(channels, free, signed)
+        return channels * _factor(channels, free, signed)[0]
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        channels, free, signed = context.saved_tensors
+        factor, slope = _factor(channels, free, signed)
+        along = (gradients[0] * channels).sum(dim=-1, keepdim=True) * slope
+        return (gradients[0] * factor).addcmul(channels, along), None, None
+
+
+def _factor(channels: Tensor, free: Tensor, signed: Tensor) -> tuple[Tensor, Tensor]:
+    """What :class:`_Unit` multiplies by, and its derivative by the length over the length."""
+    size = torch.linalg.vector_norm(channels, dim=-1, keepdim=True)
+    length = size + free
+    inverse = torch.where(length == 0, 1.0, length).reciprocal()
+    kept = 1 / (1 + size)
+    factor = inverse * (1 + signed * size * kept)
+    slope = inverse * (signed * kept * kept - factor) / torch.where(size == 0, torch.inf, size)
+    return factor, slope
+
+
+def _plus(total: Tensor, channels: Tensor, weight: Tensor) -> Tensor:
+    """A sum (..., d) plus channels (..., c) times a weight (d, c), in one product."""
+    flat = torch.addmm(total.flatten(0, -2), channels.flatten(0, -2), weight.T)
+    return flat.view(total.shape)
+
+
+def _of_both(layer: nn.Linear, x: Tensor, y: Tensor) -> Tensor:
+    """A linear layer of two halves of its input side by side, which are not copied for it."""
+    of_x, of_y = layer.weight.chunk(2, dim=1)
+    return _plus(nn.functional.linear(x, of_x, layer.bias), y, of_y)
 
 
 def _compressed(edges: EdgeSet, values: Tensor) -> Tensor:
     """Values that no scale acts on; constants may be of any size (rows of a table)."""
     return values.asinh() if edges.kind == "constant" else values
-
-
-def _unit(channels: Tensor, free: Tensor, signed: Tensor) -> Tensor:
-    """Channels divided by their length; where no scale acts, a function that keeps the length."""
-    size = torch.linalg.vector_norm(channels, dim=-1, keepdim=True)
-    length = size + free
-    unit = channels / torch.where(length == 0, torch.ones_like(length), length)
-    return unit * (1 + signed * size / (1 + size))
 
 
 def _mlp(inputs: int, hidden: int, outputs: int | None = None) -> nn.Sequential:
