@@ -17,7 +17,7 @@ from gmn.nn.dual.pairing import Pairing, pairs_of
 from gmn.nn.dual.plan import RANKS, Codes, Plan, PowerMap, Step, plan_of
 from gmn.nn.dual.probes import ProbeEncoder, Probes
 from gmn.nn.dual.slots import Port
-from gmn.nn.dual.stream import Blocks, blocks_of
+from gmn.nn.dual.stream import Blocks, Kernels, blocks_of
 from gmn.nn.heads import Head, NodeReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.passing.groups import groups_of
@@ -254,6 +254,7 @@ class _DualLayer(nn.Module):
         """Along the network for x, against it for y; in a sweep, each includes the earlier ones."""
         values = {False: plan.split(x), True: plan.split(y)}
         received: dict[Port, Tensor] = {}
+        kernels = Kernels(blocks, codes)
 
         def read(port: Port) -> Tensor:
             base = values[port.dual][port.slot]
@@ -275,13 +276,13 @@ class _DualLayer(nn.Module):
                 sources[step] = read(step.source)
                 write(step.target, step.forward(sources[step]))
             else:
-                write(step.target, step.forward(read(step.source), blocks, codes))
+                write(step.target, step.forward(read(step.source), kernels))
         for step in reversed(plan.steps):
             if isinstance(step, PowerMap):
                 message = step.backward(read(step.target.inverse()), sources[step])
                 write(step.source.inverse(), message)
                 continue
-            write(step.source.inverse(), step.backward(read(step.target.inverse()), blocks, codes))
+            write(step.source.inverse(), step.backward(read(step.target.inverse()), kernels))
         return tuple(  # type: ignore[return-value]
             torch.cat(
                 [

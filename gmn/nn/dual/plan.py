@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from gmn.nn.dual.slots import Map, Port, Slots, broadcast_index, slots_of
-from gmn.nn.dual.stream import Blocks, Contraction
+from gmn.nn.dual.stream import RANKS, Contraction, Kernels
 from gmn.spec import EdgeSet, GraphSpec, NodeSet
 
 Codes = dict[str, Tensor]  # by edge set
-RANKS = 4  # independent weightings of the taps of a kernel in a message
 
 
 @dataclass(frozen=True)
@@ -36,18 +35,16 @@ class Product:
     subscripts: tuple[str, str, str]
     sizes: tuple[tuple[int, ...], tuple[int, ...]]
 
-    def forward(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
+    def forward(self, channels: Tensor, kernels: Kernels) -> Tensor:
         """From (B, source neurons, c) to (B, target neurons, c)."""
-        code = codes[self.edges.name][:, :RANKS]
         contract = Contraction(*self.subscripts, self.sizes)
-        return contract(blocks, self.edges.name, code, channels)
+        return contract(kernels, self.edges.name, False, channels)
 
-    def backward(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
+    def backward(self, channels: Tensor, kernels: Kernels) -> Tensor:
         """From (B, target neurons, c) to (B, source neurons, c), along the adjoint."""
         block, source, target = self.subscripts
-        code = codes[self.edges.name][:, RANKS : 2 * RANKS]
         contract = Contraction(block, target, source, self.sizes[::-1])
-        return contract(blocks, self.edges.name, code, channels)
+        return contract(kernels, self.edges.name, True, channels)
 
     def outer(self, targets: Tensor, sources: Tensor, code: Tensor) -> Tensor:
         """Products of the channels of both ends, a block of shape (B, *pair dims, taps).
@@ -99,17 +96,18 @@ class DiagonalProduct:
     offset: float | None
     index: Tensor | None
 
-    def forward(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
+    def forward(self, channels: Tensor, kernels: Kernels) -> Tensor:
         """Both (B, neurons, c)."""
-        return self._times(channels, blocks, codes[self.edges.name][:, :RANKS])
+        return self._times(channels, kernels, False)
 
-    def backward(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
+    def backward(self, channels: Tensor, kernels: Kernels) -> Tensor:
         """Both (B, neurons, c)."""
-        return self._times(channels, blocks, codes[self.edges.name][:, RANKS : 2 * RANKS])
+        return self._times(channels, kernels, True)
 
-    def _times(self, channels: Tensor, blocks: Blocks, code: Tensor) -> Tensor:
+    def _times(self, channels: Tensor, kernels: Kernels, backward: bool) -> Tensor:
         batch, rows, width = channels.shape
-        values = blocks[self.edges.name].flatten(1, -2)
+        code = kernels.code(self.edges.name, backward)
+        values = kernels.blocks[self.edges.name].flatten(1, -2)
         values = values if self.index is None else values[:, self.index]
         values = values if self.offset is None else (values + self.offset).rsqrt()
         split = channels.reshape(batch, rows, RANKS, width // RANKS)
@@ -128,11 +126,11 @@ class AxisBroadcast:
     target: Port
     ends: tuple[NodeSet, NodeSet]
 
-    def forward(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
+    def forward(self, channels: Tensor, kernels: Kernels) -> Tensor:
         """From (B, source neurons, c) to (B, target neurons, c)."""
         return _spread(channels, *self.ends)
 
-    def backward(self, channels: Tensor, blocks: Blocks, codes: Codes) -> Tensor:
+    def backward(self, channels: Tensor, kernels: Kernels) -> Tensor:
         """From (B, target neurons, c) to (B, source neurons, c)."""
         return _spread(channels, *self.ends[::-1])
 

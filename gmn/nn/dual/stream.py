@@ -21,6 +21,7 @@ from gmn.nn.dual.slots import InvariantPart, slots_of
 from gmn.spec import EdgeSet
 
 SMALL = 2**16  # elements of a block that is converted once and held
+RANKS = 4  # independent weightings of the taps of a kernel in a message
 
 Sizes = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -186,32 +187,39 @@ class Contraction:
     target: str
     sizes: Sizes
 
-    def __call__(self, blocks: Blocks, name: str, code: Tensor, channels: Tensor) -> Tensor:
+    def __call__(self, kernels: Kernels, name: str, backward: bool, channels: Tensor) -> Tensor:
         """From (B, neurons read, c) to (B, neurons written, c).
 
         Args:
-            blocks: the blocks of the graph.
+            kernels: the blocks of the graph, with the codes of a layer.
             name: the edge set.
-            code: shape (taps, ranks). Channels fall into ranks that weigh taps differently.
+            backward: whether the codes are those of messages against the network.
             channels: states of the neurons that are read, shape (B, neurons, c).
         """
         batch, width = len(channels), channels.shape[-1]
         channels = channels.reshape(batch, *self.sizes[0], width)
-        if name in blocks.streams:
-            result = self._piecewise(blocks.streams[name], code, channels)
+        code = kernels.code(name, backward)
+        if name in kernels.blocks.streams:
+            result = self._piecewise(kernels.blocks.streams[name], code, channels)
+        elif len(code) == 1:
+            result = self._one_tap(kernels.blocks[name], code, channels)
         else:
-            result = self._product(blocks[name], code, channels)
+            result = self._ranked(kernels.weighed(name, backward), channels)
         return result.reshape(batch, math.prod(self.sizes[1]), width)
 
-    def _product(self, values: Tensor, code: Tensor, channels: Tensor) -> Tensor:
-        """Contracts blocks (B, *pair dims, taps) with channels (B, *source, c)."""
-        block, source, target = self.block, self.source, self.target
+    def _one_tap(self, values: Tensor, code: Tensor, channels: Tensor) -> Tensor:
+        """Contracts blocks (B, *pair dims, 1) with channels (B, *source, c)."""
         split = channels.unflatten(-1, (code.shape[1], -1))
-        if values.shape[-1] == 1:
-            weighed = (split * code[0].unsqueeze(-1)).reshape(channels.shape)
-            return torch.einsum(f"b{block},b{source}c->b{target}c", values[..., 0], weighed)
-        mixed = torch.einsum(f"b{block}k,kr->br{block}", values, code)
-        return torch.einsum(f"br{block},b{source}rc->b{target}rc", mixed, split).flatten(-2)
+        weighed = (split * code[0].unsqueeze(-1)).reshape(channels.shape)
+        subscripts = f"b{self.block},b{self.source}c->b{self.target}c"
+        return torch.einsum(subscripts, values[..., 0], weighed)
+
+    def _ranked(self, weighed: Tensor, channels: Tensor) -> Tensor:
+        """Contracts blocks (ranks, B, *pair dims) with channels (B, *source, c)."""
+        block, source, target = self.block, self.source, self.target
+        split = channels.unflatten(-1, (len(weighed), -1)).movedim(-2, 0)
+        result = torch.einsum(f"rb{block},rb{source}c->rb{target}c", weighed, split)
+        return result.movedim(0, -2).flatten(-2)
 
     def _piecewise(self, stream: Stream, code: Tensor, channels: Tensor) -> Tensor:
         result = channels.new_zeros(len(channels), *self.sizes[1], channels.shape[-1])
@@ -219,5 +227,46 @@ class Contraction:
             slices = dict(zip(self.block, index[1:-1], strict=True))
             read = (index[0], *(slices[letter] for letter in self.source))
             written = (index[0], *(slices[letter] for letter in self.target))
-            result[written] += self._product(piece, code[index[-1]], channels[read])
+            part = code[index[-1]]
+            if len(code) == 1:
+                result[written] += self._one_tap(piece, part, channels[read])
+            else:
+                result[written] += self._ranked(_weighed(piece, part), channels[read])
         return result
+
+
+class Kernels:
+    """Blocks and what one layer makes of their taps.
+
+    Args:
+        blocks: the blocks of the graph.
+        codes: by edge set, weights of the taps, shape (taps, 2 ranks or more): those of messages
+            along the network, then those of messages against it.
+    """
+
+    def __init__(self, blocks: Blocks, codes: Mapping[str, Tensor]) -> None:
+        self.blocks, self.codes = blocks, codes
+        self._weighed: dict[str, Tensor] = {}
+
+    def code(self, name: str, backward: bool) -> Tensor:
+        """How each rank of channels counts at each tap, shape (taps, ranks)."""
+        return self.codes[name][:, _ranks(backward)]
+
+    def weighed(self, name: str, backward: bool) -> Tensor:
+        """Sums over the taps of a block, weighed for each rank: shape (ranks, B, *pair dims).
+
+        Both directions are computed at once, when the first is asked for.
+        """
+        if name not in self._weighed:
+            self._weighed[name] = _weighed(self.blocks[name], self.codes[name][:, : 2 * RANKS])
+        return self._weighed[name][_ranks(backward)]
+
+
+def _ranks(backward: bool) -> slice:
+    return slice(RANKS, 2 * RANKS) if backward else slice(RANKS)
+
+
+def _weighed(values: Tensor, code: Tensor) -> Tensor:
+    """From (B, *pair dims, taps) and (taps, ranks) to (ranks, B, *pair dims)."""
+    # With ranks first, the product is several times as fast as with ranks last.
+    return (code.T @ values.flatten(0, -2).T).unflatten(1, values.shape[:-1])
