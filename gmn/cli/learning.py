@@ -102,6 +102,7 @@ def compare(
     if ray is not None and device != "cpu":
         raise UserError(f"--device {device}: jobs on a Ray cluster compute on its processors")
     make_room(out, [population], overwrite)
+    gmn.engines.keep_freed_memory()
     result = gmn.compare(
         partial(gmn.tasks.task_of, population, task, _options(option)),
         model or gmn.registry.names(),
@@ -167,6 +168,7 @@ def train(
     )
     if gmn.train.ranks().first:
         make_room(out, [population], overwrite)
+    gmn.engines.keep_freed_memory()
     trained = gmn.train.fit(
         population,
         model,

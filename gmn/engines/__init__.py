@@ -5,9 +5,10 @@ say what a job is and what becomes of its result; an engine says where that happ
 depend on the engine.
 """
 
+from gmn.engines.allocator import keep_freed_memory
 from gmn.engines.engine import Engine, one_thread
 from gmn.engines.processes import Processes
 from gmn.engines.ray import Ray
 from gmn.errors import EngineError
 
-__all__ = ["Engine", "EngineError", "Processes", "Ray", "one_thread"]
+__all__ = ["Engine", "EngineError", "Processes", "Ray", "keep_freed_memory", "one_thread"]

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from gmn.engines.allocator import keep_freed_memory
 from gmn.engines.engine import Engine, Work
 from gmn.errors import EngineError
 from gmn.foundation.arguments import require_whole
@@ -104,6 +105,7 @@ _calls: list[Work] = []  # what this worker process does; sent once, since it ma
 def _start_worker(call: Work, finish_jobs: bool) -> None:
     _calls.append(call)
     torch.set_num_threads(1)
+    keep_freed_memory()
     # Ctrl-C goes to the whole process group; where results are stored, the parent decides alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN if finish_jobs else signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from gmn.engines.allocator import keep_freed_memory
 from gmn.engines.engine import Engine, Work
 from gmn.errors import EngineError
 
@@ -108,6 +109,7 @@ def _at_once(ray: Any) -> int:
 
 def _task(work: Work, job: Any) -> Any:
     torch.set_num_threads(1)
+    keep_freed_memory()
     return work(job)
 
 
