@@ -19,9 +19,9 @@ from torch import Tensor
 from gmn.errors import ArgumentError
 from gmn.foundation.arguments import in_words, require_number
 from gmn.graph import ParameterGraph
-from gmn.graph.stack import StackedGraph
 from gmn.graph.topology import tap_positions
 from gmn.spec import EdgeSet, GraphSpec, NodeSet, Operation
+from gmn.stack import StackedGraph
 
 CODE = 24
 DTYPE = torch.float32  # whatever the default is when a description is made, and then kept
@@ -169,7 +169,7 @@ class SpecDescriptions:
 
 
 class Stacked:
-    """The features of several graphs side by side, for :func:`gmn.graph.stack.stack`.
+    """The features of several graphs side by side, for :func:`gmn.stack.stack`.
 
     Args:
         each: how to read each graph of the stack, in order.
@@ -197,7 +197,7 @@ class Stacked:
         if len(graphs) != len(self.each):
             raise ValueError(
                 f"these features read {len(self.each)} graphs, given are {len(graphs)}; join them "
-                "with gmn.graph.stack.stack"
+                "with gmn.stack.stack"
             )
         parts = [one(part, edges) for one, part in zip(self.each, graphs, strict=True)]
         return torch.cat(parts, dim=-1)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph
-from gmn.graph.stack import StackedGraph, stack
 from gmn.spec import GraphSpec, StateEntry
+from gmn.stack import StackedGraph, stack
 
 HIDDEN = 256
 
@@ -87,7 +87,7 @@ class Autoencoder(nn.Module):
     """Reconstructs networks from the vectors of an encoder.
 
     The answer is a stack of the reconstructions and of the originals
-    (:class:`gmn.graph.stack.StackedGraph`), so that a loss can compare their weights.
+    (:class:`gmn.stack.StackedGraph`), so that a loss can compare their weights.
 
     Args:
         encoder: a metanetwork that answers with a vector.

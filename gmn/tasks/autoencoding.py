@@ -11,10 +11,10 @@ from torch.nn import functional
 from gmn.errors import UnsupportedArchitecture
 from gmn.foundation.arguments import require_type, require_whole
 from gmn.graph import ParameterGraph
-from gmn.graph.stack import StackedGraph
 from gmn.registry import Estimator, Factory
 from gmn.spec import GraphSpec
 from gmn.spec.program import DEFAULT, ProgramError
+from gmn.stack import StackedGraph
 from gmn.tasks.answers import mean_squares
 from gmn.tasks.autoencoder import Autoencoder, Decoder
 from gmn.tasks.editing import CHUNK, LEAST_ERROR

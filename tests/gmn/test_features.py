@@ -15,10 +15,10 @@ from gmn import features, symmetry
 from gmn.canonical import canonical
 from gmn.explain import gradient
 from gmn.features import FanIn, Raw, SignLog, Stacked
-from gmn.graph.stack import StackedGraph, stack
 from gmn.graph.topology import tap_positions
 from gmn.nn.gmn import GMN
 from gmn.nn.heads import Head
+from gmn.stack import StackedGraph, stack
 from gmn.testing import assert_equivariant, assert_invariant
 from tests.cases import Case
 from tests.extending.description import Embedded

@@ -119,7 +119,7 @@ def test_what_is_no_number_of_a_network(population: zoo.Zoo, wrong: Any) -> None
     for indexed in (
         population,
         GRAPHS,
-        gmn.graph.stack.stack([GRAPHS, GRAPHS]),
+        gmn.stack.stack([GRAPHS, GRAPHS]),
         population.stored([1]),
     ):
         with pytest.raises(ArgumentError, match=r"^index(es|) "):
@@ -393,7 +393,7 @@ def test_graphs_are_made_of_tensors_of_their_spec() -> None:
             GRAPHS.to_state_dict(far)
     _raises("network is ", lambda: GRAPHS.to_state_dict([0, 1]), lambda: GRAPHS.to_networkx("a"))  # type: ignore[arg-type]
     _raises("graph holds no networks", GRAPHS[:0].to_pyg)
-    _raises("graphs is one graph", lambda: gmn.graph.stack.stack(GRAPHS))  # type: ignore[arg-type]
+    _raises("graphs is one graph", lambda: gmn.stack.stack(GRAPHS))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", [None, STATE, SPEC, MODULE], ids=["None", "state", "spec", "net"])

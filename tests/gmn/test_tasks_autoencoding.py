@@ -15,7 +15,7 @@ from gmn import symmetry, zoo
 from gmn.comparison import report
 from gmn.errors import UnsupportedArchitecture
 from gmn.graph import ParameterGraph
-from gmn.graph.stack import stack
+from gmn.stack import stack
 from gmn.tasks import Autoencoding, PixelGrid, task_of
 from gmn.tasks.autoencoder import Decoder
 from gmn.tasks.choice import describe, rebuilt
