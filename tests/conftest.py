@@ -1,11 +1,14 @@
 """Shared settings: one thread, so that parallel workers do not fight for cores."""
 
+import functools
 import gc
 import os
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 import torch
+import typer.main
 
 from tests.torchvision_operators import declare_operators
 
@@ -16,6 +19,10 @@ declare_operators()  # before any module of tests imports torchvision, directly 
 if not torch.accelerator.is_available():
     # Else each call notes the stack for devices that may come: 5 ms, as stacks of pytest are deep.
     torch.random._manual_seed_impl = torch.default_generator.manual_seed
+
+
+# Else every run of the command builds it anew, which takes longer than most of what tests run.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -31,11 +38,16 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.fixture(scope="module")
 def quick_costs() -> Iterator[None]:
-    """Comparisons in this process time one training step of each model instead of seven."""
+    """Comparisons in this process time one training step of each model, on four networks."""
     from gmn.comparison import cost
 
+    measure = cost.measure
+
+    def quick(model: Any, task: Any, batch_size: int) -> cost.Cost:
+        return measure(model, task, min(batch_size, 4), repeats=1)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost.measure, "__defaults__", (1,))
+        patch.setattr(cost, "measure", quick)
         yield
 
 

@@ -9,7 +9,7 @@ from gmn.testing import MetanetworkLaws
 from gmn.testing.networks import NETWORKS
 from tests.traced import BY_NAME, graph_of
 
-FEW = frozenset({"perceptron", "gated-attention"})  # where all laws are tried by default
+FEW = frozenset({"gated-attention"})  # where all laws are tried by default
 WIDE = {  # laws about what is computed: by default on all shipped networks and covering cases
     "test_answers_are_invariant",
     "test_every_parameter_matters",

@@ -16,12 +16,12 @@ import converters
 import gmn
 from converters.exporting import leaves
 from converters.rules import RULES
-from gmn.testing import MetanetworkLaws
 from gmn.train import Recipe
 from gmn.zoo import Zoo
 from tests.extending import baseline, feature, head, layer
 from tests.extending.task import Size
 from tests.gmn.population import small_zoo
+from tests.metanetwork_laws import Laws
 
 FILES = sorted(path for path in (Path(__file__).parent / "extending").glob("[!_]*.py"))
 PUBLIC = {"gmn", "gmn.nn", "gmn.tasks", "converters", "converters.writing", "torch"}
@@ -99,7 +99,7 @@ def test_an_operation_with_weights_has_its_symmetries() -> None:
     assert [edges.kind for edges in spec.edge_sets] == ["weight", "weight"]
 
 
-class OwnLaws(MetanetworkLaws):
+class OwnLaws(Laws):
     names = ("perceptron", "gated-attention")
     model: Callable[..., Any]
 

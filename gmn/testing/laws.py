@@ -148,16 +148,27 @@ class MetanetworkLaws:
     def test_gradients_are_finite(self, name: str) -> None:
         """At weights of zero, of 1e-15, of ten thousand, at dead and at equal neurons."""
         graph = self.graph(name)
-        weights = {e.parameter for e in graph.spec.edge_sets if e.kind == "weight"}
-        for label, damage in DAMAGE.items():
-            net = self._net(graph.spec)
-            damaged = {n: damage(graph.values[n]).requires_grad_() for n in sorted(weights)}
-            net(graph.replace(damaged)).square().sum().backward()
-            found = [(n, v.grad) for n, v in (*damaged.items(), *net.named_parameters())]
-            missing = [n for n, gradient in found[: len(damaged)] if gradient is None]
-            assert not missing, f"no gradient reaches the weights {', '.join(missing)}"
-            wrong = [n for n, g in found if g is not None and not g.isfinite().all()]
-            assert not wrong, f"{label}: gradients of {', '.join(wrong)} are not finite"
+        wrong = self._not_finite(graph, [*DAMAGE.values()])  # in one batch: six times as fast
+        labels = [label for label, d in DAMAGE.items() if wrong and self._not_finite(graph, [d])]
+        named = ", ".join(labels) or "in one batch"
+        assert not wrong, f"{named}: gradients of {', '.join(wrong)} are not finite"
+
+    def _not_finite(
+        self, graph: ParameterGraph, damages: Sequence[Callable[[Tensor], Tensor]]
+    ) -> list[str]:
+        """Weights and parameters whose gradients are not finite, with each damage done."""
+        net = self._net(graph.spec)
+        weights = sorted({e.parameter for e in graph.spec.edge_sets if e.kind == "weight"})
+        damaged = {
+            n: torch.cat([damage(graph.values[n]) for damage in damages]).requires_grad_()
+            for n in weights
+        }
+        together = ParameterGraph.cat([graph] * len(damages))
+        net(together.replace(damaged)).square().sum().backward()
+        found = [(n, v.grad) for n, v in (*damaged.items(), *net.named_parameters())]
+        missing = [n for n, gradient in found[: len(damaged)] if gradient is None]
+        assert not missing, f"no gradient reaches the weights {', '.join(missing)}"
+        return [n for n, g in found if g is not None and not g.isfinite().all()]
 
     def test_gradients_reach_every_parameter(self) -> None:
         """On some architecture each, once training has moved what starts at zero."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -128,8 +129,7 @@ OPTIONS: dict[str, Callable[[], dict[str, Any]]] = {
         *(pytest.param(n, marks=pytest.mark.slow) for n in ("mlp-tanh", "cnn", "cnn-1d")),
     ],
 )
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(("variant", "options"), one_in(3, product(VARIANTS, OPTIONS)))
 def test_laws_hold_with_options(name: str, variant: Variant, options: str) -> None:
     graph = graph_of(BY_NAME[name])
     torch.manual_seed(0)

@@ -31,7 +31,7 @@ def bold(net: nn.Module) -> nn.Module:
 class ChainLaws(Laws):
     names = (*PERCEPTRONS, *(case.name for case in CASES if case.chain))
     covering = frozenset({"mlp-no-bias", "cnn", "cnn-flatten", "cnn-1d", "single-layer"})
-    few = frozenset({"perceptron", "cnn"})
+    few = frozenset({"cnn"})
     notices: tuple[str, ...] = ("parameters", "neurons")
 
 

@@ -30,7 +30,7 @@ from tests.baselines.published_transformer_nfn import (
     published_invariant,
     values,
 )
-from tests.traced import one_in, spec_of
+from tests.traced import one_in, slow_but, spec_of
 
 KINDS = (*small.KINDS, *small.CASES)
 OPTIONS = {
@@ -93,7 +93,7 @@ def test_edits_are_equivariant(kind: str, option: str) -> None:
             assert error <= 1e-10 * change.abs().max()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(KINDS, OFTEN))
 def test_what_is_claimed_keeps_the_function(kind: str) -> None:
     network = small.model(kind)
     state = network.state_dict()
@@ -102,7 +102,7 @@ def test_what_is_claimed_keeps_the_function(kind: str) -> None:
             assert_same_function(network, state, element.act(state), small.inputs(kind))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", one_in(2, KINDS))
 def test_all_of_the_group_is_claimed(kind: str) -> None:
     """Permutations without exception, and both changes of basis of every head."""
     model, own = net(kind, "certified"), spec(kind)

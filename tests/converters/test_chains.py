@@ -60,7 +60,9 @@ def group(spec: GraphSpec) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("name", CHAINS)
-@pytest.mark.parametrize("stored", ["as it is", "safetensors"])
+@pytest.mark.parametrize(
+    "stored", [pytest.param("as it is", marks=pytest.mark.slow), "safetensors"]
+)
 def test_the_guess_has_the_networks_symmetries(name: str, stored: str) -> None:
     build, inputs = CHAINS[name]
     model = build()

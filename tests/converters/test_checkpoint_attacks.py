@@ -223,7 +223,7 @@ def doubling(levels: int, first: bytes, pair: bytes) -> bytes:
     return raw(*steps)
 
 
-@pytest.mark.parametrize("key", [None, ""])
+@pytest.mark.parametrize("key", [None, pytest.param("", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "content",
     [
@@ -325,20 +325,20 @@ def test_storages_that_are_too_short(tmp_path: Path) -> None:
 def test_zip_bombs(suffix: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
         with file.open(suffix, "w", force_zip64=True) as entry:
-            for _ in range(300):
+            for _ in range(120):
                 entry.write(bytes(1 << 20))
         if suffix.endswith("0"):
             file.writestr("archive/data.pkl", pickle.dumps({}))
     with limits(seconds=2, kilobytes=50_000):
-        assert "claim to unpack to 3" in refused(tmp_path / "a")
+        assert "claim to unpack to 1" in refused(tmp_path / "a")
 
 
 def test_zip_bombs_that_lie_about_their_size(tmp_path: Path) -> None:
     """The directory says 1,000 bytes, the stream goes on: only so many are unpacked."""
     with zipfile.ZipFile(tmp_path / "a", "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("archive/data.pkl", bytes(200 << 20))
+        file.writestr("archive/data.pkl", bytes(100 << 20))
     content = (tmp_path / "a").read_bytes()
-    lie = content.replace(struct.pack("<I", 200 << 20), struct.pack("<I", 1000))
+    lie = content.replace(struct.pack("<I", 100 << 20), struct.pack("<I", 1000))
     assert lie != content
     (tmp_path / "a").write_bytes(lie)
     with limits(seconds=2, kilobytes=50_000):
@@ -394,7 +394,7 @@ def test_truncated_files(name: str, tmp_path: Path) -> None:
     content = (tmp_path / "a").read_bytes()
     # A tar archive ends in zeros; all else is used up to the last byte.
     last = len(content.rstrip(b"\0")) if name == "torch tar" else len(content)
-    for size in sorted({*range(0, min(last, 100)), *range(0, last, max(1, last // 300))}):
+    for size in sorted({*range(0, min(last, 100)), *range(0, last, max(1, last // 100))}):
         (tmp_path / "a").write_bytes(content[:size])
         if name == "several files" and content[:size].rstrip() == content.rstrip():
             continue

@@ -14,7 +14,7 @@ from gmn.spec import GraphSpec
 from tests.blind_spots import COMPUTED, Net, Pair, attention, layers, rms, rotary, softmax
 from tests.traced import one_in
 
-every_pair = pytest.mark.parametrize("pair", one_in(2, COMPUTED, lambda pair: pair.name))
+every_pair = pytest.mark.parametrize("pair", one_in(4, COMPUTED, lambda pair: pair.name))
 
 
 def contexts(spec: GraphSpec) -> list[str]:

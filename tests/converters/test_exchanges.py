@@ -82,8 +82,9 @@ def test_inverses_and_compositions(case: Exchangeable) -> None:
     spec, state = spec_of(case.name), case.model().state_dict()
     one, other = (symmetry.sample(spec, torch.Generator().manual_seed(n)) for n in (3, 4))
     both = one.after(other)
+    moved = both.act(state)
     for name, value in one.act(other.act(state)).items():
-        torch.testing.assert_close(both.act(state)[name], value)
+        torch.testing.assert_close(moved[name], value)
     back = both.inverse().act(both.act(state))
     for name, value in state.items():
         torch.testing.assert_close(back[name], value, rtol=1e-10, atol=1e-10)

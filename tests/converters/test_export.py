@@ -21,7 +21,7 @@ from converters.exporting.export import export, shape_of_value
 from converters.exporting.operators import exists, is_random, qualified_name
 from converters.exporting.storage import View, shared_views
 from tests.cases import Case
-from tests.traced import covering_cases, one_in
+from tests.traced import one_in, several_cases
 
 
 class Net(nn.Module):
@@ -83,7 +83,7 @@ def assert_same_function(program: ExportedProgram, model: nn.Module, *inputs: An
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
-@covering_cases
+@several_cases
 def test_every_case_is_functional_and_the_same_on_other_inputs(case: Case) -> None:
     model = case.model()
     program = export(model, case.example())

@@ -17,7 +17,7 @@ from converters.states.hub_config import bounded
 from tests.families import FAMILIES, build
 from tests.traced import slow_but
 
-OFTEN = ("vit", "mixtral")  # images; tokens, stored under other names
+OFTEN = ("mixtral",)  # tokens, stored under other names
 
 
 @pytest.mark.parametrize("family", slow_but(FAMILIES, OFTEN))

@@ -15,6 +15,7 @@ import converters
 from converters.rules import RULES
 from converters.testing import Law, assert_sound
 from tests.converters.laws import FORMS, Form, r
+from tests.traced import slow_but
 
 # Names that never reach a rule by themselves: exports rewrite them, or are without them.
 REWRITTEN = {
@@ -26,6 +27,7 @@ REWRITTEN = {
     *("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "softsign", "tanhshrink"),
     *("_fused_rms_norm", *(f"adaptive_max_pool{n}d_with_indices" for n in (1, 2, 3))),
 }
+LONG = "lstm"  # takes as long as ten others
 # Whatever they hold is not told by their operands.
 WITHOUT_VALUES = {
     *("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"),
@@ -62,15 +64,11 @@ def _all(forms: list[Form]) -> Callable[..., Any]:
 
 
 def _of_every_rule() -> list[ParameterSet]:
-    """Operations, those whose rule has been tried on another one among the slow tests."""
-    known = set()
-    found = []
+    """Operations: every second rule is tried on one by default, and all on all when slow."""
+    first: dict[Any, str] = {}
     for name in FORMS:
-        rule = (RULES[name].axes, RULES[name].action)
-        slow = rule in known or name == "lstm"  # which takes as long as ten others
-        found.append(pytest.param(name, marks=pytest.mark.slow if slow else ()))
-        known.add(rule)
-    return found
+        first.setdefault((RULES[name].axes, RULES[name].action), name)
+    return slow_but(FORMS, [name for name in list(first.values())[::2] if name != LONG])
 
 
 @pytest.mark.parametrize("name", _of_every_rule())

@@ -50,7 +50,7 @@ def test_stated_laws_hold(case: Case) -> None:
     assert not false_laws(case)
 
 
-@pytest.mark.parametrize("case", one_in(5, BY_KIND))
+@pytest.mark.parametrize("case", one_in(10, BY_KIND))
 @pytest.mark.parametrize("seeds", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_claims_hold_and_laws_are_found(case: Case, seeds: int) -> None:
     """On random weights of some seeds."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -16,7 +19,17 @@ PER_ARCHITECTURE = 40
 
 def small_zoo(folder: Path) -> zoo.Zoo:
     """Random networks; "accuracy" grows with the spread of the last convolution's weights."""
-    with zoo.ZooWriter(folder, "made-up", len(ARCHITECTURES) * PER_ARCHITECTURE, 0, {}) as writer:
+    shutil.copytree(_written().name, folder, dirs_exist_ok=True)
+    return zoo.open(folder)
+
+
+@cache
+def _written() -> TemporaryDirectory[str]:
+    """Once per process; removed when it ends."""
+    folder = TemporaryDirectory()
+    with zoo.ZooWriter(
+        folder.name, "made-up", len(ARCHITECTURES) * PER_ARCHITECTURE, 0, {}
+    ) as writer:
         for shard, architecture in enumerate(ARCHITECTURES):
             spec = converters.trace(network(architecture), (torch.zeros(1, 1, 8, 8),))
             states, rows = [], []
@@ -37,4 +50,4 @@ def small_zoo(folder: Path) -> zoo.Zoo:
             stacked = {name: torch.stack([s[name] for s in states]) for name in states[0]}
             writer.write_shard(shard, architecture, spec, stacked, rows)
         writer.finish(len(ARCHITECTURES), {})
-    return zoo.open(folder)
+    return folder

@@ -76,7 +76,7 @@ def test_missed_symmetries_are_counted_on_demand(
     assert json.loads(capsys.readouterr().out)["complete"] is None
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg"])
+@pytest.mark.parametrize("suffix", [pytest.param("png", marks=pytest.mark.slow), "svg"])
 def test_draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / "new" / f"picture.{suffix}"
     assert run(monkeypatch, "draw", "cnn-relu", "--out", str(out)) == 0

@@ -117,7 +117,11 @@ def _commands() -> Iterator[tuple[str, Any]]:
 
 
 def _mutants() -> Iterator[tuple[str, str, str, bool]]:
-    """Command, argument, wrong value, and whether it is one that is tried by default."""
+    """Command, argument, wrong value, and whether it is one that is tried by default.
+
+    By default each command and each argument is wrong once: commands share their arguments.
+    """
+    tried = set()
     for name, command in _commands():
         for parameter in command.params:
             if getattr(parameter, "is_flag", False):
@@ -126,9 +130,11 @@ def _mutants() -> Iterator[tuple[str, str, str, bool]]:
             kind = KINDS[argument]
             if name == "zoo build" and argument == "checkpoints":
                 kind = "whole"
+            new = not {name, argument} <= tried
+            tried |= {name, argument}
             for number, value in enumerate(WRONG[kind]):
                 if (argument, value) not in LONG:
-                    yield name, argument, value, number == 0
+                    yield name, argument, value, new and number == 0
 
 
 MUTANTS = [*_mutants()]

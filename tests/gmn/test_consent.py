@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,29 +147,56 @@ sys.argv = ["gmn", "predict", ".", "a.safetensors"]
 from gmn.cli import main
 main()
 """
+COMMANDS = {"-c": ["-c", PREDICT], "-m": ["-m", "gmn.cli", "predict", ".", "a.safetensors"]}
 
 
-def in_folder(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """A Python process in the folder, which it searches first; the library lies further behind."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True
-    )
+@pytest.fixture
+def predict(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[[Path], tuple[int, str]]:
+    """Predicts in a folder, which Python searches first: exit code, errors.
+
+    `python -c` has the search path of a notebook; `python -m` the same with an absolute name.
+    """
+
+    def here(folder: Path) -> tuple[int, str]:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "path", ["", *sys.path])
+        return run(monkeypatch, *COMMANDS["-m"][2:]), capsys.readouterr().err
+
+    def in_a_process(folder: Path) -> tuple[int, str]:
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, *COMMANDS[request.param]]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        return done.returncode, done.stderr
+
+    return here if request.param == "here" else in_a_process
 
 
-def test_notebooks_and_python_m_search_the_folder_but_do_not_run_it(
-    honest: Path, tmp_path: Path
+in_any_way = pytest.mark.parametrize(
+    "predict",
+    ["here", *(pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS)],
+    indirect=True,
+)
+
+
+@in_any_way
+def test_the_current_folder_is_searched_but_does_not_run(
+    predict: Callable[[Path], tuple[int, str]], honest: Path, tmp_path: Path
 ) -> None:
-    """`python -c` has the search path of a notebook; `python -m` the same with an absolute name."""
     folder = downloaded(honest, tmp_path, model="evil:make")
-    for command in (["-c", PREDICT], ["-m", "gmn.cli", "predict", ".", "a.safetensors"]):
-        done = in_folder(folder, *command)
-        assert done.returncode == 2, done.stderr
-        assert "asks for evil:make" in " ".join(done.stderr.split())
-        assert not marks(folder)
+    code, told = predict(folder)
+    assert code == 2, told
+    assert "asks for evil:make" in " ".join(told.split())
+    assert not marks(folder)
 
 
-def test_packages_made_up_in_the_current_folder_offer_nothing(honest: Path, tmp_path: Path) -> None:
+@in_any_way
+def test_packages_made_up_in_the_current_folder_offer_nothing(
+    predict: Callable[[Path], tuple[int, str]], honest: Path, tmp_path: Path
+) -> None:
     folder = downloaded(honest, tmp_path, model="evil-model")
     facts = folder / "evil-1.0.dist-info"
     facts.mkdir()
@@ -176,22 +204,23 @@ def test_packages_made_up_in_the_current_folder_offer_nothing(honest: Path, tmp_
     (facts / "entry_points.txt").write_text(
         "[gmn.models]\nevil-model = evil:make\n[gmn.tasks]\nevil-task = evil:T\n"
     )
-    done = in_folder(folder, "-c", PREDICT)
-    assert done.returncode == 2, done.stderr
-    assert "no model is called 'evil-model'" in done.stderr
+    code, told = predict(folder)
+    assert code == 2, told
+    assert "no model is called 'evil-model'" in told
     assert not marks(folder)
 
 
+@pytest.mark.parametrize("predict", ["-c"], indirect=True)
 def test_a_package_in_the_current_folder_does_not_take_the_place_of_an_installed_one(
-    honest: Path, tmp_path: Path
+    predict: Callable[[Path], tuple[int, str]], honest: Path, tmp_path: Path
 ) -> None:
     folder = downloaded(honest, tmp_path)
     (folder / "baselines").mkdir()
     for name in ("__init__", "presets"):
         (folder / "baselines" / f"{name}.py").write_text(EVIL + "\nflat_mlp = make\n")
-    done = in_folder(folder, "-c", PREDICT)
-    assert done.returncode == 2, done.stderr
-    assert "baselines.presets" in done.stderr
+    code, told = predict(folder)
+    assert code == 2, told
+    assert "baselines.presets" in told
     assert not marks(folder)
 
 

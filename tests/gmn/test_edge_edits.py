@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -122,12 +123,18 @@ def test_gradients_reach_weights(model: str, name: str) -> None:
     assert not [n for n in missing if not n.startswith(late) and not any(u in n for u in unused)]
 
 
-@pytest.mark.parametrize("model", registry.names())
-def test_every_installed_model_edits_images_or_says_why_not(model: str) -> None:
+@cache
+def sirens() -> gmn.ParameterGraph:
     module = Siren()
     spec = converters.trace(module, (pixel_grid(14, 14),))
     states = [initial_state(module, torch.Generator().manual_seed(seed)) for seed in range(3)]
-    graph = gmn.ParameterGraph.from_state_dicts(spec, states)
+    return gmn.ParameterGraph.from_state_dicts(spec, states)
+
+
+@pytest.mark.parametrize("model", registry.names())
+def test_every_installed_model_edits_images_or_says_why_not(model: str) -> None:
+    graph = sirens()
+    spec = graph.spec
     torch.manual_seed(0)
     if model in ("layer-statistics", "probe-net", "transformer-nfn", "transformer-nfn-certified"):
         with pytest.raises(UnsupportedArchitecture):

@@ -34,6 +34,20 @@ WHOLE = (DualGMN,)  # invariant to all continuous symmetries
 alike = pytest.mark.parametrize("case", slow_beyond(branches.ALIKE, branches.TYPICAL))
 OFTEN = ("GMN", "DualGMN")
 every_net = pytest.mark.parametrize("name", slow_but(NETS, OFTEN))
+ONE_OF_BOTH = dict(zip(branches.TYPICAL, 3 * OFTEN, strict=True))
+alike_and_net = pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        pytest.param(
+            name,
+            case,
+            marks=() if ONE_OF_BOTH.get(case.name) == name else pytest.mark.slow,
+            id=f"{name}-{case.name}",
+        )
+        for name in NETS
+        for case in branches.ALIKE
+    ],
+)
 
 
 @cache
@@ -63,8 +77,7 @@ def net_of(name: str, head: InvariantHead | EditHead | None = None) -> nn.Module
     return NETS[name](16, 2, head).double().eval()  # type: ignore[no-any-return,operator]
 
 
-@alike
-@every_net
+@alike_and_net
 def test_answers_do_not_depend_on_the_order_of_branches(name: str, case: Exchangeable) -> None:
     try:
         assert_invariant(net_of(name), graph_of(case.name), symmetries=("exchanges",))
@@ -77,8 +90,7 @@ def test_answers_do_not_depend_on_anything_that_keeps_the_function(case: Exchang
     assert_invariant(net_of("DualGMN"), graph_of(case.name), scalings=True, tolerance=1e-6)
 
 
-@alike
-@every_net
+@alike_and_net
 def test_edits_move_with_branches(name: str, case: Exchangeable) -> None:
     try:
         net = net_of(name, EditHead())
@@ -97,7 +109,9 @@ def test_which_output_of_a_router_goes_with_which_expert_is_seen(name: str) -> N
     assert relative_error(answers[1], answers[0]) > 1e-6
 
 
-@alike
+@pytest.mark.parametrize(
+    "case", slow_beyond(branches.ALIKE, set(branches.TYPICAL) - {"convolutions"})
+)
 def test_canonical_forms_move_with_branches(case: Exchangeable) -> None:
     graph = graph_of(case.name)
     element = symmetry.sample(

@@ -43,7 +43,7 @@ def check(folder: Path, seed: int, rounds: int) -> None:
 
 
 def test_changed_folders(tmp_path: Path) -> None:
-    check(tmp_path, seed=0, rounds=150)
+    check(tmp_path, seed=0, rounds=60)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from gmn.nn.passing import message_passing
 from gmn.nn.passing.reductions import Reduction
 from gmn.nn.passing.relations import Wiring, chunks, relations_of, wiring_of
 from gmn.spec import GraphSpec
-from gmn.testing import MetanetworkLaws
+from tests.metanetwork_laws import Laws
 from tests.traced import BY_NAME, graph_of, spec_of
 
 NAMES = ("mlp-relu", "cnn", "resnet", "cnn-grouped", "attention", "recurrent-lstm", "bilinear")
@@ -193,7 +193,7 @@ class Own(MessagePassing):
         return nodes, edges
 
 
-class TestOwnLayers(MetanetworkLaws):
+class TestOwnLayers(Laws):
     """A network of layers that a user wrote obeys every law."""
 
     names = ("perceptron", "gated-attention")

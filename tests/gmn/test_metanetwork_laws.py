@@ -60,7 +60,7 @@ class TestScaleGMN(Laws):
         if n not in (*REFUSED, ATTENTION)
     )
     notices = ("parameters", "neurons", "operations")
-    few = frozenset({"perceptron", "residual-block"})
+    few = frozenset({"residual-block"})
 
     def build(self, spec: GraphSpec, head: Head) -> nn.Module:
         return gmn.nn.ScaleGMN(12, 3, of(head))

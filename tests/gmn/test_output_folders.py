@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from gmn.foundation import files
 from gmn.foundation.files import LOCK, MARKER, OutputError, OutputFolder
 from tests.gmn.commands import run
 from tests.gmn.population import small_zoo
+from tests.traced import slow_but
 
 pytestmark = pytest.mark.usefixtures("quick_costs")
 
@@ -46,9 +48,9 @@ COMMANDS: dict[str, Callable[[Path, Path], tuple[str, ...]]] = {
         *("--model", "cnn-relu", "--workers", "1", "--out", f"{out}"),
     ),
 }
-BRIEF = ("convert", "filter", "train")  # the other commands write through the same doors
-BY_COST = [c if c in BRIEF else pytest.param(c, marks=pytest.mark.slow) for c in COMMANDS]
-by_command = pytest.mark.parametrize("command", BY_COST)
+BRIEF = ("convert", "filter")  # the other commands write through the same doors
+by_command = pytest.mark.parametrize("command", slow_but(COMMANDS, BRIEF))
+by_command_and_training = pytest.mark.parametrize("command", slow_but(COMMANDS, (*BRIEF, "train")))
 # Names that some command writes, and names that look like ours.
 FOREIGN = (
     *("model.safetensors", "model.json", "log.csv", "run.pt", "runs.jsonl", "comparison.png"),
@@ -147,7 +149,7 @@ def test_inputs_are_never_outputs(
             assert hashes(tmp_path) == before
 
 
-@by_command
+@by_command_and_training
 def test_two_at_once(
     command: str,
     inputs: Path,
@@ -173,7 +175,7 @@ def _kind(command: str, inputs: Path, out: Path, monkeypatch: pytest.MonkeyPatch
     return found[0]
 
 
-@by_command
+@by_command_and_training
 def test_foreign_files_beside_ours_stay(
     command: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,8 +213,10 @@ def test_another_kind_of_folder_is_refused(
     assert not before.keys() & hashes(tmp_path).keys() - {MARKER}
 
 
-@by_command
-@pytest.mark.parametrize("file", [1, 3])
+@pytest.mark.parametrize(
+    ("command", "file"),
+    slow_but(list(product(COMMANDS, (1, 3))), [("convert", 1), ("filter", 3), ("train", 3)]),
+)
 def test_no_space_left(
     command: str,
     file: int,
@@ -399,7 +403,7 @@ def test_parts_of_killed_runs_go_and_those_of_others_stay(tmp_path: Path) -> Non
 # --- folders of the first version, which had no markers -------------------------------------------
 
 
-@pytest.fixture(params=BY_COST)
+@pytest.fixture(params=slow_but(COMMANDS, (*BRIEF, "train")))
 def unmarked(
     request: pytest.FixtureRequest, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, Path]:
@@ -459,14 +463,16 @@ def test_a_manifest_does_not_lead_out(
 # --- single files -------------------------------------------------------------------------------
 
 
-def test_pictures_replace_pictures_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for suffix in ("png", "svg", "pdf"):
-        out = tmp_path / f"a.{suffix}"
-        for _ in range(2):
-            assert run(monkeypatch, "draw", "mlp", "--out", str(out)) == 0
-        out.write_text("the user's")
-        assert run(monkeypatch, "draw", "mlp", "--out", str(out)) == 1
-        assert out.read_text() == "the user's"
+@pytest.mark.parametrize("suffix", slow_but(("png", "svg", "pdf"), ["svg"]))
+def test_pictures_replace_pictures_only(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / f"a.{suffix}"
+    for _ in range(2):
+        assert run(monkeypatch, "draw", "mlp", "--out", str(out)) == 0
+    out.write_text("the user's")
+    assert run(monkeypatch, "draw", "mlp", "--out", str(out)) == 1
+    assert out.read_text() == "the user's"
 
 
 def test_saving_a_graph_keeps_what_is_not_a_graph(tmp_path: Path) -> None:

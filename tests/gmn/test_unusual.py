@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -97,11 +98,16 @@ FORMS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@cache
+def of_form(form: str) -> ParameterGraph:
+    return graph_of(FORMS[form]())
+
+
 @every_model
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_read_with_its_symmetries_or_refused_by_name(form: str, model: str) -> None:
-    graph, refusal = graph_of(FORMS[form]()), ""
+    graph, refusal = of_form(form), ""
     try:
         assert_invariant(net(model), graph, scalings=model in WHOLE)
     except UnsupportedArchitecture as error:
@@ -113,7 +119,7 @@ def test_read_with_its_symmetries_or_refused_by_name(form: str, model: str) -> N
 @every_model
 @pytest.mark.parametrize("form", ["products", "gram"])
 def test_all_weights_count_where_an_axis_stands_twice(form: str, model: str) -> None:
-    graph = graph_of(FORMS[form]())
+    graph = of_form(form)
     weight = graph.values["o.weight"].clone()
     weight.unflatten(2, (8, 8))[:, :, 0, 1] *= -2  # of two different units
     try:
@@ -128,7 +134,7 @@ def test_all_weights_count_where_an_axis_stands_twice(form: str, model: str) -> 
 
 
 def test_both_executors_agree_where_an_axis_stands_twice() -> None:
-    graph = graph_of(FORMS["products"]())
+    graph = of_form("products")
     torch.manual_seed(0)
     dense = GMN(16, 2, InvariantHead(3)).double()
     expected = dense(graph)
@@ -139,7 +145,7 @@ def test_both_executors_agree_where_an_axis_stands_twice() -> None:
 @pytest.mark.parametrize("form", ["products", "gram", "sizes"])
 def test_edits_follow_the_symmetries(form: str) -> None:
     assert_equivariant(
-        net("DualGMN", head=EditHead()), graph_of(FORMS[form]()), scalings=True, tolerance=1e-8
+        net("DualGMN", head=EditHead()), of_form(form), scalings=True, tolerance=1e-8
     )
 
 

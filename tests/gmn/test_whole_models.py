@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from gmn.nn.dual import stream
 from gmn.testing import relative_error
 from tests.cases import Case
 from tests.large import bert_22m, on_meta
-from tests.traced import BY_NAME, graph_of, several_cases
+from tests.traced import BY_NAME, graph_of, one_in, several_cases
 
 TYPES = [torch.bfloat16, torch.float16, torch.float32]
 
@@ -189,8 +190,10 @@ def large(name: str) -> gmn.ParameterGraph:
     return gmn.ParameterGraph.from_state_dicts(spec, [model.state_dict()])
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("name", ["centred", "mlp", "convolutions"])
+@pytest.mark.parametrize(
+    ("dtype", "name"),
+    one_in(2, product((torch.bfloat16, torch.float32), ("centred", "mlp", "convolutions"))),
+)
 def test_no_block_is_copied_whole(
     name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ import converters
 import gmn
 from gmn.zoo.architectures.networks import network
 from gmn.zoo.architectures.widen import widen
+from tests.traced import slow_but
 
 INPUTS = {"siren": (5, 2), "cnn-relu": (5, 1, 14, 14), "cnn-tanh": (5, 1, 14, 14)}
 
@@ -33,8 +34,10 @@ def assert_same_function(
     torch.testing.assert_close(wide(inputs), narrow(inputs), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("widening", [2, 8])
-@pytest.mark.parametrize("architecture", ["siren", "cnn-relu", "cnn-tanh"])
+@pytest.mark.parametrize(
+    ("architecture", "widening"),
+    slow_but(list(product(INPUTS, (2, 8))), [("siren", 8), ("cnn-relu", 8), ("cnn-tanh", 2)]),
+)
 def test_a_wider_network_is_the_same_function(architecture: str, widening: int) -> None:
     torch.manual_seed(0)
     narrow = [network(architecture).double() for _ in range(3)]

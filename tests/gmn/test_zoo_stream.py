@@ -1,6 +1,6 @@
 """Loaders of whole shards: every network once a pass, well mixed, in any number of workers."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from gmn.graph import ParameterGraph
 from gmn.zoo.loading import Loader
 from gmn.zoo.stored import StoredGraph
 from tests.gmn.lines import lines
+from tests.traced import slow_but
 
 SHARDS, PER_SHARD = 40, 25
 
@@ -52,8 +53,10 @@ def test_a_batch_holds_the_networks_that_it_says(many: zoo.Zoo) -> None:
         assert torch.equal(graph.values["weight"], wanted)
 
 
-@pytest.mark.parametrize("batch_size", [3, 32, 3000])
-@pytest.mark.parametrize("open_shards", [1, 7, 100])
+@pytest.mark.parametrize(
+    ("batch_size", "open_shards"),
+    slow_but(list(product((3, 32, 3000), (1, 7, 100))), [(3, 7), (32, 1), (3000, 100)]),
+)
 def test_every_network_comes_once(many: zoo.Zoo, batch_size: int, open_shards: int) -> None:
     loader = stream(many, batch_size, open_shards=open_shards)
     sizes = [len(indices) for _, indices in loader]
@@ -183,7 +186,7 @@ def test_only_the_shards_of_a_group_stay_open(
     assert max(found) <= 3 * 5
 
 
-@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("persistent", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_workers_divide_the_networks(mixed: zoo.Zoo, persistent: bool) -> None:
     loader = DataLoader(
         stream(mixed, 32),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
+from typing import get_args
 
 import pytest
 import torch
@@ -25,7 +27,7 @@ from gmn.transport.trees import tree_sliced_pairs
 from gmn.zoo.architectures.networks import network
 from gmn.zoo.architectures.widen import widen
 from tests.cases import CASES, Case
-from tests.traced import BY_NAME, graph_of, slow_beyond, slow_but
+from tests.traced import BY_NAME, graph_of, one_in, slow_beyond, slow_but
 
 FEW = ["mlp-sine", "cnn"]
 COORDS: tuple[Coords, ...] = ("io", "probe")
@@ -34,6 +36,9 @@ ALL = [(coords, kind) for kind in ("sliced", "tree", "sobolev", "assignment") fo
 both = pytest.mark.parametrize(
     ("coords", "kind"), slow_but(ALL, [("io", "sliced"), ("probe", "tree"), ("io", "assignment")])
 )
+
+
+LOW = (torch.float16, torch.bfloat16, torch.float8_e4m3fn)
 
 
 def moved(graph: gmn.ParameterGraph, seed: int = 0) -> gmn.ParameterGraph:
@@ -57,7 +62,7 @@ def test_symmetries_do_not_change_distances(case: Case, coords: Coords) -> None:
         pytest.skip("its inputs are no numbers to choose")
     other = graph[[1, 0]]
     for kind in ("sliced", "tree"):
-        distance = NetworkDistance(coords, kind)
+        distance = NetworkDistance(coords, kind, lines=20)
         expected = distance.between(graph, other)
         assert bool((expected > 1e-4).all())
         torch.testing.assert_close(
@@ -192,15 +197,16 @@ def test_networks_that_cannot_be_compared() -> None:
         probe_clouds(mlp, [torch.zeros(3, 99).double()])
 
 
-@pytest.mark.parametrize("kind", ["sliced", "tree", "sobolev", "assignment", "unaligned"])
-@pytest.mark.parametrize("coords", ["io", "probe"])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize(
+    ("dtype", "coords", "kind"),
+    one_in(7, product(LOW, COORDS, get_args(Kind))),  # each at least once by default
+)
 def test_low_precision_is_computed_in_single(
     dtype: torch.dtype, coords: Coords, kind: Kind
 ) -> None:
     low = graph_of(BY_NAME["mlp-relu"]).to(dtype=dtype)
     single = low.to(dtype=torch.float32)
-    distance = NetworkDistance(coords, kind)
+    distance = NetworkDistance(coords, kind, lines=10)
     assert distance.matrix(low).dtype == torch.float32
     assert torch.equal(distance.matrix(low), distance.matrix(single))
     assert torch.equal(distance.between(low, low[[1, 0]]), distance.between(single, single[[1, 0]]))
