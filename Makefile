@@ -5,6 +5,8 @@ OUT ?= runs
 SIZE ?= 1200
 SEEDS ?= 3
 MODELS ?= dual-gmn gmn nfn-hnp flat-mlp layer-statistics
+# Tests start many processes; without bytecode each of them compiles the library anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint coverage slow checkpoints clean
 
