@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from gmn.foundation.arguments import require_path
+
 from .arrays import read_h5
 from .choosing import choose
 from .errors import CheckpointError, damage
@@ -102,7 +104,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -> 
     Raises:
         CheckpointError: as :func:`load_checkpoint`.
     """
-    file = Path(path)
+    file = require_path("path", path)
     try:
         if file.is_dir():
             file = file_in_folder(file)
@@ -140,7 +142,7 @@ def read_values(path: str | os.PathLike[str]) -> dict[str, Any]:
         ...     converters.read_values(file.name)
         {'epoch': 3, 'loss': 0.5}
     """
-    file = Path(path)
+    file = require_path("path", path)
     try:
         if file.is_dir():
             file = file_in_folder(file)
@@ -176,7 +178,7 @@ def read_nested(path: str | os.PathLike[str]) -> Any:
         {'epoch': 3, 'rates': [tensor(0.5000)]}
     """
     try:
-        file = _mapped(Path(path))
+        file = _mapped(require_path("path", path))
         _, content, store = read_zip(file)
         with damage("the file"):
             return nested_values(content, store, file.meter)
