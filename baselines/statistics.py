@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gmn.errors import ArgumentError, UnsupportedArchitecture
-from gmn.foundation.arguments import require_several, require_whole
+from gmn.foundation.arguments import require_several, require_type, require_whole
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph
 
@@ -67,6 +67,7 @@ class StatNN:
                 "StatNN needs LightGBM: pip install 'graph-metanetworks[baselines]'"
             ) from error
         rows = _rows(graphs)
+        require_type("targets", targets, Tensor, "a tensor with one target per network")
         if len(rows) != len(targets):
             raise ArgumentError(f"{len(targets)} targets for {len(rows)} networks; give one each")
         if not bool(targets.isfinite().all()):
@@ -109,6 +110,8 @@ class StatNN:
 
 def _rows(graphs: Sequence[ParameterGraph]) -> Any:
     require_several("graphs", graphs, "graphs")
+    for graph in graphs:
+        require_graph("a graph", graph)
     if not sum(map(len, graphs)):
         raise ArgumentError("graphs hold no networks; give at least one")
     if len(counts := {sum(e.tied_to is None for e in g.spec.edge_sets) for g in graphs}) > 1:

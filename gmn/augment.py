@@ -157,6 +157,7 @@ class SampledSymmetry:
             graph: the networks.
             generator: the source of chance, on the CPU.
         """
+        require_graph("graph", graph)
         return sample(graph.spec, generator, spread=self.spread).act_on_graph(graph)
 
 
@@ -185,6 +186,7 @@ class Rescaled:
             graph: the networks.
             generator: the source of chance, on the CPU.
         """
+        require_graph("graph", graph)
         if self.reach == 1 or not len(graph):
             return graph
         return graph.cat([self._moved(graph[i], generator) for i in range(len(graph))])

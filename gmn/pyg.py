@@ -16,6 +16,7 @@ from gmn.errors import ArgumentError
 from gmn.features import NODE_FEATURES, node_descriptions
 from gmn.foundation.arguments import require_number
 from gmn.graph import ParameterGraph
+from gmn.graph.choosing import require_network
 from gmn.graph.required import require_graph
 from gmn.graph.topology import pair_index, tap_positions, topology
 from gmn.spec import EdgeSet, GraphSpec
@@ -202,7 +203,7 @@ def to_hetero(graph: ParameterGraph, network: int = 0) -> HeteroData:
     require_graph("graph", graph)
     from torch_geometric.data import HeteroData
 
-    spec, data = graph.spec, HeteroData()
+    spec, data, network = graph.spec, HeteroData(), require_network(network, len(graph))
     described = node_descriptions(spec).to(graph.device, graph.dtype)
     for nodes, x in zip(
         spec.node_sets, described.split([n.size for n in spec.node_sets]), strict=True

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gmn.foundation.arguments import require_path
 from gmn.graph import ParameterGraph
 from gmn.spec import GraphSpec
 
@@ -41,7 +42,7 @@ def from_config(folder: str | os.PathLike[str]) -> Built:
         CheckpointError: if there is no such file, transformers is not installed, the model needs
             code of its own, or its inputs are of an unknown kind.
     """
-    path = Path(folder)
+    path = require_path("folder", folder)
     config = read_config(path)
     build = model_class(config, path)
     if hasattr(config, "use_cache"):

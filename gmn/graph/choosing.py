@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gmn.errors import ArgumentError
-from gmn.foundation.arguments import in_words
+from gmn.foundation.arguments import in_words, require_whole
 
 WAY_OUT = "give whole numbers, such as [3], a slice where one is allowed, or a mask"
 Index = int | slice | Tensor | Sequence[int]
@@ -40,6 +40,23 @@ def chosen(index: Index, networks: int) -> slice | Tensor:
     if several.is_floating_point() or several.is_complex():
         raise ArgumentError(f"index holds {several.dtype}; {WAY_OUT}")
     return several
+
+
+def require_network(network: Any, networks: int) -> int:
+    """The number of one network, negative ones counted from the end.
+
+    Args:
+        network: its number.
+        networks: how many there are.
+
+    Raises:
+        IndexError: if there is no network of that number.
+        ArgumentError: if it is no whole number.
+    """
+    number = require_whole("network", network)
+    if not -networks <= number < networks:
+        raise IndexError(f"network {number} asked for, but there are {networks}")
+    return number
 
 
 def numbers_of(indices: Any, networks: int) -> np.ndarray[Any, Any]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gmn.errors import ArgumentError, DataError
-from gmn.foundation.arguments import in_words, require_several, require_type, require_whole
-from gmn.graph.choosing import chosen
+from gmn.foundation.arguments import in_words, require_several, require_type
+from gmn.graph.choosing import chosen, require_network
 from gmn.graph.draft import Draft
 from gmn.graph.topology import pair_index, tap_order, tap_positions, view_block
 from gmn.graph.values import (
@@ -168,13 +168,6 @@ class ParameterGraph:
             f"{self.dtype}, {self.device})"
         )
 
-    def _number(self, network: int) -> int:
-        """The number of one network, checked."""
-        number = require_whole("network", network)
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"network {number} asked for, but there are {len(self)}")
-        return number
-
     def _map(
         self, function: Callable[[Tensor], Tensor], rows: Sequence[Mapping[str, Any]] | None
     ) -> ParameterGraph:
@@ -222,7 +215,7 @@ class ParameterGraph:
 
     def to_state_dict(self, network: int = 0) -> dict[str, Tensor]:
         """The state dict of one network: keys, order, types and bits as they came in."""
-        network = self._number(network)
+        network = require_network(network, len(self))
         tensors = {id(value): value[network] for value in self.values.values()}
         return {name: tensors[id(value)] for name, value in self.values.items()}
 
@@ -236,6 +229,10 @@ class ParameterGraph:
         values = as_floating(self.values[name], self.dtype)
         return without_blocks(values) if name in self.spec.constants else values
 
+    def _edge_set(self, edges: EdgeSet | str) -> EdgeSet:
+        require_type("edges", edges, (EdgeSet, str), "an edge set of the spec, or its name")
+        return self.spec.edge_set(edges) if isinstance(edges, str) else edges
+
     def block(self, edges: EdgeSet | str) -> Tensor:
         """The numbers of an edge set, by itself or by its name: shape (B, *edges.shape).
 
@@ -246,7 +243,7 @@ class ParameterGraph:
         Raises:
             KeyError: if there is no edge set of this name.
         """
-        edges = self.spec.edge_set(edges) if isinstance(edges, str) else edges
+        edges = self._edge_set(edges)
         return view_block(self.numbers(edges.parameter), edges)
 
     def pairs(self, edges: EdgeSet | str) -> Tensor:
@@ -257,7 +254,7 @@ class ParameterGraph:
         Raises:
             KeyError: if there is no edge set of this name.
         """
-        edges = self.spec.edge_set(edges) if isinstance(edges, str) else edges
+        edges = self._edge_set(edges)
         order = [0, *(1 + position for position in tap_order(edges))]
         return self.block(edges).permute(order).reshape(len(self), edges.num_pairs, edges.num_taps)
 
@@ -331,7 +328,7 @@ class ParameterGraph:
         """
         import networkx
 
-        network = self._number(network)
+        network = require_network(network, len(self))
         result = networkx.MultiDiGraph()
         for nodes in self.spec.node_sets:
             result.add_nodes_from(((nodes.name, i) for i in range(nodes.size)), role=nodes.role)

@@ -16,9 +16,19 @@ from gmn.errors import DataError
 from gmn.spec.encoding import decode, encode
 from gmn.spec.parts import Axis, EdgeSet, NodeSet, StateEntry
 from gmn.spec.program import Program
-from gmn.spec.symmetries import Exchange, Gauge, Scaling, Symmetries, Translation
+from gmn.spec.symmetries import (
+    Exchange,
+    Gauge,
+    Scaling,
+    Symmetries,
+    Translation,
+    TranslationTerm,
+)
 
 FORMAT_VERSION = 1
+# Neurons and inputs per number of the state dict, and beyond: who reads a graph or runs its program
+# makes room for them.
+PER_NUMBER, FREE_NEURONS, FREE_INPUTS = 1000, 1 << 20, 1 << 24
 T = TypeVar("T")
 
 
@@ -73,6 +83,7 @@ class GraphSpec:
             if repeated := [name for name, count in names.items() if count > 1]:
                 raise SpecError(f"{type(group[0]).__name__} names repeat: {', '.join(repeated)}")
         self._check_references()
+        self._check_sizes()
         self._check_cover()
         for exchange in self.exchanges:
             self._check_exchange(exchange)
@@ -101,8 +112,44 @@ class GraphSpec:
                 if term.edge_set not in self._edge_sets:
                     raise SpecError(f"{symmetry.name}: no edge set {term.edge_set!r}")
                 self._check_changes(symmetry.name, self._edge_sets[term.edge_set].parameter)
+            self._check_terms(symmetry)
         for translation in self.translations:
             self._check_carried(translation)
+
+    def _check_terms(self, symmetry: Scaling | Gauge | Translation) -> None:
+        """Checks that a symmetry has as many numbers as its axes and the edges that follow it."""
+        for axis, size in zip(symmetry.axes, symmetry.shape, strict=True):
+            if axis is not None and self._axis(axis, symmetry.name).size != size:
+                raise SpecError(f"{symmetry.name}: shape {symmetry.shape} is not that of its axes")
+        for term in symmetry.terms:
+            if isinstance(term, TranslationTerm) and term.through is not None:
+                continue
+            if _sizes(self._edge_sets[term.edge_set], term.dims) != symmetry.shape:
+                raise SpecError(
+                    f"{symmetry.name}: dims {term.dims} of {term.edge_set} are not of its shape "
+                    f"{symmetry.shape}"
+                )
+
+    def _check_sizes(self) -> None:
+        """Checks that blocks lie within their entries, so that nothing is larger than weights."""
+        sizes = [size for entry in self.entries for size in entry.shape]
+        if min(sizes + [axis.size for axis in self.axes], default=0) < 0:
+            raise SpecError("a size of an entry or axis is negative")
+        for edges in self.edge_sets:
+            entry = self._entries.get(edges.parameter)
+            if entry is None:
+                raise SpecError(f"edge set {edges.name}: no state-dict entry {edges.parameter!r}")
+            if not _lies_within(edges, entry.numbers):
+                raise SpecError(f"edge set {edges.name} does not lie within {edges.parameter}")
+        numbers = sum(entry.numbers for entry in self.entries)
+        if self.num_nodes > PER_NUMBER * numbers + FREE_NEURONS:
+            raise SpecError(f"{self.num_nodes:,} neurons for {numbers:,} numbers")
+        given = self.program.inputs if self.program is not None else ()
+        for one in given:
+            if min(one.shape, default=0) < 0 or (
+                math.prod(one.shape) > PER_NUMBER * numbers + FREE_INPUTS
+            ):
+                raise SpecError(f"an input of shape {one.shape} for {numbers:,} numbers")
 
     def _check_carried(self, translation: Translation) -> None:
         """Checks the shapes of terms through a weight, and that the first term passes none."""
@@ -140,8 +187,6 @@ class GraphSpec:
     def _check_cover(self) -> None:
         covered: Counter[str] = Counter()
         for edges in self.edge_sets:
-            if edges.parameter not in self._entries:
-                raise SpecError(f"edge set {edges.name}: no state-dict entry {edges.parameter!r}")
             covered[edges.parameter] += edges.size if edges.tied_to is None else 0
         for entry in self.entries:
             own = entry.learnable and entry.tied_to is None
@@ -294,6 +339,17 @@ class GraphSpec:
         from gmn.spec.printing import describe
 
         return describe(self)
+
+
+def _lies_within(edges: EdgeSet, numbers: int) -> bool:
+    """Whether a block has its elements in an entry of so many, each once as far as counts tell."""
+    if min(edges.shape, default=0) < 0:
+        return False
+    if edges.size == 0:
+        return True
+    steps = [dim.stride - (dim.size > 1) for dim in edges.dims]
+    last = edges.offset + sum((dim.size - 1) * dim.stride for dim in edges.dims)
+    return min([edges.offset, *steps]) >= 0 and last < numbers and edges.size <= numbers
 
 
 def _sizes(edges: EdgeSet, dims: tuple[int, ...]) -> tuple[int, ...] | None:

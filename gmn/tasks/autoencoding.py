@@ -85,6 +85,7 @@ class Autoencoding(Task):
         if height is not None or width is not None or (population and _holds_images(population)):
             self.grid = grid_of(population, height, width, corners)
         self.kind = "function" if self.grid is None else "image"
+        self.points = probes if self.grid is None else self.grid.height * self.grid.width
         super().__init__(population)
         self._scales = {}
         if population is not None:

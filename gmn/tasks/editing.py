@@ -53,7 +53,7 @@ class InrEditing(Task):
         corners: bool = False,
     ) -> None:
         self.grid = grid_of(population, height, width, corners)
-        self.outputs = EditHead(copies)
+        self.points, self.outputs = self.grid.height * self.grid.width, EditHead(copies)
         super().__init__(population)
 
     @abstractmethod

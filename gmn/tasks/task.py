@@ -38,6 +38,7 @@ class Task(ABC):
         metric: the metric that ranks models.
         larger_is_better: whether larger values of it are better.
         outputs: what a model answers with: so many numbers, or edited networks.
+        points: on how many inputs, such as pixels, each network is run for an answer.
 
     Raises:
         LabelError: if labels or weights cannot be used; the message names the networks.
@@ -49,6 +50,7 @@ class Task(ABC):
     metric: str = "r2"
     larger_is_better: bool = True
     outputs: Head = 1
+    points: int = 0
 
     def __init__(self, population: Zoo | None = None) -> None:
         if population is not None:

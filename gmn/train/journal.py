@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 import torch
 
+from converters.states.checkpoint import read_nested
 from gmn.foundation import manifest
 from gmn.foundation.files import OutputFolder
 from gmn.train.run import Run
@@ -24,6 +25,10 @@ LOG = "log.csv"
 BOARD = "tensorboard"
 CARD = "model.json"
 WEIGHTS = "model.safetensors"
+# What values raise that are none of a run.
+_SENSELESS = (
+    ArithmeticError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 
 
 def run_folder(folder: Path, inputs: Iterable[Path]) -> OutputFolder:
@@ -74,7 +79,7 @@ class Journal:
             try:
                 run.load_state_dict(saved["run"])
                 self._write_log(run)
-            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as e:
+            except _SENSELESS as e:
                 raise _damaged(path) from e
         self._board = _open_board(self.output, run.epoch)
 
@@ -109,12 +114,13 @@ def epochs_logged(folder: Path) -> int:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content = io.BytesIO(path.read_bytes())
     try:
-        saved = torch.load(content, map_location="cpu", weights_only=True)
-        return dict(manifest.check(saved, _StoredRun, path))
-    except Exception as error:  # bytes that make no sense lead torch into anything
-        raise _damaged(path) from error
+        saved: dict[str, Any] = {**manifest.check(read_nested(path), _StoredRun, path)}
+        moments = saved["run"]["optimiser"]["state"]  # by number, which the reader made text
+        saved["run"]["optimiser"]["state"] = {int(key): value for key, value in moments.items()}
+        return saved
+    except _SENSELESS as e:
+        raise _damaged(path) from e
 
 
 class _StoredRun(TypedDict):
@@ -132,8 +138,8 @@ def _require_same(stored: dict[str, Any], current: dict[str, Any], folder: Path)
     for key, value in current.items():
         if stored.get(key) != value:
             raise ValueError(
-                f"{folder} already holds a run with {key} = {stored.get(key)!r}, not {value!r}. "
-                "Choose another folder, or --overwrite that one"
+                f"{folder} already holds a run with {key} = {stored.get(key)!r:.200}, not "
+                f"{value!r:.200}. Choose another folder, or --overwrite that one"
             )
 
 

@@ -16,6 +16,7 @@ from gmn.errors import ArgumentError, NotFiniteError
 from gmn.foundation.arguments import in_words, require_seed, require_type
 from gmn.foundation.files import OutputFolder
 from gmn.graph import ParameterGraph
+from gmn.nn.heads import EditHead
 from gmn.nn.memory import check_fits
 from gmn.registry import Estimator
 from gmn.tasks.batches import SPLITS, network_names, not_finite
@@ -85,6 +86,7 @@ def train(
 
     Raises:
         NotFiniteError: if losses, answers or weights become NaN or infinite.
+        ArgumentError: if the model's head is not one for the task.
         DoesNotFit: if a step needs more memory than there is; said before it is allocated.
         OutputError: if the folder holds files of others, another process trains there, or it
             cannot be written.
@@ -133,6 +135,7 @@ def train_in(
     report: Report,
 ) -> Result:
     """:func:`train` of a module in a folder that is open."""
+    _require_answers(model, task)
     for part in task.split("train"):
         batch = part[: recipe.batch_size].to(device_of(model) or part.graph.device)
         check_fits(model, batch.graph, ranks().in_one_memory(batch))
@@ -142,6 +145,27 @@ def train_in(
     require_finite_answers(type(model).__name__, prediction, "lower the learning rate")
     metrics, rate = task.test_metrics(prediction, target), peak_rate(model, recipe)
     return Result(metrics, prediction, target, epoch, rate)
+
+
+def _require_answers(model: nn.Module, task: Task) -> None:
+    """Refuses a head of another task, by what it answers to one network."""
+    part = task.split("train")[0][:1]
+    was_training = model.training
+    with torch.no_grad(), torch.random.fork_rng():
+        output = model.eval()(part.graph.to(device_of(model) or part.graph.device))
+    model.train(was_training)
+    if isinstance(output, ParameterGraph):
+        copies = task.outputs.copies if isinstance(task.outputs, EditHead) else len(output)
+        found, fits = f"{len(output)} networks", task.answers_networks and len(output) == copies
+    else:
+        outputs, shape = task.outputs, tuple(getattr(output, "shape", ()))
+        found = f"numbers of shape {shape}" if isinstance(output, Tensor) else in_words(output)
+        fits = not task.answers_networks and (not isinstance(outputs, int) or shape == (1, outputs))
+    if not fits:
+        raise ArgumentError(
+            f"model is a {type(model).__name__} that answers to one network with {found}; for "
+            f"{task.name} give it head={task.outputs!r}"
+        )
 
 
 def _silent(done: float, metric: float) -> None:

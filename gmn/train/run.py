@@ -105,7 +105,13 @@ class Run:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes back to where :meth:`state_dict` was called on an equal run."""
+        """Goes back to where :meth:`state_dict` was called on an equal run.
+
+        Raises:
+            ValueError: if it is the state of another run; torch raises further errors.
+        """
+        _require_alike("schedule", state["schedule"], self.schedule.state_dict())
+        _require_moments(state["optimiser"], self.optimiser)
         self.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -121,6 +127,29 @@ class Run:
             raise ValueError("the weights that were kept are those of another model")
         self.log, self.kept = state["log"], state["kept"]
         self.best, self.best_epoch = float(state["best"]), int(state["best_epoch"])
+
+
+def _require_alike(name: str, found: Any, own: Any) -> None:
+    """Refuses other names and types: torch would take them, and stumble in a later step."""
+    alike = isinstance(found, float | int if isinstance(own, float | int) else type(own))
+    if not alike or (isinstance(own, dict | list | tuple) and len(found) != len(own)):
+        raise ValueError(f"{name} is that of another run")
+    if isinstance(own, dict):
+        for key, value in own.items():
+            _require_alike(f"{name}.{key}", found[key], value)
+    if isinstance(own, list | tuple):
+        for one, value in zip(found, own, strict=True):
+            _require_alike(name, one, value)
+
+
+def _require_moments(found: dict[str, Any], optimiser: torch.optim.Optimizer) -> None:
+    """Refuses moments that are no tensors of the parameters' shapes."""
+    _require_alike("param_groups", found["param_groups"], optimiser.state_dict()["param_groups"])
+    shapes = [p.shape for group in optimiser.param_groups for p in group["params"]]
+    for number, moments in found["state"].items():
+        for name, value in moments.items():
+            if value.shape not in (shapes[number], torch.Size()):
+                raise ValueError(f"{name} of parameter {number} is that of another run")
 
 
 def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:

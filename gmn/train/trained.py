@@ -42,6 +42,7 @@ from gmn.train.loop import Result, opened, train_in
 from gmn.train.recipe import Recipe, require_recipe
 
 FORMAT_VERSION = 2
+MOST_POINTS = 1 << 24  # pixels of 4096 × 4096
 BEYOND = "the weights lie far from those it was trained on, or are too large to compute with"
 
 
@@ -364,7 +365,10 @@ def _require_size(build: Callable[[], Any], weights: Mapping[str, Tensor]) -> No
 def _task(described: dict[str, Any], consent: Consent) -> Task:
     """The task, without data."""
     try:
-        return rebuilt(described, consent)
+        task = rebuilt(described, consent)
+        if task.points > MOST_POINTS:  # no weights tell whether so many were meant
+            raise ValueError(f"it runs networks on {task.points:,} inputs, above {MOST_POINTS:,}")
+        return task
     except ConsentError:
         raise
     except Exception as error:  # its constructor may raise anything if it is given other settings

@@ -119,6 +119,16 @@ def tar(members: dict[str, bytes]) -> Bomb:
     return write
 
 
+def in_zip(content: bytes) -> Bomb:
+    """As ``torch.save`` writes it."""
+
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("archive/data.pkl", content)
+
+    return write
+
+
 # --- archives -----------------------------------------------------------------------------------
 
 
@@ -189,6 +199,7 @@ def _deep(file: object) -> None:
 
 BOMBS: dict[str, Bomb] = {
     **{f"pickle: {name}": pickled(content) for name, content in PICKLES.items()},
+    **{f"torch zip: {name}": in_zip(content) for name, content in PICKLES.items()},
     "stream: keys that double": pickled(stream(raw(b"](", doubled(200), b"e"))),
     "tar: names that double": tar(
         {

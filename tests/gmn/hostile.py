@@ -42,11 +42,14 @@ REFUSALS = (
     converters.CheckpointError,
 )  # fmt: skip
 VALUES: list[Any] = [
-    None, True, False, -1, 0, 1, 3, 2**31, 2**63, 2**70, -(2**70), 1.5, 1e308, float("nan"),
+    None, True, False, -1, 0, 1, 3, 10**9, 2**31, 2**40, 2**63, 2**70, -(2**70), 1.5, 1e308,
+    float("nan"),
     "", ".", "..", "../victim", "../../victim", "/etc/passwd", "a/b", "evil", "evil:make", "evil:T",
     "os:system", "builtins:exec", "gmn", "flat-mlp", "\0", "\ud800", "[bold]", ":x:", "x" * 100_000,
     "0" * 64, [], {}, [None], [[]], {"": {}}, {"file": "../victim"}, [1, "a", None], ["../victim"],
+    "[1e999]", "[" * 50_000, "rand.default", "zeros.default",
 ]  # fmt: skip
+NUMBERS = (-1, 0, 2, 7, 10**5, 10**9, 2**31, 2**40, 2**62)
 
 
 # --- folders ------------------------------------------------------------------------------------
@@ -56,7 +59,7 @@ def make(folder: Path) -> None:
     """One folder of every kind, each in a place of its own."""
     lines(folder / "zoo" / "it")
     lines(folder / "zoo" / "other", first=100)
-    graph = converters.to_graph(nn.Linear(2, 3), (torch.zeros(1, 2),))
+    graph = converters.to_graph(_network(), (torch.zeros(1, 1, 4, 4),))
     gmn.save(graph, folder / "graph" / "it")
     fit(_inrs(folder / "population"), "flat-mlp", folder / "model" / "it", _RECIPE, progress=False)
     save_file(zoo.open(folder / "population").state(0), folder / "model" / "weights.safetensors")
@@ -76,6 +79,12 @@ def make(folder: Path) -> None:
     for kind in USES:
         (folder / kind / "victim").write_text("mine")
         (folder / kind / "it" / "evil.py").write_text(EVIL)
+
+
+def _network() -> nn.Module:
+    """With axes, buffers, taps, scales and a program."""
+    layers = (nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2))
+    return nn.Sequential(*layers).eval()
 
 
 _RECIPE = Recipe(epochs=1)
@@ -152,7 +161,11 @@ def _use_runs(folder: Path) -> None:
 
 
 def _use_graph(folder: Path) -> None:
-    print(gmn.load(folder), file=io.StringIO())
+    graph = gmn.load(folder)
+    print(graph, graph.spec, file=io.StringIO())
+    with torch.no_grad():
+        for net in (gmn.nn.GMN(8, 1, 2), gmn.nn.DualGMN(8, 1, 2), gmn.nn.ScaleGMN(8, 1, 2)):
+            net(graph)
 
 
 def _use_checkpoint(folder: Path) -> None:
@@ -213,6 +226,8 @@ def _changed_text(content: bytes, source: random.Random) -> bytes:
             del holder[key]
             if not holder:
                 break
+        elif kind < 0.55 and type(holder[key]) is int:
+            holder[key] = source.choice(NUMBERS)
         elif kind < 0.3 and isinstance(holder, list) and holder is not document:
             holder.append(deepcopy(holder[key]))
         elif kind < 0.4 and isinstance(holder, dict):

@@ -272,6 +272,9 @@ def test_statistics_are_fitted_to_as_many_targets() -> None:
         baselines.StatNN().fit([GRAPHS], torch.zeros(3))
     with pytest.raises(ArgumentError, match="graphs hold no networks"):
         baselines.StatNN().fit([], torch.zeros(0))
+    for wrong in (None, [0.0] * 5, 3):
+        with pytest.raises(ArgumentError, match=r"targets is .*a tensor with one target"):
+            baselines.StatNN().fit([GRAPHS], wrong)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="targets hold NaN"):
         baselines.StatNN().fit([GRAPHS], torch.full((5,), torch.nan))
 
@@ -386,11 +389,16 @@ def test_graphs_are_made_of_tensors_of_their_spec() -> None:
     for call in (GRAPHS.numbers, GRAPHS.block, GRAPHS.pairs):
         with pytest.raises(KeyError, match="is called 'zz'; others"):
             call("zz")
+    for wrong in (3, None, ["0.weight"]):
+        for get in (GRAPHS.block, GRAPHS.pairs):
+            _raises("edges is .*give an edge set", lambda get=get, w=wrong: get(w))
     with pytest.raises(KeyError, match="no entry is called 'zz'"):
         GRAPHS.replace({"zz": torch.zeros(5)})
     for far in (99, -9):
         with pytest.raises(IndexError, match=f"network {far} asked for, but there are 5"):
             GRAPHS.to_state_dict(far)
+        with pytest.raises(IndexError, match=f"network {far} asked for, but there are 5"):
+            gmn.pyg.to_hetero(GRAPHS, far)
     _raises("network is ", lambda: GRAPHS.to_state_dict([0, 1]), lambda: GRAPHS.to_networkx("a"))  # type: ignore[arg-type]
     _raises("graph holds no networks", GRAPHS[:0].to_pyg)
     _raises("graphs is one graph", lambda: gmn.stack.stack(GRAPHS))  # type: ignore[arg-type]
@@ -409,6 +417,8 @@ def test_functions_of_graphs_take_graphs(wrong: Any) -> None:
         lambda: gmn.pyg.to_pyg(wrong),
         lambda: baselines.layer_statistics(wrong),
         lambda: zoo.widen(wrong, SPEC, torch.Generator()),
+        lambda: gmn.augment.SampledSymmetry()(wrong, torch.Generator()),
+        lambda: gmn.augment.Rescaled(2.0)(wrong, torch.Generator()),
     ]
     _raises(r"graph is .*to_graph\(module, inputs\)", *calls)
     _raises("^a is ", lambda: gmn.transport.network_distance(wrong, GRAPHS))
@@ -561,8 +571,30 @@ def test_trainings_and_comparisons(population: zoo.Zoo, tmp_path: Path) -> None:
     _raises("parts is empty", lambda: gmn.train.predict(net, task, []))
 
 
+def test_heads_are_those_of_the_task(population: zoo.Zoo, tmp_path: Path) -> None:
+    """Said before the first epoch, and nothing is written."""
+    number = gmn.tasks.task_of(population)
+    images = gmn.tasks.InrDilation(None, 2, 4, 4)
+    images._splits, images._zoo = number._splits, population
+    brief = gmn.train.Recipe(epochs=1)
+    for task, head, message in (
+        (number, 3, r"with numbers of shape \(1, 3\); for .* give it head=1"),
+        (number, EditHead(), r"with 1 networks; for .* give it head=1"),
+        (images, 1, r"with numbers of shape \(1, 1\); for .* give it head=EditHead\(copies=2\)"),
+        (images, EditHead(), r"with 1 networks; for .* give it head=EditHead\(copies=2\)"),
+    ):
+        _raises(message, lambda t=task, h=head: gmn.train.train(
+            GMN(4, 1, h), t, brief, folder=tmp_path / "out"))  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("wrong", [None, 3, [Path("a")], ""], ids=["None", "3", "list", "empty"])
 def test_folders_are_paths(wrong: Any) -> None:
     for call in (zoo.open, zoo.verify, zoo.reindex, gmn.load, gmn.train.load, gmn.tasks.task_of):
         _raises("folder is .*give a path", lambda c=call: c(wrong))
     _raises("folder is .*give a path", lambda: gmn.save(GRAPH, wrong))
+    for read in (converters.load_checkpoint, converters.read_checkpoint, converters.read_values):
+        _raises("path is .*give a path", lambda r=read: r(wrong))
+    for layout in (zoo.NfnSirens, zoo.SmallCnnZoo, zoo.SmallTransformerZoo, zoo.ModelZoos):
+        _raises("source is .*give a path", lambda made=layout: made(wrong))
+    _raises("layout is ", lambda: zoo.import_zoo(wrong, "out"))

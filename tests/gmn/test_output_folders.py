@@ -251,6 +251,47 @@ def _full_after(patch: pytest.MonkeyPatch, count: int) -> None:
     patch.setattr(os, "replace", full)
 
 
+LIMITED = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+from gmn import cli
+cli.main()
+"""
+# Further commands that write, and what they write as single files.
+ALSO: dict[str, Callable[[Path, Path], tuple[str, ...]]] = {
+    "build": lambda at, out: (
+        *("zoo", "build", "cnn-digits", "--size", "2", "--workers", "1", "--out", f"{out}"),
+    ),
+    "draw": lambda at, out: ("draw", "mlp", "--out", f"{out / 'picture.png'}"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [*COMMANDS, *ALSO])
+def test_the_system_itself_allows_no_more_bytes(
+    command: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a quota on the size of files, of which the libraries that write them know nothing."""
+    out = tmp_path / "out"
+    arguments = {**COMMANDS, **ALSO}[command](inputs, out)
+    out.mkdir()
+    (tmp_path / "mine").write_text("the user's")
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, *arguments], capture_output=True, text=True
+    )
+    printed = "".join(done.stderr.split())
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Filetoolarge" in printed
+    assert str(out) in printed
+    assert not [path for path in out.rglob("*") if path.name.endswith("part")]
+    assert (tmp_path / "mine").read_text() == "the user's"
+    assert run(monkeypatch, *arguments) == 0
+    assert run(monkeypatch, *{**COMMANDS, **ALSO}[command](inputs, tmp_path / "whole")) == 0
+    # Names alone: safetensors writes the two facts of a graph in any order.
+    assert _settled(out).keys() == _settled(tmp_path / "whole").keys()
+
+
 @by_command
 def test_a_folder_that_may_not_be_written(
     command: str,

@@ -88,6 +88,45 @@ def test_refuses_inconsistency() -> None:
         replace(spec, edge_sets=spec.edge_sets, scalings=(_dangling(spec),))
 
 
+def test_nothing_is_larger_than_the_weights() -> None:
+    """So what reads a spec from a file takes memory in proportion to it."""
+    spec = spec_of("cnn")
+    first, *others = spec.edge_sets
+    dim, *dims = first.dims
+    for changed in (
+        replace(first, offset=10**9),
+        replace(first, offset=-1),
+        replace(first, dims=(replace(dim, stride=-1), *dims)),
+        replace(first, dims=(replace(dim, stride=0), *dims)),
+        replace(first, dims=(replace(dim, stride=2**40), *dims)),
+        replace(
+            first,
+            name="again",
+            tied_to=first.name,
+            dims=(*first.dims, gmn.spec.Dim(2**40, 1, "tap")),
+        ),
+    ):
+        kept = spec.edge_sets if changed.tied_to else tuple(others)
+        with pytest.raises(gmn.SpecError, match=r"does not lie within 0\.weight"):
+            replace(spec, edge_sets=(*kept, changed))
+    for size, message in ((2**40, "neurons for"), (-1, "negative")):
+        far = gmn.spec.Axis("far", size, movable=True)
+        nodes = gmn.spec.NodeSet("far", "hidden", ("far",), (size,))
+        with pytest.raises(gmn.SpecError, match=message):
+            replace(spec, axes=(*spec.axes, far), node_sets=(*spec.node_sets, nodes))
+    assert spec.program is not None
+    for shape in ((2**40,), (2, -1)):
+        wide = replace(spec.program.inputs[0], shape=shape)
+        with pytest.raises(gmn.SpecError, match="an input of shape"):
+            replace(spec, program=replace(spec.program, inputs=(wide,)))
+    scaling = spec.scalings[0]
+    with pytest.raises(gmn.SpecError, match="is not that of its axes"):
+        replace(spec, scalings=(replace(scaling, shape=(10**9,)),))
+    term = replace(scaling.terms[0], dims=(7,))
+    with pytest.raises(gmn.SpecError, match=r"dims \(7,\) of .* are not of its shape"):
+        replace(spec, scalings=(replace(scaling, terms=(term,)),))
+
+
 def _dangling(spec: gmn.GraphSpec) -> object:
     scaling = spec.scalings[0]
     return replace(scaling, terms=(replace(scaling.terms[0], edge_set="ghost"),))

@@ -9,8 +9,11 @@ import subprocess
 import sys
 import time
 import types
+import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,6 +33,7 @@ from gmn.train import (
 )
 from gmn.train.run import Run
 from gmn.zoo.stored import StoredGraph
+from tests.converters import bombs
 from tests.gmn.commands import rows_of
 
 EVERYTHING = Recipe(
@@ -158,6 +162,62 @@ def test_a_folder_changes_nothing_and_holds_one_run(
     (tmp_path / "run.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"run\.pt is damaged"):
         train(Mean(), task, Recipe(epochs=2), folder=tmp_path)
+
+
+def _identity(name: str, value: bytes) -> bytes:
+    """The pickle of a run with one entry in its identity."""
+    entry = b"}" + bombs.text(name) + value + b"s"
+    return bombs.raw(b"}(", bombs.text("run"), b"}", bombs.text("identity"), entry, b"u")
+
+
+HOSTILE: dict[str, bombs.Bomb] = {
+    "unpacks to 100 MB": bombs.zipped(zipfile.ZIP_DEFLATED, lie=False),
+    "unpacks to more than it says": bombs.zipped(zipfile.ZIP_DEFLATED, lie=True),
+    "a seed whose text has 2^200 parts": bombs.in_zip(_identity("seed", bombs.doubled(200))),
+    "a seed whose text has 2^40 parts": bombs.in_zip(_identity("seed", bombs.doubled(40))),
+    "a call": bombs.in_zip(bombs.raw(b"cos\nsystem\n", bombs.text("true"), b"\x85R")),
+    "no pickle": lambda path: path.write_bytes(b"x" * 1000) and None,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_state_is_refused_as_damaged(
+    task: AccuracyPrediction, tmp_path: Path, name: str
+) -> None:
+    train(Mean(), task, Recipe(epochs=1), folder=tmp_path)
+    HOSTILE[name](tmp_path / "run.pt")
+    start = time.process_time()
+    with pytest.raises(ValueError, match=r"run\.pt is damaged, .* take another folder"):
+        train(Mean(), task, Recipe(epochs=1), folder=tmp_path)
+    assert time.process_time() - start < 10
+
+
+CHANGED: dict[str, Callable[[dict[str, Any]], object]] = {
+    "stretched moments": lambda run: run["optimiser"]["state"][0].update(
+        exp_avg=torch.zeros(1).expand(1 << 36)
+    ),
+    "moments of another shape": lambda run: run["optimiser"]["state"][0].update(
+        exp_avg=torch.zeros(77)
+    ),
+    "moments that are none": lambda run: run["optimiser"]["state"][0].update(exp_avg=3),
+    "a schedule that is not to be called": lambda run: run["schedule"].update(step=3),
+    "a schedule of text": lambda run: run["schedule"].update(last_epoch="1"),
+    "a rate of text": lambda run: run["optimiser"]["param_groups"][0].update(lr="1"),
+    "an infinite epoch": lambda run: run.update(best_epoch=math.inf),
+    "no log": lambda run: run.update(log=[]),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_values_that_are_none_of_a_run_are_damage(
+    task: AccuracyPrediction, tmp_path: Path, name: str
+) -> None:
+    train(Mean(), task, Recipe(epochs=1), folder=tmp_path)
+    saved = torch.load(tmp_path / "run.pt", weights_only=True)
+    CHANGED[name](saved["run"])
+    torch.save(saved, tmp_path / "run.pt")
+    with pytest.raises(ValueError, match=r"run\.pt is damaged"):
+        train(Mean(), task, Recipe(epochs=1), folder=tmp_path)
 
 
 def test_networks_that_fill_the_memory_stay_in_their_files(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 import gmn
 from gmn import zoo
@@ -101,6 +101,25 @@ def test_damage_is_named(folder: Path, tmp_path: Path) -> None:
     (out / "model.json").write_text('{"version": 7}')
     with pytest.raises(TrainedFileError, match="has format 7"):
         load(out)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("inr-dilation", {"copies": 1, "height": 2**20, "width": 2**20}),
+        ("autoencoding", {"latent": 4, "loss": "function", "probes": 2**40}),
+        ("autoencoding", {"latent": 4, "height": 1, "width": 2**31}),
+    ],
+)
+def test_a_card_that_would_fill_the_memory_is_refused(
+    name: str, settings: dict[str, object], trained: Trained, tmp_path: Path
+) -> None:
+    card = {**trained.card, "task": {**trained.card["task"], "task": name, "settings": settings}}
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    content = save({n: v.clone() for n, v in trained.model.state_dict().items()})
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(TrainedFileError, match=r"it runs networks on .* inputs, above 16,777,216"):
+        load(tmp_path)
 
 
 def test_estimators_are_sent_to_compare(folder: Path, tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_a_change_of_basis_of_both_ends_is_refused() -> None:
 
 
 def test_a_basis_that_numbers_no_neurons_is_refused() -> None:
-    graph = graph_of(nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2)))
+    graph = graph_of(nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 2)))
     axis = str(graph.spec.edge_set("0.weight").dims[1].axis)
     gauge = Gauge("odd", "general", (axis,), (5,), (ScalingTerm("0.bias", (0,), 1.0),))
     spec = replace(graph.spec, scalings=(), gauges=(gauge,), program=None)

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from gmn.foundation.arguments import require_path
+
 from .arrays import read_h5
 from .choosing import choose
 from .errors import CheckpointError, damage
@@ -17,6 +19,7 @@ from .legacy import is_legacy, is_tar, read_stream, read_tar
 from .machine import read_pickle
 from .mapped import MappedFile, Window
 from .meter import Meter
+from .nested import nested_values
 from .safe import file_in_folder, parts_of_index, read_metadata, read_safetensors
 from .tensors import LazyTensor, Store
 from .values import plain_values
@@ -101,7 +104,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -> 
     Raises:
         CheckpointError: as :func:`load_checkpoint`.
     """
-    file = Path(path)
+    file = require_path("path", path)
     try:
         if file.is_dir():
             file = file_in_folder(file)
@@ -139,7 +142,7 @@ def read_values(path: str | os.PathLike[str]) -> dict[str, Any]:
         ...     converters.read_values(file.name)
         {'epoch': 3, 'loss': 0.5}
     """
-    file = Path(path)
+    file = require_path("path", path)
     try:
         if file.is_dir():
             file = file_in_folder(file)
@@ -152,6 +155,37 @@ def read_values(path: str | os.PathLike[str]) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{file}: {error.strerror or error}") from error
     return values if isinstance(values, dict) else {}
+
+
+def read_nested(path: str | os.PathLike[str]) -> Any:
+    """What was given to ``torch.save``, tensors and all; code in the file never runs.
+
+    Args:
+        path: a file that ``torch.save`` wrote.
+
+    Returns:
+        Dicts, lists, tuples, text, numbers, truth values, None and tensors on the CPU. Keys that
+        were whole numbers are text; state dicts keep their ``_metadata``.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged or harmful, or holds anything else.
+
+    Example:
+        >>> import tempfile, torch
+        >>> with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+        ...     torch.save({"epoch": 3, "rates": [torch.tensor(0.5)]}, file.name)
+        ...     read_nested(file.name)
+        {'epoch': 3, 'rates': [tensor(0.5000)]}
+    """
+    try:
+        file = _mapped(require_path("path", path))
+        _, content, store = read_zip(file)
+        with damage("the file"):
+            return nested_values(content, store, file.meter)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error.__cause__
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
 
 
 def _load(leaves: dict[str, LazyTensor], meter: Meter) -> dict[str, Tensor]:
@@ -178,13 +212,7 @@ def _read(path: Path, parts: bool = True) -> Content:
 
     ``parts`` says whether the file may be an index of others.
     """
-    if not path.exists():
-        raise CheckpointError("there is no such file or folder")
-    if not path.is_file():
-        raise CheckpointError("neither a file nor a folder")
-    if path.stat().st_size == 0:
-        raise CheckpointError("the file is empty (0 bytes); fetch or save it again")
-    file = MappedFile(path)
+    file = _mapped(path)
     head = file.bytes[:64]
     header = int.from_bytes(head[:8], "little") if head[8:9] == b"{" else None
     if header is not None and header <= len(file):
@@ -199,6 +227,16 @@ def _read(path: Path, parts: bool = True) -> Content:
     if header is not None and header < 1 << 32:
         raise CheckpointError("a truncated safetensors file; fetch or save it again")
     raise CheckpointError(_foreign(head))
+
+
+def _mapped(path: Path) -> MappedFile:
+    if not path.exists():
+        raise CheckpointError("there is no such file or folder")
+    if not path.is_file():
+        raise CheckpointError("neither a file nor a folder")
+    if path.stat().st_size == 0:
+        raise CheckpointError("the file is empty (0 bytes); fetch or save it again")
+    return MappedFile(path)
 
 
 def _read_index(path: Path) -> Content:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 import converters
 from gmn.engines import Engine, Processes
 from gmn.errors import ZooError
-from gmn.foundation.arguments import require_path
+from gmn.foundation.arguments import require_path, require_type
 from gmn.spec import GraphSpec
 from gmn.zoo.importing.layout import Entry, Layout, Listing
 from gmn.zoo.importing.parts import Part, fingerprint, read_network, read_part, write_part
@@ -64,6 +64,7 @@ def import_zoo(
             another zoo.
         EngineError: If a worker process died, or there is no Ray cluster.
     """
+    require_type("layout", layout, Layout, "a layout, such as gmn.zoo.NfnSirens(folder)")
     listing = layout.listing()
     if not listing.entries:
         raise ZooError(f"{layout.name}: nothing to import: {_reasons(listing, listing.skipped)}")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import converters
 from gmn.errors import ZooError
+from gmn.foundation.arguments import require_path
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.layouts.ray_tune import read_json
 from gmn.zoo.importing.layouts.sirens import PublishedSiren, siren_state
@@ -52,7 +53,7 @@ class NeuralFieldArena(Layout):
     reference = "Papa et al. 2024, arXiv 2312.10531"
 
     def __init__(self, source: str | Path, frequency: float) -> None:
-        self.source = Path(source)
+        self.source = require_path("source", source)
         self.frequency = frequency
         self._loaded: tuple[Path, Tensor] | None = None
 

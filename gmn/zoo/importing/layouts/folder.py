@@ -11,6 +11,7 @@ from torch import nn
 
 import converters
 from gmn.errors import ZooError
+from gmn.foundation.arguments import require_path
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.layouts.tables import columns, read_table
 from gmn.zoo.population import SPLITS
@@ -49,8 +50,8 @@ class CheckpointFolder(Layout):
         inputs: tuple[Any, ...],
         key: str | None = None,
     ) -> None:
-        self.source = Path(source)
-        self.labels = Path(labels)
+        self.source = require_path("source", source)
+        self.labels = require_path("labels", labels)
         self.model = model
         self.inputs = inputs
         self.key = key

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 import converters
+from gmn.foundation.arguments import require_path
 from gmn.zoo.architectures.activations import activation_name
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.layouts.model_zoo_networks import (
@@ -73,8 +74,8 @@ class ModelZoos(Layout):
     ) -> None:
         if epoch is not None and every_epoch:
             raise ValueError("give either an epoch or every_epoch, not both")
-        self.source = Path(source)
-        self.splits = None if splits is None else Path(splits)
+        self.source = require_path("source", source)
+        self.splits = None if splits is None else require_path("splits", splits)
         self.epoch = epoch
         self.every_epoch = every_epoch
 

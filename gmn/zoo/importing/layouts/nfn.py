@@ -12,6 +12,7 @@ import torch
 
 import converters
 from gmn.errors import ZooError
+from gmn.foundation.arguments import require_path
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.layouts.sirens import PublishedSiren, siren_state
 
@@ -37,7 +38,7 @@ class NfnSirens(Layout):
     reference = "Zhou et al. 2023, arXiv 2302.14040"
 
     def __init__(self, source: str | Path, copies: bool = False) -> None:
-        self.source = Path(source)
+        self.source = require_path("source", source)
         self.copies = copies
 
     def configuration(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gmn.errors import ZooError
+from gmn.foundation.arguments import require_path
 from gmn.zoo.architectures.networks import ACTIVATIONS, SmallCNN
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.layouts.tables import columns, read_table
@@ -73,8 +74,8 @@ class SmallCnnZoo(Layout):
         if activation is not None and activation not in ACTIVATIONS:
             known = ", ".join(sorted(ACTIVATIONS))
             raise ValueError(f"the zoo has no activation {activation!r}; known: {known}")
-        self.source = Path(source)
-        self.splits = None if splits is None else Path(splits)
+        self.source = require_path("source", source)
+        self.splits = None if splits is None else require_path("splits", splits)
         self.activation = activation
 
     def configuration(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gmn.errors import ZooError
+from gmn.foundation.arguments import require_path
 from gmn.zoo.importing.layout import Layout
 from gmn.zoo.population import SPLITS
 
@@ -21,8 +22,8 @@ class SplitLayout(Layout):
     """
 
     def __init__(self, source: str | Path, splits: str | Path | None = None) -> None:
-        self.source = Path(source)
-        self.splits = None if splits is None else Path(splits)
+        self.source = require_path("source", source)
+        self.splits = None if splits is None else require_path("splits", splits)
 
     def configuration(self) -> dict[str, Any]:
         """Whether the published splits are used."""

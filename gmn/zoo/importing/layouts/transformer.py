@@ -11,6 +11,7 @@ import torch
 
 import converters
 from gmn.errors import ZooError
+from gmn.foundation.arguments import require_path
 from gmn.zoo.architectures.transformers import WIDTH, SmallTransformer
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.layouts.sirens import by_numbers
@@ -43,8 +44,8 @@ class SmallTransformerZoo(Layout):
     def __init__(
         self, source: str | Path, metadata: str | Path | None = None, epoch: int = 75
     ) -> None:
-        self.source = Path(source)
-        self.metadata = None if metadata is None else Path(metadata)
+        self.source = require_path("source", source)
+        self.metadata = None if metadata is None else require_path("metadata", metadata)
         self.epoch = epoch
 
     def configuration(self) -> dict[str, Any]:
