@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from functools import partial
 from pathlib import Path
@@ -73,8 +74,20 @@ def write_graph(output: OutputFolder, spec: GraphSpec, values: dict[str, Tensor]
     text = spec.to_json().encode()
     metadata = {"gmn": FORMAT_VERSION, "spec_sha256": hashlib.sha256(text).hexdigest()}
     output.claim(SPEC, WEIGHTS)
-    output.write(WEIGHTS, partial(save_file, values, metadata=metadata))
+    output.write(WEIGHTS, partial(_write_weights, values, metadata))
     output.write(SPEC, text)
+
+
+def _write_weights(values: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
+    """A safetensors file, which has the same bytes every time: its metadata are put in order."""
+    save_file(values, path, metadata=metadata)  # in random order
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def _files_of_0_1(folder: Path) -> set[str] | None:

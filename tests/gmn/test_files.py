@@ -38,6 +38,14 @@ def test_a_graph_replaces_another(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == ours
 
 
+def test_the_same_graph_has_the_same_bytes(tmp_path: Path) -> None:
+    graph = graph_of(BY_NAME["mlp-relu"])
+    for index in range(8):
+        gmn.save(graph, tmp_path / str(index))
+    for name in ("spec.json", "weights.safetensors"):
+        assert len({(tmp_path / str(index) / name).read_bytes() for index in range(8)}) == 1
+
+
 def test_entries_that_share_memory_without_being_tied(tmp_path: Path) -> None:
     graph = converters.to_graph(nn.Linear(2, 2), (torch.zeros(1, 2),))
     memory = torch.arange(6.0)
