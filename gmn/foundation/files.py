@@ -26,6 +26,7 @@ MARKER = f".{OWNER}"
 LOCK = f".{OWNER}.lock"
 CLEARED = ""  # kind of a folder whose files of ours were deleted
 PART = re.compile(r"\..+\.\d+\.gmn-part")  # named by write_atomically alone
+MARKER_PART = re.compile(rf"\.{re.escape(MARKER)}\.\d+\.gmn-part")  # of a run killed as it began
 
 Content = bytes | Callable[[Path], object]
 
@@ -176,7 +177,8 @@ class OutputFolder:
         if not self.path.is_dir():
             raise self._error(f"{self.path} is a file; choose a folder to write to")
         try:
-            others = {path.name for path in self.path.iterdir()} - {MARKER, LOCK}
+            names = {path.name for path in self.path.iterdir()} - {MARKER, LOCK}
+            others = {name for name in names if not MARKER_PART.fullmatch(name)}
         except OSError as reason:
             raise cannot_write(self.path, reason, self._error) from reason
         found = read_marker(self.path)

@@ -255,7 +255,7 @@ def test_modules_that_hold_one_another(tmp_path: Path) -> None:
     with (tmp_path / "a").open("wb") as file:
         torch.save(module, file)
     with limits(seconds=60, kilobytes=1_000_000):
-        assert "more than 300,000 entries" in refused(tmp_path / "a")
+        assert "stand for more than" in refused(tmp_path / "a")
 
 
 def test_too_many_instructions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

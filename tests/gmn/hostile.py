@@ -26,7 +26,7 @@ import converters
 import gmn
 from gmn import zoo
 from gmn.comparison.finished_runs import FinishedRuns, comparison_folder
-from gmn.errors import ConsentError, OutputError, ZooError
+from gmn.errors import ConsentError, NotFiniteError, OutputError, ZooError
 from gmn.foundation.files import LOCK
 from gmn.graph import StateDictError
 from gmn.graph.files import GraphFileError
@@ -39,7 +39,7 @@ from tests.gmn.lines import lines
 EVIL = "import pathlib; pathlib.Path(__file__).with_name('ran').touch()\nmake = T = print\n"
 REFUSALS = (
     ZooError, TrainedFileError, ConsentError, GraphFileError, StateDictError, OutputError,
-    converters.CheckpointError,
+    converters.CheckpointError, NotFiniteError,
 )  # fmt: skip
 VALUES: list[Any] = [
     None, True, False, -1, 0, 1, 3, 10**9, 2**31, 2**40, 2**63, 2**70, -(2**70), 1.5, 1e308,

@@ -71,6 +71,19 @@ def change(file: Path, path: list[Any], value: object) -> None:
     file.write_text(json.dumps(content))
 
 
+def test_what_the_first_versions_left_out_may_be_absent(tmp_path: Path) -> None:
+    lines(tmp_path / "zoo")
+    file = tmp_path / "zoo" / "zoo.json"
+    content = json.loads(file.read_bytes())
+    del content["generation"]
+    for shard in content["shards"]:
+        del shard["extras"]
+    file.write_text(json.dumps(content))
+    assert zoo.open(tmp_path / "zoo").extras == []
+    zoo.append(tmp_path / "zoo", [lines(tmp_path / "other").folder], ["x"], progress=False)
+    assert len(zoo.open(tmp_path / "zoo")) == 24
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

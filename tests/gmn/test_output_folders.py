@@ -370,6 +370,18 @@ def _settled(folder: Path) -> dict[str, str]:
 # --- the door itself ----------------------------------------------------------------------------
 
 
+def test_a_folder_in_which_a_run_was_killed_as_it_began_is_taken(tmp_path: Path) -> None:
+    part = tmp_path / f".{MARKER}.123.gmn-part"
+    part.write_bytes(b"torn")
+    with OutputFolder(tmp_path, "test") as output:
+        output.write("a", b"ours")
+    assert not part.exists()
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / ".a.123.gmn-part").write_text("whose?")
+    with pytest.raises(OutputError, match="holds files that are not a test"):
+        OutputFolder(tmp_path / "another", "test")
+
+
 def test_only_plain_names(tmp_path: Path) -> None:
     with OutputFolder(tmp_path / "out", "test") as output:
         for name in ("../victim", "/etc/victim", "a/b", "a\\b", "", ".", "..", "a\0b", MARKER):

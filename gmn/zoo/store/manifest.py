@@ -99,8 +99,10 @@ def _check(content: dict[str, Any], path: Path) -> None:
         manifest.check(content, Identity, path)
         return
     facts = manifest.check(content, Manifest, path)
-    _require(path, "index.file", facts["index"]["file"], index_name(facts.get("generation", 0)))
-    for number, shard in enumerate(facts["shards"]):
+    generation = content.setdefault("generation", 0)  # as the first versions left it out
+    _require(path, "index.file", facts["index"]["file"], index_name(generation))
+    for number, shard in enumerate(content["shards"]):
+        shard.setdefault("extras", [])
         _require(path, f"shards[{number}].file", shard["file"], shard_name(number))
         if shard["networks"] > shard["bytes"]:
             raise ManifestError(
