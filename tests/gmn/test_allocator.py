@@ -15,16 +15,16 @@ FAULTS = """
 import resource, torch
 from gmn.engines import keep_freed_memory
 
-def faults():
+def faults(steps):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(3):
+    for _ in range(steps):
         torch.ones(2**24).sum()  # 64 MiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-faults()
-returned, kept = faults(), keep_freed_memory()
-faults()
-print(kept, returned, faults())
+faults(1)
+returned, kept = faults(3), keep_freed_memory()
+faults(20)  # until the heap is as large as it becomes
+print(kept, returned, faults(3))
 """
 
 
