@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -192,17 +194,17 @@ def test_layers_on_kernels_are_complete(activation: type[nn.Module]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "dimension"),
+    ("make_spec", "dimension"),
     [
-        (mlp_spec((3, 3, 3), nn.ReLU), 34),
-        (mlp_spec((3, 3, 3), nn.Tanh), 37),
-        (mlp_spec((2, 3, 3, 3), nn.Tanh), 35),
-        (mlp_spec((2, 3, 3, 3, 3), nn.Tanh), 37),
-        (cnn_spec(nn.Tanh), 9 + 4 + 1 + 4 + 4),
+        (partial(mlp_spec, (3, 3, 3), nn.ReLU), 34),
+        (partial(mlp_spec, (3, 3, 3), nn.Tanh), 37),
+        (partial(mlp_spec, (2, 3, 3, 3), nn.Tanh), 35),
+        (partial(mlp_spec, (2, 3, 3, 3, 3), nn.Tanh), 37),
+        (partial(cnn_spec, nn.Tanh), 9 + 4 + 1 + 4 + 4),
     ],
 )
-def test_the_published_subset(spec: gmn.GraphSpec, dimension: int) -> None:
-    layer, chain, values = one_channel(spec, published=True)
+def test_the_published_subset(make_spec: Callable[[], gmn.GraphSpec], dimension: int) -> None:
+    layer, chain, values = one_channel(make_spec(), published=True)
     assert map_count(layer) == rank_of(layer.mix, lambda: layer(chain, values)) == dimension
 
 
