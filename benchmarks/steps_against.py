@@ -1,8 +1,9 @@
 """Step times and kept memory of every metanetwork beside those of another commit, in one run.
 
 Each side runs in a process of its own; both take one step after the other, in turn, on the same
-networks (a CNN 1-16-16-16-10 and a SIREN 2-32-32-1, batches of 32). Prints medians in processor
-time, their ratio, and MiB kept for the backward pass; `--out` writes the same as JSON.
+networks (a CNN 1-16-16-16-10, a SIREN 2-32-32-1, a small transformer; batches of 32). Prints
+medians in processor time, their ratio, and MiB kept for the backward pass; `--out` writes the same
+as JSON.
 
 Run: git worktree add ../other COMMIT && python -m benchmarks.steps_against ../other
 """
@@ -21,7 +22,8 @@ HERE = Path(__file__).resolve().parent.parent
 PAIRS = 7  # counted, after two that are not
 WORKER = """
 import sys, time, torch
-from benchmarks.steps import Place, graph_of, kept, model_of, step
+from benchmarks.steps import NETWORKS, Place, graph_of, kept, model_of, network, step
+NETWORKS["transformer"] = (lambda: network("transformer-8"), (1, 1, 8, 8))  # older ones lack it
 place = Place("cpu", 1)
 models = {}
 for line in sys.stdin:
@@ -91,7 +93,7 @@ def main() -> None:
     sides = Side(arguments.other.resolve()), Side(HERE)
     results: dict[str, dict[str, dict[str, float]]] = {}
     names = arguments.models.split(",") if arguments.models else registry.names()
-    for network in ("cnn", "siren"):
+    for network in ("cnn", "siren", "transformer"):
         print(f"\n| {network} | before ms | after ms | ratio | before MiB kept | after |")
         print("|---|---|---|---|---|---|")
         for name in names:
