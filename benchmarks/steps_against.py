@@ -22,8 +22,9 @@ HERE = Path(__file__).resolve().parent.parent
 PAIRS = 7  # counted, after two that are not
 WORKER = """
 import sys, time, torch
-from benchmarks.steps import NETWORKS, Place, graph_of, kept, model_of, network, step
-NETWORKS["transformer"] = (lambda: network("transformer-8"), (1, 1, 8, 8))  # older ones lack it
+from benchmarks import steps
+from benchmarks.steps import Place, graph_of, kept, model_of, step
+steps.NETWORKS["transformer"] = (lambda: steps.network("transformer-8"), (1, 1, 8, 8))
 place = Place("cpu", 1)
 models = {}
 for line in sys.stdin:
