@@ -125,6 +125,21 @@ def _ticks() -> list[int]:
     return [int(number) for number in line.split()[1:9]]
 
 
+def table(network: str, rows: dict[str, dict[str, float]]) -> list[str]:
+    """Lines of the table in Markdown."""
+    columns = "parameters | CPU ms | spread | wall ms | CPU ratio | wall ratio | MiB kept"
+    return [
+        f"| {network} | {columns} |",
+        "|---|---|---|---|---|---|---|---|",
+        *(
+            f"| {name} | {row['parameters']:,} | {row['cpu_ms']:.1f} | {row['spread']:.0%} "
+            f"| {row['wall_ms']:.1f} | {row['cpu_ratio']:.2f} | {row['wall_ratio']:.2f} "
+            f"| {row['kept_mib']:.1f} |"
+            for name, row in rows.items()
+        ),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
@@ -150,16 +165,7 @@ def main() -> None:
     for network in NETWORKS:
         rows = measure(network, place, arguments.rounds)
         report[network] = rows
-        columns = "parameters | CPU ms | spread | wall ms | CPU ratio | wall ratio | MiB kept"
-        print(f"\n| {network} | {columns} |")
-        print("|---|---|---|---|---|---|---|---|")
-        for name, row in rows.items():
-            print(
-                f"| {name} | {row['parameters']:,} | {row['cpu_ms']:.1f} | {row['spread']:.0%} "
-                f"| {row['wall_ms']:.1f} | {row['cpu_ratio']:.2f} | {row['wall_ratio']:.2f} "
-                f"| {row['kept_mib']:.1f} |",
-                flush=True,
-            )
+        print("\n" + "\n".join(table(network, rows)), flush=True)
     if arguments.out:
         arguments.out.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -1,0 +1,19 @@
+"""Figures in the documents are those of the benchmarks' files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import against_published
+
+BENCHMARKS = Path(against_published.__file__).parent
+
+
+@pytest.mark.parametrize("network", ["cnn", "siren"])
+def test_times_beside_published_codes(network: str) -> None:
+    rows = json.loads((BENCHMARKS / "against_published.json").read_text())[network]
+    page = (BENCHMARKS / "README.md").read_text()
+    assert "\n".join(against_published.table(network, rows)) in page
