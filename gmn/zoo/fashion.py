@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gmn.foundation.files import LOCK, OutputFolder
+
 PACKAGE = "dataset-fashion-mnist"
 INSIDE = "usr/share/datasets/fashion-mnist"
 TEST_IMAGES = 10_000
@@ -92,11 +94,12 @@ def fetch() -> Path:
         The folder that now holds the files.
 
     Raises:
-        MissingFashion: If ``apt-get`` or ``dpkg`` is absent or fails.
+        MissingFashion: If ``apt-get`` or ``dpkg`` is absent or fails, or the folder holds other
+            files, or cannot be written.
     """
     target = folders()[0]
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as work:
+    output = OutputFolder(target, "data set", earlier=_unpacked_by_hand, error=MissingFashion)
+    with output, tempfile.TemporaryDirectory() as work:
         try:
             subprocess.run(["apt-get", "download", PACKAGE], cwd=work, check=True)
             (archive,) = Path(work).glob(f"{PACKAGE}_*.deb")
@@ -107,8 +110,14 @@ def fetch() -> Path:
                 f"unpack its files {', '.join(FILES)} into {target}"
             ) from error
         for name in FILES:
-            os.replace(Path(work) / INSIDE / name, target / name)
+            output.write(name, (Path(work) / INSIDE / name).read_bytes())
     return target
+
+
+def _unpacked_by_hand(folder: Path) -> set[str] | None:
+    """The published files, as they lie in a folder without marker; None beside others."""
+    names = {path.name for path in folder.iterdir()} - {LOCK}
+    return names if names <= FILES.keys() else None
 
 
 if __name__ == "__main__":

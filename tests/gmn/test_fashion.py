@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,3 +81,29 @@ def test_fetching_without_apt_says_what_to_do(replica, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(fashion.MissingFashion, match="unpack its files"):
         fashion.fetch()
+
+
+def test_fetched_files_stand_beside_no_others(replica, tmp_path, monkeypatch):
+    published = {name: (replica / name).read_bytes() for name in fashion.FILES}
+
+    def unpacked(command, check, cwd=None):
+        if command[0] == "apt-get":
+            (Path(cwd) / f"{fashion.PACKAGE}_1.deb").touch()
+            return
+        inside = Path(command[-1]) / fashion.INSIDE
+        inside.mkdir(parents=True)
+        for name, content in published.items():
+            (inside / name).write_bytes(content)
+
+    monkeypatch.setattr(fashion.subprocess, "run", unpacked)
+    (replica / "t10k-images-idx3-ubyte.gz").write_bytes(b"torn")
+    for _ in range(2):  # over files that were unpacked by hand, then over its own
+        assert fashion.fetch() == replica
+        assert len(fashion.read()[1]) == TRAIN + TEST
+    monkeypatch.setenv("GRAPH_METANETWORKS_CACHE", str(tmp_path / "other"))
+    victim = tmp_path / "other" / "fashion-mnist" / "mine"
+    victim.parent.mkdir(parents=True)
+    victim.write_text("mine")
+    with pytest.raises(fashion.MissingFashion, match="holds files that are not a data set"):
+        fashion.fetch()
+    assert [path.name for path in victim.parent.iterdir()] == ["mine"]
