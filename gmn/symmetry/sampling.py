@@ -39,10 +39,8 @@ def sample(
     Raises:
         ValueError: if ``symmetries`` holds another name.
     """
-    require_type("spec", spec, GraphSpec, "a gmn.GraphSpec, such as graph.spec")
+    _require(spec, generator)
     require_number("spread", spread, least=0)
-    if generator is not None:
-        require_type("generator", generator, torch.Generator, "a torch.Generator")
     if symmetries is not None:
         require_several("symmetries", symmetries, f"some of {', '.join(KINDS)}")
     if symmetries is None:
@@ -113,6 +111,7 @@ def only(spec: GraphSpec, name: str, generator: torch.Generator | None = None) -
     Raises:
         KeyError: if the spec has none of that name.
     """
+    _require(spec, generator)
     for axis in spec.axes:
         if axis.name == name:
             return Element(spec, {name: _permutation(spec, axis, generator)}, {})
@@ -129,3 +128,9 @@ def only(spec: GraphSpec, name: str, generator: torch.Generator | None = None) -
         if exchange.name == name:
             return Element(spec, {}, {}, exchanges={name: _exchange(exchange, generator)})
     raise KeyError(f"this spec has no axis, scaling, gauge, translation or exchange called {name}")
+
+
+def _require(spec: GraphSpec, generator: torch.Generator | None) -> None:
+    require_type("spec", spec, GraphSpec, "a gmn.GraphSpec, such as graph.spec")
+    if generator is not None:
+        require_type("generator", generator, torch.Generator, "a torch.Generator")

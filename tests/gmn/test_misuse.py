@@ -428,6 +428,7 @@ def test_symmetries() -> None:
     sample, element = gmn.symmetry.sample, gmn.symmetry.sample(SPEC)
     _raises("spec is ", lambda: sample(None), lambda: sample(GRAPHS))  # type: ignore[arg-type]
     _raises("generator is 0", lambda: sample(SPEC, 0))  # type: ignore[arg-type]
+    _raises("spec is ", lambda: gmn.symmetry.only(None, "a"))  # type: ignore[arg-type]
     for wrong in (-1, float("nan"), float("inf"), "a"):
         _raises("spread is ", lambda wrong=wrong: sample(SPEC, spread=wrong))
         _raises("spread is ", lambda wrong=wrong: gmn.augment.SampledSymmetry(wrong))
