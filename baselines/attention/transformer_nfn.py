@@ -381,7 +381,7 @@ def _lengths(graph: ParameterGraph, scaling: Scaling | None) -> Tensor | None:
         if term.exponent > 0:
             block = graph.block(graph.spec.edge_set(term.edge_set))
             rows = block.movedim(1 + term.dims[0], 1)
-            squares.append(rows.square().reshape(*rows.shape[:2], -1).sum(2))
+            squares.append(rows.square().unsqueeze(-1).flatten(2).sum(2))
     total = torch.stack(squares).sum(0)
     return torch.where(total > 0, total, 1).sqrt()
 

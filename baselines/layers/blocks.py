@@ -391,7 +391,7 @@ def _restored(value: Tensor, edges: EdgeSet, axes: Sequence[str | None]) -> Tens
     dims = _dims_of(edges, axes)
     value = value.squeeze(1) if axes[0] == "" else value
     value = value.permute(0, *(1 + dims.index(dim) for dim in range(len(dims))))
-    return value.reshape(len(value), -1, 1)
+    return value.flatten(1).unsqueeze(-1)
 
 
 def _pairs(block: TransformerBlock, tensors: BlockTensors) -> Iterator[tuple[str, EdgeSet, Tensor]]:

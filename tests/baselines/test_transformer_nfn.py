@@ -81,6 +81,14 @@ def test_answers_are_invariant(kind: str, option: str) -> None:
         assert relative_error(model(element.act_on_graph(graph)), model(graph)) < 1e-10
 
 
+@pytest.mark.parametrize("option", OPTIONS)
+def test_no_networks_get_no_answers(option: str) -> None:
+    graph = small.graph("zoo")
+    reader, editor = net("zoo", option), net("zoo", option, head=EditHead())
+    assert reader(graph[:0]).shape == (0, *reader(graph).shape[1:])
+    assert len(editor(graph[:0])) == 0
+
+
 @every_model
 def test_edits_are_equivariant(kind: str, option: str) -> None:
     model, graph = net(kind, option, head=EditHead()), small.graph(kind)
