@@ -214,6 +214,9 @@ class Program:
         names = [observation.value for observation in observations]
         entries = {lookup.entry for lookup in self.lookups}
         read = {name: value for name, value in state.items() if name in entries}
+        if read and not len(next(iter(read.values()))):  # which no convolution runs
+            single = {name: value.new_zeros(1, *value.shape[1:]) for name, value in read.items()}
+            return [values[:0] for values in self.observe(single, inputs, observations)]
 
         def one(weights: Mapping[str, Tensor], *given: Tensor) -> tuple[Tensor, ...]:
             values = self.run(weights, given)

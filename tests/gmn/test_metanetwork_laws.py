@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+import pytest
+import torch
 from torch import nn
 
 import gmn
+from gmn import registry
+from gmn.errors import UnsupportedArchitecture
 from gmn.nn import EditHead, InvariantHead
 from gmn.spec import GraphSpec
 from tests.gmn.test_scale_gmn import REFUSED
 from tests.metanetwork_laws import Laws
-from tests.traced import COVERING, SEVERAL
+from tests.traced import COVERING, SEVERAL, graph_of, read_by
 
 Head = int | EditHead
 ATTENTION = "gated-attention"
@@ -69,3 +75,15 @@ class TestScaleGMN(Laws):
 class TestScaleGMNBidirectional(TestScaleGMN):
     def build(self, spec: GraphSpec, head: Head) -> nn.Module:
         return gmn.nn.ScaleGMN(12, 3, of(head), bidirectional=True)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_no_networks_get_no_answers(name: str) -> None:
+    graph = graph_of(read_by(name), networks=1).to(dtype=torch.float32)
+    for head in (3, EditHead()):
+        with suppress(UnsupportedArchitecture):  # those that do not edit
+            model = registry.find(name)(graph.spec, head)
+            if isinstance(model, nn.Module):
+                answer = model(graph[:0])
+                assert len(answer) == 0
+                assert head != 3 or answer.shape == (0, 3)

@@ -12,7 +12,7 @@ from gmn.nn import DualGMN, InvariantHead, Probes
 from gmn.spec.program import ProgramError
 from gmn.testing import assert_invariant, relative_error
 from tests.cases import CASES, Case
-from tests.traced import graph_of, several_cases
+from tests.traced import BY_NAME, graph_of, several_cases
 
 
 def asking(case: Case) -> DualGMN:
@@ -61,3 +61,13 @@ def test_networks_that_cannot_be_run_are_refused() -> None:
 def test_probes_of_unequal_number_are_refused() -> None:
     with pytest.raises(ValueError, match="all of length k"):
         Probes(torch.zeros(2, 3), torch.zeros(3, 3))
+
+
+@pytest.mark.parametrize("name", ["cnn", "recurrent-gru"])
+def test_programs_run_no_networks(name: str) -> None:
+    graph = graph_of(BY_NAME[name])
+    assert graph.spec.program is not None
+    inputs = [torch.rand(3, *given.shape).double() for given in graph.spec.program.inputs]
+    some = graph.spec.program.observe(graph.values, inputs)
+    none = graph.spec.program.observe(graph[:0].values, inputs)
+    assert [value.shape for value in none] == [(0, *value.shape[1:]) for value in some]
