@@ -193,32 +193,19 @@ def _call(name: str, argument: str, value: str) -> list[str]:
     return [*name.split(), *words, f"{spelling}={value}"]
 
 
-def _try(
-    place: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    argument: str,
-    value: str,
-) -> tuple[list[str], int]:
-    """Runs one mutant where everything that is read lies, in a copy of links."""
-    for entry in place.iterdir():
-        (tmp_path / entry.name).symlink_to(entry)
-    monkeypatch.chdir(tmp_path)
-    words = _call(name, argument, value)
-    return words, _run(monkeypatch, words)
-
-
-FEW = [mutant[:3] for mutant in MUTANTS if mutant[3]]
-MANY = [mutant[:3] for mutant in MUTANTS if not mutant[3]]
-
-
 def test_all_commands_and_arguments_are_tried() -> None:
     assert {name for name, _ in _commands()} == CALLS.keys()
     assert len(MUTANTS) > 500
 
 
-def _check(
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        pytest.param(mutant, id=" ".join(mutant)[:60], marks=() if by_default else pytest.mark.slow)
+        for *mutant, by_default in MUTANTS
+    ],
+)
+def test_one_argument_wrong(
     place: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -236,26 +223,3 @@ def _check(
     assert "Traceback" not in printed.out + printed.err, words
     if code:
         assert printed.err.strip() or printed.out.strip(), words
-
-
-@pytest.mark.parametrize("mutant", FEW, ids=[" ".join(words)[:60] for words in FEW])
-def test_one_argument_wrong(
-    place: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    mutant: tuple[str, str, str],
-) -> None:
-    _check(place, tmp_path, monkeypatch, capsys, mutant)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mutant", MANY, ids=[" ".join(words)[:60] for words in MANY])
-def test_one_argument_wrong_in_all_ways(
-    place: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    mutant: tuple[str, str, str],
-) -> None:
-    _check(place, tmp_path, monkeypatch, capsys, mutant)
