@@ -13,16 +13,15 @@ from gmn.features import Descriptions, SpecDescriptions, require_reading
 from gmn.foundation.arguments import require_type, require_whole
 from gmn.graph import ParameterGraph
 from gmn.nn.dual.editing import Editor
+from gmn.nn.dual.messages import Reading, messages
 from gmn.nn.dual.pairing import Pairing, pairs_of
-from gmn.nn.dual.plan import RANKS, Codes, Plan, PowerMap, Step, plan_of
+from gmn.nn.dual.plan import RANKS, Plan, plan_of
 from gmn.nn.dual.probes import ProbeEncoder, Probes
-from gmn.nn.dual.slots import Port
-from gmn.nn.dual.stream import Blocks, Kernels, blocks_of
+from gmn.nn.dual.stream import Blocks, blocks_of
 from gmn.nn.heads import Head, NodeReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.nn.passing.groups import groups_of
 from gmn.nn.running import run, uncompiled
-from gmn.spec import EdgeSet
 from gmn.symmetry import KINDS
 
 
@@ -128,8 +127,9 @@ class DualGMN(Metanetwork):
         if self.probes is not None and self.listening is not None:
             centred = without_shifts(graph.to(dtype=self.encoder.summary.dtype))
             state = self.listening(plan, self.probes(centred, plan), *state)
-        for layer, codes in zip(self.layers, self.encoder.codes(graph, plan), strict=True):
-            state = run(layer, self.recompute, plan, blocks, codes, *state)
+        reading = Reading.of(plan, blocks)
+        for layer, codes in zip(self.layers, self.encoder.codes(plan), strict=True):
+            state = run(layer, self.recompute, reading, codes, *state)
         return state
 
 
@@ -154,15 +154,11 @@ class _DualEncoder(nn.Module):
         x, y = (self.free(plan.to_rows(h)) * plan.free.to(h)).chunk(2, dim=-1)
         return x, y, h, self.summary.expand(len(graph), -1)
 
-    def codes(self, graph: ParameterGraph, plan: Plan) -> list[dict[str, Tensor]]:
-        """By layer and edge set, codes (taps, 2 ranks + d/2): weights of taps, codes of biases."""
-        layers: list[dict[str, Tensor]] = [{} for _ in range(self.depth)]
-        described = self.descriptions.edges(plan.spec).to(self.summary)
-        for edges, description in zip(plan.spec.edge_sets, described, strict=True):
-            parts = self.edges(features.with_taps(description, edges)).chunk(self.depth, 1)
-            for layer, code in zip(layers, parts, strict=True):
-                layer[edges.name] = code
-        return layers
+    def codes(self, plan: Plan) -> tuple[Tensor, ...]:
+        """By layer, codes of all taps (taps, 2 ranks + d/2); see :func:`messages`."""
+        described = self.descriptions.edges(plan.spec).to(self.summary)[plan.tap_owners]
+        taps = plan.tap_descriptions.to(self.summary)
+        return self.edges(torch.cat([described, taps], dim=1)).chunk(self.depth, dim=1)
 
 
 class _DualLayer(nn.Module):
@@ -198,24 +194,23 @@ class _DualLayer(nn.Module):
 
     def forward(
         self,
-        plan: Plan,
-        blocks: Blocks,
-        codes: Codes,
+        reading: Reading,
+        codes: Tensor,
         x: Tensor,
         y: Tensor,
         h: Tensor,
         summary: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Shapes as those of the encoder."""
-        messages_x, messages_y = self._messages(plan, blocks, codes, x, y)
-        x = _plus(self.keep_x(x), messages_x, self.take_x.weight)
-        y = _plus(self.keep_y(y), messages_y, self.take_y.weight)
+        plan = reading.plan
+        received = messages(reading, codes, x, y, self.sweeps)
+        x = self._mixed(x, received[0], self.keep_x, self.take_x)
+        y = self._mixed(y, received[1], self.keep_y, self.take_y)
         invariants = plan.to_nodes(self._invariants(plan, x, y))
-        for edges, (first, last) in plan.invariant_edges:
-            values = blocks[edges.name].reshape(len(x), last - first, edges.num_taps)
-            values = _compressed(edges, values)
-            encoded = self.fact(values @ codes[edges.name][:, 2 * RANKS :])
-            invariants = invariants + nn.functional.pad(encoded, (0, 0, first, h.shape[1] - last))
+        if plan.invariants.items:
+            encoded = plan.invariants.encoded(reading.invariants, codes[:, 2 * RANKS :])
+            added = self.fact(torch.cat(encoded, dim=1)).to(invariants)
+            invariants = invariants.index_add(1, plan.invariant_nodes, added)
         normal = self.normal(h)
         update = self.own(normal) + self.whole(summary).unsqueeze(1) + invariants
         if groups := groups_of(plan.spec, h.device, h.dtype):
@@ -243,56 +238,12 @@ class _DualLayer(nn.Module):
             result = result + self.even_out(first * second) * plan.even.to(x)
         return result
 
-    def _messages(
-        self,
-        plan: Plan,
-        blocks: Blocks,
-        codes: Codes,
-        x: Tensor,
-        y: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Along the network for x, against it for y; in a sweep, each includes the earlier ones."""
-        values = {False: plan.split(x), True: plan.split(y)}
-        received: dict[Port, Tensor] = {}
-        kernels = Kernels(blocks, codes)
-
-        def read(port: Port) -> Tensor:
-            base = values[port.dual][port.slot]
-            return base + received[port] if self.sweeps and port in received else base
-
-        def write(port: Port, message: Tensor) -> None:
-            received[port] = received[port] + message if port in received else message
-
-        for vector in plan.slots.vectors:
-            code = codes[vector.edges.name][:, 2 * RANKS :]
-            rows = values[False][vector.port.slot].shape[1]
-            contribution = blocks[vector.edges.name].reshape(len(x), rows, vector.edges.num_taps)
-            if plan.slots.slots[vector.port.slot].kind == "free":
-                contribution = _compressed(vector.edges, contribution)
-            write(vector.port, contribution @ code)
-        sources: dict[Step, Tensor] = {}
-        for step in plan.steps:
-            if isinstance(step, PowerMap):
-                sources[step] = read(step.source)
-                write(step.target, step.forward(sources[step]))
-            else:
-                write(step.target, step.forward(read(step.source), kernels))
-        for step in reversed(plan.steps):
-            if isinstance(step, PowerMap):
-                message = step.backward(read(step.target.inverse()), sources[step])
-                write(step.source.inverse(), message)
-                continue
-            write(step.source.inverse(), step.backward(read(step.target.inverse()), kernels))
-        return tuple(  # type: ignore[return-value]
-            torch.cat(
-                [
-                    received.get(Port(slot, dual), torch.zeros_like(value))
-                    for slot, value in enumerate(values[dual])
-                ],
-                dim=1,
-            )
-            for dual in (False, True)
-        )
+    def _mixed(
+        self, channels: Tensor, received: Tensor, keep: nn.Linear, take: nn.Linear
+    ) -> Tensor:
+        """Channels and messages mixed; in a sweep, the channels are part of what is received."""
+        kept = keep.weight - take.weight if self.sweeps else keep.weight
+        return _plus(nn.functional.linear(channels, kept), received, take.weight)
 
 
 class _SoftRoot(torch.autograd.Function):
@@ -350,11 +301,6 @@ def _of_both(layer: nn.Linear, x: Tensor, y: Tensor) -> Tensor:
     """A linear layer of two halves of its input side by side, which are not copied for it."""
     of_x, of_y = layer.weight.chunk(2, dim=1)
     return _plus(nn.functional.linear(x, of_x, layer.bias), y, of_y)
-
-
-def _compressed(edges: EdgeSet, values: Tensor) -> Tensor:
-    """Values that no scale acts on; constants may be of any size (rows of a table)."""
-    return values.asinh() if edges.kind == "constant" else values
 
 
 def _mlp(inputs: int, hidden: int, outputs: int | None = None) -> nn.Sequential:

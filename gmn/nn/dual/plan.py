@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from gmn import features
+from gmn.nn.dual.contraction import Contraction
+from gmn.nn.dual.diagonals import Diagonal, Diagonals
 from gmn.nn.dual.slots import Map, Port, Slots, broadcast_index, slots_of
-from gmn.nn.dual.stream import RANKS, Contraction, Kernels
 from gmn.spec import EdgeSet, GraphSpec, NodeSet
 
-Codes = dict[str, Tensor]  # by edge set
+RANKS = 4  # independent weightings of the taps of a kernel in a message
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,10 @@ class Product:
     subscripts: tuple[str, str, str]
     sizes: tuple[tuple[int, ...], tuple[int, ...]]
 
-    def forward(self, channels: Tensor, kernels: Kernels) -> Tensor:
-        """From (B, source neurons, c) to (B, target neurons, c)."""
-        contract = Contraction(*self.subscripts, self.sizes)
-        return contract(kernels, self.edges.name, False, channels)
-
-    def backward(self, channels: Tensor, kernels: Kernels) -> Tensor:
-        """From (B, target neurons, c) to (B, source neurons, c), along the adjoint."""
-        block, source, target = self.subscripts
-        contract = Contraction(block, target, source, self.sizes[::-1])
-        return contract(kernels, self.edges.name, True, channels)
+    @cached_property
+    def contraction(self) -> Contraction:
+        """The products with the block."""
+        return Contraction(*self.subscripts, self.sizes)
 
     def outer(self, targets: Tensor, sources: Tensor, code: Tensor) -> Tensor:
         """Products of the channels of both ends, a block of shape (B, *pair dims, taps).
@@ -87,6 +84,7 @@ class DiagonalProduct:
     """Multiplication by a diagonal block.
 
     Attributes:
+        offset: for a variance, the constant added before its inverse root is taken; else None.
         index: for every neuron, the neuron of the block's own node set; None if they are the same.
     """
 
@@ -95,23 +93,6 @@ class DiagonalProduct:
     edges: EdgeSet
     offset: float | None
     index: Tensor | None
-
-    def forward(self, channels: Tensor, kernels: Kernels) -> Tensor:
-        """Both (B, neurons, c)."""
-        return self._times(channels, kernels, False)
-
-    def backward(self, channels: Tensor, kernels: Kernels) -> Tensor:
-        """Both (B, neurons, c)."""
-        return self._times(channels, kernels, True)
-
-    def _times(self, channels: Tensor, kernels: Kernels, backward: bool) -> Tensor:
-        batch, rows, width = channels.shape
-        code = kernels.code(self.edges.name, backward)
-        values = kernels.blocks[self.edges.name].flatten(1, -2)
-        values = values if self.index is None else values[:, self.index]
-        values = values if self.offset is None else (values + self.offset).rsqrt()
-        split = channels.reshape(batch, rows, RANKS, width // RANKS)
-        return (split * (values @ code).unsqueeze(-1)).reshape(batch, rows, width)
 
 
 @dataclass(frozen=True)
@@ -126,11 +107,11 @@ class AxisBroadcast:
     target: Port
     ends: tuple[NodeSet, NodeSet]
 
-    def forward(self, channels: Tensor, kernels: Kernels) -> Tensor:
+    def forward(self, channels: Tensor) -> Tensor:
         """From (B, source neurons, c) to (B, target neurons, c)."""
         return _spread(channels, *self.ends)
 
-    def backward(self, channels: Tensor, kernels: Kernels) -> Tensor:
+    def backward(self, channels: Tensor) -> Tensor:
         """From (B, target neurons, c) to (B, source neurons, c)."""
         return _spread(channels, *self.ends[::-1])
 
@@ -181,7 +162,6 @@ class Plan:
         sizes: number of rows of each slot.
         basis_shapes: slots with a change of basis, and the shape (before, basis, after) of their
             neurons.
-        invariant_edges: edge sets that no symmetry changes, with the range of their nodes.
     """
 
     spec: GraphSpec
@@ -190,7 +170,6 @@ class Plan:
     rows: Tensor
     sizes: tuple[int, ...]
     basis_shapes: tuple[tuple[int, tuple[int, int, int]], ...]
-    invariant_edges: tuple[tuple[EdgeSet, tuple[int, int]], ...]
 
     def split(self, channels: Tensor) -> tuple[Tensor, ...]:
         """The channels of each slot."""
@@ -221,6 +200,75 @@ class Plan:
     def span_of(self, port: Port) -> tuple[int, int]:
         """The range of neurons of a port."""
         return self.span(self.slots.slots[port.slot].nodes)
+
+    @cached_property
+    def products(self) -> tuple[Product, ...]:
+        """The steps that are products with blocks, in order."""
+        return tuple(step for step in self.steps if isinstance(step, Product))
+
+    @cached_property
+    def edges(self) -> tuple[EdgeSet, ...]:
+        """All edge sets in the order in which a table of codes has their taps: products first."""
+        products = [step.edges for step in self.products]
+        names = {edges.name for edges in products}
+        return *products, *(edges for edges in self.spec.edge_sets if edges.name not in names)
+
+    @cached_property
+    def taps(self) -> dict[str, tuple[int, int]]:
+        """By edge set, the range of its taps in a table of codes."""
+        ends = list(accumulate((edges.num_taps for edges in self.edges), initial=0))
+        return {e.name: (ends[i], ends[i + 1]) for i, e in enumerate(self.edges)}
+
+    @cached_property
+    def tap_owners(self) -> Tensor:
+        """(taps,) the position of each tap's edge set in the spec."""
+        position = {edges.name: index for index, edges in enumerate(self.spec.edge_sets)}
+        owners = torch.tensor([position[edges.name] for edges in self.edges], dtype=torch.long)
+        counts = torch.tensor([edges.num_taps for edges in self.edges], dtype=torch.long)
+        return owners.repeat_interleave(counts).to(self.rows.device)
+
+    @cached_property
+    def tap_descriptions(self) -> Tensor:
+        """(taps, :data:`gmn.features.TAP_FEATURES`) where each tap lies in its kernel."""
+        described = [features.tap_descriptions(edges) for edges in self.edges]
+        return torch.cat(described).to(self.rows.device)
+
+    @cached_property
+    def gains(self) -> Diagonals:
+        """The steps that are products with diagonal blocks, in order."""
+        return self._diagonals(
+            Diagonal(step.edges, step.index, step.offset)
+            for step in self.steps
+            if isinstance(step, DiagonalProduct)
+        )
+
+    @cached_property
+    def vectors(self) -> Diagonals:
+        """The slots' vectors."""
+        return self._diagonals(
+            Diagonal(edges, compressed=edges.kind == "constant" and self._is_free(port.slot))
+            for edges, port in ((item.edges, item.port) for item in self.slots.vectors)
+        )
+
+    def _is_free(self, slot: int) -> bool:
+        return self.slots.slots[slot].kind == "free"
+
+    @cached_property
+    def invariants(self) -> Diagonals:
+        """Edge sets that no symmetry changes."""
+        return self._diagonals(
+            Diagonal(edges, compressed=edges.kind == "constant")
+            for edges in self.slots.invariant_edges
+        )
+
+    @cached_property
+    def invariant_nodes(self) -> Tensor:
+        """The nodes of their neurons."""
+        spans = [self.span(edges.target) for edges in self.slots.invariant_edges]
+        return torch.cat([torch.arange(*span) for span in spans]).to(self.rows.device)
+
+    def _diagonals(self, items: Iterable[Diagonal]) -> Diagonals:
+        return Diagonals(self.spec, tuple(items), self.taps, self.rows.device)
 
     @cached_property
     def readers(self) -> dict[str, Port]:
@@ -295,10 +343,6 @@ def plan_of(spec: GraphSpec, device: torch.device) -> Plan:
         torch.cat(rows).to(device),
         tuple(nodes.size for nodes in sets),
         tuple(basis_shapes),
-        tuple(
-            (e, (first[e.target], first[e.target] + spec.node_set(e.target).size))
-            for e in slots.invariant_edges
-        ),
     )
 
 

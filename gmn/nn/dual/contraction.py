@@ -1,0 +1,214 @@
+"""Messages through one block: sums over the neurons of one end and over the taps.
+
+Channels are weighed by a code of each tap, so that a kernel of any size is one matrix whose columns
+are neurons with their taps, and a message one matrix product::
+
+    y_n = Σ_m Σ_t W_nmt (x_m ⊙ code_t)        into the rows
+    x_m = Σ_t code_t ⊙ Σ_n W_nmt y_n          into the columns
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gmn.nn.dual.stream import Stream
+
+Sizes = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class _End:
+    """The neurons of one end, by the letters of their axes.
+
+    Attributes:
+        sizes: sizes of the axes.
+        order: the axes with those first that the other end shares; None if they stand so.
+        groups: number of neurons along the shared axes.
+        width: number of neurons along the others.
+    """
+
+    sizes: tuple[int, ...]
+    order: tuple[int, ...] | None
+    groups: int
+    width: int
+
+    def grouped(self, channels: Tensor) -> Tensor:
+        """From (B, neurons, c) to (B * groups, width, c)."""
+        batch, _, count = channels.shape
+        if self.order is not None:
+            split = channels.reshape(batch, *self.sizes, count)
+            channels = split.permute(0, *(1 + dim for dim in self.order), -1)
+        elif self.groups == 1:
+            return channels
+        return channels.reshape(batch * self.groups, self.width, count)
+
+    def joined(self, channels: Tensor, batch: int) -> Tensor:
+        """Back to (B, neurons, c)."""
+        count = channels.shape[-1]
+        if self.order is not None:
+            split = channels.reshape(batch, *(self.sizes[dim] for dim in self.order), count)
+            inverse = (1 + self.order.index(dim) for dim in range(len(self.order)))
+            channels = split.permute(0, *inverse, -1)
+        return channels.reshape(batch, self.groups * self.width, count)
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """The matrix of a block, and the products with it.
+
+    Attributes:
+        block: a letter for each dimension of the block but the batch and the taps.
+        source: the letters of the neurons that are read.
+        target: the letters of the neurons that are written.
+        sizes: shapes of the neurons that are read, and written.
+    """
+
+    block: str
+    source: str
+    target: str
+    sizes: Sizes
+
+    @cached_property
+    def _shared(self) -> str:
+        return "".join(letter for letter in self.target if letter in self.source)
+
+    @cached_property
+    def _source(self) -> _End:
+        return self._end(self.source, self.sizes[0])
+
+    @cached_property
+    def _target(self) -> _End:
+        return self._end(self.target, self.sizes[1])
+
+    def _rest(self, letters: str) -> str:
+        return "".join(letter for letter in letters if letter not in self._shared)
+
+    def _end(self, letters: str, sizes: tuple[int, ...]) -> _End:
+        wanted = self._shared + self._rest(letters)
+        order = tuple(letters.index(letter) for letter in wanted)
+        groups = math.prod(sizes[letters.index(letter)] for letter in self._shared)
+        width = math.prod(sizes[letters.index(letter)] for letter in self._rest(letters))
+        return _End(sizes, None if wanted == letters else order, groups, width)
+
+    @cached_property
+    def _into_rows(self) -> bool:
+        """Whether rows are of the target: unless those of the source come first in memory."""
+        source, target = self._rest(self.source), self._rest(self.target)
+        own = "".join(letter for letter in self.block if letter in source + target)
+        return not source or own != source + target
+
+    def matrix(self, values: Tensor) -> Tensor:
+        """From (B, *pair dims, taps) to (B * groups, rows, columns * taps); a view where it can."""
+        both = self.source + self.target
+        if summed := [1 + dim for dim, letter in enumerate(self.block) if letter not in both]:
+            values = values.sum(summed)
+        kept = [letter for letter in self.block if letter in both]
+        rows, columns = (self._target, self.target), (self._source, self.source)
+        if not self._into_rows:
+            rows, columns = columns, rows
+        letters = self._shared + self._rest(rows[1]) + self._rest(columns[1])
+        moved = values.permute(0, *(1 + kept.index(letter) for letter in letters), -1)
+        shape = (
+            len(values) * self._target.groups,
+            rows[0].width,
+            columns[0].width * values.shape[-1],
+        )
+        return moved.reshape(shape)
+
+    def forward(self, matrix: Tensor, code: Tensor, channels: Tensor, total: Tensor) -> Tensor:
+        """Adds messages along the network.
+
+        Args:
+            matrix: of the block.
+            code: shape (taps, c).
+            channels: those that are read, shape (B, source neurons, c).
+            total: what they are added to, shape (B, target neurons, c).
+        """
+        return self._add(matrix, code, channels, total, self._into_rows)
+
+    def backward(self, matrix: Tensor, code: Tensor, channels: Tensor, total: Tensor) -> Tensor:
+        """Adds messages against the network: channels are those of the target."""
+        return self._add(matrix, code, channels, total, not self._into_rows)
+
+    def _add(
+        self, matrix: Tensor, code: Tensor, channels: Tensor, total: Tensor, into_rows: bool
+    ) -> Tensor:
+        reads, writes = self._source, self._target
+        if into_rows != self._into_rows:
+            reads, writes = writes, reads
+        result = _add(matrix, code, reads.grouped(channels), writes.grouped(total), into_rows)
+        return writes.joined(result, len(total))
+
+    def stream(
+        self, stream: Stream, code: Tensor, channels: Tensor, total: Tensor, along: bool
+    ) -> Tensor:
+        """The same, with a block that is read piece by piece; without gradients."""
+        batch, _, count = total.shape
+        letters, sizes = (self.source, self.target), self.sizes
+        if not along:
+            letters, sizes = letters[::-1], sizes[::-1]
+        read = channels.reshape(batch, *sizes[0], count)
+        result = total.reshape(batch, *sizes[1], count).clone()
+        for index, piece in stream.pieces():
+            cut = dict(zip(self.block, index[1:-1], strict=True))
+            inputs, outputs = (
+                tensor[(index[0], *(cut[letter] for letter in ends))]
+                for tensor, ends in zip((read, result), letters, strict=True)
+            )
+            shapes = tuple(inputs.shape[1:-1]), tuple(outputs.shape[1:-1])
+            part = Contraction(
+                self.block, self.source, self.target, shapes if along else shapes[::-1]
+            )
+            multiply = part.forward if along else part.backward
+            added = multiply(
+                part.matrix(piece), code[index[-1]], inputs.flatten(1, -2), outputs.flatten(1, -2)
+            )
+            outputs.copy_(added.reshape(outputs.shape))
+        return result.reshape(total.shape)
+
+
+def _add(matrix: Tensor, code: Tensor, channels: Tensor, total: Tensor, into_rows: bool) -> Tensor:
+    """Adds a product with a matrix (G, rows, columns * taps), or with its transpose."""
+    if into_rows:
+        return torch.baddbmm(total, matrix, _weighed(channels, code))
+    if len(code) == 1:
+        return torch.baddbmm(total, matrix.mT, channels * code)
+    return total + _IntoColumns.apply(matrix, code, channels)
+
+
+def _weighed(channels: Tensor, code: Tensor) -> Tensor:
+    """Channels (G, columns, c) times the code of each tap: shape (G, columns * taps, c)."""
+    return channels * code if len(code) == 1 else (channels.unsqueeze(2) * code).flatten(1, 2)
+
+
+class _IntoColumns(torch.autograd.Function):
+    """``Σ_t code_t ⊙ (Wᵀ y)_t``; the products of each tap are computed again, not kept."""
+
+    @staticmethod
+    def forward(context: Any, matrix: Tensor, code: Tensor, channels: Tensor) -> Tensor:
+        context.save_for_backward(matrix, code, channels)
+        return (_taps_of(matrix, code, channels) * code).sum(dim=2)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        matrix, code, channels = context.saved_tensors
+        (gradient,) = gradients
+        of_matrix, of_code, of_channels = context.needs_input_grad
+        weighed = _weighed(gradient, code)
+        products = gradient.unsqueeze(2) * _taps_of(matrix, code, channels) if of_code else None
+        return (
+            channels @ weighed.mT if of_matrix else None,
+            None if products is None else products.sum(dim=(0, 1)),
+            matrix @ weighed if of_channels else None,
+        )
+
+
+def _taps_of(matrix: Tensor, code: Tensor, channels: Tensor) -> Tensor:
+    """Products of each tap, shape (G, columns, taps, c)."""
+    return (matrix.mT @ channels).unflatten(1, (-1, len(code)))
