@@ -119,6 +119,17 @@ def load_of_others(seconds: float = 2.0) -> float:
     return (1 - idle / max(sum(passed), 1)) * (os.cpu_count() or 1)
 
 
+def refuse_if_busy(busy: bool) -> float:
+    """The load of others; ends the process if there is any, unless ``busy``."""
+    load = load_of_others()
+    if load > IDLE and not busy:
+        raise SystemExit(
+            f"other processes keep {load:.1f} cores busy, so times would mean little; wait, or "
+            "measure all the same with --busy (ratios of CPU time stand it best)"
+        )
+    return load
+
+
 def _ticks() -> list[int]:
     """Time of all cores by kind: user, nice, system, idle, waiting for disks, ..."""
     line = Path("/proc/stat").read_text().splitlines()[0]
@@ -147,12 +158,7 @@ def main() -> None:
     parser.add_argument("--busy", action="store_true", help="measure on a busy machine, too")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    load = load_of_others()
-    if load > IDLE and not arguments.busy:
-        raise SystemExit(
-            f"other processes keep {load:.1f} cores busy, so times would mean little; wait, or "
-            "measure all the same with --busy (ratios of CPU time stand it best)"
-        )
+    load = refuse_if_busy(arguments.busy)
     place = Place("cpu", arguments.threads)
     report: dict[str, object] = {
         "torch": torch.__version__,

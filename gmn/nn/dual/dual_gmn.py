@@ -150,9 +150,10 @@ class _DualEncoder(nn.Module):
     def forward(self, graph: ParameterGraph, plan: Plan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Channels x, y (B, rows, d/2), h (B, N, d) and the summary (B, d)."""
         described = self.descriptions.nodes(plan.spec).to(self.summary)
-        h = self.nodes(described).expand(len(graph), -1, -1)
+        h = self.nodes(described).unsqueeze(0)
         x, y = (self.free(plan.to_rows(h)) * plan.free.to(h)).chunk(2, dim=-1)
-        return x, y, h, self.summary.expand(len(graph), -1)
+        x, y = (values.expand(len(graph), -1, -1).contiguous() for values in (x, y))
+        return x, y, h.expand(len(graph), -1, -1), self.summary.expand(len(graph), -1)
 
     def codes(self, plan: Plan) -> tuple[Tensor, ...]:
         """By layer, codes of all taps (taps, 2 ranks + d/2); see :func:`messages`."""
@@ -212,7 +213,8 @@ class _DualLayer(nn.Module):
             added = self.fact(torch.cat(encoded, dim=1)).to(invariants)
             invariants = invariants.index_add(1, plan.invariant_nodes, added)
         normal = self.normal(h)
-        update = self.own(normal) + self.whole(summary).unsqueeze(1) + invariants
+        shared = self.whole(summary) + self.own.bias
+        update = _plus(invariants + shared.unsqueeze(1), normal, self.own.weight)
         if groups := groups_of(plan.spec, h.device, h.dtype):
             update = update + self.group(groups.means(normal))
         if pairs := pairs_of(plan.spec, h.device):
@@ -223,19 +225,23 @@ class _DualLayer(nn.Module):
             return x, y, h, summary
         rows = plan.basis_mean(plan.to_rows(h))
         gate_x, gate_y = self.gates(rows).sigmoid().chunk(2, dim=-1)
-        free_x, free_y = (self.free(rows) * plan.free.to(h)).chunk(2, dim=-1)
-        return free_x.addcmul(x, gate_x), free_y.addcmul(y, gate_y), h, summary
+        x, y = x * gate_x, y * gate_y
+        if free := plan.free_rows:
+            free_x, free_y = self.free(free.select(rows)).chunk(2, dim=-1)
+            x, y = free.add(x, free_x), free.add(y, free_y)
+        return x, y, h, summary
 
     def _invariants(self, plan: Plan, x: Tensor, y: Tensor) -> Tensor:
         """Features that no symmetry changes: shape (B, rows, d)."""
-        products = plan.basis_mean(self.product_x(x) * self.product_y(y))
-        result = self.product(_SoftRoot.apply(products))
         free, signed = plan.free.to(x), plan.signed.to(x)
         units = _Unit.apply(x, free, signed), _Unit.apply(y, free, signed)
-        result = result + _of_both(self.linear, *units) * plan.linear.to(x)
-        if plan.has_even:
-            first, second = _of_both(self.even, *units).chunk(2, dim=-1)
-            result = result + self.even_out(first * second) * plan.even.to(x)
+        products = plan.basis_mean(self.product_x(x) * self.product_y(y))
+        result = self.product(_SoftRoot.apply(products))
+        if rows := plan.linear_rows:
+            result = rows.add(result, _of_both(self.linear, *map(rows.select, units)))
+        if rows := plan.even_rows:
+            first, second = _of_both(self.even, *map(rows.select, units)).chunk(2, dim=-1)
+            result = rows.add(result, self.even_out(first * second))
         return result
 
     def _mixed(

@@ -151,6 +151,39 @@ Step = Product | DiagonalProduct | AxisBroadcast | PowerMap
 
 
 @dataclass(frozen=True, eq=False)
+class Rows:
+    """Some of the rows of all slots.
+
+    Attributes:
+        index: which; None for all of them.
+        count: how many.
+    """
+
+    index: Tensor | None
+    count: int
+
+    @classmethod
+    def of(cls, mask: Tensor) -> Rows:
+        """Those where a mask (R, 1) has ones."""
+        index = mask.flatten().nonzero().flatten()
+        return cls(None if len(index) == len(mask) else index, len(index))
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return self.count > 0
+
+    def select(self, rows: Tensor) -> Tensor:
+        """From all rows (B, R, c) to these."""
+        return rows if self.index is None else rows[:, self.index]
+
+    def add(self, total: Tensor, rows: Tensor) -> Tensor:
+        """Adds to these rows of a total (B, R, c)."""
+        if self.index is None:
+            return total + rows
+        return total.index_add(1, self.index, rows.to(total))
+
+
+@dataclass(frozen=True, eq=False)
 class Plan:
     """The contractions of a spec, computed once for all forward passes.
 
@@ -286,24 +319,24 @@ class Plan:
         return self._mask("free")
 
     @cached_property
-    def linear(self) -> Tensor:
-        """(R, 1) ones where channels of unit length are invariant."""
-        return self._mask("free", "positive")
-
-    @cached_property
     def signed(self) -> Tensor:
         """(R, 1) ones where only signs act, so that the length of channels is invariant."""
         return self._mask("sign")
 
     @cached_property
-    def even(self) -> Tensor:
-        """(R, 1) ones where only products of two unit-length channels are invariant."""
-        return self._mask("sign", "both")
+    def free_rows(self) -> Rows:
+        """The rows of neurons that no scale acts on."""
+        return Rows.of(self.free)
 
     @cached_property
-    def has_even(self) -> bool:
-        """Whether there are such rows."""
-        return bool(self.even.any())
+    def linear_rows(self) -> Rows:
+        """The rows where channels of unit length are invariant."""
+        return Rows.of(self._mask("free", "positive"))
+
+    @cached_property
+    def even_rows(self) -> Rows:
+        """The rows where only products of two unit-length channels are invariant."""
+        return Rows.of(self._mask("sign", "both"))
 
     def _mask(self, *kinds: str) -> Tensor:
         kept = [slot.kind in kinds for slot in self.slots.slots]
