@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gmn.canonical.shifts import Change
 from gmn.graph import pieces
-from gmn.nn.dual.contraction import Contraction, _IntoColumns
+from gmn.nn.dual.contraction import Contraction, _IntoColumns, _Mix, mix
 from gmn.nn.dual.stream import Stream
 
 SIZES = {"A": 3, "B": 4, "C": 2, "D": 5, "E": 2}
@@ -70,6 +70,17 @@ def test_messages_are_sums(form: tuple[str, str, str], taps: int) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS, ids="-".join)
+def test_messages_with_mixed_taps_are_sums(form: tuple[str, str, str]) -> None:
+    contraction, (block, code, source, target) = tensors(form, TAPS)
+    ranks = code[:, :2]
+    wide = ranks.repeat_interleave(WIDTH // 2, dim=1)
+    mixed = mix(contraction.matrix(block), ranks)
+    for total, channels, along in ((target, source, True), (source, target, False)):
+        wanted = total + expected(form, block, wide, channels, along)
+        torch.testing.assert_close(contraction.mixed(mixed, channels, total, along), wanted)
+
+
+@pytest.mark.parametrize("form", FORMS, ids="-".join)
 def test_streamed_messages_are_sums(
     form: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,3 +108,12 @@ def test_gradients_of_products_that_are_computed_again() -> None:
         tensor.requires_grad_()
     assert torch.autograd.gradcheck(_IntoColumns.apply, inputs)
     assert torch.autograd.gradgradcheck(_IntoColumns.apply, inputs)
+
+
+def test_gradients_of_mixed_taps() -> None:
+    contraction, (block, code, *_) = tensors(FORMS[0], TAPS)
+    inputs = [contraction.matrix(block).unflatten(2, (-1, TAPS)), code]
+    for tensor in inputs:
+        tensor.requires_grad_()
+    assert torch.autograd.gradcheck(_Mix.apply, inputs)
+    assert torch.autograd.gradgradcheck(_Mix.apply, inputs)

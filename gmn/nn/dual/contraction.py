@@ -5,6 +5,9 @@ are neurons with their taps, and a message one matrix product::
 
     y_n = Σ_m Σ_t W_nmt (x_m ⊙ code_t)        into the rows
     x_m = Σ_t code_t ⊙ Σ_n W_nmt y_n          into the columns
+
+Codes are the same for all channels of a rank. So the taps of a small kernel, which costs more to
+spread over channels than to read, are mixed first, for every rank of both directions at once.
 """
 
 from __future__ import annotations
@@ -145,6 +148,24 @@ class Contraction:
         result = _add(matrix, code, reads.grouped(channels), writes.grouped(total), into_rows)
         return writes.joined(result, len(total))
 
+    def mixed(self, mixed: Tensor, channels: Tensor, total: Tensor, along: bool) -> Tensor:
+        """Adds messages with a kernel whose taps are mixed.
+
+        Args:
+            mixed: the matrix as :func:`mix` returns it, with the codes of this direction.
+            channels: those that are read, shape (B, neurons, c).
+            total: what they are added to.
+            along: whether messages go along the network.
+        """
+        reads, writes = (self._source, self._target) if along else (self._target, self._source)
+        ranks, groups, *_ = mixed.shape
+        read = reads.grouped(channels).unflatten(2, (ranks, -1)).permute(2, 0, 3, 1)
+        matrix = mixed.mT if along == self._into_rows else mixed
+        # With channels before neurons, products of few channels take half the time or less.
+        result = read.flatten(0, 1) @ matrix.flatten(0, 1)
+        result = result.unflatten(0, (ranks, groups)).permute(1, 3, 0, 2).flatten(2)
+        return total + writes.joined(result, len(total))
+
     def stream(
         self, stream: Stream, code: Tensor, channels: Tensor, total: Tensor, along: bool
     ) -> Tensor:
@@ -185,6 +206,36 @@ def _add(matrix: Tensor, code: Tensor, channels: Tensor, total: Tensor, into_row
 def _weighed(channels: Tensor, code: Tensor) -> Tensor:
     """Channels (G, columns, c) times the code of each tap: shape (G, columns * taps, c)."""
     return channels * code if len(code) == 1 else (channels.unsqueeze(2) * code).flatten(1, 2)
+
+
+def mix(matrix: Tensor, codes: Tensor) -> Tensor:
+    """Sums over the taps of a matrix (G, rows, columns * taps) for each of k codes (taps, k).
+
+    Returns:
+        Tensor of shape (k, G, rows, columns).
+    """
+    return _Mix.apply(matrix.unflatten(2, (-1, len(codes))), codes)
+
+
+class _Mix(torch.autograd.Function):
+    """A product with a few columns, and gradients that sum over groups last: five times as fast."""
+
+    @staticmethod
+    def forward(context: Any, kernel: Tensor, codes: Tensor) -> Tensor:
+        context.save_for_backward(kernel, codes)
+        # With ranks first, the product is several times as fast as with ranks last.
+        return (codes.T @ kernel.flatten(0, -2).T).unflatten(1, kernel.shape[:-1])
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        kernel, codes = context.saved_tensors
+        (gradient,) = gradients
+        of_kernel, of_codes = context.needs_input_grad
+        by_group = gradient.transpose(0, 1).flatten(2)
+        return (
+            torch.einsum("kgrc,tk->grct", gradient, codes) if of_kernel else None,
+            (by_group @ kernel.flatten(1, 2)).sum(0).T if of_codes else None,
+        )
 
 
 class _IntoColumns(torch.autograd.Function):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from gmn.nn.dual.contraction import mix
 from gmn.nn.dual.plan import RANKS, DiagonalProduct, Plan, PowerMap, Product
-from gmn.nn.dual.stream import Blocks
+from gmn.nn.dual.stream import SMALL, Blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +50,28 @@ class Reading:
             plan.invariants.values(blocks),
         )
 
+    def mixed(self, codes: Tensor) -> dict[str, Tensor]:
+        """Small kernels with their taps mixed, for a layer's codes."""
+        found = {}
+        for name, matrix in self.matrices.items():
+            first, last = self.plan.taps[name]
+            if last - first > 1 and math.prod(matrix.shape[1:]) <= SMALL:
+                found[name] = mix(matrix, codes[first:last, : 2 * RANKS])
+        return found
+
     def multiply(
-        self, step: Product, along: bool, code: Tensor, channels: Tensor, total: Tensor
+        self,
+        step: Product,
+        along: bool,
+        mixed: Mapping[str, Tensor],
+        code: Tensor,
+        channels: Tensor,
+        total: Tensor,
     ) -> Tensor:
         """Adds the messages of a block to a total, in either direction."""
         contraction, name = step.contraction, step.edges.name
+        if name in mixed:
+            return contraction.mixed(mixed[name][_ranks(along)], channels, total, along)
         if name in self.matrices:
             add = contraction.forward if along else contraction.backward
             return add(self.matrices[name], code, channels, total)
@@ -83,6 +102,7 @@ def messages(
         of_port = totals[vector.port.dual]
         of_port[vector.port.slot] = of_port[vector.port.slot] + values
     sources = totals if sweeps else channels
+    mixed = reading.mixed(codes)
     powers: list[Tensor] = []
     for along in (True, False):
         weights, factors = _weights(plan, codes, along, x.shape[-1]), _gains(reading, codes, along)
@@ -92,7 +112,7 @@ def messages(
                 source, target = target.inverse(), source.inverse()
             value, total = sources[source.dual][source.slot], totals[target.dual][target.slot]
             if isinstance(step, Product):
-                total = reading.multiply(step, along, next(weights), value, total)
+                total = reading.multiply(step, along, mixed, next(weights), value, total)
             elif isinstance(step, DiagonalProduct):
                 total = _plus_scaled(total, value, next(factors))
             elif not isinstance(step, PowerMap):
