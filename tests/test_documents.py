@@ -23,9 +23,11 @@ from converters.rules import RULES
 from examples import shallow_sirens
 from gmn import registry
 from tests.brief_zoos import make_brief
+from tests.traced import slow_beyond
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+LONG = {"04-head-to-head.py", "05-tasks.py"}  # even in short; others train and compare, too
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 
 
@@ -114,7 +116,9 @@ def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("own_rules", "short_runs", "quick_costs")
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of tensors
-@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "source", slow_beyond(NOTEBOOKS, {source.name for source in NOTEBOOKS} - LONG)
+)
 def test_notebooks_run_in_short(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
