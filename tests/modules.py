@@ -24,9 +24,9 @@ class Written(nn.Module):
 class Overwritten(nn.Module):
     """The first hidden units are set to zero by way of a view: these two are unlike the others."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: int = 7) -> None:
         super().__init__()
-        self.first, self.last = nn.Linear(3, 7), nn.Linear(7, 2)
+        self.first, self.last = nn.Linear(3, hidden), nn.Linear(hidden, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.first(x))

@@ -142,7 +142,7 @@ def test_a_network_without_derivatives_is_refused() -> None:
 
 def test_what_is_written_over_an_activation_is_counted() -> None:
     """Backward passes refuse it; units that are overwritten have no scale, and are not read."""
-    spec = converters.trace(Overwritten(), POINTS)
-    found = counted(Overwritten(), POINTS, spec)
-    assert (found.nullity, found.claimed, found.missed) == (5, 5, 0)
+    model = Overwritten(hidden=4)
+    found = counted(model, POINTS, converters.trace(model, POINTS))
+    assert (found.nullity, found.claimed, found.missed) == (2, 2, 0)
     assert found.unread == 2 * (3 + 1 + 2)

@@ -36,5 +36,5 @@ def test_hidden_units_permute_and_scale(name: str) -> None:
     assert not spec.unknown
     assert 6 in {axis.size for axis in spec.symmetries.permutations}
     assert any(scaling.domain == "positive" for scaling in spec.scalings)
-    certificate = converters.verify(model, inputs, trials=3)
+    certificate = converters.verify(model, inputs, spec, trials=3)
     assert certificate.ok, str(certificate)
