@@ -14,6 +14,7 @@ import gmn
 from converters import CheckpointError, infer_chain
 from gmn.spec import GraphSpec
 from gmn.zoo.architectures.networks import SmallCNN
+from tests.traced import slow_but
 
 
 def mlp() -> nn.Module:
@@ -59,7 +60,7 @@ def group(spec: GraphSpec) -> tuple[object, ...]:
     return {(axis.name, axis.size) for axis in spec.symmetries.permutations}, scalings
 
 
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("name", slow_but(CHAINS, ["mlp", "cnn", "1d", "one layer"]))
 @pytest.mark.parametrize(
     "stored", [pytest.param("as it is", marks=pytest.mark.slow), "safetensors"]
 )

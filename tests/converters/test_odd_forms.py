@@ -183,7 +183,7 @@ FORMS: dict[str, Odd] = {
 @pytest.mark.parametrize(
     "bias", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["bias", "no-bias"]
 )
-@pytest.mark.parametrize("name", one_in(6, FORMS))
+@pytest.mark.parametrize("name", one_in(9, FORMS))
 def test_nothing_false_is_claimed(name: str, bias: bool) -> None:
     torch.manual_seed(0)
     model, inputs = Probe(FORMS[name], bias).double(), (torch.randn(5, 3).double(),)

@@ -16,18 +16,14 @@ from gmn.nn.memory import DoesNotFit, check_fits, estimate, saved_bytes
 from gmn.tasks import AccuracyPrediction
 from gmn.train import Recipe, train
 from tests.gmn.population import small_zoo
-from tests.traced import BY_NAME, graph_of, read_by
+from tests.traced import BY_NAME, graph_of, read_by, slow_but
 
 CPU = torch.device("cpu")
+# Of layers that others are made of by default.
+SIBLINGS = ("scale-gmn-bidirectional", "dual-gmn-weights", "nfn-np", "dws", "transformer-nfn")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=pytest.mark.slow if n == "scale-gmn-bidirectional" else ())
-        for n in registry.names()
-    ],
-)
+@pytest.mark.parametrize("name", slow_but(registry.names(), set(registry.names()) - set(SIBLINGS)))
 def test_estimates_are_what_is_kept(name: str) -> None:
     torch.manual_seed(0)
     graph = graph_of(read_by(name), networks=12).to(dtype=torch.float32)
