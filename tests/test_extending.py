@@ -22,6 +22,7 @@ from tests.extending import baseline, feature, head, layer
 from tests.extending.task import Size
 from tests.gmn.population import small_zoo
 from tests.metanetwork_laws import Laws
+from tests.traced import slow_but
 
 FILES = sorted(path for path in (Path(__file__).parent / "extending").glob("[!_]*.py"))
 PUBLIC = {"gmn", "gmn.nn", "gmn.tasks", "converters", "converters.writing", "torch"}
@@ -49,7 +50,13 @@ def test_an_extension_is_one_short_file_on_public_names(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick_costs")
-@pytest.mark.parametrize("name", ["layer", "head", "feature", "description", "baseline"])
+@pytest.mark.parametrize(
+    "name",
+    slow_but(
+        ["layer", "head", "feature", "description", "baseline"],
+        ["layer", "description", "baseline"],
+    ),
+)
 def test_models_of_extensions_are_compared_by_name(name: str, population: Zoo) -> None:
     model = f"tests.extending.{name}:model"
     table = gmn.compare(

@@ -26,7 +26,12 @@ pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.mark.parametrize("name", ["resnet", "cnn-grouped", "packed-gate", "tied-hidden"])
+@pytest.mark.parametrize(
+    "name",
+    slow_but(
+        ["resnet", "cnn-grouped", "packed-gate", "tied-hidden"], ["cnn-grouped", "tied-hidden"]
+    ),
+)
 def test_weights_are_not_needed(name: str) -> None:
     case = BY_NAME[name]
     with torch.device("meta"):  # not model.to("meta"), which unties weights
