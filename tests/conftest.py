@@ -25,6 +25,21 @@ if not torch.accelerator.is_available():
 typer.main.get_command = functools.cache(typer.main.get_command)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Workers find the cases that another has traced beside their folders."""
+    from tests.traced import SHARED
+
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    folder = tmp_path_factory.getbasetemp().parent / "traced"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SHARED, str(folder))
+        yield
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Nothing to find while modules are imported, but it takes a sixth of the time to look."""
