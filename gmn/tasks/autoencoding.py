@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -87,9 +88,11 @@ class Autoencoding(Task):
         self.kind = "function" if self.grid is None else "image"
         self.points = probes if self.grid is None else self.grid.height * self.grid.width
         super().__init__(population)
-        self._scales = {}
-        if population is not None:
-            self._scales = spreads(self.split("train")[0].graph[:MOST])
+
+    @cached_property
+    def _scales(self) -> dict[str, float]:
+        """How far the weights of each entry spread; empty without a population."""
+        return spreads(self.split("train")[0].graph[:MOST]) if self._splits else {}
 
     def targets(self, graph: ParameterGraph, indices: Tensor) -> Tensor:
         """Images (B, channels, height, width), or outputs (B, numbers)."""

@@ -99,10 +99,10 @@ def task_of(
 
 def _for_labels(population: zoo.Zoo) -> type[Task]:
     for label, task in TASKS.items():
-        if label in population.rows[0]:
+        if label in population.columns:
             return task
     raise ValueError(
-        f"{population.folder}: no task is known for the labels {', '.join(population.rows[0])}; "
+        f"{population.folder}: no task is known for the labels {', '.join(population.columns)}; "
         f"known are tasks for {', '.join(TASKS)}. Name one of {', '.join(names())}"
     )
 

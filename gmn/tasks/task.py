@@ -41,7 +41,8 @@ class Task(ABC):
         points: on how many inputs, such as pixels, each network is run for an answer.
 
     Raises:
-        LabelError: if labels or weights cannot be used; the message names the networks.
+        LabelError: if labels cannot be used, or, once they are read, weights; the message names the
+            networks.
     """
 
     name: ClassVar[str]
@@ -88,6 +89,10 @@ class Task(ABC):
     @abstractmethod
     def targets(self, graph: ParameterGraph, indices: Tensor) -> Tensor:
         """The targets of some networks of the population.
+
+        A network is read when its values are asked for. A task that asks for none, such as one of
+        labels, is called once for each split and architecture; another is called when training
+        comes to its networks, some at a time.
 
         Args:
             graph: B networks of one architecture.

@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -59,12 +60,21 @@ class Journal:
 
     Args:
         output: folder of the run.
-        identity: what decides how the run goes; plain values. A folder keeps one run only.
+        identity: makes what decides how the run goes; plain values. A folder keeps one run only.
     """
 
-    def __init__(self, output: OutputFolder, identity: dict[str, Any]) -> None:
-        self.output, self.identity = output, identity
+    def __init__(self, output: OutputFolder, identity: Callable[[], dict[str, Any]]) -> None:
+        self.output, self._identity = output, identity
         self._board: Any = None
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides how the run goes.
+
+        Made when it is compared or stored: after the first epoch of a new run, by when most of the
+        targets that it tells of are computed.
+        """
+        return self._identity()
 
     def resume(self, run: Run) -> None:
         """Restores the folder's run into a fresh one, if there is a stored run.

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class Result:
 
 
 Report = Callable[[float, float], None]
+Running = Callable[[float, float], None]
 
 
 def train(
@@ -64,6 +66,7 @@ def train(
     seed: int = 0,
     report: Report | None = None,
     folder: str | Path | None = None,
+    running: Running | None = None,
 ) -> Result:
     """Trains a model in place and evaluates it on the test split.
 
@@ -83,6 +86,8 @@ def train(
         folder: where the run is stored after every epoch, with its log; a run that was stopped,
             by whatever means, goes on from there if it is called again with equal arguments, and
             on a CPU ends with the same bits as an undisturbed one. None to store nothing.
+        running: called after every step with the fraction done and the mean loss of the epoch so
+            far; estimators take no steps.
 
     Raises:
         NotFiniteError: if losses, answers or weights become NaN or infinite.
@@ -103,14 +108,14 @@ def train(
         raise ArgumentError(f"model is {in_words(model)}; give a torch.nn.Module or an Estimator")
     folder = None if folder is None else Path(folder)
     recipe = Recipe() if recipe is None else recipe
-    report = _silent if report is None else report
+    report, running = report or _silent, running or _silent
     if not isinstance(model, nn.Module):
         if folder is not None:
             raise ValueError(f"{type(model).__name__} is fitted at once: it has no run to store")
         _require_splits(task)
         return _fit(model, task, seed, report)
     with opened(folder, task) as output:
-        return train_in(output, model, task, recipe, seed, report)
+        return train_in(output, model, task, recipe, seed, report, running)
 
 
 def opened(folder: Path | None, task: Task) -> AbstractContextManager[OutputFolder | None]:
@@ -133,13 +138,14 @@ def train_in(
     recipe: Recipe,
     seed: int,
     report: Report,
+    running: Running,
 ) -> Result:
     """:func:`train` of a module in a folder that is open."""
     _require_answers(model, task)
     for part in task.split("train"):
         batch = part[: recipe.batch_size].to(device_of(model) or part.graph.device)
         check_fits(model, batch.graph, ranks().in_one_memory(batch))
-    epoch = _optimise(model, task, recipe, seed, report, output)
+    epoch = _optimise(model, task, recipe, seed, report, running, output)
     require_finite_weights(type(model).__name__, model, "lower the learning rate")
     prediction, target = ranks().predict(model, task, task.split("test"), recipe.batch_size)
     require_finite_answers(type(model).__name__, prediction, "lower the learning rate")
@@ -168,7 +174,7 @@ def _require_answers(model: nn.Module, task: Task) -> None:
         )
 
 
-def _silent(done: float, metric: float) -> None:
+def _silent(done: float, value: float) -> None:
     """Reports nothing."""
 
 
@@ -178,21 +184,24 @@ def _optimise(
     recipe: Recipe,
     seed: int,
     report: Report,
+    running: Running,
     output: OutputFolder | None,
 ) -> int:
     steps = math.ceil(sum(map(len, task.split("train"))) / recipe.batch_size)
     run, journal = Run(model, recipe, seed, steps), None
     run.ranks.require_separable(model)
     if output is not None:
-        journal = Journal(output, _identity(model, task, recipe, seed))
+        journal = Journal(output, partial(_identity, model, task, recipe, seed))
         journal.resume(run)
     run.ranks.share(run)
     try:
         while not run.finished:
-            metric = _epoch(run, task)
+            metric = _epoch(run, task, running)
             if journal is not None:
                 journal.write(run)
             report(1.0 if run.finished else run.epoch / recipe.epochs, metric)
+            if run.epoch == 1:
+                _read_once(task.split("test"), recipe.batch_size)
     finally:
         if journal is not None:
             journal.close()
@@ -200,11 +209,18 @@ def _optimise(
     return run.best_epoch
 
 
-def _epoch(run: Run, task: Task) -> float:
+def _read_once(parts: list[Batch], batch_size: int) -> None:
+    """Reads networks, so that those that cannot be used are named now rather than after hours."""
+    for batches in Loader(parts, batch_size).batches():
+        for batch in batches:
+            _ = batch.graph.values
+
+
+def _epoch(run: Run, task: Task, running: Running) -> float:
     """Trains for an epoch and validates; the metric that ranks models."""
     rate = float(run.optimiser.param_groups[0]["lr"])
     run.ranks.reseed(run.seed, run.epoch)
-    loss = _pass_over(run, task)
+    loss = _pass_over(run, task, running)
     prediction, target = run.ranks.predict(
         run.evaluated, task, task.split("val"), run.recipe.batch_size
     )
@@ -217,9 +233,10 @@ def _epoch(run: Run, task: Task) -> float:
     return metrics[task.metric]
 
 
-def _pass_over(run: Run, task: Task) -> float:
+def _pass_over(run: Run, task: Task, running: Running) -> float:
     """Steps through the training split once; the mean loss over its networks."""
-    total, parts = 0.0, task.split("train")
+    total, done, parts = 0.0, 0, task.split("train")
+    networks = sum(map(len, parts))
     run.model.train()
     loader = Loader(
         parts,
@@ -231,7 +248,9 @@ def _pass_over(run: Run, task: Task) -> float:
     )
     for batches in loader.batches():
         total += _step(run, task, batches)
-    return total / sum(map(len, parts))
+        done += sum(map(len, batches))
+        running((run.epoch + done / networks) / run.recipe.epochs, total / done)
+    return total / networks
 
 
 def _step(run: Run, task: Task, batches: list[Batch]) -> float:

@@ -19,7 +19,6 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from gmn import registry
 from gmn.errors import ConsentError, DataError
@@ -39,6 +38,7 @@ from gmn.train.evaluate import answer
 from gmn.train.finite import require_finite_answers, require_finite_weights, require_telling_answers
 from gmn.train.journal import CARD, WEIGHTS, epochs_logged
 from gmn.train.loop import Result, opened, train_in
+from gmn.train.progress import progress_bar
 from gmn.train.recipe import Recipe, require_recipe
 
 FORMAT_VERSION = 2
@@ -174,7 +174,7 @@ def fit(
         out: folder for ``model.safetensors``, ``model.json``, ``log.csv`` and the run's state.
         recipe: optimisation settings; the defaults if None.
         seed: seed of weights, minibatches and augmentation.
-        progress: whether to show a bar.
+        progress: whether to show a bar, with the loss so far in each epoch.
         task: name of the task, or ``module:Class``; None for the one that the labels are for.
         options: of the task, by name.
         device: where to train. A run may go on on another, but then not to the same bits.
@@ -208,20 +208,11 @@ def fit(
                 f"{model} is fitted at once instead of by gradient steps, so there are no weights "
                 "to save; gmn compare runs it"
             )
-        bar = tqdm(
-            desc=f"training {model}",
-            total=recipe.epochs,
-            initial=epochs_logged(out),
-            unit="epoch",
-            disable=not (progress and together.first),
+        bar = progress_bar(
+            model, problem.metric, recipe.epochs, epochs_logged(out), progress and together.first
         )
-        with bar:
-
-            def tell(done: float, metric: float) -> None:
-                bar.set_postfix_str(f"{problem.metric} {metric:.4g}", refresh=False)
-                bar.update()
-
-            result = train_in(output, net.to(device), problem, recipe, seed, tell)
+        with bar as (report, running):
+            result = train_in(output, net.to(device), problem, recipe, seed, report, running)
         require_telling_answers(
             model, problem.metric, result.metrics[problem.metric], result.prediction, result.target
         )

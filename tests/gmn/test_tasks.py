@@ -15,14 +15,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import converters
 import gmn
 from gmn import tasks, zoo
 from gmn.errors import ConsentError
 from gmn.foundation.consent import Consent
-from gmn.tasks import AccuracyPrediction, InrDilation, LabelError, Task, task_of
+from gmn.tasks import AccuracyPrediction, InrDilation, LabelError, Task, batches, task_of
 from gmn.tasks.choice import describe, rebuilt
 from gmn.train import Recipe, TrainedFileError, load, train
+from gmn.train.identity import identity_of
 from gmn.train.run import Run
+from gmn.zoo.store.reader import ShardReader
 from tests.gmn.commands import run
 from tests.gmn.population import small_zoo
 
@@ -221,21 +224,146 @@ def test_missing_columns_are_named(population: zoo.Zoo) -> None:
         tasks.InrClassification(population)
 
 
-def test_diverged_networks_are_named(population: zoo.Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    graph = zoo.Zoo.graph
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_diverged_networks_are_named(
+    population: zoo.Zoo, monkeypatch: pytest.MonkeyPatch, split: str
+) -> None:
+    """When they are read, of every split in the first epoch; a zoo does not take them in."""
+    graph, number = zoo.Zoo.graph, int(population.indices(split)[1])
 
     def broken(self: zoo.Zoo, indices: Tensor) -> gmn.ParameterGraph:
         found = graph(self, indices)
         bias = found.values["conv2.bias"].clone()
-        bias[[int(n) == 4 for n in indices]] = math.inf
+        bias[[int(n) == number for n in indices]] = math.inf
         return found.replace({"conv2.bias": bias})
 
     monkeypatch.setattr(zoo.Zoo, "graph", broken)
-    name = _id(population, 4)
+    name, epochs = _id(population, number), []
+    task = AccuracyPrediction(population)
     with pytest.raises(
         LabelError, match=rf"conv2\.bias has NaN or infinite values in network {name}\. Take"
     ):
-        AccuracyPrediction(population)
+        train(Reads(), task, Recipe(epochs=3), report=lambda *told: epochs.append(told))
+    assert len(epochs) == (split == "test")
+
+
+# --- networks are read when they are needed -----------------------------------------------------
+
+
+class Halves(AccuracyPrediction):
+    """Labels and networks: a sum of both."""
+
+    def targets(self, graph: gmn.ParameterGraph, indices: Tensor) -> Tensor:
+        return super().targets(graph, indices) / 2 + spread(graph) / 100
+
+
+def opened_shards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The shards that are opened from now on."""
+    found: list[int] = []
+    read = ShardReader.open
+
+    def opened(self: ShardReader, shard: int) -> Any:
+        found.append(shard)
+        return read(self, shard)
+
+    monkeypatch.setattr(ShardReader, "open", opened)
+    return found
+
+
+def many_shards(folder: Path) -> zoo.Zoo:
+    """20 shards of 8 networks, all in the training split but for the last two shards."""
+    spec = converters.trace(nn.Linear(2, 3), (torch.zeros(1, 2),))
+    with zoo.ZooWriter(folder, "lines", 160, 0, {}) as writer:
+        for shard in range(20):
+            torch.manual_seed(shard)
+            states = {"weight": torch.randn(8, 3, 2), "bias": torch.randn(8, 3)}
+            rows = [
+                {
+                    "id": f"{shard:02d}-{number}",
+                    "split": {18: "val", 19: "test"}.get(shard, "train"),
+                    "test_accuracy": float(torch.rand(())),
+                }
+                for number in range(8)
+            ]
+            writer.write_shard(shard, "line", spec, states, rows)
+        writer.finish(20, {})
+    return zoo.open(folder)
+
+
+def test_a_task_of_labels_reads_no_network(
+    population: zoo.Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = opened_shards(monkeypatch)
+    task = AccuracyPrediction(zoo.open(population.folder))
+    targets = [part.target for split in ("train", "val", "test") for part in task.split(split)]
+    identity_of(task)
+    assert found == []
+    labels = torch.cat([population.labels("test_accuracy")[p.numbers] for p in _parts(task)])
+    assert torch.equal(torch.cat(targets), labels)
+    for part in _parts(task):
+        read = population.graph(part.numbers).values
+        assert all(torch.equal(part.graph.values[name], read[name]) for name in read)
+    assert set(found) == {0, 1}
+
+
+def _parts(task: Task) -> list[Any]:
+    return [part for split in ("train", "val", "test") for part in task.split(split)]
+
+
+def test_the_first_step_waits_for_its_networks_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    population = many_shards(tmp_path)
+    opened, at_step = opened_shards(monkeypatch), []
+
+    class Looks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 1)
+
+        def forward(self, graph: gmn.ParameterGraph) -> Tensor:
+            result: Tensor = self.layer(graph.values["bias"])
+            return result
+
+    task = AccuracyPrediction(population)
+    train(
+        Looks(),
+        task,
+        Recipe(epochs=2, batch_size=3),
+        running=lambda done, loss: at_step.append((len(opened), done, loss)),
+    )
+    assert at_step[0][0] <= 1 + 3  # that of the first network, on which the model was tried
+    assert [done for _, done, _ in at_step] == [pytest.approx((n + 1) / 96) for n in range(96)]
+    assert len(set(opened)) == len(opened) == 20  # every one once
+    assert all(math.isfinite(loss) for _, _, loss in at_step)
+
+
+def test_targets_that_need_networks_are_computed_when_they_are_needed(
+    population: zoo.Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In blocks that do not depend on who asks, each once; the same as all at once."""
+    sizes: list[int] = []
+
+    class Counted(Halves):
+        def targets(self, graph: gmn.ParameterGraph, indices: Tensor) -> Tensor:
+            sizes.append(len(indices))
+            return super().targets(graph, indices)
+
+    monkeypatch.setattr(batches, "BLOCK", 10)
+    task, plain = Counted(population), population.labels("test_accuracy")
+    assert sizes == [1] * 6  # each architecture of each split was tried
+    sizes.clear()
+    part = task.split("train")[0]
+    whole = plain[part.numbers] / 2 + spread(population.graph(part.numbers)) / 100
+    assert torch.equal(part[torch.tensor([13, 11, 19])].target, whole[[13, 11, 19]])
+    assert sizes == [10]
+    assert torch.equal(part[8:12].target, whole[8:12])
+    assert sizes == [10, 10]
+    assert torch.equal(part.target, whole)
+    assert sizes == [10, 10, 4]
+    assert torch.equal(part[torch.arange(24) == 23].target, whole[23:])
+    assert sizes == [10, 10, 4]
+    assert identity_of(task) == identity_of(Counted(population))
 
 
 LARGE = 3.3

@@ -32,7 +32,7 @@ from gmn.train import (
     train,
 )
 from gmn.train.run import Run
-from gmn.zoo.stored import StoredGraph
+from gmn.zoo.stored import KeptGraph, StoredGraph
 from tests.converters import bombs
 from tests.gmn.commands import rows_of
 
@@ -227,10 +227,9 @@ def test_networks_that_fill_the_memory_stay_in_their_files(
         patch.setattr(
             "gmn.zoo.population.available_bytes", lambda device: 2 * task.zoo.num_bytes - 1
         )
-        patch.setattr("gmn.tasks.batches.PIECE", 7)
         stored = AccuracyPrediction.open(folder)
-    assert isinstance(stored.split("train")[0].graph, StoredGraph)
-    assert not isinstance(task.split("train")[0].graph, StoredGraph)
+    assert type(stored.split("train")[0].graph) is StoredGraph
+    assert isinstance(task.split("train")[0].graph, KeptGraph)
     results = []
     for each in (task, stored):
         torch.manual_seed(0)

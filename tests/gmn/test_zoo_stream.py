@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from gmn import zoo
 from gmn.graph import ParameterGraph
 from gmn.zoo.loading import Loader
-from gmn.zoo.stored import StoredGraph
+from gmn.zoo.stored import KeptGraph, StoredGraph
 from tests.gmn.lines import lines
 from tests.traced import slow_but
 
@@ -66,9 +66,12 @@ def test_every_network_comes_once(many: zoo.Zoo, batch_size: int, open_shards: i
     assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
 
 
-def test_stored_networks_are_those_that_a_graph_holds(many: zoo.Zoo) -> None:
+@pytest.mark.parametrize("kind", [StoredGraph, KeptGraph])
+def test_stored_networks_are_those_that_a_graph_holds(
+    many: zoo.Zoo, kind: type[StoredGraph]
+) -> None:
     chosen = torch.randperm(len(many))[:300]
-    graph, stored = many.graph(chosen), many.stored(chosen)
+    graph, stored = many.graph(chosen), kind(many, chosen)
     assert (len(stored), stored.dtype, stored.device) == (300, graph.dtype, graph.device)
     assert stored.spec is graph.spec
     mask = torch.rand(300) < 0.3
@@ -76,14 +79,15 @@ def test_stored_networks_are_those_that_a_graph_holds(many: zoo.Zoo) -> None:
         for name, value in graph[index].values.items():
             assert torch.equal(stored[index].values[name], value)
     part = stored[100:200][50:]
-    assert isinstance(part, StoredGraph)
+    assert isinstance(part, StoredGraph) == (kind is StoredGraph)
     for name, value in graph.values.items():
         assert torch.equal(part.values[name], value[150:200])
         assert torch.equal(stored.values[name], value)
     with pytest.raises(IndexError):
         stored[300]
-    assert repr(many.stored(chosen)) == repr(graph)
-    for one in (graph, many.stored(chosen)):
+    assert len(kind(many, chosen)[4:4]) == 0
+    assert repr(kind(many, chosen)) == repr(graph)
+    for one in (graph, kind(many, chosen)):
         changed = one.replace({"bias": torch.zeros(300, 3)}).to(dtype=torch.float64)
         assert changed.dtype == torch.float64
         assert torch.equal(changed.values["weight"], graph.values["weight"].double())
