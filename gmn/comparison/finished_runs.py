@@ -7,7 +7,7 @@ seeds, takes from there what was trained under the same protocol.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,22 +48,21 @@ class FinishedRuns:
 
     Args:
         output: the folder.
-        protocol: what has to be equal for runs to be comparable, as JSON values.
+        protocol: makes what has to be equal for runs to be comparable, as JSON values; called where
+            there are runs to compare with, or else when the first one is kept.
 
     Raises:
         ValueError: if the folder holds runs of another protocol, or of another version.
     """
 
-    def __init__(self, output: OutputFolder, protocol: dict[str, Any]) -> None:
+    def __init__(self, output: OutputFolder, protocol: Callable[[], dict[str, Any]]) -> None:
         self.output, self.path = output, output.path / FILE
-        first = json.dumps(protocol)
-        lines = _lines(self.path)
+        self._protocol, lines = protocol, _lines(self.path)
+        self._begun = bool(lines)
         if lines:
             # Runs of versions without devices are of the CPU.
             stored = manifest.check(lines[0], dict[str, Any], self.path)
-            _require_same({"device": "cpu", **stored}, json.loads(first), self.path)
-        else:
-            output.write(FILE, first.encode())
+            _require_same({"device": "cpu", **stored}, self._first(), self.path)
         runs = [self._run(line) for line in lines[1:]]
         self._runs = {(run.model, run.seed): run for run in runs}
 
@@ -73,8 +72,16 @@ class FinishedRuns:
 
     def add(self, run: RunResult) -> None:
         """Keeps a finished run."""
+        if not self._begun:
+            self.output.write(FILE, json.dumps(self._first()).encode())
+            self._begun = True
         # A break before it: the last line may be torn.
         self.output.append(FILE, f"\n{json.dumps(asdict(run))}")
+
+    def _first(self) -> dict[str, Any]:
+        """The first line as it is read back."""
+        values: dict[str, Any] = json.loads(json.dumps(self._protocol()))
+        return values
 
     def _run(self, line: dict[str, Any]) -> RunResult:
         try:

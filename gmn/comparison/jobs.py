@@ -1,7 +1,8 @@
-"""Jobs of a comparison: measure one model's cost, or train and test it with one seed."""
+"""Jobs of a comparison: train and test a model with one seed, or measure what a step costs."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from gmn.train import Recipe, train
 
 TaskFactory = Callable[[], Task]
 DIGITS = 4  # of answers that are many numbers
+SECONDS = 1.0  # between two messages about the loss of a run
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ class RunResult:
     learning_rate: float
     seconds: float
 
+    def __str__(self) -> str:
+        metrics = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items())
+        return f"{self.model}, seed {self.seed}: {metrics} after {self.seconds:.0f} s"
+
 
 @dataclass(frozen=True)
 class Diverged:
@@ -79,35 +85,62 @@ class Diverged:
     seed: int
     why: str
 
+    def __str__(self) -> str:
+        return f"diverged with seed {self.seed}: {self.why}"
 
-def measure(job: TrainingJob) -> Cost | str:
-    """The cost of a step; as text, why the model cannot do the task."""
-    task = job.task()
+
+@dataclass(frozen=True)
+class Refused:
+    """A model that cannot do the task.
+
+    Attributes:
+        model: name of the model.
+        why: what it cannot read or answer, or which package is missing.
+    """
+
+    model: str
+    why: str
+
+    def __str__(self) -> str:
+        return self.why
+
+
+REFUSALS = (UnsupportedArchitecture, ImportError)
+
+
+def refusal(job: TrainingJob, task: Task) -> Refused | None:
+    """Whether the model says at once that it cannot do the task: tried on one network, on the CPU.
+
+    For all models before any trains, so that a mistake in the last one shows now; training tries
+    every architecture.
+    """
     try:
-        model = _model(job, task)
+        model = _model(job, task, "cpu")
         if isinstance(model, torch.nn.Module):
             with torch.no_grad():
-                for part in task.split("train"):
-                    model(part[:1].to(torch.device(job.device)).graph)
-        return cost.measure(model, task, job.recipe.batch_size)
-    except (UnsupportedArchitecture, ImportError) as error:
-        return str(error)
+                model(task.split("train")[0][:1].graph)
+    except REFUSALS as error:
+        return Refused(job.name, str(error))
+    return None
 
 
-def train_and_test(job: TrainingJob, messages: Any = None) -> RunResult | Diverged:
+def measure(job: TrainingJob) -> tuple[str, Cost]:
+    """The name of the model, and the cost of a step."""
+    task = job.task()
+    return job.name, cost.measure(_model(job, task, job.device), task, job.recipe.batch_size)
+
+
+def train_and_test(job: TrainingJob, messages: Any = None) -> RunResult | Diverged | Refused:
     """Trains the model and tests it; reports progress to a queue."""
-    task, start, done = job.task(), time.perf_counter(), 0.0
-
-    def tell(fraction: float, metric: float) -> None:
-        nonlocal done
-        if messages is not None:
-            messages.put((f"{job.name}/{job.seed}", fraction - done, metric))
-        done = fraction
-
+    task, start = job.task(), time.perf_counter()
+    told = _Told(f"{job.name}/{job.seed}", task.metric, messages)
     with torch.random.fork_rng():
         torch.manual_seed(job.seed)
         try:
-            result = train(_model(job, task), task, job.recipe, job.seed, tell)
+            model = _model(job, task, job.device)
+            result = train(model, task, job.recipe, job.seed, told.metric, running=told.loss)
+        except REFUSALS as error:
+            return Refused(job.name, str(error))
         except NotFiniteError as error:
             return Diverged(job.name, job.seed, str(error))
     kind = ANSWERS[task.kind]
@@ -122,14 +155,42 @@ def train_and_test(job: TrainingJob, messages: Any = None) -> RunResult | Diverg
     )
 
 
+class _Told:
+    """Tells a queue how far a training is: after every epoch, and of its loss once a second.
+
+    Args:
+        name: of the run.
+        metric: name of the metric that ranks models.
+        messages: the queue; None to tell nobody.
+    """
+
+    def __init__(self, name: str, metric: str, messages: Any) -> None:
+        self.name, self.what, self.messages = name, metric, messages
+        self.done, self.when = 0.0, -math.inf
+
+    def metric(self, fraction: float, metric: float) -> None:
+        """An epoch is done."""
+        self._put(fraction, f"{self.what} {metric:.3f}")
+
+    def loss(self, fraction: float, loss: float) -> None:
+        """A step is done."""
+        if time.monotonic() >= self.when + SECONDS:
+            self._put(fraction, f"loss {loss:.3f}")
+
+    def _put(self, fraction: float, words: str) -> None:
+        if self.messages is not None:
+            self.messages.put((self.name, fraction - self.done, words))
+        self.done, self.when = fraction, time.monotonic()
+
+
 def first_of(answers: torch.Tensor, count: int) -> list[Any]:
     """The first few of many answers, at a precision to look at."""
     nested: list[Any] = answers[:count].double().round(decimals=DIGITS).tolist()
     return nested
 
 
-def _model(job: TrainingJob, task: Task) -> Any:
+def _model(job: TrainingJob, task: Task, device: str) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(job.seed)
         model = task.build(job.factory, task.split("train")[0].graph.spec)
-    return model.to(job.device) if isinstance(model, torch.nn.Module) else model
+    return model.to(device) if isinstance(model, torch.nn.Module) else model

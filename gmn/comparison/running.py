@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,13 @@ from gmn.comparison.cost import Cost
 from gmn.comparison.finished_runs import FinishedRuns, comparison_folder
 from gmn.comparison.jobs import (
     Diverged,
+    Refused,
     RunResult,
     TaskFactory,
     TrainingJob,
     first_of,
     measure,
+    refusal,
     train_and_test,
 )
 from gmn.comparison.result import Comparison, Row
@@ -55,10 +58,11 @@ def compare(
 ) -> Comparison:
     """Trains every model with every seed on one task and reports metrics with their costs.
 
-    Minibatches are the same for all models of a seed. Costs are measured first, one model at a
-    time; then models train in ``workers`` processes of one thread each. A model that cannot read
-    these networks, or not answer the task, or needs a package that is missing, or diverges with
-    one of the seeds, is left out, and the table says why.
+    Minibatches are the same for all models of a seed. Models train in ``workers`` processes of one
+    thread each, and every finished run is told with its metrics. When all are done, costs are
+    measured, one model at a time, so that nothing else of the comparison disturbs the times. A
+    model that cannot read these networks, or not answer the task, or needs a package that is
+    missing, or diverges with one of the seeds, is left out, and the table says why.
 
     Args:
         task: a zoo or its folder, for the task that its labels are for; a task; or what makes
@@ -68,7 +72,7 @@ def compare(
         seeds: number of seeds.
         recipe: optimisation settings; the defaults if None.
         workers: processes; 1 runs everything in this one, where factories may be local functions.
-        progress: whether to show a bar.
+        progress: whether to show bars, and a line for every finished run.
         engine: where models train, such as ``gmn.engines.Ray()``; None for ``workers`` processes
             on this machine. Metrics are the same on processors of one kind; costs are those of
             the machine where they were measured.
@@ -106,26 +110,34 @@ def compare(
         raise ValueError(f"no models to compare; installed: {', '.join(registry.names())}")
     make = _maker(task)
     engine, example = engine or Processes(workers), make()
-    truth = torch.cat([part.target for part in example.split("test")])
     protocol = {**_protocol(example, recipe, engine.threads), "device": torch.device(device).type}
     job = partial(TrainingJob, make, recipe=recipe, device=str(device))
     with _opened(folder, example) as output:
         finished = None
         if output is not None:
-            finished = FinishedRuns(output, {**protocol, **identity_of(example)})
-        first = [job(name=name, factory=factory, seed=0) for name, factory in factories.items()]
-        costs, refused = _costs(engine, first, progress)
-        if not costs:
-            raise UnsupportedArchitecture("; ".join(f"{n}: {why}" for n, why in refused.items()))
-        jobs = [job(name=n, factory=factories[n], seed=s) for s in range(seeds) for n in costs]
-        runs, diverged = _run_all(engine, jobs, finished, progress)
-    # A mean over the seeds that went well would praise what often fails.
-    refused |= {d.model: f"diverged with seed {d.seed}: {d.why}" for d in diverged}
-    stable = [name for name in costs if name not in refused]
-    if not stable:
-        raise NotFiniteError("; ".join(f"{name}: {why}" for name, why in refused.items()))
-    rows = [_row(costs[name], [run for run in runs if run.model == name]) for name in stable]
+            finished = FinishedRuns(output, lambda: {**protocol, **identity_of(example)})
+        jobs = [
+            job(name=name, factory=factory, seed=seed)
+            for seed in range(seeds)
+            for name, factory in factories.items()
+        ]
+        tried = [refusal(one, example) for one in jobs[: len(factories)]]
+        unable = [failure for failure in tried if failure is not None]
+        able = [one for one in jobs if one.name not in {failure.model for failure in unable}]
+        runs, failed = _run_all(engine, able, finished, progress)
+        # A mean over the seeds that went well would praise what often fails.
+        refused = _reasons([*unable, *failed], factories)
+        stable = [one for one in able if one.seed == 0 and one.name not in refused]
+        if not stable:
+            why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+            diverged = any(isinstance(failure, Diverged) for failure in failed)
+            raise NotFiniteError(why) if diverged else UnsupportedArchitecture(why)
+        costs = _costs(engine, stable, progress)
+    rows = [
+        _row(price, [run for run in runs if run.model == name]) for name, price in costs.items()
+    ]
     rows.sort(key=lambda row: _rank(row.mean(example.metric), example.larger_is_better))
+    truth = torch.cat([part.target for part in example.split("test")])
     baselines, kind = example.baselines(), ANSWERS[example.kind]
     return Comparison(
         protocol={**protocol, "seeds": seeds},
@@ -193,57 +205,61 @@ def _row(price: Cost, runs: list[RunResult]) -> Row:
     )
 
 
-def _costs(
-    engine: Engine, jobs: Sequence[TrainingJob], progress: bool
-) -> tuple[dict[str, Cost], dict[str, str]]:
-    """Costs by model, and the reasons of models that cannot do the task."""
-    costs: dict[str, Cost] = {}
-    refused: dict[str, str] = {}
-    for job in tqdm(jobs, desc="measuring", unit="model", disable=not progress):
-        (result,) = engine.run_all(measure, [job], fresh=True)
-        if isinstance(result, str):
-            refused[job.name] = result
-        else:
-            costs[job.name] = result
-    return costs, refused
+def _reasons(failures: Sequence[Refused | Diverged], names: Iterable[str]) -> dict[str, str]:
+    """Why models are left out, in the order of their names; of several seeds, the first says."""
+    reasons: dict[str, str] = {}
+    for failure in sorted(failures, key=lambda failure: getattr(failure, "seed", 0)):
+        reasons.setdefault(failure.model, str(failure))
+    return {name: reasons[name] for name in names if name in reasons}
+
+
+def _costs(engine: Engine, jobs: Sequence[TrainingJob], progress: bool) -> dict[str, Cost]:
+    """Costs by model, measured one after the other."""
+    bar = tqdm(jobs, desc="measuring", unit="model", disable=not progress)
+    return dict(result for job in bar for result in engine.run_all(measure, [job], fresh=True))
 
 
 def _run_all(
     engine: Engine, jobs: Sequence[TrainingJob], finished: FinishedRuns | None, progress: bool
-) -> tuple[list[RunResult], list[Diverged]]:
-    """All runs, those stored already and the others, which are trained now; and who diverged."""
+) -> tuple[list[RunResult], list[Refused | Diverged]]:
+    """All runs, those stored already and the others, which are trained now; and those that failed.
+
+    Every run that is trained now is told at once.
+    """
     kept = [run for job in jobs if finished and (run := finished.find(job.name, job.seed))]
     done = {(run.model, run.seed) for run in kept}
     rest = [job for job in jobs if (job.name, job.seed) not in done]
     made: list[RunResult] = []
-    diverged: list[Diverged] = []
-    with engine.queue() as messages, _progress(messages, len(jobs), len(kept), progress):
+    failed: list[Refused | Diverged] = []
+    with engine.queue() as messages, _progress(messages, len(jobs), len(kept), progress) as bar:
         for fresh in engine.run_all(partial(train_and_test, messages=messages), rest, fresh=True):
-            if isinstance(fresh, Diverged):
-                diverged.append(fresh)
+            if not isinstance(fresh, RunResult):
+                failed.append(fresh)
                 continue
             if finished:
                 finished.add(fresh)
             made.append(fresh)
-    return kept + made, sorted(diverged, key=lambda run: -run.seed)
+            if progress:
+                bar.write(str(fresh), file=sys.stderr)
+    return kept + made, failed
 
 
 @contextmanager
-def _progress(messages: Any, jobs: int, done: int, shown: bool) -> Iterator[None]:
+def _progress(messages: Any, jobs: int, done: int, shown: bool) -> Iterator[Any]:
     """A bar over all jobs, fed by their reports from a thread."""
     form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} runs [{elapsed}<{remaining}{postfix}]"
     bar = tqdm(total=jobs, initial=done, desc="training", bar_format=form, disable=not shown)
 
     def listen() -> None:
         while (message := messages.get()) is not None:
-            name, step, metric = message
-            bar.set_postfix_str(f"{name}: {metric:.3f}", refresh=False)
+            name, step, words = message
+            bar.set_postfix_str(f"{name}: {words}", refresh=False)
             bar.update(min(step, jobs - bar.n))  # fractions add up to a little more than all
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     try:
-        yield
+        yield bar
     finally:
         messages.put(None)
         listener.join(timeout=5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 
 # Of mallopt(3): M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD, as MALLOC_MMAP_MAX_ and so on set them.
@@ -25,6 +26,13 @@ def keep_freed_memory() -> bool:
         return False
     library = ctypes.CDLL(None)
     return all(library.mallopt(*setting) for setting in SETTINGS.items())
+
+
+def give_back_freed_memory() -> None:
+    """Returns the memory that is free now to the system, where the C library is glibc."""
+    gc.collect()
+    if _has_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _has_glibc() -> bool:

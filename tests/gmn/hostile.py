@@ -25,7 +25,7 @@ from torch import nn
 import converters
 import gmn
 from gmn import zoo
-from gmn.comparison.finished_runs import FinishedRuns, comparison_folder
+from gmn.comparison.finished_runs import FILE, FinishedRuns, comparison_folder
 from gmn.errors import ConsentError, NotFiniteError, OutputError, ZooError
 from gmn.foundation.files import LOCK
 from gmn.graph import StateDictError
@@ -66,9 +66,9 @@ def make(folder: Path) -> None:
     with run_folder(folder / "run" / "it", []) as output:
         run = _run()
         run.end_epoch(0.5, {"epoch": 0, "loss": 1.0})
-        Journal(output, IDENTITY).write(run)
+        Journal(output, lambda: IDENTITY).write(run)
     with comparison_folder(folder / "runs" / "it") as output:
-        FinishedRuns(output, IDENTITY).path.write_text(_RUNS)
+        output.write(FILE, _RUNS.encode())
     index = folder / "checkpoint" / "it"
     index.mkdir(parents=True)
     save_file({"w": torch.ones(3)}, index / "a.safetensors")
@@ -148,7 +148,7 @@ def _use_model(folder: Path) -> None:
 
 def _use_run(folder: Path) -> None:
     with run_folder(folder, []) as output:
-        journal = Journal(output, IDENTITY)
+        journal = Journal(output, lambda: IDENTITY)
         try:
             journal.resume(_run())
         finally:
@@ -157,7 +157,7 @@ def _use_run(folder: Path) -> None:
 
 def _use_runs(folder: Path) -> None:
     with comparison_folder(folder) as output:
-        FinishedRuns(output, IDENTITY).find("gmn", 0)
+        FinishedRuns(output, lambda: IDENTITY).find("gmn", 0)
 
 
 def _use_graph(folder: Path) -> None:

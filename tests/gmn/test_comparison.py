@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -229,24 +230,102 @@ def test_a_comparison_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None
         )
 
     first = go(1, one=counted)
-    assert len(trained) == 2  # to be measured, and to be trained
+    assert len(trained) == 3  # to be tried, to be trained, and to be measured
     path = tmp_path / "kept" / "runs.jsonl"
     with path.open("a") as file:
         file.write('\n{"model": "one", "se')  # a process that was killed in the middle of a line
     both = go(2, one=counted, two=counted)
-    assert len(trained) == 2 + 2 + 3
+    assert len(trained) == 3 + 2 * 2 + 3
     rows = {row.model: row for row in both.rows}
     assert rows["one"].predictions[0] == first.rows[0].predictions[0]
     assert rows["one"].seconds[0] == first.rows[0].seconds[0]
     assert rows["one"].predictions == rows["two"].predictions
     again = go(2, one=counted, two=counted)
     assert [row.predictions for row in again.rows] == [row.predictions for row in both.rows]
-    assert len(trained) == 2 + 2 + 3 + 2
+    assert len(trained) == 3 + 2 * 2 + 3 + 2 * 2
     with pytest.raises(ValueError, match="holds runs with epochs = 1, not 2"):
         go(1, epochs=2, one=counted)
     path.write_text(path.read_text().replace('"answers"', '"answer"'))
     with pytest.raises(ValueError, match="holds no runs of this version"):
         go(1, one=counted)
+
+
+def test_metrics_are_told_before_costs_are_measured(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And a comparison that is stopped then has nothing left to train."""
+    trained: list[int] = []
+
+    def counted(spec: gmn.GraphSpec, outputs: int) -> nn.Module:
+        trained.append(1)
+        return FlatMLP(spec, (8,), outputs)
+
+    def killed(*arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    go = partial(
+        gmn.compare,
+        AccuracyPrediction.open(folder),
+        {"one": counted, "two": counted},
+        seeds=2,
+        recipe=Recipe(epochs=1),
+        workers=1,
+        folder=tmp_path / "kept",
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(cost, "measure", killed)
+        with pytest.raises(KeyboardInterrupt):
+            go()
+    told = capsys.readouterr()
+    for name, seed in (("one", 0), ("two", 0), ("one", 1), ("two", 1)):
+        assert f"{name}, seed {seed}: tau " in told.err
+    assert "seed" not in told.out
+    trained.clear()
+    found = go()
+    assert len(trained) == 2 * 2  # tried, and measured
+    assert "seed 0" not in capsys.readouterr().err
+    assert all(row.cost.milliseconds > 0 for row in found.rows)
+
+
+def test_a_run_tells_of_its_loss_within_the_first_epoch(folder: Path) -> None:
+    make, messages = partial(AccuracyPrediction.open, folder), SimpleQueue[Any]()
+    job = jobs.TrainingJob(make, "gmn", lambda *_: net(), 3, Recipe(epochs=2, batch_size=4))
+    found = jobs.train_and_test(job, messages)
+    told = [messages.get() for _ in range(messages.qsize())]
+    first, *_, last = told
+    assert isinstance(found, jobs.RunResult)
+    assert first[0] == "gmn/3"
+    assert first[1] == pytest.approx(1 / 24)  # 12 steps an epoch
+    assert first[2].startswith("loss 0.")
+    assert last[2].startswith("tau ")
+    assert sum(step for _, step, _ in told) == pytest.approx(1)
+    assert sum(words.startswith("tau") for _, _, words in told) == 2
+
+
+def broken_factory(spec: gmn.GraphSpec, outputs: int) -> nn.Module:
+    raise ZeroDivisionError("a mistake")
+
+
+def test_a_mistake_in_the_last_model_shows_before_the_first_trains(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "train", None)
+    models = {"flat-mlp": registry.find("flat-mlp"), "broken": broken_factory}
+    with pytest.raises(ZeroDivisionError, match="a mistake"):
+        gmn.compare(folder, models, workers=1, progress=False)
+
+
+@pytest.mark.skipif(not cost.RESET.exists(), reason="peaks start anew on Linux only")
+def test_peaks_of_memory_are_those_of_the_step(task: AccuracyPrediction) -> None:
+    """Also in a process that needed more before."""
+    before = cost.measure(net(), task, 4)
+    torch.cat([torch.ones(2**20) for _ in range(200)])  # freed at once
+    after = cost.measure(net(), task, 4)
+    assert before.peak_mib > 0
+    assert after.peak_mib == pytest.approx(before.peak_mib, abs=4)
 
 
 def test_models_compute_on_the_device_that_is_named(
@@ -264,9 +343,9 @@ def test_models_compute_on_the_device_that_is_named(
     def watched(spec: gmn.GraphSpec, outputs: int) -> nn.Module:
         return Watched(1, outputs)
 
-    def trained(model: nn.Module, *arguments: Any) -> Result:
+    def trained(model: nn.Module, *arguments: Any, **told: Any) -> Result:
         assert next(model.parameters()).device.type == "meta"
-        return train(Watched(1, 1), *arguments)
+        return train(Watched(1, 1), *arguments, **told)
 
     monkeypatch.setattr(jobs, "train", trained)
     monkeypatch.setattr(running, "require_device", lambda _, device: torch.device(device))
@@ -279,10 +358,11 @@ def test_models_compute_on_the_device_that_is_named(
 
 def test_runs_of_another_device_are_not_taken(tmp_path: Path) -> None:
     with comparison_folder(tmp_path) as output:
-        FinishedRuns(output, {"epochs": 1})  # of a version without devices
-        FinishedRuns(output, {"epochs": 1, "device": "cpu"})
+        run = jobs.RunResult("one", 0, {"tau": 0.5}, [], [], 0.1, 1.0)
+        FinishedRuns(output, lambda: {"epochs": 1}).add(run)  # of a version without devices
+        assert FinishedRuns(output, lambda: {"epochs": 1, "device": "cpu"}).find("one", 0) == run
         with pytest.raises(ValueError, match="holds runs with device = 'cpu', not 'cuda'"):
-            FinishedRuns(output, {"epochs": 1, "device": "cuda"})
+            FinishedRuns(output, lambda: {"epochs": 1, "device": "cuda"})
 
 
 def only_relu(spec: gmn.GraphSpec, outputs: int) -> nn.Module:

@@ -221,6 +221,7 @@ def test_train_and_predict_from_the_command_line(
     printed = capsys.readouterr()
     assert "test split, weights of epoch" in printed.out
     assert "epoch/s" in printed.err or "s/epoch" in printed.err
+    assert "loss 0." in printed.err
     recipe = load(model).card["recipe"]
     assert (recipe["batch_size"], recipe["learning_rate"]) == (8, 0.01)
     assert (recipe["patience"], recipe["ema"], recipe["bf16"]) == (2, 0.9, True)
