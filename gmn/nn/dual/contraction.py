@@ -229,7 +229,7 @@ class _Mix(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
         kernel, codes = context.saved_tensors
-        (gradient,) = gradients
+        gradient = gradients[0].to(kernel)  # of another type after autocast
         of_kernel, of_codes = context.needs_input_grad
         by_group = gradient.transpose(0, 1).flatten(2)
         return (
@@ -248,8 +248,9 @@ class _IntoColumns(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        matrix, code, channels = context.saved_tensors
-        (gradient,) = gradients
+        kept: tuple[Tensor, ...] = context.saved_tensors
+        matrix, code, channels = (tensor.to(kept[0]) for tensor in kept)
+        gradient = gradients[0].to(matrix)  # of another type after autocast
         of_matrix, of_code, of_channels = context.needs_input_grad
         weighed = _weighed(gradient, code)
         products = gradient.unsqueeze(2) * _taps_of(matrix, code, channels) if of_code else None
