@@ -15,7 +15,7 @@ from typing import TypeVar
 from gmn.errors import DataError
 from gmn.spec.encoding import decode, encode
 from gmn.spec.parts import Axis, EdgeSet, NodeSet, StateEntry
-from gmn.spec.program import Program
+from gmn.spec.program import Observation, Program
 from gmn.spec.symmetries import (
     Exchange,
     Gauge,
@@ -115,6 +115,19 @@ class GraphSpec:
             self._check_terms(symmetry)
         for translation in self.translations:
             self._check_carried(translation)
+        for observation in self.program.observations if self.program is not None else ():
+            self._check_observation(observation)
+
+    def _check_observation(self, seen: Observation) -> None:
+        """Checks that a program's observation is of neurons that are there, all of them."""
+        factors = [factor for side in seen.sides for factor in side.factors]
+        if seen.nodes not in self._node_sets:
+            raise SpecError(f"{seen.value}: no node set is called {seen.nodes!r}")
+        if seen.reader is not None and seen.reader not in self._edge_sets:
+            raise SpecError(f"{seen.value}: no edge set is called {seen.reader!r}")
+        neurons = math.prod(factor.size for factor in factors if factor.axis is not None)
+        if neurons != self._node_sets[seen.nodes].size:
+            raise SpecError(f"{seen.value} holds {neurons} neurons, not those of {seen.nodes}")
 
     def _check_terms(self, symmetry: Scaling | Gauge | Translation) -> None:
         """Checks that a symmetry has as many numbers as its axes and the edges that follow it."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,16 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gmn.errors import UnsupportedArchitecture
+from gmn.spec.budget import Meter, numbers_allowed
+from gmn.spec.operations import ProgramError, function_of, has_batching_rule, writes
 
 DEFAULT = "default"  # stands for the floating-point type of the run
-# Strides depend on how operations before were run; where a view is possible, this gives one, too.
-INSTEAD = {"view.default": "reshape.default"}
-TOUCHES_FILES = ("from_file",)  # a program may come from anywhere; it computes, no more
-
-
-class ProgramError(UnsupportedArchitecture):
-    """A program cannot run; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +153,22 @@ class Program:
         Args:
             state: state dict of the network.
             inputs: of the shapes of the example that was traced.
+
+        Raises:
+            ProgramError: if it would take far more than its parameters and inputs
+                (:mod:`gmn.spec.budget`), or calls what a program may not call.
         """
+        read = {lookup.entry: state[lookup.entry] for lookup in self.lookups}
+        self._afford(read, inputs)
+        values, like = self._given(state, inputs)
+        for _ in self._steps(values, like):
+            pass
+        return values
+
+    def _given(
+        self, state: Mapping[str, Tensor], inputs: Sequence[Tensor]
+    ) -> tuple[dict[str, Any], Tensor]:
+        """What a run begins with, and a tensor of its floating-point type and device."""
         like = next((v for v in state.values() if v.is_floating_point()), torch.empty(0))
         values: dict[str, Any] = {}
         for given, value in zip(self.inputs, inputs, strict=True):
@@ -169,21 +177,69 @@ class Program:
         for name, kind, numbers in self._constants:
             dtype = _dtype(kind, like)
             values[name] = torch.tensor(numbers, dtype=dtype, device=like.device)
-        for name, function, arguments, options in self._calls:
-            given_args = _fill(arguments, values, like)
-            values[name] = function(*given_args, **_fill(options, values, like))
-        return values
+        return values, like
+
+    def _steps(self, values: dict[str, Any], like: Tensor) -> Iterator[Call]:
+        """Each call, before it adds its result to the values."""
+        for call, (function, arguments, options) in zip(self.calls, self._functions, strict=True):
+            yield call
+            given = _fill(arguments, values, like)
+            values[call.name] = function(*given, **_fill(options, values, like))
+
+    def _afford(
+        self, state: Mapping[str, Tensor], inputs: Sequence[Tensor], stacked: int = 0
+    ) -> None:
+        """Refuses runs that would take too much; ``stacked`` dimensions count networks and runs."""
+        values = *state.values(), *inputs
+        shapes = tuple(tuple(value.shape[stacked:]) for value in values)
+        if shapes not in self._numbers:
+            self._numbers[shapes] = self._count(
+                {name: _blank(value, stacked) for name, value in state.items()},
+                [_blank(value, stacked) for value in inputs],
+                numbers_allowed(shapes),
+            )
+        first = [part[0] for part in (list(state.values()), inputs) if part]
+        runs = math.prod(len(value) for value in first) if stacked else 1
+        numbers, most = runs * self._numbers[shapes], numbers_allowed(shapes, runs)
+        if numbers > most:
+            raise ProgramError(
+                f"{runs} runs at once would make {numbers:,} numbers; {most:,} are the most for a "
+                "network of so many parameters and inputs: pass fewer networks or inputs at once"
+            )
+
+    @cached_property
+    def _numbers(self) -> dict[tuple[tuple[int, ...], ...], int]:
+        """How many numbers a run makes, by the shapes of parameters and inputs."""
+        return {}
+
+    def _count(self, state: Mapping[str, Tensor], inputs: Sequence[Tensor], most: int) -> int:
+        """How many numbers a run makes, if no more than the most; of tensors without numbers."""
+        meter = Meter(most)
+        try:
+            for _, _, numbers in self._constants:
+                torch.tensor(numbers)  # which sees uneven lists only where it makes numbers of them
+            with torch.no_grad():
+                values, like = self._given(state, inputs)
+                with meter:
+                    for call in self._steps(values, like):
+                        meter.operation = call.operation
+            for observation in self.observations:
+                meter.operation = f"the observation of {observation.value}"
+                observation.read(values[observation.value][None, None])
+        except ProgramError:
+            raise
+        except Exception as error:  # torch raises anything on a stranger's arguments
+            reason = str(error).partition("\n")[0][:200]
+            raise ProgramError(f"{meter.operation} cannot be run: {reason}") from error
+        return meter.numbers
 
     @cached_property
     def _constants(self) -> list[tuple[str, str, Any]]:
         return [(one.name, one.dtype, json.loads(one.numbers)) for one in self.constants]
 
     @cached_property
-    def _calls(self) -> list[tuple[str, Callable[..., Any], list[Any], dict[str, Any]]]:
-        return [
-            (call.name, _function(call.operation), *json.loads(call.arguments))
-            for call in self.calls
-        ]
+    def _functions(self) -> list[tuple[Callable[..., Any], list[Any], dict[str, Any]]]:
+        return [(function_of(call.operation), *json.loads(call.arguments)) for call in self.calls]
 
     @property
     def outputs(self) -> tuple[Observation, ...]:
@@ -207,7 +263,7 @@ class Program:
             By observation, a tensor of shape (B, k, other indices, neurons).
 
         Raises:
-            ProgramError: if the inputs have not the shape of the example.
+            ProgramError: if the inputs have not the shape of the example, or as :meth:`run`.
         """
         self._check(inputs)
         observations = self.observations if observations is None else observations
@@ -217,6 +273,7 @@ class Program:
         if read and not len(next(iter(read.values()))):  # which no convolution runs
             single = {name: value.new_zeros(1, *value.shape[1:]) for name, value in read.items()}
             return [values[:0] for values in self.observe(single, inputs, observations)]
+        self._afford(read, inputs, stacked=1)
 
         def one(weights: Mapping[str, Tensor], *given: Tensor) -> tuple[Tensor, ...]:
             values = self.run(weights, given)
@@ -244,9 +301,9 @@ class Program:
                 if not names.isdisjoint(known):
                     known.add(call.name)
             varies = call.name in from_weights & from_inputs
-            if not _has_batching_rule(call.operation):
+            if not has_batching_rule(call.operation):
                 return False
-            if _writes(call.operation) and not varies:
+            if writes(call.operation) and not varies:
                 return False
         return True
 
@@ -259,6 +316,11 @@ class Program:
                 f"{[('k', *shape) for shape in expected]}: k inputs like the example it was "
                 "traced with"
             )
+
+
+def _blank(value: Tensor, stacked: int) -> Tensor:
+    """A tensor of its shape without the first dimensions, and without numbers."""
+    return torch.empty(value.shape[stacked:], dtype=value.dtype, device="meta")
 
 
 def _looped(
@@ -284,28 +346,6 @@ def _names(item: Any) -> Iterator[str]:
             yield item["value"]
         else:
             yield from _names(list(item.values()))
-
-
-def _writes(operation: str) -> bool:
-    return operation != "getitem" and bool(_function(operation)._schema.is_mutable)
-
-
-def _has_batching_rule(operation: str) -> bool:
-    if operation == "getitem":
-        return True
-    name = _function(operation).name()
-    keys = ("FuncTorchBatched", "CompositeImplicitAutograd")
-    return any(torch._C._dispatch_has_kernel_for_dispatch_key(name, key) for key in keys)
-
-
-def _function(operation: str) -> Any:
-    if operation == "getitem":
-        return operator.getitem
-    name, _, overload = INSTEAD.get(operation, operation).partition(".")
-    function = getattr(getattr(torch.ops.aten, name, None), overload, None)
-    if function is None or name in TOUCHES_FILES:
-        raise ProgramError(f"aten.{operation} is no operation that a program may call")
-    return function
 
 
 def _fill(item: Any, values: Mapping[str, Any], like: Tensor) -> Any:

@@ -11,6 +11,8 @@ from torch.utils import _pytree as pytree
 
 import converters
 import gmn
+from converters.rules import RULES
+from gmn.spec.operations import function_of
 from gmn.spec.program import Call, Program, ProgramError, _looped
 from tests.cases import CASES, Case
 from tests.traced import COVERING, covering_cases, graph_of, spec_of
@@ -119,3 +121,9 @@ def test_inputs_of_another_shape_are_refused() -> None:
     assert graph.spec.program is not None
     with pytest.raises(ProgramError, match=r"this network takes \[\('k', 5, 3\)\]"):
         graph.spec.program.observe(graph.values, [torch.zeros(5, 3)])
+
+
+def test_programs_may_call_all_operations_that_have_rules() -> None:
+    for name in RULES:
+        if "::" not in name and hasattr(torch.ops.aten, name):  # some are of functions in Python
+            function_of(f"{name}.{getattr(torch.ops.aten, name).overloads()[0]}")

@@ -30,6 +30,7 @@ from gmn.errors import ConsentError, NotFiniteError, OutputError, ZooError
 from gmn.foundation.files import LOCK
 from gmn.graph import StateDictError
 from gmn.graph.files import GraphFileError
+from gmn.spec.program import ProgramError
 from gmn.train import Recipe, TrainedFileError, fit, load, predict_files
 from gmn.train.journal import Journal, run_folder
 from gmn.train.run import Run
@@ -39,7 +40,7 @@ from tests.gmn.lines import lines
 EVIL = "import pathlib; pathlib.Path(__file__).with_name('ran').touch()\nmake = T = print\n"
 REFUSALS = (
     ZooError, TrainedFileError, ConsentError, GraphFileError, StateDictError, OutputError,
-    converters.CheckpointError, NotFiniteError,
+    converters.CheckpointError, NotFiniteError, ProgramError,
 )  # fmt: skip
 VALUES: list[Any] = [
     None, True, False, -1, 0, 1, 3, 10**9, 2**31, 2**40, 2**63, 2**70, -(2**70), 1.5, 1e308,
@@ -166,6 +167,7 @@ def _use_graph(folder: Path) -> None:
     with torch.no_grad():
         for net in (gmn.nn.GMN(8, 1, 2), gmn.nn.DualGMN(8, 1, 2), gmn.nn.ScaleGMN(8, 1, 2)):
             net(graph)
+        gmn.nn.DualGMN(8, 1, 2, gmn.nn.Probes.like(graph.spec, 2))(graph)  # which runs the program
 
 
 def _use_checkpoint(folder: Path) -> None:

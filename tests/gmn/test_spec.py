@@ -119,6 +119,15 @@ def test_nothing_is_larger_than_the_weights() -> None:
         wide = replace(spec.program.inputs[0], shape=shape)
         with pytest.raises(gmn.SpecError, match="an input of shape"):
             replace(spec, program=replace(spec.program, inputs=(wide,)))
+    seen = spec.program.observations[0]
+    for false in (
+        replace(seen, nodes="ghost"),
+        replace(seen, reader="ghost"),
+        replace(seen, sides=()),
+        replace(seen, sides=(gmn.spec.program.Side(0, (gmn.spec.program.Factor(2**40, 0),)),)),
+    ):
+        with pytest.raises(gmn.SpecError, match=f"{seen.value}.*(is called 'ghost'|neurons, not)"):
+            replace(spec, program=replace(spec.program, observations=(false,)))
     scaling = spec.scalings[0]
     with pytest.raises(gmn.SpecError, match="is not that of its axes"):
         replace(spec, scalings=(replace(scaling, shape=(10**9,)),))
