@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from functools import partial
 from pathlib import Path
 
@@ -80,7 +81,12 @@ def write_graph(output: OutputFolder, spec: GraphSpec, values: dict[str, Tensor]
 
 def _write_weights(values: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
     """A safetensors file, which has the same bytes every time: its metadata are put in order."""
-    save_file(values, path, metadata=metadata)  # in random order
+    try:
+        save_file(values, path, metadata=metadata)  # in random order
+    except SafetensorError as error:  # which a full disk is, too
+        if found := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+        raise
     with path.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))

@@ -292,6 +292,57 @@ def test_the_system_itself_allows_no_more_bytes(
     assert _settled(out).keys() == _settled(tmp_path / "whole").keys()
 
 
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 64 MiB, in memory."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place))
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("file systems may not be mounted here")
+    yield place
+    subprocess.run(("umount", str(place)), check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [*COMMANDS, *ALSO])
+def test_a_disk_that_is_full(
+    command: str,
+    inputs: Path,
+    disk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With more room each time, until it is enough."""
+    out = disk / "out"
+    arguments = {**COMMANDS, **ALSO}[command](inputs, out)
+    out.mkdir()
+    (disk / "mine").write_text("the user's")
+    (disk / "filler").write_bytes(bytes(_room(disk)))
+    for pages in (0, 1, 1, 2, 4, 8, 16, 32, 2**14):
+        os.truncate(disk / "filler", max((disk / "filler").stat().st_size - pages * 4096, 0))
+        code = run(monkeypatch, *arguments)
+        printed = "".join(capsys.readouterr().err.split())
+        assert (disk / "mine").read_text() == "the user's"
+        assert not [path for path in disk.rglob("*") if path.name.endswith("part")]
+        if code == 0:
+            break
+        assert code == 1
+        assert "Nospaceleftondevice" in printed
+        assert str(out) in printed
+        assert "Traceback" not in printed
+    assert code == 0
+    assert pages
+    assert run(monkeypatch, *{**COMMANDS, **ALSO}[command](inputs, tmp_path / "whole")) == 0
+    assert _settled(out).keys() == _settled(tmp_path / "whole").keys()
+
+
+def _room(disk: Path) -> int:
+    free = os.statvfs(disk)
+    return free.f_bavail * free.f_frsize
+
+
 @by_command
 def test_a_folder_that_may_not_be_written(
     command: str,
