@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from baselines import adapter
 from baselines.adapter import UnsupportedArchitecture
 from baselines.edits import ChainEdits
-from baselines.layers.encodings import FourierFeatures, LearnedPositions, Positions
+from baselines.layers.encodings import FourierFeatures, LearnedPositions, Positions, require_fourier
 from baselines.layers.equivariant import EquivariantLinear, Feature, Restriction
 from gmn.foundation.arguments import require_each_whole, require_one_of
 from gmn.graph import ParameterGraph
@@ -84,6 +84,7 @@ class NFN(Metanetwork):
         require_one_of("variant", variant, get_args(Variant))
         self.shapes = adapter.shapes(spec)
         self.variant = variant
+        require_fourier(fourier)
         self.fourier = fourier
         width = 1 if fourier is None else fourier.channels
         self.positions = None

@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from baselines import adapter
 from baselines.edits import ChainEdits
-from baselines.layers.encodings import FourierFeatures, LearnedPositions
+from baselines.layers.encodings import FourierFeatures, LearnedPositions, require_fourier
 from baselines.nfn import published_head
 from gmn.errors import ArgumentError
 from gmn.foundation.arguments import require_whole
@@ -182,6 +182,7 @@ class NFT(Metanetwork):
         if channels % heads:
             raise ArgumentError(f"{heads} heads do not divide {channels} channels")
         self.shapes = adapter.shapes(spec)
+        require_fourier(fourier)
         self.fourier = fourier
         width, layers = 1 if fourier is None else fourier.channels, len(self.shapes)
         all_taps = [taps for _, _, taps in self.shapes] + [1] * layers

@@ -16,6 +16,7 @@ from baselines.probing import ProbeNet
 from baselines.statistics import StatNN
 from baselines.unf import UNF
 from gmn.errors import UnsupportedArchitecture
+from gmn.graph.required import require_spec
 from gmn.nn import EditHead
 from gmn.nn.dual.probes import Probes
 from gmn.spec import GraphSpec
@@ -88,6 +89,7 @@ def probe_net(spec: GraphSpec, outputs: int | EditHead) -> ProbeNet:
     Raises:
         UnsupportedArchitecture: if asked for edited networks.
     """
+    require_spec("spec", spec)
     count = _count_of_outputs(outputs, "probe-net sees outputs of networks only")
     answers = sum(nodes.size for nodes in spec.node_sets if nodes.role == "output")
     return ProbeNet(Probes.like(spec, 64), answers, count)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
+from gmn.foundation.arguments import require_callable, require_several
+
 from .exporting.entries import state_entries
 from .exporting.export import export
 from .exporting.operators import is_random, qualified_name
@@ -65,6 +67,8 @@ def assert_sound(
         >>> from converters.testing import assert_sound
         >>> assert_sound(torch.relu, [torch.randn(4, 6)])
     """
+    require_callable("operation", operation, "an operator, such as torch.relu, or a module")
+    require_several("operands", operands, "operands, such as [torch.randn(4, 6)]")
     law = Law.of(operation, operands, arguments, kwargs, data=data)
     law.check(trials, torch.Generator().manual_seed(0) if generator is None else generator)
 

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from gmn.errors import ArgumentError
-from gmn.foundation.arguments import in_words, require_number
+from gmn.foundation.arguments import in_words, require_number, require_type
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_graph, require_spec
 from gmn.graph.topology import tap_positions
 from gmn.spec import EdgeSet, GraphSpec, NodeSet, Operation
 from gmn.stack import StackedGraph
@@ -42,6 +43,7 @@ def value_features(graph: ParameterGraph, edges: EdgeSet) -> Tensor:
     Returns:
         Tensor of shape (B, pairs, taps, 2).
     """
+    require_graph("graph", graph)
     values = graph.pairs(edges)
     if edges.kind == "weight":
         values = values * math.sqrt(fan_in(edges))
@@ -205,6 +207,7 @@ class Stacked:
 
 def fan_in(edges: EdgeSet) -> int:
     """Number of parameters that enter each target neuron, or 1 if there are none."""
+    require_type("edges", edges, EdgeSet, "an edge set, such as graph.spec.edge_sets[0]")
     return math.prod(dim.size for dim in edges.dims if dim.port in ("source", "tap")) or 1
 
 
@@ -215,6 +218,7 @@ def node_descriptions(spec: GraphSpec) -> Tensor:
     Returns:
         Tensor of shape (N, NODE_FEATURES); cached, so treat it as read-only.
     """
+    require_spec("spec", spec)
     return torch.cat([_describe_nodes(spec, nodes) for nodes in spec.node_sets])
 
 
@@ -253,6 +257,7 @@ def edge_descriptions(spec: GraphSpec) -> Tensor:
     Returns:
         Tensor of shape (edge sets, EDGE_FEATURES); cached, so treat it as read-only.
     """
+    require_spec("spec", spec)
     deepest = max((edges.depth for edges in spec.edge_sets), default=1) or 1
     return torch.stack(
         [
@@ -288,6 +293,7 @@ def tap_descriptions(edges: EdgeSet) -> Tensor:
     Returns:
         Tensor of shape (taps, TAP_FEATURES); cached, so treat it as read-only.
     """
+    require_type("edges", edges, EdgeSet, "an edge set, such as graph.spec.edge_sets[0]")
     positions = tap_positions(edges)
     frequencies = torch.tensor([0.5, 1.0, 2.0], dtype=DTYPE)
     angles = (positions.unsqueeze(-1) * frequencies).flatten(1)
@@ -305,6 +311,7 @@ def with_taps(description: Tensor, edges: EdgeSet) -> Tensor:
     Returns:
         Tensor of shape (taps, channels + TAP_FEATURES).
     """
+    require_type("description", description, Tensor, "a tensor (channels,)")
     taps = tap_descriptions(edges).to(description)
     return torch.cat([description.expand(len(taps), -1), taps], dim=1)
 
@@ -315,6 +322,7 @@ def operation_code(operation: Operation) -> Tensor:
     Returns:
         Tensor of shape (CODE,).
     """
+    require_type("operation", operation, Operation, "a gmn.spec.Operation")
     code = _direction(operation.name).clone()
     for key, values in operation.attributes:
         for index, value in enumerate(values):

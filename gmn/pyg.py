@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gmn.errors import ArgumentError
 from gmn.features import NODE_FEATURES, node_descriptions
-from gmn.foundation.arguments import require_number
+from gmn.foundation.arguments import require_number, require_type
 from gmn.graph import ParameterGraph
 from gmn.graph.choosing import require_network
 from gmn.graph.required import require_graph
@@ -56,6 +56,7 @@ class Origin:
 
 def edge_type(edges: EdgeSet) -> int:
     """The type of an edge set, below :data:`EDGE_TYPES`: its kind and the family of operation."""
+    require_type("edges", edges, EdgeSet, "an edge set, such as graph.spec.edge_sets[0]")
     kind = KINDS.index(edges.kind) if edges.kind in KINDS else len(KINDS)
     family = next(
         index

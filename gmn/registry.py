@@ -77,6 +77,7 @@ def named(group: str, name: str, consent: Consent | None) -> Any:
         ValueError: if the module cannot be imported or has no such name.
         ConsentError: if a file gave the name, and it needs a module that is not trusted.
     """
+    require_type("name", name, str, "a name, or module:name")
     if consent is None and ":" in name:
         return attribute(name)
     point = next((p for p in offers(group).values() if name in (p.name, p.value)), None)
@@ -93,6 +94,7 @@ def attribute(reference: str) -> Any:
     Raises:
         ValueError: if the module cannot be imported or has no such name.
     """
+    require_type("reference", reference, str, "module:name")
     module, _, name = reference.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")  # as `python -m` does

@@ -26,6 +26,11 @@ class StackedGraph(ParameterGraph):
     """
 
     def __init__(self, graphs: Sequence[ParameterGraph]) -> None:
+        require_several("graphs", graphs, "graphs of the same networks")
+        for graph in graphs:
+            require_graph("a graph", graph)
+        if not graphs:
+            raise ArgumentError("graphs is empty; give at least one graph")
         first = graphs[0]
         untied = [entry.name for entry in first.spec.entries if entry.tied_to is None]
         super().__init__(first.spec, {n: first.values[n] for n in untied}, first.rows)

@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from gmn.foundation.arguments import require_type
+
 Values = tuple[list[Tensor], list[Tensor]]
 Shape = tuple[int, int, int]
 
@@ -143,3 +145,9 @@ class FourierFeatures(nn.Module):
         """Shape (..., n) to (..., n * channels)."""
         angles = 2 * math.pi * values.unsqueeze(-1) * self.multiples
         return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+
+
+def require_fourier(fourier: object) -> None:
+    """Refuses what is neither Fourier features nor None."""
+    if fourier is not None:
+        require_type("fourier", fourier, FourierFeatures, "FourierFeatures(size, scale), or None")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.layers.patterns import Axes, Feature, Form, Reading, key, orders, readings
+from gmn.foundation.arguments import require_several, require_type
 
 __all__ = ["EquivariantLinear", "Feature", "Restriction", "diagonal"]
 
@@ -67,6 +68,10 @@ class EquivariantLinear(nn.Module):
         restrictions: Sequence[Restriction] = (),
     ) -> None:
         super().__init__()
+        for name, features in (("inputs", inputs), ("outputs", outputs)):
+            require_several(name, features, "forms of features")
+            for feature in features:
+                require_type(f"one of {name}", feature, Feature, "a Feature")
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self._reads = [readings(feature) for feature in self.inputs]

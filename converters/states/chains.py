@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gmn.foundation.arguments import require_type
+from gmn.graph.values import require_tensors
+
 from .checkpoint import CheckpointError
 
 Layers = dict[str, dict[str, Tensor]]
@@ -101,6 +104,9 @@ def infer_chain(state: Mapping[str, Tensor], activation: nn.Module | None = None
           - the layers run in the order 0, 2
           - ReLU() follows every layer but the last
     """
+    require_tensors("state", state)
+    if activation is not None:
+        require_type("activation", activation, nn.Module, "a module, such as torch.nn.ReLU()")
     layers = _layers(state)
     order = _order(layers)
     builder = _ChainBuilder(activation if activation is not None else nn.ReLU())

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from gmn.foundation.arguments import require_several, require_type
+from gmn.graph.required import require_spec
+from gmn.graph.values import require_tensors
 from gmn.spec import GraphSpec, StateEntry
 
 
@@ -34,6 +37,9 @@ def fit_state(
         >>> list(converters.fit_state(spec, state, prefixes=["net."]))
         ['weight', 'bias']
     """
+    require_spec("spec", spec)
+    require_tensors("state", state)
+    require_several("prefixes", prefixes, "texts before names, such as ['model.']")
     entries = {entry.name: entry for entry in spec.entries}
     named = max(_namings(state, prefixes), key=lambda names: len(entries.keys() & names.keys()))
     result = dict(named)
@@ -52,6 +58,7 @@ def _namings(
 ) -> Iterable[Mapping[str, Tensor]]:
     yield state
     for prefix in filter(None, prefixes):
+        require_type("a prefix", prefix, str, "text")
         yield {name.removeprefix(prefix): tensor for name, tensor in state.items()}
         yield {f"{prefix}{name}": tensor for name, tensor in state.items()}
 

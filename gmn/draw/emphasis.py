@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from gmn.foundation.arguments import require_type
 from gmn.spec import EdgeSet, GraphSpec
 
 PALE, STRONG = (0.78, 0.78, 0.78), (0.70, 0.09, 0.17)
@@ -23,6 +24,8 @@ class Emphasis:
     """
 
     def __init__(self, spec: GraphSpec, weights: Mapping[str, float] | None) -> None:
+        if weights is not None:
+            require_type("weights", weights, Mapping, "numbers by edge set: {'0.weight': 1.0}")
         self.on = weights is not None
         given = {} if weights is None else {name: float(w) for name, w in weights.items()}
         if unknown := given.keys() - {edges.name for edges in spec.edge_sets}:

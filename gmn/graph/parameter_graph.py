@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gmn.errors import ArgumentError, DataError
-from gmn.foundation.arguments import in_words, require_several, require_type
+from gmn.foundation.arguments import require_several, require_type
 from gmn.graph.choosing import chosen, require_network
 from gmn.graph.draft import Draft
 from gmn.graph.topology import pair_index, tap_order, tap_positions, view_block
@@ -19,6 +19,7 @@ from gmn.graph.values import (
     is_eight_bit,
     is_finite,
     like,
+    require_tensors,
     with_blocks,
     without_blocks,
 )
@@ -68,7 +69,7 @@ class ParameterGraph:
             ValueError: if there are not as many rows as networks.
         """
         require_type("spec", spec, GraphSpec, "a gmn.GraphSpec, such as converters.trace returns")
-        _require_tensors("values", values)
+        require_tensors("values", values)
         primary = [entry for entry in spec.entries if entry.tied_to is None]
         _check_names({e.name for e in spec.entries}, {e.name for e in primary}, values.keys(), "")
         sizes = {values[entry.name].shape[:1] for entry in primary}
@@ -111,7 +112,7 @@ class ParameterGraph:
         require_several("states", states, "state dicts, such as [model.state_dict()]")
         states = list(states)
         for state in states:
-            _require_tensors("a state dict", state)
+            require_tensors("a state dict", state)
         if not states:
             raise StateDictError("no state dicts: a graph holds at least one network")
         for index, state in enumerate(states):
@@ -265,7 +266,7 @@ class ParameterGraph:
             KeyError: if there is no entry of a name.
             StateDictError: if a tensor has another shape or kind of numbers.
         """
-        _require_tensors("values", values)
+        require_tensors("values", values)
         for name in values:
             self.spec.entry(name)
         names = [entry.name for entry in self.spec.entries if entry.tied_to is None]
@@ -285,7 +286,7 @@ class ParameterGraph:
             KeyError: if there is no edge set of a name.
             ArgumentError: if a tensor has another shape.
         """
-        _require_tensors("values", values)
+        require_tensors("values", values)
         for name, value in values.items():
             edges = self.spec.edge_set(name)
             wanted = (len(self), edges.num_pairs, edges.num_taps)
@@ -347,14 +348,6 @@ class ParameterGraph:
                         tap=tap,
                     )
         return result
-
-
-def _require_tensors(name: str, values: Any) -> None:
-    if not isinstance(values, Mapping) or not all(isinstance(v, Tensor) for v in values.values()):
-        raise ArgumentError(
-            f"{name} is {in_words(values)}; give a dictionary of torch tensors by name, such as "
-            "model.state_dict()"
-        )
 
 
 def _pyg() -> Any:

@@ -7,8 +7,14 @@ infinity. What reads a graph meets none of these: complex numbers are pairs of r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from gmn.errors import ArgumentError
+from gmn.foundation.arguments import in_words
 
 # What blocks in a mask: -inf, or the lowest number of a type in its stead; half precision has the
 # one nearest to zero.
@@ -93,3 +99,16 @@ def is_finite(values: Tensor) -> bool:
         return True
     # aminmax propagates NaN, reads once and allocates nothing; isfinite().all() makes two copies.
     return bool(torch.stack(values.aminmax()).isfinite().all())
+
+
+def require_tensors(name: str, values: Any) -> None:
+    """Refuses what is no dictionary of tensors.
+
+    Raises:
+        ArgumentError: then.
+    """
+    if not isinstance(values, Mapping) or not all(isinstance(v, Tensor) for v in values.values()):
+        raise ArgumentError(
+            f"{name} is {in_words(values)}; give a dictionary of torch tensors by name, such as "
+            "model.state_dict()"
+        )

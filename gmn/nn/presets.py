@@ -6,6 +6,7 @@ Each takes the spec of the networks and the head: a number of outputs, or an
 
 from __future__ import annotations
 
+from gmn.graph.required import require_spec
 from gmn.nn.dual.dual_gmn import DualGMN
 from gmn.nn.dual.probes import Probes
 from gmn.nn.gmn import GMN
@@ -36,6 +37,7 @@ def ng_gnn(spec: GraphSpec, outputs: int | EditHead) -> NeuralGraphGNN:
 
     Messages also run in reverse, as in the paper, unless the networks are convolutional.
     """
+    require_spec("spec", spec)
     return NeuralGraphGNN(
         hidden=64,
         depth=4,

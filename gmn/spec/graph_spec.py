@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from gmn.errors import DataError
+from gmn.foundation.arguments import require_type
 from gmn.spec.encoding import decode, encode
 from gmn.spec.parts import Axis, EdgeSet, NodeSet, StateEntry
 from gmn.spec.program import Observation, Program
@@ -373,6 +374,7 @@ def _sizes(edges: EdgeSet, dims: tuple[int, ...]) -> tuple[int, ...] | None:
 
 
 def _named(parts: Mapping[str, T], name: str, kind: str) -> T:
+    require_type("name", name, str, f"the name of one {kind}")
     try:
         return parts[name]
     except KeyError:

@@ -25,6 +25,7 @@ from gmn.tasks.scales import scaled, spreads
 from gmn.tasks.task import Task
 from gmn.transport import NeuronSetLoss
 from gmn.zoo import Zoo
+from gmn.zoo.population import require_zoo
 
 CLOUDS = {"sliced": NeuronSetLoss("sliced"), "tree": NeuronSetLoss("tree")}
 LOSSES = ("function", "set", "weights", *CLOUDS)
@@ -76,6 +77,8 @@ class Autoencoding(Task):
         width: int | None = None,
         corners: bool = False,
     ) -> None:
+        if population is not None:
+            require_zoo("population", population)
         require_whole("latent", latent, 1)
         require_whole("probes", probes, 1)
         require_type("loss", loss, str, f"one of {', '.join(LOSSES)}, or several joined by +")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gmn import registry, zoo
-from gmn.foundation.arguments import require_type
+from gmn.foundation.arguments import require_callable, require_type
 from gmn.foundation.consent import Consent, offers
 from gmn.tasks.accuracy import AccuracyPrediction
 from gmn.tasks.autoencoding import Autoencoding
@@ -109,6 +109,7 @@ def _for_labels(population: zoo.Zoo) -> type[Task]:
 
 def options_of(kind: type[Task]) -> dict[str, Any]:
     """Options of a task with their defaults."""
+    require_callable("kind", kind, "a class of tasks, as gmn.tasks.find(name) gives it")
     parameters = list(inspect.signature(kind).parameters.values())[1:]
     return {parameter.name: parameter.default for parameter in parameters}
 

@@ -14,6 +14,7 @@ from gmn.graph import ParameterGraph
 from gmn.spec.program import ProgramError
 from gmn.zoo import Zoo, images
 from gmn.zoo.images import pixel_grid
+from gmn.zoo.population import require_zoo
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def grid_of(
         raise ValueError("the grid of pixels needs a height and a width, or neither")
     configuration: dict[str, Any] = {}
     if population is not None:
+        require_zoo("population", population)
         configuration = population.manifest.get("configuration", {})
     if configuration.get("images") not in images.READERS:
         raise ValueError(

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gmn import zoo
-from gmn.foundation.arguments import require_type
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead
 from gmn.registry import Estimator, Factory, Head
@@ -18,6 +17,7 @@ from gmn.spec import GraphSpec
 from gmn.tasks.batches import split_batches
 from gmn.zoo import Zoo
 from gmn.zoo.loading import Batch
+from gmn.zoo.population import require_zoo
 
 
 class Task(ABC):
@@ -55,7 +55,7 @@ class Task(ABC):
 
     def __init__(self, population: Zoo | None = None) -> None:
         if population is not None:
-            require_type("population", population, Zoo, "an open zoo: gmn.zoo.open(folder)")
+            require_zoo("population", population)
         self._zoo = population
         self._splits: dict[str, list[Batch]] = {}
         if population is not None:

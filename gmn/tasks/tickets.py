@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gmn.foundation.arguments import require_type
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead
 from gmn.spec import GraphSpec
@@ -18,6 +19,7 @@ from gmn.tasks.task import Task
 from gmn.zoo import Zoo
 from gmn.zoo.architectures.networks import network
 from gmn.zoo.building.tickets import MASK, TicketBuilder, random_masks
+from gmn.zoo.population import require_zoo
 from gmn.zoo.training.pruning import keep_largest, synaptic_flow
 
 TIES = 1e-6  # what magnitudes count where nothing else tells weights apart
@@ -53,6 +55,8 @@ class WinningTickets(Task):
     def __init__(
         self, population: Zoo | None = None, kept: Mapping[str, int] | None = None
     ) -> None:
+        if kept is not None:
+            require_type("kept", kept, Mapping, "numbers of kept weights by layer")
         self.kept = dict(_mean_counts(population) if kept is None else kept)
         super().__init__(population)
 
@@ -158,6 +162,7 @@ def _mean_counts(population: Zoo | None) -> dict[str, int]:
     """How many weights of each layer the tickets of the training split keep on average."""
     if population is None:
         raise ValueError("winning tickets without a population: say with kept how many are kept")
+    require_zoo("population", population)
     if MASK not in population.extras or len(population.architectures) != 1:
         raise LabelError(
             f"{population.folder} holds networks of {', '.join(population.architectures)}, with "

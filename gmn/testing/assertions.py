@@ -13,10 +13,11 @@ from torch.utils import _pytree as pytree
 
 from gmn import symmetry
 from gmn.errors import ArgumentError
-from gmn.foundation.arguments import require_type, require_whole
+from gmn.foundation.arguments import require_callable, require_number, require_type, require_whole
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph, require_spec
 from gmn.graph.topology import pair_index
+from gmn.graph.values import require_tensors
 from gmn.spec import GraphSpec
 
 
@@ -72,8 +73,12 @@ def assert_invariant(
         AssertionError: if the answer changes by more.
     """
     __tracebackhide__ = True
+    require_graph("graph", graph)
+    _require_law(net, "a metanetwork, from graphs to tensors", tolerance)
+    require_whole("trials", trials, 1)
     with torch.no_grad():
         expected = net(graph)
+        require_type("the answer of net", expected, Tensor, "a net from graphs to tensors")
         errors = [
             relative_error(net(element.act_on_graph(graph)), expected)
             for element in _elements(graph, generator, scalings, symmetries, trials)
@@ -84,6 +89,11 @@ def assert_invariant(
         f"{worst:.1e} (relative; allowed {tolerance:.0e})"
     )
     return worst
+
+
+def _require_law(net: object, what: str, tolerance: float) -> None:
+    require_callable("net", net, what)
+    require_number("tolerance", tolerance, least=0)
 
 
 def _elements(
@@ -129,10 +139,12 @@ def assert_equivariant(
         AssertionError: if acting before and after the net differ by more.
     """
     __tracebackhide__ = True
+    _require_law(net, "an editor, from graphs to graphs", tolerance)
     worst = 0.0
     with torch.no_grad():
         for element in _elements(graph, generator, scalings, symmetries, trials):
-            before, after = net(element.act_on_graph(graph)), element.act_on_graph(net(graph))
+            require_graph("the answer of net", edited := net(graph))
+            before, after = net(element.act_on_graph(graph)), element.act_on_graph(edited)
             for name, expected in after.values.items():
                 if expected.is_floating_point() or expected.is_complex():
                     worst = max(worst, relative_error(before.values[name], expected))
@@ -167,6 +179,11 @@ def assert_same_function(
         AssertionError: if the outputs differ by more.
     """
     __tracebackhide__ = True
+    require_type("model", model, nn.Module, "a torch.nn.Module")
+    require_type("inputs", inputs, (tuple, Tensor), "a tuple of positional inputs, such as (x,)")
+    require_number("tolerance", tolerance, least=0)
+    for name, state in (("first", first), ("second", second)):
+        require_tensors(name, state)
     with torch.no_grad():
         outputs = [
             pytree.tree_leaves(functional_call(model, dict(state), inputs, tie_weights=False))

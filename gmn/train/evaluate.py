@@ -9,8 +9,15 @@ from torch import Tensor, nn
 
 from gmn.augment import SampledSymmetry
 from gmn.errors import ArgumentError
-from gmn.foundation.arguments import require_seed, require_several, require_whole
+from gmn.foundation.arguments import (
+    require_callable,
+    require_seed,
+    require_several,
+    require_type,
+    require_whole,
+)
 from gmn.graph import ParameterGraph
+from gmn.graph.required import require_graph
 from gmn.tasks.task import Task
 from gmn.zoo.loading import Batch
 
@@ -77,6 +84,9 @@ def answer(
     Raises:
         ValueError: if ``elements`` is negative.
     """
+    require_callable("model", model, "a metanetwork")
+    require_type("task", task, Task, "a task, such as gmn.tasks.task_of(folder)")
+    require_graph("graph", graph)
     require_whole("elements", elements, 0)
     if not elements:
         return task.prediction(model(graph))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import converters
 from gmn.errors import NotFiniteError, UnsupportedArchitecture
-from gmn.foundation.arguments import require_several, require_whole
+from gmn.foundation.arguments import require_path, require_several, require_type, require_whole
 from gmn.foundation.files import OutputFolder
 from gmn.graph import ParameterGraph, StateDictError
 from gmn.spec import GraphSpec
@@ -72,9 +72,10 @@ def predict_files(
         OutputError: if the folder holds anything but such networks, or one of the files, or cannot
             be written to.
     """
+    require_type("trained", trained, Trained, "what gmn.train.load(folder) returns")
     require_several("files", files, "paths of checkpoints")
     require_whole("elements", elements, 0)
-    files = [Path(file) for file in files]
+    files = [require_path("a file", file) for file in files]
     if architecture is not None and architecture not in trained.specs:
         raise KeyError(
             f"{trained.name} was trained on no architecture called {architecture!r}; known: "

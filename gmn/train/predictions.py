@@ -6,11 +6,13 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from typing import cast
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from gmn.foundation.arguments import require_several, require_type
 from gmn.train.own_files import Answer
 from gmn.train.trained import Trained
 
@@ -20,6 +22,8 @@ _WIDEST = 10_000
 
 def text_table(trained: Trained, answers: Sequence[Answer]) -> str:
     """One line per file: its architecture, and a number, a class with its probability, or files."""
+    _require_trained(trained)
+    _require_answers(answers)
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("file", "architecture", trained.task.target):
         table.add_column(column, no_wrap=True)
@@ -29,6 +33,16 @@ def text_table(trained: Trained, answers: Sequence[Answer]) -> str:
     console.print(table)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")
+
+
+def _require_trained(trained: object) -> None:
+    require_type("trained", trained, Trained, "what gmn.train.load(folder) returns")
+
+
+def _require_answers(answers: object) -> None:
+    require_several("answers", answers, "answers, as gmn.train.predict_files gives them")
+    for one in cast(Sequence[object], answers):
+        require_type("an answer", one, Answer, "those that gmn.train.predict_files gives")
 
 
 def _in_words(trained: Trained, answer: Answer) -> str:
@@ -47,6 +61,7 @@ def _in_words(trained: Trained, answer: Answer) -> str:
 
 def json_text(answers: Sequence[Answer]) -> str:
     """A list with one object per file: file, architecture, prediction, written files, error."""
+    _require_answers(answers)
     return json.dumps(
         [
             {
@@ -67,6 +82,8 @@ def csv_text(trained: Trained, answers: Sequence[Answer]) -> str:
     The columns are ``file``, ``architecture``, ``prediction`` (a number, a class, or the written
     networks, separated by semicolons), ``probability_0`` and so on for classes, and ``error``.
     """
+    _require_trained(trained)
+    _require_answers(answers)
     outputs = trained.task.outputs
     classes = outputs if trained.task.kind == "class" and isinstance(outputs, int) else 0
     text = io.StringIO()

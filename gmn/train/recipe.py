@@ -85,5 +85,6 @@ def require_recipe(recipe: object) -> None:
 
 def peak_rate(model: nn.Module, recipe: Recipe) -> float:
     """Peak learning rate of a model: the recipe's, or else the model's own."""
+    require_type("recipe", recipe, Recipe, "a gmn.train.Recipe")
     own = getattr(model, "learning_rate", 1e-3)
     return float(own) if recipe.learning_rate is None else recipe.learning_rate

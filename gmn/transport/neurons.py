@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gmn.canonical import canonical
 from gmn.errors import ArgumentError
-from gmn.foundation.arguments import require_callable, require_several
+from gmn.foundation.arguments import require_callable, require_several, require_type
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph
 from gmn.graph.topology import pair_index
@@ -135,6 +135,8 @@ def probe_clouds(graph: ParameterGraph, inputs: Sequence[Tensor]) -> Clouds:
     """
     require_graph("graph", graph)
     require_several("inputs", inputs, "tensors, one for each input of the networks")
+    for value in inputs:
+        require_type("an input", value, Tensor, "tensors, one for each input of the networks")
     program, graph = program_of(graph.spec), _computable(graph)
     device, dtype = graph.device, graph.dtype
     given = [v.to(device, dtype if v.is_floating_point() else None) for v in inputs]

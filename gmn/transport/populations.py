@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gmn.foundation.arguments import require_type
 from gmn.graph import ParameterGraph
 from gmn.transport.networks import NetworkDistance
 
@@ -53,6 +54,7 @@ def zoo_metrics(
             compared.
     """
     distance = NetworkDistance() if distance is None else distance
+    require_type("distance", distance, NetworkDistance, "a gmn.transport.NetworkDistance")
     return metrics_of(
         generated=distance.matrix(generated),
         crossed=distance.matrix(generated, reference),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gmn.errors import ArgumentError
-from gmn.foundation.arguments import require_number
+from gmn.foundation.arguments import require_number, require_type
 from gmn.transport.clouds import pair
 from gmn.transport.ordering import order, ordered
 from gmn.transport.systems import Systems
@@ -50,6 +50,8 @@ def sliced_wasserstein(
     """
     require_number("p", p, least=1)
     first, second = pair(x, y, weights)
+    if directions is not None:
+        require_type("directions", directions, Tensor, "a tensor (projections, d), or None")
     if directions is None:
         systems = Systems.sample(x.shape[-1], projections, 1, generator=generator)
         directions = systems.directions[:, 0]

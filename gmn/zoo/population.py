@@ -16,7 +16,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gmn.errors import ArgumentError, ZooError
-from gmn.foundation.arguments import require_path, require_seed, require_several, require_whole
+from gmn.foundation.arguments import (
+    require_path,
+    require_seed,
+    require_several,
+    require_type,
+    require_whole,
+)
 from gmn.graph import ParameterGraph
 from gmn.graph.choosing import chosen, numbers_of
 from gmn.nn.memory import available_bytes
@@ -513,3 +519,12 @@ class Labels(Mapping[str, Tensor]):
 def _opened(folder: Path, chosen: np.ndarray[Any, Any] | None) -> Zoo:
     zoo = Zoo(folder)
     return zoo if chosen is None else zoo._subset(chosen)
+
+
+def require_zoo(name: str, value: Any) -> None:
+    """Refuses everything but open zoos.
+
+    Raises:
+        ArgumentError: then; the message says how to open one.
+    """
+    require_type(name, value, Zoo, "an open zoo: gmn.zoo.open(folder)")

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-import baselines
+import baselines.presets
 import converters
 import gmn
+from converters.testing import assert_sound
 from gmn import zoo
 from gmn.errors import ArgumentError, ZooError
 from gmn.nn import (
@@ -26,6 +27,7 @@ from gmn.nn import (
     NeuralGraphTransformer,
     Probes,
     ScaleGMN,
+    presets,
 )
 
 MODULE = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
@@ -599,3 +601,93 @@ def test_folders_are_paths(wrong: Any) -> None:
     for layout in (zoo.NfnSirens, zoo.SmallCnnZoo, zoo.SmallTransformerZoo, zoo.ModelZoos):
         _raises("source is .*give a path", lambda made=layout: made(wrong))
     _raises("layout is ", lambda: zoo.import_zoo(wrong, "out"))
+
+
+# What is no metanetwork, no state dict, no trained model, no population, no spec
+
+THINGS: list[Any] = [None, 3, "abc", [None], torch.zeros(2), nn.Linear]
+
+
+def test_laws_take_metanetworks() -> None:
+    testing, doubles = gmn.testing, GRAPHS.to(dtype=torch.float64)
+    inputs = (torch.zeros(1, 4),)
+    for wrong in (None, 3, "abc", [None]):
+        for check in (testing.assert_invariant, testing.assert_equivariant):
+            _raises("^net is ", lambda c=check, w=wrong: c(w, doubles))
+        _raises("^operation is ", lambda w=wrong: assert_sound(w, [torch.zeros(2)]))
+    _raises("the answer of net is .*from graphs to tensors", lambda: testing.assert_invariant(
+        lambda graph: None, doubles))  # fmt: skip
+    _raises("the answer of net is ", lambda: testing.assert_equivariant(
+        lambda graph: torch.zeros(1), doubles))  # type: ignore[arg-type, return-value]  # fmt: skip
+    for tolerance in (-1, float("nan"), "a", None):
+        for check in (testing.assert_invariant, testing.assert_equivariant):
+            _raises(
+                "^tolerance is ", lambda c=check, t=tolerance: c(GMN(8, 1), doubles, tolerance=t)
+            )
+    same = testing.assert_same_function
+    for wrong in THINGS:
+        _raises("^model is ", lambda w=wrong: same(w, STATE, STATE, inputs))
+        _raises("^first is ", lambda w=wrong: same(MODULE, w, STATE, inputs))
+        _raises("^second is ", lambda w=wrong: same(MODULE, STATE, w, inputs))
+        if not isinstance(wrong, torch.Tensor):  # the one input
+            _raises("^inputs is ", lambda w=wrong: same(MODULE, STATE, STATE, w))
+        _raises("^spec is ", lambda w=wrong: testing.assert_covers(w))
+    _raises("^operands is ", lambda: assert_sound(torch.relu, None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", THINGS, ids=["None", "3", "abc", "list", "tensor", "class"])
+def test_each_of_its_kind(wrong: Any, folder: Path) -> None:
+    calls: dict[str, list[Callable[[], Any]]] = {
+        "spec": [
+            lambda: converters.fit_state(wrong, STATE),
+            lambda: presets.ng_gnn(wrong, 1),
+            lambda: baselines.presets.probe_net(wrong, 1),
+        ],
+        "state": [
+            lambda: converters.fit_state(SPEC, wrong),
+            lambda: converters.infer_chain(wrong),
+        ],
+        "trained": [
+            lambda: gmn.train.csv_text(wrong, []),
+            lambda: gmn.train.text_table(wrong, []),
+            lambda: gmn.train.predict_files(wrong, []),
+        ],
+        "edges": [
+            lambda: gmn.pyg.edge_type(wrong),
+            lambda: gmn.features.fan_in(wrong),
+        ],
+        "graph": [lambda: gmn.features.value_features(wrong, SPEC.edge_sets[0])],
+        "operation": [lambda: gmn.features.operation_code(wrong)],
+        "description": [lambda: gmn.features.with_taps(None, SPEC.edge_sets[0])],  # type: ignore[arg-type]
+        "recipe": [lambda: gmn.train.peak_rate(MODULE, wrong)],
+        "task": [lambda: gmn.train.answer(GMN(8, 1), wrong, GRAPHS)],
+        "an? answers?": [lambda: gmn.train.json_text([wrong])],
+        "a graph": [lambda: gmn.stack.StackedGraph([wrong])],
+    }
+    if not isinstance(wrong, list):  # which no cache can hold
+        describe = gmn.features.node_descriptions, gmn.features.edge_descriptions
+        calls["spec"] += [lambda d=d: d(wrong) for d in describe]
+        calls["edges"].append(lambda: gmn.features.tap_descriptions(wrong))
+    if wrong is not None:
+        calls |= {
+            "population": [
+                lambda: gmn.tasks.Autoencoding(wrong),
+                lambda: gmn.tasks.InrContrast(wrong),
+                lambda: gmn.tasks.WinningTickets(wrong),
+            ],
+            "kept": [lambda: gmn.tasks.WinningTickets(kept=wrong)],
+            "weights": [lambda: gmn.draw.draw(SPEC, weights=wrong)],
+            "fourier": [lambda: baselines.NFN(SPEC, fourier=wrong)],
+            "distance": [
+                lambda: gmn.transport.zoo_metrics(GRAPHS, GRAPHS, GRAPHS, wrong),
+            ],
+            "activation": [lambda: converters.infer_chain(STATE, wrong)],
+        }
+    if not isinstance(wrong, str):
+        calls["name"] = [lambda: SPEC.edge_set(wrong), lambda: gmn.registry.find(wrong)]
+        calls["reference"] = [lambda: gmn.registry.attribute(wrong)]
+    if not isinstance(wrong, torch.Tensor) and wrong is not None:
+        x = torch.zeros(3, 2)
+        calls["directions"] = [lambda: gmn.transport.sliced_wasserstein(x, x, directions=wrong)]
+    for name, several in calls.items():
+        _raises(f"^{name} is ", *several)

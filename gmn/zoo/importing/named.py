@@ -7,6 +7,7 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
+from gmn.foundation.arguments import require_type
 from gmn.zoo.importing.layout import Layout
 from gmn.zoo.importing.layouts.dws import DwsInrs
 from gmn.zoo.importing.layouts.field_arena import NeuralFieldArena
@@ -44,7 +45,8 @@ def named_layout(name: str, source: str | Path, options: Mapping[str, Any]) -> L
         ValueError: If no layout has this name, it has not one of the options, or lacks one that it
             needs.
     """
-    if name not in LAYOUTS:
+    require_type("options", options, Mapping, "a dictionary of values by name")
+    if not isinstance(name, str) or name not in LAYOUTS:
         raise ValueError(f"no layout is called {name!r}; known: {', '.join(LAYOUTS)}")
     # An epoch of 0 is given: `in (None, False)` would drop it.
     given = {k: value for k, value in options.items() if value is not None and value is not False}

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gmn.errors import ZooError
+from gmn.foundation.arguments import require_several
 from gmn.foundation.files import OutputFolder, is_plain
 from gmn.zoo.store.files import MANIFEST, SHARD
 from gmn.zoo.store.manifest import read_manifest
@@ -27,6 +28,7 @@ def zoo_folder(
         ZooError: If the folder holds anything else, another writer is at work, or it cannot be
             written to.
     """
+    require_several("inputs", inputs, "folders that are read")
     return OutputFolder(folder, "zoo", inputs=inputs, earlier=_files_of_0_1, error=ZooError)
 
 

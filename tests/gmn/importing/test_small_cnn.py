@@ -140,5 +140,5 @@ def test_wrong_files_of_small_cnns_are_named(tmp_path: Path) -> None:
         import_(SmallCnnZoo(tmp_path / "cifar"), tmp_path / "out")
     with pytest.raises(ZooError, match=r"no metrics\.csv"):
         import_(SmallCnnZoo(tmp_path), tmp_path / "out")
-    with pytest.raises(ValueError, match="no activation 'gelu'; known: relu, tanh"):
+    with pytest.raises(ValueError, match="activation is 'gelu'; it is one of relu, tanh"):
         SmallCnnZoo(tmp_path, activation="gelu")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gmn.errors import ZooError
-from gmn.foundation.arguments import require_path
+from gmn.foundation.arguments import require_one_of, require_path
 from gmn.zoo.architectures.networks import ACTIVATIONS, SmallCNN
 from gmn.zoo.importing.layout import Architecture, Entry, Layout, Listing, State
 from gmn.zoo.importing.layouts.tables import columns, read_table
@@ -71,9 +71,8 @@ class SmallCnnZoo(Layout):
     def __init__(
         self, source: str | Path, splits: str | Path | None = None, activation: str | None = None
     ) -> None:
-        if activation is not None and activation not in ACTIVATIONS:
-            known = ", ".join(sorted(ACTIVATIONS))
-            raise ValueError(f"the zoo has no activation {activation!r}; known: {known}")
+        if activation is not None:
+            require_one_of("activation", activation, sorted(ACTIVATIONS))
         self.source = require_path("source", source)
         self.splits = None if splits is None else require_path("splits", splits)
         self.activation = activation
