@@ -49,7 +49,8 @@ class MonomialNFN(Metanetwork):
     the weights between hidden layers; :class:`baselines.magep.MAGEP` joins them in products.
 
     Phases of sines are taken out first; weights enter multiplied by the square root of their
-    fan-in. The pooled features' own affine map is part of the head's first layer.
+    fan-in. The pooled features' own affine map is part of the head's first layer, and apart only
+    if ``published``.
 
     Args:
         spec: the architecture of the networks it reads; a chain whose hidden neurons have scales.
@@ -59,7 +60,8 @@ class MonomialNFN(Metanetwork):
             as the parameters do are added to these.
         odd: the function between layers for signs: ``torch.tanh`` or ``torch.sin`` in the paper.
         published: whether layers have only the maps of the published code, which lacks some for
-            signs: those of one hidden layer, and all that join weights and biases in CNNs.
+            signs: those of one hidden layer, and all that join weights and biases in CNNs; and
+            pooled features a gain and a shift of their own.
 
     Attributes:
         pooled: number of invariant features.
@@ -91,6 +93,10 @@ class MonomialNFN(Metanetwork):
             self._layer(before, after, published) for before, after in pairwise(stages)
         )
         self.pooled = sum(form.channels for form in stages[-1])
+        self.affine = None
+        if published and not self.copies:
+            pooled_apart = channels[-1] * (sum(self.chain.taps) + self.chain.depth)
+            self.affine = nn.Parameter(torch.randn(2, pooled_apart))
         self.head = readout_of(head, lambda outputs: mlp_head(self.pooled, 200, outputs))
         self.editor: ScaledEdits | None = None
         if self.copies:
@@ -111,7 +117,7 @@ class MonomialNFN(Metanetwork):
         if self.editor is not None:
             return chain.edit(graph, self.editor(chain, values))
         assert self.head is not None
-        return self.head(invariants(chain, values))
+        return self.head(invariants(chain, values, self.affine))
 
     def _layer(self, before: list[Form], after: list[Form], published: bool) -> ScaledLinear:
         choose = published_blocks if published else complete

@@ -37,7 +37,10 @@ class NFN(Metanetwork):
     All layers hold every linear equivariant map. The published codes do not: HNP lacks the maps
     from the last hidden bias to the last weight; DWS gives all outputs of the last weight the same
     from the weight before it, and from the biases before that. ``published=True`` leaves the same
-    maps out, to reproduce their numbers.
+    maps out, to reproduce their numbers; and as published, NP then embeds positions before every
+    layer, not only the first, and pools as HNP does, each input and output neuron by itself. What
+    remains is the redundancy of the published layers: maps that are sums of others, and several
+    constants for the same entries.
 
     Weights enter multiplied by the square root of their fan-in, which only changes the scale of the
     first layer's initialisation. Nothing is standardised entry by entry: that would break the
@@ -51,7 +54,8 @@ class NFN(Metanetwork):
             that maps pooled features (B, ``pooled``) to anything; or an :class:`gmn.nn.EditHead`
             for edited networks. Edits come from one further layer, at first of size 0.01, in units
             of one over the square root of the fan-in.
-        published: whether to leave out the maps that the published layer lacks.
+        published: whether to leave out the maps that the published layer lacks, and to embed and
+            pool in NP as published.
         positions: encoding that distinguishes input and output neurons in ``NP``; None for
             learned embeddings.
         fourier: Fourier features of values; None to read them as they are.
@@ -87,18 +91,24 @@ class NFN(Metanetwork):
         require_fourier(fourier)
         self.fourier = fourier
         width = 1 if fourier is None else fourier.channels
-        self.positions = None
+        self.positions, self.positions_between = None, None
+        edits = (self.copies,) if self.copies else ()
+        between = (*channels, *edits)[:-1]
         if variant == "NP":
+            if published and positions is None:
+                learned = (LearnedPositions().build(self.shapes, c) for c in between)
+                self.positions_between = nn.ModuleList(learned)
             positions = LearnedPositions() if positions is None else positions
             self.positions = positions.build(self.shapes, width)
             width = positions.channels(width)
-        edits = (self.copies,) if self.copies else ()
+        self.pool: Variant = "HNP" if published and variant == "NP" else variant
         stages = [_features(self.shapes, c, variant) for c in (width, *channels, *edits)]
         missing = _missing(len(self.shapes), self.shapes[-1][0], variant) if published else ()
         self.layers = nn.ModuleList(
             EquivariantLinear(before, after, missing) for before, after in pairwise(stages)
         )
-        self.pooled = 0 if edits else sum(feature.channels for feature in stages[-1])
+        pools = _features(self.shapes, channels[-1], self.pool)
+        self.pooled = 0 if edits else sum(feature.channels for feature in pools)
         self.edits = ChainEdits(self.copies) if self.copies else None
         self.head = readout_of(head, lambda outputs: published_head(self.pooled, outputs))
         self.register_buffer("scales", adapter.scales(spec), persistent=False)
@@ -112,15 +122,26 @@ class NFN(Metanetwork):
         adapter.require_shapes(graph.spec, self.shapes, type(self).__name__)
         values = _arrange(*self._encode(graph), self.variant)
         for index, layer in enumerate(self.layers):
-            values = layer(values if index == 0 else [torch.relu(value) for value in values])
+            values = layer(values if index == 0 else self._between(values, index))
         if self.edits is not None:
             weights, biases = _rearrange(values, self.shapes, self.variant)
             scaled = [w / s for w, s in zip(weights, self.scales, strict=True)]
             return self.edits(graph, scaled, biases)
         assert self.head is not None
         values = [torch.relu(value) for value in values]
+        if self.pool != self.variant:
+            values = _arrange(*_rearrange(values, self.shapes, self.variant), self.pool)
         means = [value.flatten(1, -2).mean(1) if value.dim() > 2 else value for value in values]
         return self.head(torch.cat(means, dim=1))
+
+    def _between(self, values: list[Tensor], index: int) -> list[Tensor]:
+        """What the layer of an index reads of the results of the one before."""
+        values = [torch.relu(value) for value in values]
+        if self.positions_between is None:
+            return values
+        embed = self.positions_between[index - 1]
+        weights, biases = embed(*_rearrange(values, self.shapes, self.variant))
+        return _arrange(weights, biases, self.variant)
 
     def _encode(self, graph: ParameterGraph) -> tuple[list[Tensor], list[Tensor]]:
         """Weights (B, out, in, taps * channels) and biases (B, out, channels)."""

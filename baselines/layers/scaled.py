@@ -71,20 +71,22 @@ class ScaledChain:
         shapes: target neurons, source neurons and taps of every layer.
         domains: the group of every hidden node set.
         method: name of the method that reads the chain, for errors.
+        raw: whether weights are read as they are, and not multiplied by the root of their fan-in.
     """
 
     shapes: tuple[tuple[int, int, int], ...]
     domains: tuple[Domains, ...]
     method: str
+    raw: bool = False
 
     @classmethod
-    def of(cls, spec: GraphSpec, method: str) -> ScaledChain:
+    def of(cls, spec: GraphSpec, method: str, raw: bool = False) -> ScaledChain:
         """The chain of a spec.
 
         Raises:
             UnsupportedArchitecture: if it is no chain, or a hidden node set has no scales.
         """
-        return cls(adapter.shapes(spec), _domains(spec, method), method)
+        return cls(adapter.shapes(spec), _domains(spec, method), method, raw)
 
     def at(self, spec: GraphSpec) -> ScaledChain:
         """The same layers with the groups of another spec.
@@ -157,8 +159,8 @@ class ScaledChain:
     def read(self, graph: ParameterGraph) -> list[Tensor]:
         """The networks' parameters as features of one channel, taps included.
 
-        Phases of sines are taken out first. Weights are multiplied by the square root of their
-        fan-in, which makes them comparable across widths.
+        Phases of sines are taken out first. Unless :attr:`raw`, weights are multiplied by the
+        square root of their fan-in, which makes them comparable across widths.
         """
         features = adapter.to_features(without_shifts(graph))
         weights = [
@@ -203,7 +205,7 @@ class ScaledChain:
 
     @property
     def _fan_in_roots(self) -> tuple[float, ...]:
-        return tuple(float(into * taps) ** 0.5 for _, into, taps in self.shapes)
+        return tuple(1.0 if self.raw else (into * taps) ** 0.5 for _, into, taps in self.shapes)
 
     def _scaled(self, layer: int) -> bool:
         return 0 < layer < self.depth
@@ -398,26 +400,43 @@ def activate(
     ]
 
 
-def invariants(chain: ScaledChain, features: Sequence[Tensor]) -> Tensor:
+def invariants(
+    chain: ScaledChain, features: Sequence[Tensor], affine: Tensor | None = None
+) -> Tensor:
     """Means of invariant features; shape (B, sum of their channels).
 
     The channels (and taps) of one entry are divided by their length where positive scales act, and
     replaced by their absolute values where signs do. Of an entry that layers mixed with no other,
     and no tap, the first leaves nothing but its sign.
+
+    Args:
+        chain: the chain.
+        features: one channel and more per parameter.
+        affine: a gain and a shift of every channel (and tap) of each layer's weight, then of its
+            bias, shape (2, all of them); None for neither.
     """
     weights, biases = chain.matrices(features)
     hidden = range(1, chain.depth)
     ends = [(layer, layer - 1) for layer in range(1, chain.depth + 1)]
     ends += [(layer, 0) for layer in range(1, chain.depth + 1)]
-    pooled = []
-    for matrix, acting, layers in zip((*weights, *biases), chain.acting, ends, strict=True):
+    matrices, pooled = (*weights, *biases), []
+    pieces = [None] * len(matrices) if affine is None else affine.split(_widths(matrices), dim=1)
+    for matrix, acting, layers, piece in zip(matrices, chain.acting, ends, pieces, strict=True):
         value = unit(matrix.movedim(1, -1)).movedim(-1, 1) if "positive" in acting else matrix
         value = value.abs() if "sign" in acting else value
         dims = [dim for dim, layer in enumerate(layers, start=2) if layer in hidden]
         # The gradient of a sum is an expanded view, that of a mean a full-size tensor.
         total = value.sum(dims) / prod(value.shape[dim] for dim in dims) if dims else value
+        total = total.flatten(2) if total.dim() > 2 else total.unsqueeze(2)
+        if piece is not None:
+            gain, shift = piece.unsqueeze(2)
+            total = total * gain + shift
         pooled.append(total.flatten(1))
     return torch.cat(pooled, dim=1)
+
+
+def _widths(matrices: Sequence[Tensor]) -> list[int]:
+    return [matrix.shape[1] for matrix in matrices]
 
 
 class ScaledEdits(nn.Module):

@@ -28,28 +28,30 @@ from tests.cases import Case
 from tests.traced import spec_of as any_spec_of
 
 
-def reader(spec: gmn.GraphSpec) -> MAGEP:
+def reader(spec: gmn.GraphSpec, published: bool = False) -> MAGEP:
     torch.manual_seed(0)
-    return MAGEP(spec, channels=(4, 3, 2), invariants=5).double()
+    return MAGEP(spec, channels=(4, 3, 2), invariants=5, published=published).double()
 
 
-def editor(spec: gmn.GraphSpec, copies: int = 1) -> MAGEP:
+def editor(spec: gmn.GraphSpec, copies: int = 1, published: bool = False) -> MAGEP:
     torch.manual_seed(0)
-    net = MAGEP(spec, channels=(4, 3), head=EditHead(copies)).double()
+    net = MAGEP(spec, channels=(4, 3), head=EditHead(copies), published=published).double()
     net.editor.size.data.fill_(1.0)
     return net
 
 
 @scaled_chains
-def test_reading_is_invariant(case: Case) -> None:
+@pytest.mark.parametrize("published", [False, True])
+def test_reading_is_invariant(case: Case, published: bool) -> None:
     graph = graph_of(case.name)
-    assert invariance_error(reader(graph.spec), graph) < 1e-10
+    assert invariance_error(reader(graph.spec, published), graph) < 1e-10
 
 
 @scaled_chains
-def test_editing_is_equivariant(case: Case) -> None:
+@pytest.mark.parametrize("published", [False, True])
+def test_editing_is_equivariant(case: Case, published: bool) -> None:
     graph = graph_of(case.name)
-    assert_edits(editor(graph.spec), graph)
+    assert_edits(editor(graph.spec, published=published), graph)
 
 
 CHAINS = ["mlp-relu", "mlp-tanh", "mlp-sine", "two-layers", "cnn", "cnn-tanh", "mlp-mixed"]
@@ -212,6 +214,72 @@ def test_traces_are_sums_of_the_invariants() -> None:
     both = torch.cat([kept, *traces], dim=1)
     assert int(torch.linalg.matrix_rank(kept)) == kept.shape[1]
     assert int(torch.linalg.matrix_rank(both, rtol=1e-10)) == kept.shape[1]
+
+
+def product(weights: list[Tensor], s: int, t: int) -> Tensor:
+    """[W]^(s,t) as the paper has it; the identity for t = s."""
+    result = torch.eye(weights[s - 1].shape[2], dtype=torch.float64)
+    for layer in range(s, t, -1):
+        result = result @ weights[layer - 1]
+    return result
+
+
+@pytest.mark.parametrize("name", ["mlp-relu", "two-layers", "cnn", "square", "single-layer"])
+def test_published_monomials_against_their_definitions(name: str) -> None:
+    chain = chain_of(name)
+    weights, biases = random_matrices(chain, 2)
+    depth, inputs = chain.depth, chain.sizes[0]
+    columns = Columns(chain, 2, range(1, depth + 1), published=True).double()
+    matrices = Matrices(chain, 2, published=True).double()
+    products = PathProducts(chain, laid_out(chain, weights, biases), published=True)
+    found, squares = columns(products), iter(matrices(products))
+    for layer in range(1, depth + 1):
+        psi, bias = columns.psi[layer - 1], biases[layer - 1]
+        before = [product(weights, layer, t) @ biases[t - 1] for t in range(1, layer)]
+        expected = [
+            product(weights, layer, 0),
+            *([torch.stack(before).sum(0)] if before else []),
+            bias,
+            product(weights, layer, 0) @ psi[:, :inputs] @ product(weights, depth, 0),
+            bias @ psi[:, inputs:] @ product(weights, depth, 0),
+        ]
+        value = found[layer - 1]
+        if layer == depth > 1:
+            value, traces = value.split([value.shape[1] - 4 * (depth - 1), 4 * (depth - 1)], dim=1)
+            torch.testing.assert_close(traces, traces_of(columns.traces.psi, weights, biases))
+        width = 3 * inputs + min(layer, 2)
+        value = chain.matrix(value, layer, 0, width)
+        torch.testing.assert_close(value, torch.cat(expected, dim=3), rtol=1e-12, atol=1e-12)
+        if layer > 1:
+            psi, onward = matrices.psi[layer - 2], product(weights, depth, layer - 1)
+            through = product(weights, layer, 0) @ psi[:, :inputs] @ onward
+            for value in (weights[layer - 1], through, bias @ psi[:, inputs:] @ onward):
+                seen = chain.matrix(next(squares), layer, layer - 1, value.shape[3])
+                torch.testing.assert_close(seen, value, rtol=1e-12, atol=1e-12)
+    assert not list(squares)
+
+
+def traces_of(psi: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
+    """The published traces, layer by layer: of both kinds, of all channels."""
+    traces, depth = [], len(weights)
+    for s in range(1, depth):
+        onward, own = product(weights, depth, s), psi[s - 1]
+        for matrix in (
+            product(weights, s, 0) @ own[:, :-1] @ onward,
+            biases[s - 1] @ own[:, -1:] @ onward,
+        ):
+            traces.append(matrix.diagonal(dim1=2, dim2=3).sum(2))
+    return torch.cat(traces, dim=1)
+
+
+def test_published_form_has_the_published_count() -> None:
+    """Ψ is drawn once and kept in the equivariant layers, and learned where invariants are read."""
+    net = MAGEP(zoo_graph(1).spec, published=True)
+    assert sum(p.numel() for p in net.parameters()) == 998_121
+    first = sum(p.numel() for p in net.first.parameters())
+    layers = [sum(p.numel() for p in layer.parameters()) for layer in net.layers]
+    last = sum(p.numel() for p in net.last.parameters())
+    assert (first, layers, last) == (5_000, [353_800] * 2, 56 * 400 + 20 + 1_600)
 
 
 def zoo_graph(networks: int) -> gmn.ParameterGraph:

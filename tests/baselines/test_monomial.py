@@ -236,9 +236,11 @@ def test_blocks_that_no_group_allows_are_refused() -> None:
 
 
 def test_published_configuration_has_its_parameters() -> None:
-    """0.2546 M in the paper's code, with 280 in an affine map that the head's first layer holds."""
+    """An affine map of pooled features, 320 numbers, is part of the head's first layer in ours."""
     spec = converters.trace(network("cnn-relu"), (torch.zeros(1, 1, 14, 14),))
-    assert sum(p.numel() for p in MonomialNFN(spec).parameters()) == 254_579 - 280
+    plain, published = (MonomialNFN(spec, published=whether) for whether in (False, True))
+    assert sum(p.numel() for p in published.parameters()) == 254_619
+    assert sum(p.numel() for p in plain.parameters()) == 254_619 - 320
 
 
 def test_memory_of_the_published_configuration() -> None:
