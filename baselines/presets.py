@@ -32,6 +32,16 @@ def nfn_np(spec: GraphSpec, outputs: int | EditHead) -> NFN:
     return NFN(spec, channels=(16, 16, 5), variant="NP", head=outputs)
 
 
+def nfn_hnp_published(spec: GraphSpec, outputs: int | EditHead) -> NFN:
+    """NFN-HNP without the maps that the published layer lacks."""
+    return NFN(spec, channels=(16, 16, 5), variant="HNP", head=outputs, published=True)
+
+
+def nfn_np_published(spec: GraphSpec, outputs: int | EditHead) -> NFN:
+    """NFN-NP with positions before every layer and the pooling of HNP, as published."""
+    return NFN(spec, channels=(16, 16, 5), variant="NP", head=outputs, published=True)
+
+
 def dws(spec: GraphSpec, outputs: int | EditHead) -> NFN:
     """The linear form of DWSNets: 4 layers of 32 channels, as for INRs in the paper."""
     return NFN(spec, channels=(32, 32, 32, 32), variant="DWS", head=outputs)
@@ -52,9 +62,19 @@ def monomial_nfn(spec: GraphSpec, outputs: int | EditHead) -> MonomialNFN:
     return MonomialNFN(spec, channels=(16, 16, 5), head=outputs)
 
 
+def monomial_nfn_published(spec: GraphSpec, outputs: int | EditHead) -> MonomialNFN:
+    """Monomial-NFN with the published maps alone, and an affine map of what is pooled."""
+    return MonomialNFN(spec, channels=(16, 16, 5), head=outputs, published=True)
+
+
 def magep_nfn(spec: GraphSpec, outputs: int | EditHead) -> MAGEP:
     """MAGEP-NFN: 20 channels, two polynomial layers, 20 invariants, as for CNNs in the paper."""
     return MAGEP(spec, channels=(20, 20, 20), head=outputs, invariants=20)
+
+
+def magep_nfn_published(spec: GraphSpec, outputs: int | EditHead) -> MAGEP:
+    """MAGEP-NFN with the published monomials, at the size that they come in."""
+    return MAGEP(spec, channels=(20, 20, 20), head=outputs, invariants=20, published=True)
 
 
 def transformer_nfn(spec: GraphSpec, outputs: int | EditHead) -> TransformerNFN:

@@ -37,20 +37,38 @@ def ng_gnn(spec: GraphSpec, outputs: int | EditHead) -> NeuralGraphGNN:
 
     Messages also run in reverse, as in the paper, unless the networks are convolutional.
     """
-    require_spec("spec", spec)
-    return NeuralGraphGNN(
-        hidden=64,
-        depth=4,
-        head=outputs,
-        edge_hidden=32,
-        reverse=not any(edges.num_taps > 1 for edges in spec.edge_sets),
-    )
+    return _ng_gnn(spec, outputs, 64, 32)
 
 
 def ng_t(spec: GraphSpec, outputs: int | EditHead) -> NeuralGraphTransformer:
     """NG-T: 64 channels, 4 layers of 8 heads, edges of 32 (Kofinas et al., 2024)."""
     return NeuralGraphTransformer(
         hidden=64, depth=4, head=outputs, edge_hidden=32, attention=128, heads=8
+    )
+
+
+def ng_gnn_published(spec: GraphSpec, outputs: int | EditHead) -> NeuralGraphGNN:
+    """NG-GNN as wide as the authors' runs on CNNs: 256 channels of nodes and edges, 4 layers."""
+    return _ng_gnn(spec, outputs, 256, 256)
+
+
+def ng_t_published(spec: GraphSpec, outputs: int | EditHead) -> NeuralGraphTransformer:
+    """NG-T as wide as the authors' runs on CNNs: nodes of 128, edges of 64, attention of 256."""
+    return NeuralGraphTransformer(
+        hidden=128, depth=4, head=outputs, edge_hidden=64, attention=256, heads=8
+    )
+
+
+def _ng_gnn(
+    spec: GraphSpec, outputs: int | EditHead, hidden: int, edge_hidden: int
+) -> NeuralGraphGNN:
+    require_spec("spec", spec)
+    return NeuralGraphGNN(
+        hidden=hidden,
+        depth=4,
+        head=outputs,
+        edge_hidden=edge_hidden,
+        reverse=not any(edges.num_taps > 1 for edges in spec.edge_sets),
     )
 
 
