@@ -33,6 +33,8 @@ from benchmarks.against_published import refuse_if_busy
 from benchmarks.big_models import quiet
 from benchmarks.whole_models import MIB, Watch
 from gmn.nn import DualGMN, InvariantHead
+from tests.families import First
+from tests.large import gpt2, vit_b16
 
 ROUNDS = 7  # counted, after one that is not
 TOKENS = 128
@@ -76,16 +78,23 @@ def resnet(blocks: tuple[int, ...], width: int, side: int) -> Built:
 
 
 def _vit() -> Built:
-    from tests.large import vit_b16
-
     model, (image,) = vit_b16()
     return model, torch.randn_like(image)
 
 
-def _text(name: str) -> Built:
-    from tests import large
+def _bert() -> Built:
+    """A classifier: of the bare encoder no hidden axis could move, so each position has neurons."""
+    from transformers import BertConfig, BertForSequenceClassification
 
-    model, _ = getattr(large, name)()
+    config = BertConfig(
+        hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
+    )
+    model = First(BertForSequenceClassification(config), ("input_ids",)).eval()
+    return model, torch.arange(TOKENS).unsqueeze(0)
+
+
+def _gpt2() -> Built:
+    model, _ = gpt2()
     return model, torch.arange(TOKENS).unsqueeze(0)
 
 
@@ -94,8 +103,8 @@ NETWORKS: dict[str, Callable[[], Built]] = {
     **{f"resnet-{n}": lambda blocks=b: resnet(blocks, 64, 224) for n, b in BLOCKS.items()},
     **{f"resnet-{n}, width 16": lambda blocks=b: resnet(blocks, 16, 32) for n, b in BLOCKS.items()},
     "vit-b/16": _vit,
-    "bert-22m": lambda: _text("bert_22m"),
-    "gpt2-124m": lambda: _text("gpt2"),
+    "bert-22m": _bert,
+    "gpt2-124m": _gpt2,
 }
 
 
