@@ -93,9 +93,9 @@ def _size(value: Tensor) -> int:
 def _pieces(func: Any, args: tuple[Any, ...]) -> int:
     """How many steps an operation is: splits make a tensor of each piece, before they return."""
     name = f"{func._schema.name}.{func._schema.overload_name}"
-    if name == "aten::unbind.int":
+    if name in ("aten::unbind.int", "aten::unbind_copy.int"):
         dim, size = (*args[1:], 0)[0], 1
-    elif name in ("aten::split.Tensor", "aten::unsafe_split.Tensor"):
+    elif name in ("aten::split.Tensor", "aten::split_copy.Tensor", "aten::unsafe_split.Tensor"):
         dim, size = (*args[2:], 0)[0], max(args[1], 1)
     else:
         return 1

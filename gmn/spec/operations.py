@@ -52,10 +52,34 @@ def function_of(operation: str) -> Any:
     if operation == "getitem":
         return operator.getitem
     name, _, overload = INSTEAD.get(operation, operation).partition(".")
-    function = getattr(getattr(torch.ops.aten, name, None), overload, None)
-    if not isinstance(function, torch._ops.OpOverload) or not _computes(name):
+    function: Any = getattr(getattr(torch.ops.aten, name, None), overload, None)
+    known = isinstance(function, torch._ops.OpOverload) and _computes(name)
+    # Variants that write into what they are given believe its shape.
+    if not known or any(argument.is_out for argument in function._schema.arguments):
         raise ProgramError(f"aten.{operation} is no operation that a program may call")
     return function
+
+
+def require_arguments(operation: str, arguments: list[Any], options: dict[str, Any]) -> None:
+    """Refuses numbers in the place of types, layouts and formats, which torch believes unseen.
+
+    Raises:
+        ProgramError: then; a type is given by name, the others are those of the run.
+    """
+    if operation == "getitem":
+        return
+    schema = function_of(operation)._schema.arguments
+    given = {**dict(zip((each.name for each in schema), arguments, strict=False)), **options}
+    for each in schema:
+        value = given.get(each.name)
+        by_name = isinstance(value, dict) and value.keys() == {"dtype"}
+        if value is not None and not by_name and _is_enumerated(each):
+            raise ProgramError(f"{operation}: {each.name} is no number that a program may choose")
+
+
+def _is_enumerated(argument: Any) -> bool:
+    kind = str(argument.real_type)
+    return any(name in kind for name in ("ScalarType", "Layout", "MemoryFormat"))
 
 
 def _computes(name: str) -> bool:

@@ -20,7 +20,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gmn.spec.budget import Meter, numbers_allowed
-from gmn.spec.operations import ProgramError, function_of, has_batching_rule, writes
+from gmn.spec.operations import (
+    ProgramError,
+    function_of,
+    has_batching_rule,
+    require_arguments,
+    writes,
+)
 
 DEFAULT = "default"  # stands for the floating-point type of the run
 
@@ -239,7 +245,12 @@ class Program:
 
     @cached_property
     def _functions(self) -> list[tuple[Callable[..., Any], list[Any], dict[str, Any]]]:
-        return [(function_of(call.operation), *json.loads(call.arguments)) for call in self.calls]
+        functions = []
+        for call in self.calls:
+            arguments, options = json.loads(call.arguments)
+            require_arguments(call.operation, arguments, options)
+            functions.append((function_of(call.operation), arguments, options))
+        return functions
 
     @property
     def outputs(self) -> tuple[Observation, ...]:

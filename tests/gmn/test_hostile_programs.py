@@ -119,6 +119,7 @@ TOO_MUCH: dict[str, list[Line]] = {
     "fourier": [("fft_fft.default", X, MANY)],
     "bins": [("histc.default", X, MANY)],
     "pieces": [("ones.default", [10**7]), ("split.Tensor", V0, 1)],
+    "copied rows": [("ones.default", [10**7, 1]), ("unbind_copy.int", V0)],
     "rows": [("ones.default", [10**7, 1]), ("unbind.int", V0)],
     "sections": [("ones.default", [10**7]), ("tensor_split.sections", V0, 10**7)],
     "chunks": [("ones.default", [10**7]), ("chunk.default", V0, 10**7)],
@@ -149,7 +150,18 @@ NOT_THEIRS: dict[str, list[Line]] = {
     "more storage": [("resize_.default", X, [MANY])],
     "printing": [("_print.default", "hello")],
     "endless polynomials": [("special_chebyshev_polynomial_t.n_scalar", X, 10**15)],
+    "results of another shape": [
+        ("ones.default", [1000, 4]),
+        ("svd.U", V0, {"U": W, "S": V0, "V": X}),
+    ],
     "hidden sums": [("mvlgamma.default", X, 10**12)],
+}
+NOT_THEIRS |= {  # which torch takes as it is, up to a segmentation fault
+    "a format by number": [("clone.default", X, {"memory_format": -1})],
+    "a layout by number": [("zeros.default", [2], {"layout": 77})],
+    "a type by number": [("zeros.default", [2], {"dtype": 99})],
+    "a type by its place": [("sum.default", X), ("to.dtype", X, 99)],
+    "a type by a value": [("size.int", X, 0), ("to.dtype", X, V0)],
 }
 NONSENSE: dict[str, list[Line]] = {
     "places of a run": [("nonzero.default", X)],
@@ -176,7 +188,7 @@ def program(*lines: Line) -> Program:
 
 
 def _is_options(argument: object) -> bool:
-    return isinstance(argument, dict) and "dtype" in argument
+    return isinstance(argument, dict) and "value" not in argument
 
 
 def tried(own: Program) -> dict[str, Any]:
