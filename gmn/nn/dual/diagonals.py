@@ -79,7 +79,7 @@ class Diagonals:
         """Values times codes (all taps, k), summed over taps: (B, n, k) by edge set, as given."""
         parts: list[Tensor] = []
         if self._sizes:
-            single = values[0].unsqueeze(2) * codes[self._codes]
+            single = values[0].unsqueeze(2) * codes.index_select(0, self._codes)
             parts += single.split(self._sizes, dim=1)
         several = values[len(values) + len(parts) - len(self.items) :]
         for part, (first, last) in zip(several, self._taps[len(parts) :], strict=True):

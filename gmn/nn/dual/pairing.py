@@ -51,10 +51,12 @@ class Pairs:
     def normalised(self, nodes: Tensor) -> Tensor:
         """Deviations of the parts' means from those of their side, normalised: (B, P, d)."""
         parts = nodes.new_zeros(len(nodes), len(self.group), nodes.shape[-1])
-        means = parts.index_add(1, self.part, nodes[:, self.node]) / self.sizes.to(nodes)
-        deviation = means - self._over_side(means)[:, self.side]
+        means = parts.index_add(1, self.part, nodes.index_select(1, self.node)) / self.sizes.to(
+            nodes
+        )
+        deviation = means - self._over_side(means).index_select(1, self.side)
         size = self._over_side(deviation.square().mean(dim=-1, keepdim=True))
-        return deviation * (size + SMALLEST**2).rsqrt()[:, self.side]
+        return deviation * (size + SMALLEST**2).rsqrt().index_select(1, self.side)
 
     def _over_side(self, parts: Tensor) -> Tensor:
         sums = parts.new_zeros(len(parts), len(self.counts), parts.shape[-1])
@@ -68,7 +70,7 @@ class Pairs:
     def to_nodes(self, groups: Tensor, count: int) -> Tensor:
         """Sums over the groups of each of ``count`` neurons; zeros for neurons of none."""
         nodes = groups.new_zeros(len(groups), count, groups.shape[-1])
-        return nodes.index_add(1, self.node, groups[:, self.group[self.part]])
+        return nodes.index_add(1, self.node, groups.index_select(1, self.group[self.part]))
 
 
 @lru_cache(maxsize=64)

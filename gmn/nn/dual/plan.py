@@ -174,7 +174,7 @@ class Rows:
 
     def select(self, rows: Tensor) -> Tensor:
         """From all rows (B, R, c) to these."""
-        return rows if self.index is None else rows[:, self.index]
+        return rows if self.index is None else rows.index_select(1, self.index)
 
     def add(self, total: Tensor, rows: Tensor) -> Tensor:
         """Adds to these rows of a total (B, R, c)."""
@@ -210,7 +210,7 @@ class Plan:
 
     def to_rows(self, nodes: Tensor) -> Tensor:
         """Channels of nodes (B, N, c) at the rows of all slots (B, R, c)."""
-        return nodes if self.aligned else nodes[:, self.rows]
+        return nodes if self.aligned else nodes.index_select(1, self.rows)
 
     def to_nodes(self, rows: Tensor) -> Tensor:
         """Sums over the slots of each node."""

@@ -34,8 +34,8 @@ class Groups:
         """The mean of every neuron's group, summed over its groups; shapes (..., N, d)."""
         node, group = self.members
         groups = nodes.new_zeros(*nodes.shape[:-2], self.count, nodes.shape[-1])
-        means = groups.index_add(-2, group, nodes[..., node, :] * self.share)
-        return torch.zeros_like(nodes).index_add(-2, node, means[..., group, :])
+        means = groups.index_add(-2, group, nodes.index_select(-2, node) * self.share)
+        return torch.zeros_like(nodes).index_add(-2, node, means.index_select(-2, group))
 
 
 @lru_cache(maxsize=64)
