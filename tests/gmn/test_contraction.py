@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gmn.canonical.shifts import Change
 from gmn.graph import pieces
-from gmn.nn.dual.contraction import Contraction, _IntoColumns, _Mix, mix
+from gmn.nn.dual.contraction import Contraction, _IntoColumns, _Mix, _Mixed, mix
 from gmn.nn.dual.stream import Stream
 
 SIZES = {"A": 3, "B": 4, "C": 2, "D": 5, "E": 2}
@@ -117,3 +117,12 @@ def test_gradients_of_mixed_taps() -> None:
         tensor.requires_grad_()
     assert torch.autograd.gradcheck(_Mix.apply, inputs)
     assert torch.autograd.gradgradcheck(_Mix.apply, inputs)
+
+
+@pytest.mark.parametrize("into_rows", [True, False])
+def test_gradients_of_products_by_rank(into_rows: bool) -> None:
+    contraction, (block, code, source, target) = tensors(FORMS[0], TAPS)
+    mixed = mix(contraction.matrix(block), code[:, :2]).detach().requires_grad_()
+    channels = (source if into_rows else target).requires_grad_()
+    assert torch.autograd.gradcheck(_Mixed.apply, (mixed, channels, into_rows))
+    assert torch.autograd.gradgradcheck(_Mixed.apply, (mixed, channels, into_rows))

@@ -158,12 +158,7 @@ class Contraction:
             along: whether messages go along the network.
         """
         reads, writes = (self._source, self._target) if along else (self._target, self._source)
-        ranks, groups, *_ = mixed.shape
-        read = reads.grouped(channels).unflatten(2, (ranks, -1)).permute(2, 0, 3, 1)
-        matrix = mixed.mT if along == self._into_rows else mixed
-        # With channels before neurons, products of few channels take half the time or less.
-        result = read.flatten(0, 1) @ matrix.flatten(0, 1)
-        result = result.unflatten(0, (ranks, groups)).permute(1, 3, 0, 2).flatten(2)
+        result = _Mixed.apply(mixed, reads.grouped(channels), along == self._into_rows)
         return total + writes.joined(result, len(total))
 
     def stream(
@@ -236,6 +231,40 @@ class _Mix(torch.autograd.Function):
             torch.einsum("kgrc,tk->grct", gradient, codes) if of_kernel else None,
             (by_group @ kernel.flatten(1, 2)).sum(0).T if of_codes else None,
         )
+
+
+class _Mixed(torch.autograd.Function):
+    """Products of the channels of each rank with its matrix (G, rows, columns), or its transpose.
+
+    Products of few channels take half the time or less with channels before neurons.
+    """
+
+    @staticmethod
+    def forward(context: Any, mixed: Tensor, channels: Tensor, into_rows: bool) -> Tensor:
+        context.save_for_backward(mixed, channels)
+        context.into_rows = into_rows
+        matrix = mixed.flatten(0, 1)
+        result = _by_rank(channels, len(mixed)) @ (matrix.mT if into_rows else matrix)
+        return _side_by_side(result, len(mixed))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        mixed, channels = context.saved_tensors
+        ranks, matrix = len(mixed), mixed.flatten(0, 1)
+        gradient, read = (_by_rank(t.to(mixed), ranks) for t in (gradients[0], channels))
+        of_channels = _side_by_side(gradient @ (matrix if context.into_rows else matrix.mT), ranks)
+        rows, columns = (gradient, read) if context.into_rows else (read, gradient)
+        return (rows.mT @ columns).view(mixed.shape), of_channels, None
+
+
+def _by_rank(channels: Tensor, ranks: int) -> Tensor:
+    """From (G, neurons, c) to (ranks * G, c / ranks, neurons)."""
+    return channels.unflatten(2, (ranks, -1)).permute(2, 0, 3, 1).flatten(0, 1)
+
+
+def _side_by_side(channels: Tensor, ranks: int) -> Tensor:
+    """Back to (G, neurons, c)."""
+    return channels.unflatten(0, (ranks, -1)).permute(1, 3, 0, 2).flatten(2)
 
 
 class _IntoColumns(torch.autograd.Function):

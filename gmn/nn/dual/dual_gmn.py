@@ -233,7 +233,7 @@ class _DualLayer(nn.Module):
 
     def _invariants(self, plan: Plan, x: Tensor, y: Tensor) -> Tensor:
         """Features that no symmetry changes: shape (B, rows, d)."""
-        free, signed = plan.free.to(x), plan.signed.to(x)
+        free, signed = plan.free.to(x), plan.signed.to(x) if plan.has_signs else None
         units = _Unit.apply(x, free, signed), _Unit.apply(y, free, signed)
         products = plan.basis_mean(self.product_x(x) * self.product_y(y))
         result = self.product(_SoftRoot.apply(products))
@@ -274,27 +274,31 @@ class _Unit(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(context: Any, channels: Tensor, free: Tensor, signed: Tensor) -> Tensor:
+    def forward(context: Any, channels: Tensor, free: Tensor, signed: Tensor | None) -> Tensor:
         context.save_for_backward(channels, free, signed)
-        return channels * _factor(channels, free, signed)[0]
+        return channels * _factor(_length(channels), free, signed)[0]
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         channels, free, signed = context.saved_tensors
-        factor, slope = _factor(channels, free, signed)
+        size = _length(channels)
+        factor, inverse = _factor(size, free, signed)
+        # The derivative of the factor by the length, over the length.
+        slope = factor if signed is None else factor - signed / (1 + size).square()
+        slope = slope * inverse / torch.where(size == 0, torch.inf, size)
         along = (gradients[0] * channels).sum(dim=-1, keepdim=True) * slope
-        return (gradients[0] * factor).addcmul(channels, along), None, None
+        return (gradients[0] * factor).addcmul(channels, along, value=-1), None, None
 
 
-def _factor(channels: Tensor, free: Tensor, signed: Tensor) -> tuple[Tensor, Tensor]:
-    """What :class:`_Unit` multiplies by, and its derivative by the length over the length."""
-    size = torch.linalg.vector_norm(channels, dim=-1, keepdim=True)
+def _length(channels: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(channels, dim=-1, keepdim=True)
+
+
+def _factor(size: Tensor, free: Tensor, signed: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What :class:`_Unit` multiplies by, and the inverse of the length (1 where it is 0)."""
     length = size + free
-    inverse = torch.where(length == 0, 1.0, length).reciprocal()
-    kept = 1 / (1 + size)
-    factor = inverse * (1 + signed * size * kept)
-    slope = inverse * (signed * kept * kept - factor) / torch.where(size == 0, torch.inf, size)
-    return factor, slope
+    inverse = (length + (length == 0)).reciprocal()
+    return inverse if signed is None else inverse * (1 + signed * size / (1 + size)), inverse
 
 
 def _plus(total: Tensor, channels: Tensor, weight: Tensor) -> Tensor:

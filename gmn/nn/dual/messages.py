@@ -50,20 +50,20 @@ class Reading:
             plan.invariants.values(blocks),
         )
 
-    def mixed(self, codes: Tensor) -> dict[str, Tensor]:
-        """Small kernels with their taps mixed, for a layer's codes."""
+    def mixed(self, codes: Tensor) -> dict[str, tuple[Tensor, ...]]:
+        """Small kernels with their taps mixed by a layer's codes, along and against the network."""
         found = {}
         for name, matrix in self.matrices.items():
             first, last = self.plan.taps[name]
             if last - first > 1 and math.prod(matrix.shape[1:]) <= SMALL:
-                found[name] = mix(matrix, codes[first:last, : 2 * RANKS])
+                found[name] = mix(matrix, codes[first:last, : 2 * RANKS]).chunk(2)
         return found
 
     def multiply(
         self,
         step: Product,
         along: bool,
-        mixed: Mapping[str, Tensor],
+        mixed: Mapping[str, tuple[Tensor, ...]],
         code: Tensor,
         channels: Tensor,
         total: Tensor,
@@ -71,7 +71,7 @@ class Reading:
         """Adds the messages of a block to a total, in either direction."""
         contraction, name = step.contraction, step.edges.name
         if name in mixed:
-            return contraction.mixed(mixed[name][_ranks(along)], channels, total, along)
+            return contraction.mixed(mixed[name][not along], channels, total, along)
         if name in self.matrices:
             add = contraction.forward if along else contraction.backward
             return add(self.matrices[name], code, channels, total)

@@ -324,6 +324,11 @@ class Plan:
         return self._mask("sign")
 
     @cached_property
+    def has_signs(self) -> bool:
+        """Whether there are such rows."""
+        return bool(self.signed.any())
+
+    @cached_property
     def free_rows(self) -> Rows:
         """The rows of neurons that no scale acts on."""
         return Rows.of(self.free)
