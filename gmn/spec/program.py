@@ -123,7 +123,10 @@ class Observation:
         axes: list[int | None] = []
         for place, side in enumerate(self.sides, start=2):
             sizes = [factor.size for factor in side.factors]
-            value = value.narrow(place, side.start, math.prod(sizes))
+            size = math.prod(sizes)
+            if (side.start, size) != (0, value.shape[place]):
+                # Not of all: its gradient would be copied into zeros.
+                value = value.narrow(place, side.start, size)
             shape += sizes
             axes += [factor.axis for factor in side.factors]
         others = [2 + place for place, axis in enumerate(axes) if axis is None]
