@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import against_published
+from benchmarks import against_published, one_network
 
 BENCHMARKS = Path(against_published.__file__).parent
 
@@ -17,3 +17,9 @@ def test_times_beside_published_codes(network: str) -> None:
     rows = json.loads((BENCHMARKS / "against_published.json").read_text())[network]
     page = (BENCHMARKS / "README.md").read_text()
     assert "\n".join(against_published.table(network, rows)) in page
+
+
+def test_times_of_one_network() -> None:
+    report = json.loads((BENCHMARKS / "one_network.json").read_text())
+    page = (BENCHMARKS / "README.md").read_text()
+    assert "\n".join(one_network.table(report["networks"])) in page
