@@ -36,7 +36,7 @@ def numbers_allowed(given: Iterable[Sequence[int]], runs: int = 1) -> int:
     return PER_NUMBER * own * runs + FREE * min(runs, FREE_RUNS)
 
 
-class Meter(TorchDispatchMode):
+class ProgramMeter(TorchDispatchMode):
     """Counts the numbers that operations make, views as well; stops what is beyond the budget.
 
     Args:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gmn.spec.budget import Meter, numbers_allowed
+from gmn.spec.budget import ProgramMeter, numbers_allowed
 from gmn.spec.operations import (
     ProgramError,
     function_of,
@@ -223,7 +223,7 @@ class Program:
 
     def _count(self, state: Mapping[str, Tensor], inputs: Sequence[Tensor], most: int) -> int:
         """How many numbers a run makes, if no more than the most; of tensors without numbers."""
-        meter = Meter(most)
+        meter = ProgramMeter(most)
         try:
             for _, _, numbers in self._constants:
                 torch.tensor(numbers)  # which sees uneven lists only where it makes numbers of them

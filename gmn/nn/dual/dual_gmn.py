@@ -13,7 +13,7 @@ from gmn.features import Descriptions, SpecDescriptions, require_reading
 from gmn.foundation.arguments import require_type, require_whole
 from gmn.graph import ParameterGraph
 from gmn.nn.dual.editing import Editor
-from gmn.nn.dual.messages import Reading, messages
+from gmn.nn.dual.messages import GraphReading, messages
 from gmn.nn.dual.pairing import Pairing, pairs_of
 from gmn.nn.dual.plan import RANKS, Plan, plan_of
 from gmn.nn.dual.probes import ProbeEncoder, Probes
@@ -127,7 +127,7 @@ class DualGMN(Metanetwork):
         if self.probes is not None and self.listening is not None:
             centred = without_shifts(graph.to(dtype=self.encoder.summary.dtype))
             state = self.listening(plan, self.probes(centred, plan), *state)
-        reading = Reading.of(plan, blocks)
+        reading = GraphReading.of(plan, blocks)
         for layer, codes in zip(self.layers, self.encoder.codes(plan), strict=True):
             state = run(layer, self.recompute, reading, codes, *state)
         return state
@@ -195,7 +195,7 @@ class _DualLayer(nn.Module):
 
     def forward(
         self,
-        reading: Reading,
+        reading: GraphReading,
         codes: Tensor,
         x: Tensor,
         y: Tensor,

@@ -15,7 +15,7 @@ from gmn.nn.dual.stream import SMALL, Blocks
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class GraphReading:
     """Values of B networks in the form in which all layers read them.
 
     Attributes:
@@ -35,7 +35,7 @@ class Reading:
     invariants: list[Tensor]
 
     @classmethod
-    def of(cls, plan: Plan, blocks: Blocks) -> Reading:
+    def of(cls, plan: Plan, blocks: Blocks) -> GraphReading:
         """Reads blocks."""
         return cls(
             plan,
@@ -79,7 +79,7 @@ class Reading:
 
 
 def messages(
-    reading: Reading, codes: Tensor, x: Tensor, y: Tensor, sweeps: bool
+    reading: GraphReading, codes: Tensor, x: Tensor, y: Tensor, sweeps: bool
 ) -> tuple[Tensor, Tensor]:
     """What neurons receive; in a sweep, with their own channels, and passed on at once.
 
@@ -134,7 +134,7 @@ def _weights(plan: Plan, codes: Tensor, along: bool, width: int) -> Iterator[Ten
     return iter(wide.split(sizes) if along else wide.split(sizes)[::-1])
 
 
-def _gains(reading: Reading, codes: Tensor, along: bool) -> Iterator[Tensor]:
+def _gains(reading: GraphReading, codes: Tensor, along: bool) -> Iterator[Tensor]:
     """The factors (B, neurons, ranks) of each diagonal product, in the order of the steps."""
     factors = reading.plan.gains.encoded(reading.gains, codes[:, _ranks(along)])
     return iter(factors if along else factors[::-1])

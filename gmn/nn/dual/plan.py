@@ -151,7 +151,7 @@ Step = Product | DiagonalProduct | AxisBroadcast | PowerMap
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class SomeRows:
     """Some of the rows of all slots.
 
     Attributes:
@@ -163,7 +163,7 @@ class Rows:
     count: int
 
     @classmethod
-    def of(cls, mask: Tensor) -> Rows:
+    def of(cls, mask: Tensor) -> SomeRows:
         """Those where a mask (R, 1) has ones."""
         index = mask.flatten().nonzero().flatten()
         return cls(None if len(index) == len(mask) else index, len(index))
@@ -329,19 +329,19 @@ class Plan:
         return bool(self.signed.any())
 
     @cached_property
-    def free_rows(self) -> Rows:
+    def free_rows(self) -> SomeRows:
         """The rows of neurons that no scale acts on."""
-        return Rows.of(self.free)
+        return SomeRows.of(self.free)
 
     @cached_property
-    def linear_rows(self) -> Rows:
+    def linear_rows(self) -> SomeRows:
         """The rows where channels of unit length are invariant."""
-        return Rows.of(self._mask("free", "positive"))
+        return SomeRows.of(self._mask("free", "positive"))
 
     @cached_property
-    def even_rows(self) -> Rows:
+    def even_rows(self) -> SomeRows:
         """The rows where only products of two unit-length channels are invariant."""
-        return Rows.of(self._mask("sign", "both"))
+        return SomeRows.of(self._mask("sign", "both"))
 
     def _mask(self, *kinds: str) -> Tensor:
         kept = [slot.kind in kinds for slot in self.slots.slots]
