@@ -124,28 +124,21 @@ class Contraction:
         )
         return moved.reshape(shape)
 
-    def forward(self, matrix: Tensor, code: Tensor, channels: Tensor, total: Tensor) -> Tensor:
-        """Adds messages along the network.
+    def add(
+        self, matrix: Tensor, code: Tensor, channels: Tensor, total: Tensor, along: bool
+    ) -> Tensor:
+        """Adds messages.
 
         Args:
             matrix: of the block.
             code: shape (taps, c).
-            channels: those that are read, shape (B, source neurons, c).
-            total: what they are added to, shape (B, target neurons, c).
+            channels: those that are read, shape (B, neurons, c).
+            total: what they are added to, likewise for the other end.
+            along: whether messages go along the network, from source to target, or against it.
         """
-        return self._add(matrix, code, channels, total, self._into_rows)
-
-    def backward(self, matrix: Tensor, code: Tensor, channels: Tensor, total: Tensor) -> Tensor:
-        """Adds messages against the network: channels are those of the target."""
-        return self._add(matrix, code, channels, total, not self._into_rows)
-
-    def _add(
-        self, matrix: Tensor, code: Tensor, channels: Tensor, total: Tensor, into_rows: bool
-    ) -> Tensor:
-        reads, writes = self._source, self._target
-        if into_rows != self._into_rows:
-            reads, writes = writes, reads
-        result = _add(matrix, code, reads.grouped(channels), writes.grouped(total), into_rows)
+        reads, writes = (self._source, self._target) if along else (self._target, self._source)
+        read, written = reads.grouped(channels), writes.grouped(total)
+        result = _plus_product(matrix, code, read, written, along == self._into_rows)
         return writes.joined(result, len(total))
 
     def mixed(self, mixed: Tensor, channels: Tensor, total: Tensor, along: bool) -> Tensor:
@@ -153,7 +146,7 @@ class Contraction:
 
         Args:
             mixed: the matrix as :func:`mix` returns it, with the codes of this direction.
-            channels: those that are read, shape (B, neurons, c).
+            channels: as in :meth:`add`, and so the rest.
             total: what they are added to.
             along: whether messages go along the network.
         """
@@ -174,22 +167,22 @@ class Contraction:
         for index, piece in stream.pieces():
             cut = dict(zip(self.block, index[1:-1], strict=True))
             inputs, outputs = (
-                tensor[(index[0], *(cut[letter] for letter in ends))]
-                for tensor, ends in zip((read, result), letters, strict=True)
+                tensor[(index[0], *(cut[letter] for letter in end))]
+                for tensor, end in zip((read, result), letters, strict=True)
             )
             shapes = tuple(inputs.shape[1:-1]), tuple(outputs.shape[1:-1])
             part = Contraction(
                 self.block, self.source, self.target, shapes if along else shapes[::-1]
             )
-            multiply = part.forward if along else part.backward
-            added = multiply(
-                part.matrix(piece), code[index[-1]], inputs.flatten(1, -2), outputs.flatten(1, -2)
-            )
+            ends = inputs.flatten(1, -2), outputs.flatten(1, -2)
+            added = part.add(part.matrix(piece), code[index[-1]], *ends, along)
             outputs.copy_(added.reshape(outputs.shape))
         return result.reshape(total.shape)
 
 
-def _add(matrix: Tensor, code: Tensor, channels: Tensor, total: Tensor, into_rows: bool) -> Tensor:
+def _plus_product(
+    matrix: Tensor, code: Tensor, channels: Tensor, total: Tensor, into_rows: bool
+) -> Tensor:
     """Adds a product with a matrix (G, rows, columns * taps), or with its transpose."""
     if into_rows:
         return torch.baddbmm(total, matrix, _weighed(channels, code))

@@ -73,8 +73,7 @@ class GraphReading:
         if name in mixed:
             return contraction.mixed(mixed[name][not along], channels, total, along)
         if name in self.matrices:
-            add = contraction.forward if along else contraction.backward
-            return add(self.matrices[name], code, channels, total)
+            return contraction.add(self.matrices[name], code, channels, total, along)
         return contraction.stream(self.blocks.streams[name], code, channels, total, along)
 
 
