@@ -141,15 +141,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     load = refuse_if_busy(arguments.busy)
+    report: dict[str, object] = {"torch": torch.__version__, "load_of_others": round(load, 2)}
     models: dict[str, dict[str, list[Row]]] = {}
     for name in arguments.models.split(",") if arguments.models else registry.names():
-        if (rows := series(name)) is not None:
-            models[name] = rows
-            print(table({name: rows})[-1], flush=True)
+        if (rows := series(name)) is None:
+            continue
+        models[name] = rows
+        print(table({name: rows})[-1], flush=True)
+        if arguments.out:
+            arguments.out.write_text(json.dumps(report | {"models": models}, indent=1) + "\n")
     print("\n".join(table(models)))
-    if arguments.out:
-        conditions = {"torch": torch.__version__, "load_of_others": round(load, 2)}
-        arguments.out.write_text(json.dumps(conditions | {"models": models}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
