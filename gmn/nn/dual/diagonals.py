@@ -62,6 +62,7 @@ class Diagonals:
         self.items = tuple(items)
         # Those of one tap first.
         self._order = sorted(range(len(items)), key=lambda place: items[place].edges.num_taps > 1)
+        self._back = [self._order.index(place) for place in range(len(items))]
         self._taps = [taps[items[place].edges.name] for place in self._order]
         single = [place for place in self._order if items[place].edges.num_taps == 1]
         self._sizes = [_size(spec, items[place]) for place in single]
@@ -84,11 +85,7 @@ class Diagonals:
         several = values[len(values) + len(parts) - len(self.items) :]
         for part, (first, last) in zip(several, self._taps[len(parts) :], strict=True):
             parts.append(part @ codes[first:last])
-        return [part for _, part in sorted(zip(self._order, parts, strict=True), key=_first)]
-
-
-def _first(pair: tuple[int, Tensor]) -> int:
-    return pair[0]
+        return [parts[place] for place in self._back]
 
 
 def _size(spec: GraphSpec, item: Diagonal) -> int:
