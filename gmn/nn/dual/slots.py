@@ -176,6 +176,11 @@ class _SlotFinder:
         self._axes = {symmetry.name: set(symmetry.axes) for symmetry in acting}
         self._bases = {gauge.name for gauge in spec.gauges}
         self._terms: dict[str, list[tuple[str, ScalingTerm]]] = {}
+        self._carriers = {
+            symmetry.name: carriers
+            for symmetry in acting
+            if not symmetry.axes and (carriers := _carriers(spec, symmetry)) is not None
+        }
         self._offsets: dict[str, float] = {}
         self._unfactored: dict[str, InvariantPart] = {}
         for symmetry in acting:
@@ -257,8 +262,12 @@ class _SlotFinder:
         """The unit of each end of an edge set; of a diagonal one, all of it under ``both``."""
         result: dict[str, dict[str, float]] = {"target": {}, "source": {}, "both": {}}
         for name, term in self._terms.get(edges.tied_to or edges.name, ()):
-            end = "both" if edges.diagonal else self._end(edges, term)
-            result[end][name] = result[end].get(name, 0.0) + term.exponent
+            if edges.diagonal or name not in self._carriers:
+                end = "both" if edges.diagonal else self._end(edges, term)
+                result[end][name] = result[end].get(name, 0.0) + term.exponent
+        for name, carriers in () if edges.diagonal else self._carriers.items():
+            result["source"][name] = float(edges.source in carriers)
+            result["target"][name] = float(edges.target in carriers)
         return {end: self._clean(powers) for end, powers in result.items()}
 
     def _end(self, edges: EdgeSet, term: ScalingTerm) -> str:
@@ -409,6 +418,54 @@ class _SlotFinder:
 
     def _signs(self, unit: Unit) -> Unit:
         return tuple(item for item in unit if item[0] in self._even)
+
+
+def _carriers(spec: GraphSpec, symmetry: Scaling | Gauge) -> frozenset[str] | None:
+    """The node sets whose values change where one sign of whole blocks does.
+
+    From blocks that write the sign it passes all that lies before those that read it. An edge set
+    changes sign if exactly one of its ends does, one that is added if its neurons do; inputs and
+    outputs never change.
+
+    Returns:
+        None if no choice of node sets is true to all edge sets: values of one may carry the sign
+        in one place and not in another.
+    """
+    if isinstance(symmetry, Gauge) or symmetry.domain != "sign":
+        return None
+    flipped = {term.edge_set for term in symmetry.terms if term.exponent % 2}
+    signs: dict[str, tuple[str, bool]] = {}  # by node set, one it goes with, and whether opposite
+
+    def root(name: str) -> tuple[str, bool]:
+        opposite = False
+        while name in signs:
+            name, differs = signs[name]
+            opposite ^= differs
+        return name, opposite
+
+    fixed = ""  # what never changes
+    relations = [(n.name, fixed, False) for n in spec.node_sets if n.role in ("input", "output")]
+    for edges in spec.edge_sets:
+        flips = (edges.tied_to or edges.name) in flipped
+        if not edges.diagonal:
+            relations.append((edges.source, edges.target, flips))
+        elif _adds(edges):
+            relations.append((edges.target, fixed, flips))
+        elif flips:
+            return None
+    for one, other, differs in relations:
+        (first, opposite), (second, also) = root(one), root(other)
+        if first != second:
+            signs[first] = second, opposite ^ also ^ differs
+        elif opposite ^ also != differs:
+            return None
+    still = root(fixed)
+    roots = {nodes.name: root(nodes.name) for nodes in spec.node_sets}
+    return frozenset(
+        name
+        for name, (first, opposite) in roots.items()
+        if opposite != (first == still[0] and still[1])
+    )
 
 
 def broadcast_index(spec: GraphSpec, narrow: str, wide: str) -> Tensor:
