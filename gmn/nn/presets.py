@@ -28,7 +28,12 @@ def dual_gmn(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:
 
 
 def dual_gmn_weights(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:
-    """DualGMN without probes; it reads any architecture."""
+    """DualGMN that runs no program: passes of 64 learned inputs; it reads any architecture."""
+    return DualGMN(hidden=64, depth=2, head=outputs, passes=64)
+
+
+def dual_gmn_linear(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:
+    """DualGMN without probes and passes, of depth 4: ``dual-gmn-weights`` of version 0.1."""
     return DualGMN(hidden=64, depth=4, head=outputs)
 
 

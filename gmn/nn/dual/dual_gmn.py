@@ -13,8 +13,9 @@ from gmn.features import Descriptions, SpecDescriptions, require_reading
 from gmn.foundation.arguments import require_type, require_whole
 from gmn.graph import ParameterGraph
 from gmn.nn.dual.editing import Editor
-from gmn.nn.dual.messages import GraphReading, messages
+from gmn.nn.dual.messages import GraphReading, RankCodes, messages
 from gmn.nn.dual.pairing import Pairing, pairs_of
+from gmn.nn.dual.passes import Passes
 from gmn.nn.dual.plan import RANKS, Plan, plan_of
 from gmn.nn.dual.probes import ProbeEncoder, Probes
 from gmn.nn.dual.stream import Blocks, blocks_of
@@ -58,6 +59,9 @@ class DualGMN(Metanetwork):
             takes more time and a fraction of the memory.
         descriptions: describes nodes and edge sets to the model; None for
             :class:`gmn.features.SpecDescriptions`.
+        passes: number of learned inputs for which the networks' own forward and backward passes
+            are computed from their graphs, without a program (:mod:`gmn.nn.dual.passes`); 0 for
+            none.
 
     Raises:
         ValueError: if ``hidden`` is no multiple of 8.
@@ -75,9 +79,11 @@ class DualGMN(Metanetwork):
         sweeps: bool = True,
         recompute: bool = False,
         descriptions: Descriptions | None = None,
+        passes: int = 0,
     ) -> None:
         require_whole("hidden", hidden, 1)
         require_whole("depth", depth, 1)
+        require_whole("passes", passes, 0)
         require_reading(None, descriptions)
         if probes is not None:
             require_type("probes", probes, Probes, "gmn.nn.Probes, or None")
@@ -90,6 +96,7 @@ class DualGMN(Metanetwork):
         described = SpecDescriptions() if descriptions is None else descriptions
         if probes is not None:
             self.listening = ProbeEncoder(hidden, probes.count, described)
+        self.passes = Passes(hidden, passes, described) if passes else None
         self.encoder = _DualEncoder(hidden, depth, described)
         # Only an editor reads the channels after the last layer.
         self.layers = nn.ModuleList(
@@ -124,10 +131,12 @@ class DualGMN(Metanetwork):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Channels x and y, states of neurons and the summary after all layers."""
         state = self.encoder(graph, plan)
+        reading = GraphReading.of(plan, blocks)
+        if self.passes is not None:
+            state = self.passes(reading, *state)
         if self.probes is not None and self.listening is not None:
             centred = without_shifts(graph.to(dtype=self.encoder.summary.dtype))
             state = self.listening(plan, self.probes(centred, plan), *state)
-        reading = GraphReading.of(plan, blocks)
         for layer, codes in zip(self.layers, self.encoder.codes(plan), strict=True):
             state = run(layer, self.recompute, reading, codes, *state)
         return state
@@ -204,7 +213,7 @@ class _DualLayer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Shapes as those of the encoder."""
         plan = reading.plan
-        received = messages(reading, codes, x, y, self.sweeps)
+        received = messages(reading, RankCodes(codes), x, y, self.sweeps)
         x = self._mixed(x, received[0], self.keep_x, self.take_x)
         y = self._mixed(y, received[1], self.keep_y, self.take_y)
         invariants = plan.to_nodes(self._invariants(plan, x, y))
@@ -283,6 +292,9 @@ class _Unit(torch.autograd.Function):
         channels, free, signed = context.saved_tensors
         size = _length(channels)
         factor, inverse = _factor(size, free, signed)
+        # The gradient of so short a channel would overflow on its way; it passes none.
+        seen = size + free > torch.finfo(size.dtype).tiny ** (1 / 3)
+        factor, inverse = factor * seen, inverse * seen
         # The derivative of the factor by the length, over the length.
         slope = factor if signed is None else factor - signed / (1 + size).square()
         slope = slope * inverse / torch.where(size == 0, torch.inf, size)

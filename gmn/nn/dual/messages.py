@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from gmn.nn.dual.activations import Activation
 from gmn.nn.dual.contraction import mix
 from gmn.nn.dual.plan import RANKS, DiagonalProduct, Plan, PowerMap, Product
 from gmn.nn.dual.stream import SMALL, Blocks
@@ -50,45 +52,91 @@ class GraphReading:
             plan.invariants.values(blocks),
         )
 
-    def mixed(self, codes: Tensor) -> dict[str, tuple[Tensor, ...]]:
-        """Small kernels with their taps mixed by a layer's codes, along and against the network."""
-        found = {}
-        for name, matrix in self.matrices.items():
-            first, last = self.plan.taps[name]
-            if last - first > 1 and math.prod(matrix.shape[1:]) <= SMALL:
-                found[name] = mix(matrix, codes[first:last, : 2 * RANKS]).chunk(2)
-        return found
 
-    def multiply(
-        self,
-        step: Product,
-        along: bool,
-        mixed: Mapping[str, tuple[Tensor, ...]],
-        code: Tensor,
-        channels: Tensor,
-        total: Tensor,
-    ) -> Tensor:
-        """Adds the messages of a block to a total, in either direction."""
-        contraction, name = step.contraction, step.edges.name
-        if name in mixed:
-            return contraction.mixed(mixed[name][not along], channels, total, along)
-        if name in self.matrices:
-            return contraction.add(self.matrices[name], code, channels, total, along)
-        return contraction.stream(self.blocks.streams[name], code, channels, total, along)
+# Of a step, whether along the network, channels that are read, and a total that is added to.
+Multiply = Callable[[Product, bool, Tensor, Tensor], Tensor]
+
+
+class Codes(Protocol):
+    """How the values of networks count in messages."""
+
+    def vectors(self, reading: GraphReading) -> list[Tensor]:
+        """What each vector adds to its neurons, (B, neurons, c)."""
+
+    def products(self, reading: GraphReading, width: int) -> Multiply:
+        """Adds to a total (B, neurons, c) what a product makes of channels, in a direction."""
+
+    def gains(self, reading: GraphReading, along: bool) -> list[Tensor]:
+        """The factors (B, neurons, ranks or 1) of each diagonal product, in that order."""
+
+
+@dataclass(frozen=True)
+class RankCodes:
+    """How the values of a layer count in its messages.
+
+    Attributes:
+        table: for all taps, shape (taps, 2 ranks + c): how each rank of channels counts in messages
+            along the network and against it, and what a value adds to the channels of its neuron.
+    """
+
+    table: Tensor
+
+    def vectors(self, reading: GraphReading) -> list[Tensor]:
+        """What each vector adds to its neurons, (B, neurons, c)."""
+        return reading.plan.vectors.encoded(reading.vectors, self.table[:, 2 * RANKS :])
+
+    def products(self, reading: GraphReading, width: int) -> Multiply:
+        """With taps that weigh the ranks of channels; those of small kernels are mixed first."""
+        plan = reading.plan
+        mixed = {
+            name: mix(matrix, self.table[first:last, : 2 * RANKS]).chunk(2)
+            for name, matrix in reading.matrices.items()
+            for first, last in [plan.taps[name]]
+            if last - first > 1 and math.prod(matrix.shape[1:]) <= SMALL
+        }
+        codes = self._weights(plan, True, width), self._weights(plan, False, width)
+
+        def multiply(step: Product, along: bool, channels: Tensor, total: Tensor) -> Tensor:
+            contraction, name = step.contraction, step.edges.name
+            if name in mixed:
+                return contraction.mixed(mixed[name][not along], channels, total, along)
+            code = codes[not along][name]
+            if name in reading.matrices:
+                return contraction.add(reading.matrices[name], code, channels, total, along)
+            stream = reading.blocks.streams[name]
+            return contraction.stream(stream, code, channels, total, along)
+
+        return multiply
+
+    def _weights(self, plan: Plan, along: bool, width: int) -> dict[str, Tensor]:
+        """The codes (taps, c) of each product."""
+        sizes = [step.edges.num_taps for step in plan.products]
+        ranks = self.table[: sum(sizes), _ranks(along)].unsqueeze(2)
+        wide = ranks.expand(-1, -1, width // RANKS).reshape(-1, width).split(sizes)
+        names = [step.edges.name for step in plan.products]
+        return dict(zip(names, wide, strict=True))
+
+    def gains(self, reading: GraphReading, along: bool) -> list[Tensor]:
+        """The factors (B, neurons, ranks) of each diagonal product, in the order of the plan."""
+        return reading.plan.gains.encoded(reading.gains, self.table[:, _ranks(along)])
 
 
 def messages(
-    reading: GraphReading, codes: Tensor, x: Tensor, y: Tensor, sweeps: bool
+    reading: GraphReading, codes: Codes, x: Tensor, y: Tensor, sweeps: bool, active: bool = False
 ) -> tuple[Tensor, Tensor]:
     """What neurons receive; in a sweep, with their own channels, and passed on at once.
 
+    Active channels pass, along the network, the function of the neuron that they leave, as far as
+    its symmetries let them (:mod:`gmn.nn.dual.activations`), and are multiplied by its derivative
+    against it. With codes of one that is the network's own forward and backward pass.
+
     Args:
         reading: B networks.
-        codes: of all taps, shape (taps, 2 ranks + c): how each rank of channels counts in messages
-            along the network and against it, and what a value adds to the channels of its neuron.
+        codes: how values count.
         x: channels that transform like the neurons, shape (B, rows, c).
         y: channels that transform inversely.
         sweeps: whether messages cross the whole network, in its order, instead of one step each.
+        active: whether channels pass the neurons' functions.
 
     Returns:
         Messages to ``x`` and ``y``, added to them in a sweep.
@@ -96,47 +144,54 @@ def messages(
     plan = reading.plan
     channels = [list(plan.split(values)) for values in (x, y)]
     totals = [list(plan.split(values if sweeps else torch.zeros_like(values))) for values in (x, y)]
-    added = plan.vectors.encoded(reading.vectors, codes[:, 2 * RANKS :])
-    for vector, values in zip(plan.slots.vectors, added, strict=True):
+    for vector, values in zip(plan.slots.vectors, codes.vectors(reading), strict=True):
         of_port = totals[vector.port.dual]
         of_port[vector.port.slot] = of_port[vector.port.slot] + values
     sources = totals if sweeps else channels
-    mixed = reading.mixed(codes)
-    powers: list[Tensor] = []
+    multiply = codes.products(reading, x.shape[-1])
+    passed: list[Tensor | None] = []  # slopes and powers on the way, for the way back
     for along in (True, False):
-        weights, factors = _weights(plan, codes, along, x.shape[-1]), _gains(reading, codes, along)
-        for step in plan.steps if along else reversed(plan.steps):
+        order = slice(None, None, 1 if along else -1)
+        factors = iter(codes.gains(reading, along)[order])
+        for step in plan.steps[order]:
             source, target = step.source, step.target
             if not along:
                 source, target = target.inverse(), source.inverse()
             value, total = sources[source.dual][source.slot], totals[target.dual][target.slot]
-            if isinstance(step, Product):
-                total = reading.multiply(step, along, mixed, next(weights), value, total)
-            elif isinstance(step, DiagonalProduct):
-                total = _plus_scaled(total, value, next(factors))
+            if isinstance(step, Product | DiagonalProduct):
+                if along:
+                    slope = None
+                    if active and (activation := _activation(plan, step)) is not None:
+                        value, slope = activation.with_slope(value)
+                    passed.append(slope)
+                elif (slope := passed.pop()) is not None:
+                    before, total = total, torch.zeros_like(total)
+                if isinstance(step, Product):
+                    total = multiply(step, along, value, total)
+                else:
+                    total = _plus_scaled(total, value, next(factors))
+                if not along and slope is not None:
+                    total = torch.addcmul(before, total, slope)
             elif not isinstance(step, PowerMap):
                 total = total + (step.forward(value) if along else step.backward(value))
             elif along:
-                powers.append(value)
+                passed.append(value)
                 total = total + step.forward(value)
             else:
-                total = total + step.backward(value, powers.pop())
+                power = passed.pop()
+                assert power is not None
+                total = total + step.backward(value, power)
             totals[target.dual][target.slot] = total
     return torch.cat(totals[False], dim=1), torch.cat(totals[True], dim=1)
 
 
-def _weights(plan: Plan, codes: Tensor, along: bool, width: int) -> Iterator[Tensor]:
-    """The codes (taps, c) of each product, in the order of the steps."""
-    sizes = [step.edges.num_taps for step in plan.products]
-    ranks = codes[: sum(sizes), _ranks(along)].unsqueeze(2)
-    wide = ranks.expand(-1, -1, width // RANKS).reshape(-1, width)
-    return iter(wide.split(sizes) if along else wide.split(sizes)[::-1])
-
-
-def _gains(reading: GraphReading, codes: Tensor, along: bool) -> Iterator[Tensor]:
-    """The factors (B, neurons, ranks) of each diagonal product, in the order of the steps."""
-    factors = reading.plan.gains.encoded(reading.gains, codes[:, _ranks(along)])
-    return iter(factors if along else factors[::-1])
+def _activation(plan: Plan, step: Product | DiagonalProduct) -> Activation | None:
+    """What the network does to values before it multiplies them."""
+    if step.source.dual:
+        return None
+    if isinstance(step, DiagonalProduct):
+        return step.before
+    return plan.activations[step.source.slot]
 
 
 def _ranks(along: bool) -> slice:
@@ -144,6 +199,6 @@ def _ranks(along: bool) -> slice:
 
 
 def _plus_scaled(total: Tensor, channels: Tensor, factors: Tensor) -> Tensor:
-    ranks = (RANKS, -1)
+    ranks = (factors.shape[-1], -1)
     scaled = total.unflatten(2, ranks).addcmul(channels.unflatten(2, ranks), factors.unsqueeze(3))
     return scaled.flatten(2)

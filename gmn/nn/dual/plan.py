@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from gmn import features
+from gmn.nn.dual.activations import Activation, activation_of
 from gmn.nn.dual.contraction import Contraction
 from gmn.nn.dual.diagonals import Diagonal, Diagonals
-from gmn.nn.dual.slots import Map, Port, Slots, broadcast_index, slots_of
+from gmn.nn.dual.slots import Map, Port, Slot, Slots, broadcast_index, slots_of
 from gmn.spec import EdgeSet, GraphSpec, NodeSet
+from gmn.spec.parts import Role
 
 RANKS = 4  # independent weightings of the taps of a kernel in a message
 
@@ -86,6 +88,7 @@ class DiagonalProduct:
     Attributes:
         offset: for a variance, the constant added before its inverse root is taken; else None.
         index: for every neuron, the neuron of the block's own node set; None if they are the same.
+        before: what the network does to the values first: a layer normalisation.
     """
 
     source: Port
@@ -93,6 +96,7 @@ class DiagonalProduct:
     edges: EdgeSet
     offset: float | None
     index: Tensor | None
+    before: Activation | None = None
 
 
 @dataclass(frozen=True)
@@ -304,6 +308,15 @@ class Plan:
         return Diagonals(self.spec, tuple(items), self.taps, self.rows.device)
 
     @cached_property
+    def activations(self) -> tuple[Activation | None, ...]:
+        """By slot, what its channels pass when they are read."""
+        nodes = [self.spec.node_set(slot.nodes) for slot in self.slots.slots]
+        return tuple(
+            activation_of(of.operations, slot.kind, of.size)
+            for of, slot in zip(nodes, self.slots.slots, strict=True)
+        )
+
+    @cached_property
     def readers(self) -> dict[str, Port]:
         """By edge set, the channels that transform like the values it reads."""
         return {item.edges.name: item.source for item in self.slots.maps}
@@ -312,6 +325,14 @@ class Plan:
     def aligned(self) -> bool:
         """Whether every node set has one slot, in order."""
         return bool((self.rows.cpu() == torch.arange(len(self.rows))).all())
+
+    def free_of(self, role: Role) -> Tensor:
+        """(R, 1) ones in the rows of a role's neurons that no scale acts on."""
+        return self._rows_where([self.is_free(slot, role) for slot in self.slots.slots])
+
+    def is_free(self, slot: Slot, role: Role) -> bool:
+        """Whether neurons of a slot have a role, and no scale acts on them."""
+        return slot.kind == "free" and self.spec.node_set(slot.nodes).role == role
 
     @cached_property
     def free(self) -> Tensor:
@@ -344,7 +365,9 @@ class Plan:
         return SomeRows.of(self._mask("sign", "both"))
 
     def _mask(self, *kinds: str) -> Tensor:
-        kept = [slot.kind in kinds for slot in self.slots.slots]
+        return self._rows_where([slot.kind in kinds for slot in self.slots.slots])
+
+    def _rows_where(self, kept: Sequence[bool]) -> Tensor:
         flags = torch.tensor(kept, dtype=torch.float32)
         return flags.repeat_interleave(torch.tensor(self.sizes)).unsqueeze(1).to(self.rows.device)
 
@@ -397,9 +420,13 @@ def _steps(spec: GraphSpec, slots: Slots) -> list[Step]:
         write_times[item.target.slot] = max(item.edges.depth, write_times.get(item.target.slot, 0))
     for gain in slots.gains:
         delay = 0.2 if gain.offset is not None else 0.3
-        target, source = gain.edges.target, slots.slots[gain.source.slot].nodes
-        index = None if target == source else broadcast_index(spec, target, source)
-        step = DiagonalProduct(gain.source, gain.target, gain.edges, gain.offset, index)
+        slot, target = slots.slots[gain.source.slot], gain.edges.target
+        source = spec.node_set(slot.nodes)
+        index = None if target == source.name else broadcast_index(spec, target, source.name)
+        before = None
+        if gain.edges.operation.name == "layer_norm":
+            before = activation_of([gain.edges.operation], slot.kind, source.size)
+        step = DiagonalProduct(gain.source, gain.target, gain.edges, gain.offset, index, before)
         scheduled.append((gain.edges.depth + delay, step))
     for share in (*slots.shares, *slots.links):
         slot_pair = (share.wide, share.narrow)
