@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from baselines.adapter import UnsupportedArchitecture
 from baselines.layers.equivariant import EquivariantLinear, Feature, diagonal
-from baselines.layers.patterns import readings
+from baselines.layers.patterns import pattern, readings
+from baselines.layers.typed import Member, TypedLinear, mean_of
 from gmn.features import fan_in
 from gmn.foundation.arguments import require_each_whole, require_whole
 from gmn.graph import ParameterGraph
@@ -22,6 +23,8 @@ from gmn.graph.required import require_spec
 from gmn.nn.heads import EditHead, readout_of
 from gmn.nn.metanetwork import Metanetwork
 from gmn.spec import Axis, Dim, EdgeSet, GraphSpec
+
+Type = tuple[Hashable, ...]
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,18 @@ class FoldedEdges:
             values = values.clamp(min=1e-12).log()
         values = values.permute(0, *(1 + dim for dim in self.order))
         return values.reshape(len(graph), *self.sizes, self.feature.channels)
+
+    @property
+    def type(self) -> Type:
+        """What edge sets have in common that a deep network has many of; sizes do not matter.
+
+        Kind, operand (queries or keys, one of a gate's), the way its dimensions become axes and
+        channels, and how axes repeat and nest.
+        """
+        dims = tuple((self.edges.dims[dim].port, dim) for dim in self.order)
+        folded = tuple(self.edges.dims[dim].size for dim in self.order[len(self.feature.axes) :])
+        route = (self.edges.kind, *self.edges.route)
+        return route, dims, folded, self.ordered, pattern(self.feature)
 
     @property
     def scale(self) -> float:
@@ -151,7 +166,12 @@ class UNF(Metanetwork):
     larger than that of the networks, and only the positions tell these indices apart. So is an
     ordered axis whose indices have movable ones of their own (kernels of every input channel).
 
-    Cost grows with the square of the number of parameter tensors.
+    These layers have weights of their own for every ordered pair of parameter tensors: their number
+    grows with the square of the depth. Networks of more than ``apart`` tensors are read by layers
+    that are not complete, whose weights pairs of one type share (:class:`.typed.TypedLinear`, which
+    is ours, not the paper's): a tensor sees itself, those of its own layer, and the means over all
+    tensors of each type; the pool is the mean over each type. Constants alone are the tensor's own,
+    and tell tensors of one type apart. Time and memory then grow with the depth, weights do not.
 
     Args:
         spec: the architecture of the networks it reads; any.
@@ -161,6 +181,7 @@ class UNF(Metanetwork):
             edited networks. Edits come from one further layer, at first of size 0.01, in units of
             one over the square root of the fan-in; running statistics stay.
         fold: up to how many ordered indices become channels.
+        apart: up to how many parameter tensors every pair has weights of its own, as published.
 
     Attributes:
         pooled: number of invariant features; 0 with a head for edits.
@@ -176,11 +197,13 @@ class UNF(Metanetwork):
         channels: Sequence[int] = (16, 16, 16),
         head: int | nn.Module | EditHead = 1,
         fold: int = 64,
+        apart: int = 64,
     ) -> None:
         super().__init__(head)
         require_spec("spec", spec)
         channels = require_each_whole("channels", channels, 1)
         require_whole("fold", fold, 0)
+        require_whole("apart", apart, 0)
         self.fold = fold
         blocks = blocks_of(spec, fold)
         self.form = _form(blocks)
@@ -189,17 +212,24 @@ class UNF(Metanetwork):
             for block in blocks
             for dim in block.ordered
         )
+        shared = len(blocks) > apart
+        self.types = [block.type if shared else (i,) for i, block in enumerate(blocks)]
+        written: list[Sequence[int]] = [range(len(blocks))] * len(channels)  # by each layer
         stages = [[_wider(block.feature, c) for block in blocks] for c in (1, *channels)]
         self.pooled = 0
         self.size = None
         if self.copies:
-            stages.append([_wider(b.feature, self.copies) for b in blocks if _edited(spec, b)])
+            written.append([i for i, block in enumerate(blocks) if _edited(spec, block)])
+            stages.append([_wider(blocks[i].feature, self.copies) for i in written[-1]])
             self.size = nn.Parameter(torch.full((self.copies,), 0.01))
         else:
-            self.pooled = sum(len(readings(f)) * f.channels for f in stages[-1])
+            pools = dict(zip(self.types, stages[-1], strict=True)).values()
+            self.pooled = sum(len(readings(feature)) * feature.channels for feature in pools)
         self.head = readout_of(head, self._published_head)
+        members = [Member(t, b.edges.depth) for t, b in zip(self.types, blocks, strict=True)]
         self.layers = nn.ModuleList(
-            EquivariantLinear(before, after) for before, after in pairwise(stages)
+            TypedLinear(before, after, members, own) if shared else EquivariantLinear(before, after)
+            for (before, after), own in zip(pairwise(stages), written, strict=True)
         )
 
     def _published_head(self, outputs: int) -> nn.Module:
@@ -225,13 +255,23 @@ class UNF(Metanetwork):
         if self.size is not None:
             return self._edit(graph, [b for b in blocks if _edited(graph.spec, b)], values)
         assert self.head is not None
-        return self.head(_pool(blocks, [torch.relu(value) for value in values]))
+        return self.head(self._pool(blocks, [torch.relu(value) for value in values]))
 
     def _encode(self, blocks: Sequence[FoldedEdges], graph: ParameterGraph) -> list[Tensor]:
         positions = iter(self.positions)
         return [
             sum((next(positions) for _ in block.ordered), block.read(graph)) for block in blocks
         ]
+
+    def _pool(self, blocks: Sequence[FoldedEdges], values: Sequence[Tensor]) -> Tensor:
+        """Means of the features of each type, and of their diagonals: shape (B, pooled)."""
+        means: dict[tuple[Type, int], list[Tensor]] = {}
+        for type_, block, value in zip(self.types, blocks, values, strict=True):
+            for index, reading in enumerate(readings(block.feature)):
+                part = diagonal(value, reading)
+                part = part.flatten(1, -2).mean(1) if part.dim() > 2 else part
+                means.setdefault((type_, index), []).append(part)
+        return torch.cat([mean_of(parts) for parts in means.values()], dim=1)
 
     def _edit(
         self, graph: ParameterGraph, blocks: Sequence[FoldedEdges], changes: Sequence[Tensor]
@@ -245,16 +285,6 @@ class UNF(Metanetwork):
                 draft.block(block.edges).add_(block.restore(change[..., copy]))
             edited.append(graph.replace(draft.changed()))
         return ParameterGraph.cat(edited) if len(edited) > 1 else edited[0]
-
-
-def _pool(blocks: Sequence[FoldedEdges], values: Sequence[Tensor]) -> Tensor:
-    """Means of every feature, and of its diagonals: shape (B, pooled)."""
-    means = []
-    for block, value in zip(blocks, values, strict=True):
-        for reading in readings(block.feature):
-            part = diagonal(value, reading)
-            means.append(part.flatten(1, -2).mean(1) if part.dim() > 2 else part)
-    return torch.cat(means, dim=1)
 
 
 def _wider(feature: Feature, channels: int) -> Feature:

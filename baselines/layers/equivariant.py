@@ -7,7 +7,8 @@ features have. Channels come last, so that mixing them is one matrix product.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from baselines.layers.patterns import Axes, Feature, Form, Reading, key, orders, readings
 from gmn.foundation.arguments import require_several, require_type
 
-__all__ = ["EquivariantLinear", "Feature", "Restriction", "diagonal"]
+__all__ = ["EquivariantLinear", "EquivariantMaps", "Feature", "Restriction", "diagonal"]
 
 
 @dataclass(frozen=True)
@@ -37,36 +38,15 @@ class Restriction:
     kept: Axes | None = None
 
 
-class EquivariantLinear(nn.Module):
-    r"""Every linear map that commutes with permutations of every axis, each exactly once.
-
-    From input :math:`f` to output :math:`g` with distinct axes there is one map for each set
-    :math:`S` of axes that both have: average :math:`f` over its axes outside :math:`S`, mix
-    channels, repeat along the axes of :math:`g` outside :math:`S`. The average does not depend on
-    the output, nor the mixing on where its result is repeated: so all maps with the same :math:`S`
-    are one matrix product.
-
-    Where an axis repeats within a feature, the input is also read on its diagonals, the output also
-    written on its diagonals, and equal axes of :math:`S` meet in every order: one map for every
-    partition of the axes of both (Bell numbers), and none twice unless a repeated axis has fewer
-    indices than the partition has blocks. A nested axis (units within heads) is kept only together
-    with those it is nested in, which gives the orbits of the wreath product.
-
-    Source: NP and HNP layers of Zhou et al. (arXiv 2302.14040); for general axes, the basis of
-    Zhou et al. (arXiv 2402.05232), here also for nested ones.
+class EquivariantMaps(nn.Module, ABC):
+    """What all maps between features read, and where they write; subclasses say with what weights.
 
     Args:
         inputs: forms of the input features.
         outputs: forms of the output features.
-        restrictions: maps to leave out or to share, for published layers that are not complete.
     """
 
-    def __init__(
-        self,
-        inputs: Sequence[Feature],
-        outputs: Sequence[Feature],
-        restrictions: Sequence[Restriction] = (),
-    ) -> None:
+    def __init__(self, inputs: Sequence[Feature], outputs: Sequence[Feature]) -> None:
         super().__init__()
         for name, features in (("inputs", inputs), ("outputs", outputs)):
             require_several(name, features, "forms of features")
@@ -78,48 +58,16 @@ class EquivariantLinear(nn.Module):
         self._writes = [readings(feature) for feature in self.outputs]
         self._terms = _terms(self._reads, self._writes)
         self._averages = _means(self._terms, self._reads)
-        self.mix = nn.ModuleList(self._mixing(term, restrictions) for term in self._terms)
-        self.reset_parameters()
 
-    def _mixing(self, term: _MapGroup, restrictions: Sequence[Restriction]) -> nn.Module:
-        rows = [part.feature for part in term.receivers for _ in range(self._width(part))]
-        columns = [part.feature for part in term.sources for _ in range(self._channels(part))]
-        index = _restricted(torch.tensor(rows), torch.tensor(columns), term.kept, restrictions)
-        if index is None:
-            return nn.Linear(len(columns), len(rows), bias=not term.form)
-        return _SharedLinear(index, bias=not term.form)
+    @abstractmethod
+    def _mixed(self, terms: Iterable[list[Tensor]]) -> Iterator[Sequence[Tensor]]:
+        """For each term: from what its sources say (..., channels) to what its receivers get."""
 
-    def _channels(self, part: _Selection) -> int:
+    def _channels(self, part: Selection) -> int:
         return self.inputs[part.feature].channels
 
-    def _width(self, part: _Selection) -> int:
+    def _width(self, part: Selection) -> int:
         return self.outputs[part.feature].channels
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draws weights and biases from ±√(1 / n), n inputs in all terms of the output channel.
-
-        Args:
-            generator: source of randomness; torch's own if None.
-        """
-        fans = [0] * len(self.outputs)
-        for term in self._terms:
-            for output in {part.feature for part in term.receivers}:
-                fans[output] += sum(map(self._channels, term.sources))
-        with torch.no_grad():
-            for term, linear in zip(self._terms, self.mix, strict=True):
-                assert isinstance(linear, nn.Linear | _SharedLinear)
-                bounds = torch.cat(
-                    [
-                        torch.full((self._width(part),), fans[part.feature] ** -0.5)
-                        for part in term.receivers
-                    ]
-                ).to(linear.weight)
-                if isinstance(linear, _SharedLinear):
-                    linear.draw(bounds, generator)
-                else:
-                    linear.weight.uniform_(-1, 1, generator=generator).mul_(bounds.unsqueeze(1))
-                if linear.bias is not None:
-                    linear.bias.uniform_(-1, 1, generator=generator).mul_(bounds)
 
     def forward(
         self,
@@ -136,12 +84,11 @@ class EquivariantLinear(nn.Module):
             for feature, reading in self._averages
         }
         written: list[dict[int, list[Tensor]]] = [{} for _ in self.outputs]
-        for term, linear in zip(self._terms, self.mix, strict=True):
-            parts = [part.of(averages[part.feature, part.reading]) for part in term.sources]
-            mixed = linear(parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1))
-            # The gradient of a split is a copy, even when there is only one part.
-            widths = [self._width(part) for part in term.receivers]
-            blocks = mixed.split(widths, dim=-1) if len(widths) > 1 else (mixed,)
+        read = (
+            [part.of(averages[part.feature, part.reading]) for part in term.sources]
+            for term in self._terms
+        )
+        for term, blocks in zip(self._terms, self._mixed(read), strict=True):
             for part, block in zip(term.receivers, blocks, strict=True):
                 count = len(self._writes[part.feature][part.reading].axes)
                 aligned = _align(block, part.blocks, tuple(range(count)))
@@ -176,8 +123,84 @@ class EquivariantLinear(nn.Module):
                 )
 
 
+class EquivariantLinear(EquivariantMaps):
+    r"""Every linear map that commutes with permutations of every axis, each exactly once.
+
+    From input :math:`f` to output :math:`g` with distinct axes there is one map for each set
+    :math:`S` of axes that both have: average :math:`f` over its axes outside :math:`S`, mix
+    channels, repeat along the axes of :math:`g` outside :math:`S`. The average does not depend on
+    the output, nor the mixing on where its result is repeated: so all maps with the same :math:`S`
+    are one matrix product.
+
+    Where an axis repeats within a feature, the input is also read on its diagonals, the output also
+    written on its diagonals, and equal axes of :math:`S` meet in every order: one map for every
+    partition of the axes of both (Bell numbers), and none twice unless a repeated axis has fewer
+    indices than the partition has blocks. A nested axis (units within heads) is kept only together
+    with those it is nested in, which gives the orbits of the wreath product.
+
+    Source: NP and HNP layers of Zhou et al. (arXiv 2302.14040); for general axes, the basis of
+    Zhou et al. (arXiv 2402.05232), here also for nested ones.
+
+    Args:
+        inputs: forms of the input features.
+        outputs: forms of the output features.
+        restrictions: maps to leave out or to share, for published layers that are not complete.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[Feature],
+        outputs: Sequence[Feature],
+        restrictions: Sequence[Restriction] = (),
+    ) -> None:
+        super().__init__(inputs, outputs)
+        self.mix = nn.ModuleList(self._mixing(term, restrictions) for term in self._terms)
+        self.reset_parameters()
+
+    def _mixed(self, terms: Iterable[list[Tensor]]) -> Iterator[Sequence[Tensor]]:
+        for term, linear, parts in zip(self._terms, self.mix, terms, strict=True):
+            mixed = linear(parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1))
+            # The gradient of a split is a copy, even when there is only one part.
+            widths = [self._width(part) for part in term.receivers]
+            yield mixed.split(widths, dim=-1) if len(widths) > 1 else (mixed,)
+
+    def _mixing(self, term: MapGroup, restrictions: Sequence[Restriction]) -> nn.Module:
+        rows = [part.feature for part in term.receivers for _ in range(self._width(part))]
+        columns = [part.feature for part in term.sources for _ in range(self._channels(part))]
+        index = _restricted(torch.tensor(rows), torch.tensor(columns), term.kept, restrictions)
+        if index is None:
+            return nn.Linear(len(columns), len(rows), bias=not term.form)
+        return _SharedLinear(index, bias=not term.form)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draws weights and biases from ±√(1 / n), n inputs in all terms of the output channel.
+
+        Args:
+            generator: source of randomness; torch's own if None.
+        """
+        fans = [0] * len(self.outputs)
+        for term in self._terms:
+            for output in {part.feature for part in term.receivers}:
+                fans[output] += sum(map(self._channels, term.sources))
+        with torch.no_grad():
+            for term, linear in zip(self._terms, self.mix, strict=True):
+                assert isinstance(linear, nn.Linear | _SharedLinear)
+                bounds = torch.cat(
+                    [
+                        torch.full((self._width(part),), fans[part.feature] ** -0.5)
+                        for part in term.receivers
+                    ]
+                ).to(linear.weight)
+                if isinstance(linear, _SharedLinear):
+                    linear.draw(bounds, generator)
+                else:
+                    linear.weight.uniform_(-1, 1, generator=generator).mul_(bounds.unsqueeze(1))
+                if linear.bias is not None:
+                    linear.bias.uniform_(-1, 1, generator=generator).mul_(bounds)
+
+
 @dataclass(frozen=True)
-class _Selection:
+class Selection:
     """Blocks of one reading of one feature, in a given order."""
 
     feature: int
@@ -195,38 +218,38 @@ class _Selection:
 
 
 @dataclass
-class _MapGroup:
+class MapGroup:
     """All maps that keep the same axes: each source is mixed into each receiver."""
 
     form: Form
-    sources: list[_Selection] = field(default_factory=list)
-    receivers: list[_Selection] = field(default_factory=list)
+    sources: list[Selection] = field(default_factory=list)
+    receivers: list[Selection] = field(default_factory=list)
 
     @property
     def kept(self) -> Axes:
         return tuple(axis for axis, _ in self.form)
 
 
-def _terms(inputs: Sequence[list[Reading]], outputs: Sequence[list[Reading]]) -> list[_MapGroup]:
+def _terms(inputs: Sequence[list[Reading]], outputs: Sequence[list[Reading]]) -> list[MapGroup]:
     """All terms, those that keep fewest axes first.
 
     The axes of each are ordered as in the first input that has them, which then needs no
     transposition. Sources are there in all orders of equal axes, receivers in one.
     """
-    by_form: dict[Form, _MapGroup] = {}
+    by_form: dict[Form, MapGroup] = {}
     for feature, own in enumerate(inputs):
         for index, reading in enumerate(own):
             for blocks in reading.selections():
                 form = reading.form(blocks)
-                term = by_form.setdefault(key(form), _MapGroup(form))
+                term = by_form.setdefault(key(form), MapGroup(form))
                 for order in orders(reading, blocks, term.form):
-                    term.sources.append(_Selection(feature, index, order))
+                    term.sources.append(Selection(feature, index, order))
     for feature, own in enumerate(outputs):
         for index, reading in enumerate(own):
             for blocks in reading.selections():
                 if (term_read := by_form.get(key(reading.form(blocks)))) is not None:
                     order = orders(reading, blocks, term_read.form)[0]
-                    term_read.receivers.append(_Selection(feature, index, order))
+                    term_read.receivers.append(Selection(feature, index, order))
     return sorted((t for t in by_form.values() if t.receivers), key=lambda term: len(term.form))
 
 
@@ -313,7 +336,7 @@ class _Mean:
         return value.sum(dims) / count
 
 
-def _means(terms: Sequence[_MapGroup], inputs: Sequence[list[Reading]]) -> _Plan:
+def _means(terms: Sequence[MapGroup], inputs: Sequence[list[Reading]]) -> _Plan:
     """By input and reading, the averages that terms need, each from the smallest that has it."""
     needed: dict[tuple[int, int], set[tuple[int, ...]]] = {}
     for term in terms:

@@ -8,7 +8,7 @@ nested in others (units within heads), its indices can only be compared within t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 
 Axes = tuple[str, ...]
@@ -41,6 +41,12 @@ class Feature:
     def parents(self, dim: int) -> tuple[int, ...]:
         """Indices of the axes that the axis at ``dim`` is nested in."""
         return self.within[dim] if self.within else ()
+
+
+def pattern(feature: Feature) -> Feature:
+    """The feature with other names of its axes: equal for those that differ in names alone."""
+    names = {axis: str(index) for index, axis in enumerate(dict.fromkeys(feature.axes))}
+    return replace(feature, axes=tuple(names[axis] for axis in feature.axes))
 
 
 @dataclass(frozen=True)
