@@ -82,6 +82,11 @@ class TestUNF(Laws):
         return bold(UNF(spec, (3, 2), head))
 
 
+class TestUNFShared(TestUNF):
+    def build(self, spec: GraphSpec, head: Head) -> nn.Module:
+        return bold(UNF(spec, (3, 2), head, apart=0))
+
+
 class TestMonomialNFN(ChainLaws):
     """Under positive scales it reads little more than signs; its own tests say what."""
 

@@ -25,8 +25,8 @@ def small_cnn() -> gmn.GraphSpec:
     return spec
 
 
-def count(name: str) -> int:
-    model = registry.find(name)(small_cnn(), 1)
+def count(name: str, spec: gmn.GraphSpec | None = None) -> int:
+    model = registry.find(name)(small_cnn() if spec is None else spec, 1)
     assert isinstance(model, nn.Module)
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
@@ -57,3 +57,10 @@ def test_what_published_np_has_twice() -> None:
     """Constants alone: four for every weight and tap, two for every bias; one of each would do."""
     taps, biases = 9 + 9 + 9 + 1, 4
     assert count("nfn-np-published") == 2_031_390 - OUTPUTS * (3 * taps + biases)
+
+
+def test_small_networks_have_all_of_unf() -> None:
+    """A matrix for every ordered pair of tensors, and no less, where these are few."""
+    siren = converters.trace(network("siren"), (torch.zeros(1, 2),))
+    assert count("unf") == 2_410_977
+    assert count("unf", siren) == 98_305

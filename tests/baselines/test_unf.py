@@ -13,6 +13,7 @@ import converters
 import gmn
 from baselines import NFN, UnsupportedArchitecture
 from baselines.layers.equivariant import EquivariantLinear
+from baselines.layers.typed import TypedLinear
 from baselines.unf import UNF, blocks_of
 from gmn.nn import EditHead
 from gmn.testing import assert_equivariant, assert_invariant, relative_error
@@ -314,3 +315,92 @@ def test_features_restore_exactly() -> None:
                 found = block.restore(block.read(graph))
                 torch.testing.assert_close(found, graph.block(block.edges), rtol=1e-14, atol=0)
                 assert math.prod(block.sizes) * block.feature.channels == block.edges.size
+
+
+@different
+@pytest.mark.parametrize("fold", [64, 0], ids=["channels", "positions"])
+def test_shared_edits_are_equivariant(case: Case, fold: int) -> None:
+    graph = graph_of(case)
+    net = UNF(graph.spec, (3,), EditHead(), fold, apart=0).double()
+    with torch.no_grad():
+        net.size.fill_(1.0)
+    assert_equivariant(net, graph, tolerance=1e-10)
+    assert_reaches_every_parameter(net, graph)
+
+
+def counts(net: UNF) -> tuple[int, int]:
+    """Weights and constants of the layers."""
+    assert all(isinstance(layer, TypedLinear) for layer in net.layers)
+    return tuple(sum(getattr(la, n).numel() for la in net.layers) for n in ("weight", "bias"))
+
+
+def test_shared_weights_do_not_grow_with_depth() -> None:
+    """The first and last weight apart: a constant for each weight and bias of each layer."""
+    nets = {depth: UNF(chain(3, *[4] * depth, 2), (3, 2), apart=0) for depth in (4, 5, 9)}
+    weights, constants = zip(*map(counts, nets.values()), strict=True)
+    assert len(set(weights)) == 1
+    channels = 3 + 2  # of both layers
+    assert constants == tuple(channels * (3 + 2 + 2 + (depth - 1) + depth) for depth in nets)
+    assert len({net.pooled for net in nets.values()}) == 1
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.relu(self.norm(self.conv(x)))
+
+
+def residual(blocks: int) -> gmn.ParameterGraph:
+    """Random networks of equal blocks on one residual stream."""
+    models = [
+        nn.Sequential(
+            nn.Conv2d(2, 4, 1), *(Block() for _ in range(blocks)), nn.Flatten(2), nn.Linear(16, 2)
+        )
+        .double()
+        .eval()
+        for _ in range(2)
+    ]
+    for model in models:
+        for value in model.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(torch.rand_like(value) + 0.1)
+    spec = converters.trace(models[0], (torch.randn(1, 2, 4, 4).double(),))
+    return gmn.ParameterGraph.from_state_dicts(spec, [model.state_dict() for model in models])
+
+
+def exchanged(graph: gmn.ParameterGraph, first: str, second: str) -> gmn.ParameterGraph:
+    """Entries whose names begin with the one, in the place of those that begin with the other."""
+    names = [name for name in graph.values if name.startswith(first)]
+    others = {name: second + name.removeprefix(first) for name in names}
+    pairs = [*others.items(), *((other, name) for name, other in others.items())]
+    return graph.replace({name: graph.values[other] for name, other in pairs})
+
+
+@pytest.mark.parametrize("part", ["", ".conv", ".norm"])
+def test_blocks_of_one_type_are_told_apart(part: str) -> None:
+    """Exchanging equal blocks of a stream, or parts of them, changes the function."""
+    graph = residual(3)
+    net = UNF(graph.spec, (4, 3), apart=0).double()
+    assert_invariant(net, graph, tolerance=1e-10)
+    assert relative_error(net(exchanged(graph, f"1{part}.", f"2{part}.")), net(graph)) > 1e-6
+
+
+def test_only_many_tensors_share() -> None:
+    spec = chain(3, 4, 4, 2)  # six tensors
+    for apart, kind in ((6, EquivariantLinear), (5, TypedLinear)):
+        assert {type(layer) for layer in UNF(spec, (3, 2), apart=apart).layers} == {kind}
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet", "transformer", "recurrent-gru"])
+def test_shared_layers_read_every_entry(name: str) -> None:
+    graph = graph_of(BY_NAME[name])
+    net = UNF(graph.spec, (3, 2), apart=0).double()
+    for entry in graph.spec.entries:
+        if entry.tied_to is None and entry.floating:
+            values = graph.values[entry.name].clone()
+            values.view(len(graph), -1)[:, 0] += 1
+            moved = graph.replace({entry.name: values})
+            assert relative_error(net(moved), net(graph)) > 1e-9, entry.name

@@ -161,7 +161,7 @@ MADE: dict[str, tuple[Callable[..., Any], dict[str, Any], tuple[str, ...]]] = {
     "EditHead": (EditHead, {}, ("copies",)),
     "MAGEP": (baselines.MAGEP, {"spec": SPEC}, ("invariants",)),
     "NFT": (baselines.NFT, {"spec": SPEC}, ("channels", "depth", "heads")),
-    "UNF": (baselines.UNF, {"spec": SPEC}, ("fold",)),
+    "UNF": (baselines.UNF, {"spec": SPEC}, ("fold", "apart")),
     "ProbeNet": (
         baselines.ProbeNet,
         {"probes": Probes.like(SPEC, 2), "answers": 3},
