@@ -94,6 +94,24 @@ def test_streamed_messages_are_sums(
         assert torch.equal(total, before)
 
 
+@pytest.mark.parametrize("along", [True, False])
+@pytest.mark.parametrize(("form", "taps"), [(form, 1) for form in FORMS] + [(FORMS[5], TAPS)])
+def test_gradients_of_streamed_messages(
+    form: tuple[str, str, str], taps: int, along: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE", 5)
+    contraction, (block, code, source, target) = tensors(form, taps)
+    stream = Stream(block.to(torch.float32), Change(), torch.float64)
+    ends = (source, target) if along else (target, source)
+    inputs = [tensor.requires_grad_() for tensor in (code, *ends)]
+
+    def messages(*tensors: Tensor) -> Tensor:
+        return contraction.stream(stream, *tensors, along)
+
+    assert torch.autograd.gradcheck(messages, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(messages, inputs, fast_mode=True)
+
+
 def test_a_linear_layer_is_a_view_of_its_block() -> None:
     for form in FORMS[:2]:
         contraction, (block, *_) = tensors(form, TAPS)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -53,13 +54,74 @@ def test_streamed_answers_are_those_of_whole_blocks(case: Case) -> None:
         assert relative_error(model(graph.to(dtype=torch.float64)), whole) <= 1e-12
 
 
+def with_gradients(graph: gmn.ParameterGraph) -> gmn.ParameterGraph:
+    """Values that need gradients, so that no block is streamed."""
+    values = {e.name: graph.values[e.name] for e in graph.spec.entries if e.tied_to is None}
+    return graph.replace(
+        {
+            name: value.clone().requires_grad_(value.is_floating_point() or value.is_complex())
+            for name, value in values.items()
+        }
+    )
+
+
+def gradients(model: nn.Module, graph: gmn.ParameterGraph) -> Tensor:
+    """Gradients of all parameters for what tells every output apart, in one row."""
+    answer = model(graph)
+    parameters = list(model.parameters())
+    found = torch.autograd.grad(answer.square().sum(), parameters, materialize_grads=True)
+    return torch.cat([gradient.flatten() for gradient in found])
+
+
+@pytest.mark.usefixtures("small_pieces")
+@several_cases
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients_through_streams_are_those_of_whole_blocks(case: Case, recompute: bool) -> None:
+    graph, model = graph_of(case).to(dtype=torch.float32), net()
+    model.recompute = recompute
+    assert stream.blocks_of(graph, torch.float64).streams
+    whole = gradients(model, with_gradients(graph))
+    assert whole.isfinite().all()
+    # Pairing divides by what heads differ in, and rounding errors with it.
+    most = 1e-10 if case.name == "heads" else 1e-12
+    assert relative_error(gradients(model, graph), whole) <= most
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_values_may_not_change_before_they_are_read_again() -> None:
+    graph, model = graph_of(BY_NAME["cnn"]).to(dtype=torch.float32), net()
+    answer = model(graph).sum()
+    for value in graph.values.values():
+        value.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        answer.backward()
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_streams_after_autocast() -> None:
+    graph, model = graph_of(BY_NAME["transformer"]).to(dtype=torch.bfloat16), net().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        answer = model(graph).sum()
+    answer.backward()
+    for parameter in model.parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all()
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_values_with_tangents_are_not_streamed() -> None:
+    graph = graph_of(BY_NAME["cnn"]).to(dtype=torch.float32)
+    with forward_ad.dual_level():
+        name = graph.spec.edge_sets[0].parameter
+        value = forward_ad.make_dual(graph.values[name], torch.ones_like(graph.values[name]))
+        assert not stream.blocks_of(graph.replace({name: value}), torch.float64).streams
+
+
 @pytest.mark.usefixtures("small_pieces")
 @several_cases
 def test_a_streamed_block_looked_up_is_the_whole_block(case: Case) -> None:
     graph = graph_of(case).to(dtype=torch.float32)
-    held = stream.blocks_of(graph, torch.float64)
-    with torch.no_grad():
-        streamed = stream.blocks_of(graph, torch.float64)
+    held = stream.blocks_of(with_gradients(graph), torch.float64)
+    streamed = stream.blocks_of(graph, torch.float64)
     assert not held.streams
     for edges in graph.spec.edge_sets:
         torch.testing.assert_close(streamed[edges.name], held[edges.name], rtol=1e-12, atol=1e-12)
@@ -200,8 +262,8 @@ def test_no_block_is_copied_whole(
     monkeypatch.setattr(pieces, "PIECE", 2**17)
     graph, model = large(name).to(dtype=dtype), DualGMN(16, 1)
     block = max(edges.size for edges in graph.spec.edge_sets)
-    with torch.no_grad(), Largest() as made:
-        model(graph)
+    with Largest() as made:
+        model(graph).sum().backward()
     # A piece whose taps are weighed in four ways, or the descriptions of neurons.
     assert made.bytes <= 4 * max(4 * 2**17, 80 * graph.spec.num_nodes)
     assert made.bytes < 2 * block

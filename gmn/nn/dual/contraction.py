@@ -13,6 +13,7 @@ spread over channels than to read, are mixed first, for every rank of both direc
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor
 from gmn.nn.dual.stream import Stream
 
 Sizes = tuple[tuple[int, ...], tuple[int, ...]]
+Index = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -182,27 +184,41 @@ class Contraction:
     def stream(
         self, stream: Stream, code: Tensor, channels: Tensor, total: Tensor, along: bool
     ) -> Tensor:
-        """The same, with a block that is read piece by piece; without gradients."""
-        batch, _, count = total.shape
-        letters, sizes = (self.source, self.target), self.sizes
-        if not along:
-            letters, sizes = letters[::-1], sizes[::-1]
-        read = channels.reshape(batch, *sizes[0], count)
-        result = total.reshape(batch, *sizes[1], count).clone()
+        """As :meth:`add`, with a block that is read piece by piece and that needs no gradient."""
+        result: Tensor = _Streamed.apply(self, stream, code, channels, total, along)
+        return result
+
+    def split(self, channels: Tensor, source: bool) -> Tensor:
+        """Channels (B, neurons, c) of an end by its axes, (B, *axes, c)."""
+        return channels.unflatten(1, self.sizes[0 if source else 1])
+
+    def parts(
+        self, stream: Stream, along: bool
+    ) -> Iterator[tuple[Contraction, Tensor, slice, Index, Index]]:
+        """The contractions of the pieces of a block.
+
+        Yields:
+            A contraction, its matrix (valid until the next one is requested), its taps, and where
+            in :meth:`split` channels it reads and writes.
+        """
         for index, piece in stream.pieces():
-            cut = dict(zip(self.block, index[1:-1], strict=True))
-            inputs, outputs = (
-                tensor[(index[0], *(cut[letter] for letter in end))]
-                for tensor, end in zip((read, result), letters, strict=True)
-            )
-            shapes = tuple(inputs.shape[1:-1]), tuple(outputs.shape[1:-1])
-            part = Contraction(
-                self.block, self.source, self.target, shapes if along else shapes[::-1]
-            )
-            ends = inputs.flatten(1, -2), outputs.flatten(1, -2)
-            added = part.add(part.matrix(piece), code[index[-1]], *ends, along)
-            outputs.copy_(added.reshape(outputs.shape))
-        return result.reshape(total.shape)
+            at = dict(zip(self.block, index[1:-1], strict=True))
+            size = dict(zip(self.block, piece.shape[1:-1], strict=True))
+            ends = self.source, self.target
+            read, written = ((index[0], *(at[letter] for letter in end)) for end in ends)
+            source, target = (tuple(size[letter] for letter in end) for end in ends)
+            part = Contraction(self.block, *ends, (source, target))
+            places = (read, written) if along else (written, read)
+            yield part, part.matrix(piece), index[-1], *places
+
+    def gradients(
+        self, matrix: Tensor, code: Tensor, channels: Tensor, gradient: Tensor, along: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients of :meth:`add` for the code and the channels, by that of its result."""
+        reads, writes = (self._source, self._target) if along else (self._target, self._source)
+        read, written = reads.grouped(channels), writes.grouped(gradient)
+        of_code, of_channels = _gradients(matrix, code, read, written, along == self._into_rows)
+        return of_code, reads.joined(of_channels, len(channels))
 
 
 def _plus_product(
@@ -321,16 +337,67 @@ class _IntoColumns(torch.autograd.Function):
         kept: tuple[Tensor, ...] = context.saved_tensors
         matrix, code, channels = (tensor.to(kept[0]) for tensor in kept)
         gradient = gradients[0].to(matrix)  # of another type after autocast
-        of_matrix, of_code, of_channels = context.needs_input_grad
-        weighed = _weighed(gradient, code)
-        products = gradient.unsqueeze(2) * _taps_of(matrix, code, channels) if of_code else None
+        of_matrix = context.needs_input_grad[0]
         return (
-            channels @ weighed.mT if of_matrix else None,
-            None if products is None else products.sum(dim=(0, 1)),
-            matrix @ weighed if of_channels else None,
+            channels @ _weighed(gradient, code).mT if of_matrix else None,
+            *_gradients(matrix, code, channels, gradient, into_rows=False),
         )
+
+
+def _gradients(
+    matrix: Tensor, code: Tensor, channels: Tensor, gradient: Tensor, into_rows: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradients of a product with a matrix or its transpose, for the code and the channels."""
+    if len(code) == 1 and not into_rows:  # so that one product serves both
+        matrix, into_rows = matrix.mT, True
+    if into_rows:
+        products = _taps_of(matrix, code, gradient)
+        return (products * channels.unsqueeze(2)).sum(dim=(0, 1)), (products * code).sum(dim=2)
+    products = gradient.unsqueeze(2) * _taps_of(matrix, code, channels)
+    return products.sum(dim=(0, 1)), matrix @ _weighed(gradient, code)
 
 
 def _taps_of(matrix: Tensor, code: Tensor, channels: Tensor) -> Tensor:
     """Products of each tap, shape (G, columns, taps, c)."""
     return (matrix.mT @ channels).unflatten(1, (-1, len(code)))
+
+
+class _Streamed(torch.autograd.Function):
+    """A total and messages of a block that is read in pieces, again for their gradients."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        contraction: Contraction,
+        stream: Stream,
+        code: Tensor,
+        channels: Tensor,
+        total: Tensor,
+        along: bool,
+    ) -> Tensor:
+        # Values are kept with the tensors so that a change in place is noticed.
+        context.save_for_backward(code, channels, stream.values)
+        context.contraction, context.stream, context.along = contraction, stream, along
+        read, result = contraction.split(channels, along), total.clone()
+        written = contraction.split(result, not along)
+        for part, matrix, taps, here, there in contraction.parts(stream, along):
+            ends = read[here].flatten(1, -2), written[there].flatten(1, -2)
+            added = part.add(matrix, code[taps], *ends, along)
+            written[there] = part.split(added, not along)
+        return result
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        contraction, stream, along = context.contraction, context.stream, context.along
+        # Of another type after autocast.
+        code, channels, gradient = (
+            tensor.to(stream.dtype) for tensor in (*context.saved_tensors[:2], *gradients)
+        )
+        read, written = contraction.split(channels, along), contraction.split(gradient, not along)
+        of_code, of_channels = torch.zeros_like(code), torch.zeros_like(read)
+        for part, matrix, taps, here, there in contraction.parts(stream, along):
+            ends = read[here].flatten(1, -2), written[there].flatten(1, -2)
+            added = part.gradients(matrix, code[taps], *ends, along)
+            of_code[taps] += added[0]
+            of_channels[here] += part.split(added[1], along)
+        return None, None, of_code, of_channels.flatten(1, -2), gradients[0], None

@@ -44,9 +44,10 @@ class DualGMN(Metanetwork):
     inputs and outputs) ``x`` and ``y`` are read and written by ``h`` freely. Translations and
     phases are taken out first (:func:`gmn.canonical.without_shifts`).
 
-    Values may have any floating-point type; they are read in the metanetwork's. Without gradients
-    (``torch.no_grad``) large blocks are not converted as a whole but read piece by piece, from
-    memory or from a mapped file (:mod:`gmn.nn.dual.stream`): networks of a billion parameters fit.
+    Values may have any floating-point type; they are read in the metanetwork's. Where they need no
+    gradient themselves, large blocks are not converted as a whole but read piece by piece, from
+    memory or from a mapped file (:mod:`gmn.nn.dual.stream`): it reads networks of a billion
+    parameters, and learns from them.
 
     Args:
         hidden: channels of ``h``, a multiple of 8; ``x`` and ``y`` have half as many.

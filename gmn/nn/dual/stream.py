@@ -1,7 +1,8 @@
 """Blocks of large models, contracted piece by piece from memory or from a mapped file.
 
 A large block is never converted, centred or copied as a whole. What a contraction needs is read,
-brought to the type in which the metanetwork computes, used, and overwritten by the next piece.
+brought to the type in which the metanetwork computes, used, and overwritten by the next piece;
+the backward pass reads the pieces again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from gmn.canonical.shifts import Change, changes, without_shifts
 from gmn.graph import ParameterGraph, pieces
@@ -47,6 +49,8 @@ class Stream:
         buffer = torch.empty(size, dtype=self.dtype, device=self.values.device)
         for index in cut(self.values, pieces.PIECE):
             part = self.values[index]
+            if torch.is_grad_enabled():  # gradients of gradients keep each piece
+                buffer = torch.empty_like(buffer)
             piece = buffer[: part.numel()].view(part.shape)
             piece.copy_(part)
             _part(self.change, index).apply(piece)
@@ -81,15 +85,15 @@ class Blocks(dict[str, Tensor]):
 def blocks_of(graph: ParameterGraph, dtype: torch.dtype) -> Blocks:
     """The blocks of a graph in the type of a metanetwork.
 
-    With gradients all of them are held, since the backward pass needs them. Without, large blocks
-    that have another type or shifts to take out are streamed; others are views.
+    Values that need gradients are all held. Of others, large blocks that have another type or
+    shifts to take out are streamed, in the backward pass again; others are views.
 
     Args:
         graph: B networks, shifts included; values of any floating-point type.
         dtype: type of the blocks.
     """
     unfactored = slots_of(graph.spec).unfactored
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and any(map(_needs_gradient, graph.values.values())):
         graph = without_shifts(graph.to(dtype=dtype))
         blocks = {e.name: taps_last(graph.block(e), e) for e in graph.spec.edge_sets}
         for name in unfactored:
@@ -109,6 +113,11 @@ def blocks_of(graph: ParameterGraph, dtype: torch.dtype) -> Blocks:
         else:
             streams[edges.name] = stream
     return Blocks(in_memory, streams)
+
+
+def _needs_gradient(values: Tensor) -> bool:
+    """Whether values need gradients, or carry those of forward mode."""
+    return values.requires_grad or forward_ad.unpack_dual(values).tangent is not None
 
 
 def _invariant_part(values: Tensor, part: InvariantPart) -> Tensor:
