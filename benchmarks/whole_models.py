@@ -8,7 +8,11 @@ memory (mapped pages apart, which the system takes back when it needs them) was 
 the files were opened. Then the same pass over the same network moved by its symmetries: all of
 them in float32, permutations in bfloat16, where they alone are exact.
 
-Run: python -m benchmarks.whole_models [NAME ...] [--threads 2]
+With --train, one training step of DualGMN (64 channels, two layers) instead, forward and backward,
+with and without recomputation: what the process's own memory grows by in the first step, with the C
+library's own settings and with MALLOC_MMAP_THRESHOLD_ set, and CPU seconds of the second step.
+
+Run: python -m benchmarks.whole_models [NAME ...] [--threads 2] [--train]
 """
 
 from __future__ import annotations
@@ -16,16 +20,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import re
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
+from unittest import mock
 
 import torch
 from safetensors.torch import save_file
@@ -45,21 +51,28 @@ SHARD = 2**28  # bytes after which a file is closed
 MODELS: dict[str, tuple[Callable[[], Built], torch.dtype]] = {
     "bert-22m": (bert_22m, torch.float32),
     "gpt2-124m": (gpt2, torch.float32),
+    "gpt2-124m-half": (gpt2, torch.float16),
     "llama-1b": (llama_1b, torch.bfloat16),
 }
 COLUMNS = (
     "model", "parameters", "edges", "neurons", "type", "weights MiB", "open s", "forward s",
     "peak MiB", "own MiB", "moved",
 )  # fmt: skip
+TRAINED = (
+    "model", "parameters", "neurons", "type", "weights MiB", "recompute", "own MiB",
+    "with threshold", "CPU s", "with threshold",
+)  # fmt: skip
+THRESHOLD = {"MALLOC_MMAP_THRESHOLD_": str(MIB)}  # larger tensors go back to the system when freed
 
 
 @dataclass(frozen=True)
 class Job:
-    """A model whose files lie in a folder."""
+    """A model whose files lie in a folder, and whether to compute layers again in training."""
 
     name: str
     folder: Path
     threads: int
+    recompute: bool = False
 
 
 def write(job: Job) -> None:
@@ -111,13 +124,45 @@ def read(job: Job) -> str:
     peak = _status("VmHWM")
     with torch.no_grad():
         change = relative_error(net(_moved(graph)), answer)
-    weights = sum(graph.values[e.name].nbytes for e in spec.entries if e.tied_to is None)
     return _row(
         job.name, f"{spec.num_parameters:,}", f"{sum(e.size for e in spec.edge_sets):,}",
-        f"{spec.num_nodes:,}", str(graph.dtype).removeprefix("torch."), f"{weights / MIB:,.0f}",
-        f"{opening:.2f}", f"{forward:.2f}", f"{peak / MIB:,.0f}", f"{watch.grown / MIB:,.0f}",
-        f"{change:.0e}",
+        f"{spec.num_nodes:,}", *_type_and_size(graph), f"{opening:.2f}", f"{forward:.2f}",
+        f"{peak / MIB:,.0f}", f"{watch.grown / MIB:,.0f}", f"{change:.0e}",
     )  # fmt: skip
+
+
+def train(job: Job) -> tuple[list[str], int, float]:
+    """Cells about the model, bytes that a training step adds, and CPU seconds of a second one."""
+    torch.set_num_threads(job.threads)
+    spec = gmn.GraphSpec.from_json((job.folder / "spec.json").read_text())
+    torch.manual_seed(0)
+    net = DualGMN(64, 2, InvariantHead(1), recompute=job.recompute)
+    graph = _open(spec, job.folder)
+    with Watch() as watch:
+        net(graph).sum().backward()
+    start = time.process_time()
+    net(graph).sum().backward()
+    seconds = time.process_time() - start
+    about = [f"{spec.num_parameters:,}", f"{spec.num_nodes:,}", *_type_and_size(graph)]
+    return about, watch.grown, seconds
+
+
+def trained(job: Job) -> str:
+    """The row of a model."""
+    about, *own = fresh(train, job)
+    with mock.patch.dict(os.environ, THRESHOLD):
+        _, *set_apart = fresh(train, job)
+    memory, seconds = zip(own, set_apart, strict=True)
+    return _row(
+        job.name, *about, "yes" if job.recompute else "no",
+        *(f"{grown / MIB:,.0f}" for grown in memory), *(f"{spent:.1f}" for spent in seconds),
+    )  # fmt: skip
+
+
+def _type_and_size(graph: gmn.ParameterGraph) -> tuple[str, str]:
+    spec = graph.spec
+    weights = sum(graph.values[e.name].nbytes for e in spec.entries if e.tied_to is None)
+    return str(graph.dtype).removeprefix("torch."), f"{weights / MIB:,.0f}"
 
 
 def _open(spec: gmn.GraphSpec, folder: Path) -> gmn.ParameterGraph:
@@ -186,15 +231,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(MODELS))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--train", action="store_true")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(MODELS):
         parser.error(f"no models are called {sorted(unknown)}; there are {', '.join(MODELS)}")
-    print(_row(*COLUMNS), _row(*["---"] * len(COLUMNS)), sep="\n", flush=True)
+    columns = TRAINED if arguments.train else COLUMNS
+    print(_row(*columns), _row(*["---"] * len(columns)), sep="\n", flush=True)
     for name in arguments.names or MODELS:
         with tempfile.TemporaryDirectory() as folder:
             job = Job(name, Path(folder), arguments.threads)
             fresh(write, job)
-            print(fresh(read, job), flush=True)
+            if not arguments.train:
+                print(fresh(read, job), flush=True)
+                continue
+            for recompute in (True, False):
+                print(trained(replace(job, recompute=recompute)), flush=True)
 
 
 if __name__ == "__main__":
