@@ -2,10 +2,10 @@
 
 DualGMN (64 channels, two layers) reads one network, without gradients; the network answers one
 input, an image or 128 tokens. Both take turns in a fresh process per network that keeps freed
-memory (docs/training.md). Printed are medians in CPU time, their ratio, the ratio of both's matrix
-arithmetic (as torch counts it), operations that the metanetwork dispatches per edge set (views
-included), and by how much reading raises the process's own memory. Refuses to measure while other
-processes keep the cores busy.
+memory (docs/performance.md). Printed are medians in CPU time, their ratio, the ratio of both's
+matrix arithmetic (as torch counts it), operations that the metanetwork dispatches per edge set
+(views included), and by how much reading raises the process's own memory. Refuses to measure while
+other processes keep the cores busy.
 
 Run: python -m benchmarks.one_network [NAME ...] [--threads 1] [--busy] [--out one_network.json]
 """

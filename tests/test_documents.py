@@ -44,6 +44,7 @@ def own_rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     [
         "README.md",
         "docs/converting.md",
+        "docs/performance.md",
         "docs/training.md",
         "docs/writing-a-rule.md",
         "docs/writing-a-layer.md",

@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     """Lets this process keep the memory it frees, and reuse it in the next step.
 
     Otherwise glibc returns large tensors to the system as soon as they are freed, and the next step
-    pays for each of their pages again: up to two fifths of the time of wide models. The process
+    pays for each of their pages again: up to three fifths of the time on wide networks. The process
     then holds its peak until it ends. Commands and worker processes of the library do this; call it
     in a script of your own before it trains.
 
