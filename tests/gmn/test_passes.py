@@ -9,7 +9,9 @@ from torch.func import functional_call, vmap
 
 import converters
 import gmn
+from gmn.graph import pieces
 from gmn.nn import DualGMN
+from gmn.nn.dual import stream
 from gmn.nn.dual.activations import activation_of
 from gmn.nn.dual.messages import GraphReading, messages
 from gmn.nn.dual.passes import PassCodes
@@ -177,6 +179,19 @@ def reading_net() -> DualGMN:
 @several_cases
 def test_passes_keep_the_whole_group(case: Case) -> None:
     assert_invariant(reading_net(), graph_of(case), scalings=True)
+
+
+@several_cases
+def test_passes_of_streamed_blocks_are_those_of_held_ones(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = graph_of(case).to(dtype=torch.float32)
+    net = reading_net()
+    with torch.no_grad():
+        held = net(graph.to(dtype=torch.float64))
+        monkeypatch.setattr(stream, "SMALL", 0)
+        monkeypatch.setattr(pieces, "PIECE", 50)
+        assert relative_error(net(graph), held) < 1e-9
 
 
 @several_cases

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gmn import features
 from gmn.features import Descriptions
@@ -47,13 +48,16 @@ class PassCodes:
 
         def multiply(step: Product, along: bool, channels: Tensor, total: Tensor) -> Tensor:
             contraction, name, taps = step.contraction, step.edges.name, step.edges.num_taps
+            seen = self.inputs.get(name) if along else None
             if name not in reading.matrices:
-                code = channels.new_ones(taps, width)
-                return contraction.stream(
-                    reading.blocks.streams[name], code, channels, total, along
-                )
-            if along and name in self.inputs:
-                return contraction.add_inputs(reading.matrices[name], self.inputs[name], total)
+                stream = reading.blocks.streams[name]
+                for tap, shown in enumerate(_shown(channels, seen, taps, along)):
+                    code = functional.one_hot(torch.tensor(tap), taps).to(shown)
+                    code = code.unsqueeze(1).expand(taps, width)
+                    total = contraction.stream(stream, code, shown, total, along)
+                return total
+            if seen is not None:
+                return contraction.add_inputs(reading.matrices[name], seen, total)
             return contraction.add_patches(reading.matrices[name], taps, channels, total, along)
 
         return multiply
@@ -73,6 +77,15 @@ class PassCodes:
         like = next(iter(reading.blocks.values()))
         counts = torch.tensor([edges.num_taps for edges in reading.plan.edges], device=like.device)
         return counts.repeat_interleave(counts).to(like).reciprocal().unsqueeze(1)
+
+
+def _shown(channels: Tensor, seen: Tensor | None, taps: int, along: bool) -> Iterator[Tensor]:
+    """What each tap of a kernel reads: inputs, or another channel; shape (B, neurons, c)."""
+    for tap in range(taps):
+        if seen is None:
+            yield channels.roll(-tap if along else tap, dims=2)
+        else:
+            yield seen[:, tap].expand(len(channels), -1, -1)
 
 
 class Passes(nn.Module):
@@ -111,7 +124,7 @@ class Passes(nn.Module):
         plan = reading.plan
         described = self.descriptions.nodes(plan.spec).to(self.slopes.weight)
         rows = plan.to_rows(described.unsqueeze(0))
-        inputs = self.inputs(nn.functional.pad(rows, (0, features.TAP_FEATURES)))
+        inputs = self.inputs(functional.pad(rows, (0, features.TAP_FEATURES)))
         x = inputs * plan.free_of("input").to(inputs)
         y = self.cotangents(rows) * plan.free_of("output").to(inputs)
         x, y = x.expand(batch, -1, -1), y.expand(batch, -1, -1)
