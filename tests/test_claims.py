@@ -12,9 +12,10 @@ from benchmarks import against_published, one_network
 BENCHMARKS = Path(against_published.__file__).parent
 
 
+@pytest.mark.parametrize("file", ["against_published", "against_published_2_threads"])
 @pytest.mark.parametrize("network", ["cnn", "siren"])
-def test_times_beside_published_codes(network: str) -> None:
-    rows = json.loads((BENCHMARKS / "against_published.json").read_text())[network]
+def test_times_beside_published_codes(network: str, file: str) -> None:
+    rows = json.loads((BENCHMARKS / f"{file}.json").read_text())[network]
     page = (BENCHMARKS / "README.md").read_text()
     assert "\n".join(against_published.table(network, rows)) in page
 
