@@ -33,9 +33,12 @@ for line in sys.stdin:
         graph = graph_of(network, place)
         torch.manual_seed(0)
         try:
-            models[network, name] = model_of(name, graph), graph
-        except (AttributeError, KeyError):  # a model of the other commit
-            models[network, name] = None, graph
+            model = model_of(name, graph)
+            if model is not None:
+                model(graph)
+        except (AttributeError, KeyError, ValueError):  # a model, or networks, of the other commit
+            model = None
+        models[network, name] = model, graph
     model, graph = models[network, name]
     if action == "kept":
         answer = -1.0 if model is None else kept(model, graph)

@@ -64,6 +64,7 @@ FUNCTIONS = {
     "shifted": lambda v: torch.tanh(v + 0.3) - 0.5,
     "divided": lambda v: torch.sigmoid(v / 2),
     "sigmoid, then squared": lambda v: torch.sigmoid(v).square(),
+    "twice": lambda v: torch.tanh(torch.tanh(v)),
     "sigmoid, to a power": lambda v: torch.sigmoid(v) ** 3,
 }
 

@@ -87,16 +87,20 @@ def activation_of(
         or where the first of them does not commute with the group.
     """
     steps: list[Step] = []
-    passed: list[Operation] = []
+    last: Operation | None = None
+    joined = False
     for operation in operations:
-        if _is_neutral(operation) or (passed and passed[-1] == operation):
+        if _is_neutral(operation):
+            joined |= operation.name == "add"
+            continue
+        if joined and operation == last:
             continue  # a stream that passes ReLU after every block passes it once here
         if (step := _step(operation, neurons)) is None:
             return None
         if not _commutes(operation, kind):
             break
         steps.append(step)
-        passed.append(operation)
+        last, joined = operation, False
     return Activation(tuple(steps)) if steps else None
 
 
