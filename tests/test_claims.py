@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import against_published, one_network
+from benchmarks import against_published, growth, one_network
 
 BENCHMARKS = Path(against_published.__file__).parent
 
@@ -24,3 +24,9 @@ def test_times_of_one_network() -> None:
     report = json.loads((BENCHMARKS / "one_network.json").read_text())
     page = (BENCHMARKS / "README.md").read_text()
     assert "\n".join(one_network.table(report["networks"])) in page
+
+
+def test_growth() -> None:
+    report = json.loads((BENCHMARKS / "growth.json").read_text())
+    page = (BENCHMARKS / "README.md").read_text()
+    assert "\n".join(growth.table(report["models"])) in page
