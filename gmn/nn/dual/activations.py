@@ -53,9 +53,11 @@ class Activation:
 
     Attributes:
         steps: its parts, in order.
+        normalises: whether it is a normalisation and nothing else.
     """
 
     steps: tuple[Step, ...]
+    normalises: bool = False
 
     def __call__(self, values: Tensor) -> Tensor:
         """The function, elementwise."""
@@ -101,7 +103,8 @@ def activation_of(
             break
         steps.append(step)
         last, joined = operation, False
-    return Activation(tuple(steps)) if steps else None
+    normalises = len(steps) == 1 and last is not None and last.name == "layer_norm"
+    return Activation(tuple(steps), normalises) if steps else None
 
 
 def _is_neutral(operation: Operation) -> bool:

@@ -136,7 +136,8 @@ def messages(
         x: channels that transform like the neurons, shape (B, rows, c).
         y: channels that transform inversely.
         sweeps: whether messages cross the whole network, in its order, instead of one step each.
-        active: whether channels pass the neurons' functions.
+        active: whether channels pass all functions of neurons, or normalisations alone, which keep
+            sums along a deep network bounded.
 
     Returns:
         Messages to ``x`` and ``y``, added to them in a sweep.
@@ -161,7 +162,8 @@ def messages(
             if isinstance(step, Product | DiagonalProduct):
                 if along:
                     slope = None
-                    if active and (activation := _activation(plan, step)) is not None:
+                    activation = _activation(plan, step)
+                    if activation is not None and (active or activation.normalises):
                         value, slope = activation.with_slope(value)
                     passed.append(slope)
                 elif (slope := passed.pop()) is not None:
