@@ -89,6 +89,17 @@ def compare(network: str, model: str, sides: tuple[Side, Side]) -> dict[str, flo
     }
 
 
+def head(network: str) -> str:
+    """The first two lines of a network's table."""
+    return f"| {network} | before ms | after ms | ratio | before MiB kept | after |\n|---|---|---|---|---|---|"
+
+
+def line(name: str, row: dict[str, float]) -> str:
+    """A model's line."""
+    cells = (f"{row[key]:.2f}" if key == "ratio" else f"{row[key]:.1f}" for key in row)
+    return f"| {name} | {' | '.join(cells)} |"
+
+
 def main() -> None:
     from gmn import registry
 
@@ -101,14 +112,12 @@ def main() -> None:
     results: dict[str, dict[str, dict[str, float]]] = {}
     names = arguments.models.split(",") if arguments.models else registry.names()
     for network in ("cnn", "siren", "transformer"):
-        print(f"\n| {network} | before ms | after ms | ratio | before MiB kept | after |")
-        print("|---|---|---|---|---|---|")
+        print("\n" + head(network))
         for name in names:
             if (row := compare(network, name, sides)) is None:
                 continue
             results.setdefault(network, {})[name] = row
-            cells = (f"{row[key]:.2f}" if key == "ratio" else f"{row[key]:.1f}" for key in row)
-            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+            print(line(name, row), flush=True)
     if arguments.out:
         arguments.out.write_text(json.dumps(results, indent=1) + "\n")
 

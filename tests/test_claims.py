@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import against_published, growth, one_network
+from benchmarks import against_published, growth, one_network, steps_against
 
 BENCHMARKS = Path(against_published.__file__).parent
 
@@ -30,3 +30,11 @@ def test_growth() -> None:
     report = json.loads((BENCHMARKS / "growth.json").read_text())
     page = (BENCHMARKS / "README.md").read_text()
     assert "\n".join(growth.table(report["models"])) in page
+
+
+def test_steps_beside_the_first_version() -> None:
+    report = json.loads((BENCHMARKS / "against_0_1.json").read_text())
+    page = (BENCHMARKS / "README.md").read_text()
+    for network, rows in report.items():
+        lines = [steps_against.line(name, row) for name, row in rows.items()]
+        assert "\n".join([steps_against.head(network), *lines]) in page
