@@ -91,7 +91,8 @@ def compare(network: str, model: str, sides: tuple[Side, Side]) -> dict[str, flo
 
 def head(network: str) -> str:
     """The first two lines of a network's table."""
-    return f"| {network} | before ms | after ms | ratio | before MiB kept | after |\n|---|---|---|---|---|---|"
+    columns = f"| {network} | before ms | after ms | ratio | before MiB kept | after |"
+    return columns + "\n|---|---|---|---|---|---|"
 
 
 def line(name: str, row: dict[str, float]) -> str:
