@@ -41,10 +41,18 @@ class Step:
     Attributes:
         function: the function.
         slope: its derivative, as a function of the input.
+        both: the two at once, where that is less work.
     """
 
     function: Function
     slope: Function
+    both: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+
+    def with_slope(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The function and its derivative."""
+        if self.both is not None:
+            return self.both(values)
+        return self.function(values), self.slope(values)
 
 
 @dataclass(frozen=True)
@@ -67,10 +75,10 @@ class Activation:
 
     def with_slope(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """The function, and its derivative, by the chain rule."""
-        slope = torch.ones_like(values)
-        for step in self.steps:
-            slope = slope * step.slope(values)
-            values = step.function(values)
+        values, slope = self.steps[0].with_slope(values)
+        for step in self.steps[1:]:
+            values, factor = step.with_slope(values)
+            slope = slope * factor
         return values, slope
 
 
@@ -186,13 +194,13 @@ def _power(exponent: float) -> Step:
 def _layer_norm(eps: float) -> Step:
     """Over the neurons; its slope is that of a scale that stays as it is."""
 
-    def scale(values: Tensor) -> Tensor:
-        return (values.var(dim=1, keepdim=True, correction=0) + eps).rsqrt()
+    def both(values: Tensor) -> tuple[Tensor, Tensor]:
+        variance, mean = torch.var_mean(values, dim=1, keepdim=True, correction=0)
+        scale = (variance + eps).rsqrt()
+        # Gradients of gradients overflow in networks that have died.
+        return (values - mean) * scale, scale.detach()
 
-    return Step(
-        lambda v: (v - v.mean(dim=1, keepdim=True)) * scale(v),
-        lambda v: scale(v).detach().expand_as(v),
-    )
+    return Step(lambda v: both(v)[0], lambda v: both(v)[1].expand_as(v), both)
 
 
 def _gelu_slope(values: Tensor) -> Tensor:
