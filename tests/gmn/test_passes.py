@@ -104,7 +104,7 @@ def test_kernels_see_the_channels_of_a_neuron_side_by_side() -> None:
     plan = plan_of(graph.spec, graph.device)
     none = torch.zeros(len(graph), len(plan.rows), CHANNELS, dtype=torch.float64)
     reading = GraphReading.of(plan, blocks_of(graph, torch.float64))
-    codes = PassCodes({"first.weight": seen})
+    codes = PassCodes({"first.weight": seen}, torch.float64)
     x, _ = messages(reading, codes, none, none, sweeps=True, active=True)
     # The image of channel k: six patches, of channels k + t of the second layer's taps and of its
     # own places.
@@ -232,7 +232,7 @@ def swept(
     x, y = (_at(plan, end, v) for end, v in (("input", inputs), ("output", cotangents)))
     reading = GraphReading.of(plan, blocks_of(graph, torch.float64))
     ends = (values.expand(len(graph), -1, -1) for values in (x, y))
-    x, y = messages(reading, PassCodes({}), *ends, sweeps=True, active=active)
+    x, y = messages(reading, PassCodes({}, torch.float64), *ends, sweeps=True, active=active)
     names = [slot.nodes for slot in plan.slots.slots]
     return tuple(dict(zip(names, plan.split(v), strict=True)) for v in (x, y))
 
@@ -257,3 +257,12 @@ def passed(
     outputs = vmap(run)(states, batch)
     (gradients,) = torch.autograd.grad((outputs * cotangents).sum(), batch)
     return outputs.transpose(1, 2), gradients.flatten(2).transpose(1, 2)
+
+
+def test_large_blocks_alone_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No block is held: there is no bias."""
+    monkeypatch.setattr(stream, "SMALL", 0)
+    model = nn.Sequential(nn.Linear(3, 6, bias=False), nn.ReLU(), nn.Linear(6, 2, bias=False))
+    graph = random_networks(model, torch.zeros(1, 3))
+    with torch.no_grad():
+        assert bool(reading_net()(graph).isfinite().all())

@@ -35,7 +35,7 @@ ODD = ("tanh", "sin", "atan", "erf", "neg", "layer_norm")
 
 
 @dataclass(frozen=True)
-class Step:
+class Elementwise:
     """A function of single values with its derivative.
 
     Attributes:
@@ -64,7 +64,7 @@ class Activation:
         normalises: whether it is a normalisation and nothing else.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[Elementwise, ...]
     normalises: bool = False
 
     def __call__(self, values: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def activation_of(
         None if they pass nothing: where an operation is no function of single values, or unknown,
         or where the first of them does not commute with the group.
     """
-    steps: list[Step] = []
+    steps: list[Elementwise] = []
     last: Operation | None = None
     joined = False
     for operation in operations:
@@ -105,7 +105,7 @@ def activation_of(
             continue
         if joined and operation == last:
             continue  # a stream that passes ReLU after every block passes it once here
-        if (step := _step(operation, neurons)) is None:
+        if (step := _elementwise(operation, neurons)) is None:
             return None
         if not _commutes(operation, kind):
             break
@@ -138,60 +138,60 @@ def _commutes(operation: Operation, kind: Kind) -> bool:
     return kind == "both" and factor
 
 
-def _step(operation: Operation, neurons: int) -> Step | None:
+def _elementwise(operation: Operation, neurons: int) -> Elementwise | None:
     """The operation as a function of single values; None if it is none, or unknown."""
     numbers = {name: value for name, (value, *_) in operation.attributes}
     if operation.name == "layer_norm" and numbers.pop("normalized_shape", None) != neurons:
         return None
     if any(len(values) != 1 for _, values in operation.attributes):
         return None
-    make = _STEPS.get(operation.name)
+    make = _FUNCTIONS.get(operation.name)
     try:
         return None if make is None else make(**numbers)
     except TypeError:  # attributes that this function does not have, or some are missing
         return None
 
 
-def _times(factor: float) -> Step:
-    return Step(lambda v: v * factor, lambda v: torch.full_like(v, factor))
+def _times(factor: float) -> Elementwise:
+    return Elementwise(lambda v: v * factor, lambda v: torch.full_like(v, factor))
 
 
-def _between(low: float, high: float) -> Step:
-    return Step(lambda v: v.clamp(low, high), lambda v: ((v > low) & (v < high)).to(v))
+def _between(low: float, high: float) -> Elementwise:
+    return Elementwise(lambda v: v.clamp(low, high), lambda v: ((v > low) & (v < high)).to(v))
 
 
-def _leaky(slope: float) -> Step:
-    return Step(
+def _leaky(slope: float) -> Elementwise:
+    return Elementwise(
         lambda v: functional.leaky_relu(v, slope), lambda v: (v > 0).to(v) * (1 - slope) + slope
     )
 
 
-def _elu(alpha: float, scale: float, rate: float) -> Step:
+def _elu(alpha: float, scale: float, rate: float) -> Elementwise:
     def slope(values: Tensor) -> Tensor:
         bent = alpha * rate * (rate * values.clamp(max=0)).exp()
         return scale * torch.where(values > 0, torch.ones_like(values), bent)
 
-    return Step(
+    return Elementwise(
         lambda v: scale * (v.clamp(min=0) + alpha * torch.expm1(rate * v.clamp(max=0))), slope
     )
 
 
-def _softplus(beta: float, threshold: float) -> Step:
-    return Step(
+def _softplus(beta: float, threshold: float) -> Elementwise:
+    return Elementwise(
         lambda v: functional.softplus(v, beta, threshold),
         lambda v: torch.where(v * beta > threshold, torch.ones_like(v), (v * beta).sigmoid()),
     )
 
 
-def _shift(other: float, alpha: float = 1.0) -> Step:
-    return Step(lambda v: v + alpha * other, torch.ones_like)
+def _shift(other: float, alpha: float = 1.0) -> Elementwise:
+    return Elementwise(lambda v: v + alpha * other, torch.ones_like)
 
 
-def _power(exponent: float) -> Step:
-    return Step(lambda v: v.pow(exponent), lambda v: exponent * v.pow(exponent - 1))
+def _power(exponent: float) -> Elementwise:
+    return Elementwise(lambda v: v.pow(exponent), lambda v: exponent * v.pow(exponent - 1))
 
 
-def _layer_norm(eps: float) -> Step:
+def _layer_norm(eps: float) -> Elementwise:
     """Over the neurons; its slope is that of a scale that stays as it is."""
 
     def both(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,7 +200,7 @@ def _layer_norm(eps: float) -> Step:
         # Gradients of gradients overflow in networks that have died.
         return (values - mean) * scale, scale.detach()
 
-    return Step(lambda v: both(v)[0], lambda v: both(v)[1].expand_as(v), both)
+    return Elementwise(lambda v: both(v)[0], lambda v: both(v)[1].expand_as(v), both)
 
 
 def _gelu_slope(values: Tensor) -> Tensor:
@@ -243,8 +243,8 @@ _PLAIN: dict[str, tuple[Function, Function]] = {
     "mish": (functional.mish, _mish_slope),
 }
 # Settings are the attributes that specs record, by name.
-_STEPS: dict[str, Callable[..., Step]] = {
-    **{name: partial(Step, *pair) for name, pair in _PLAIN.items()},
+_FUNCTIONS: dict[str, Callable[..., Elementwise]] = {
+    **{name: partial(Elementwise, *pair) for name, pair in _PLAIN.items()},
     "leaky_relu": lambda negative_slope: _leaky(negative_slope),
     "relu6": lambda: _between(0.0, 6.0),
     "hardtanh": lambda min_val, max_val: _between(min_val, max_val),

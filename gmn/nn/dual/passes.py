@@ -30,14 +30,16 @@ class PassCodes:
     Attributes:
         inputs: by edge set that reads inputs through a kernel, what it sees, shape
             (neurons, taps, c).
+        dtype: of the channels.
     """
 
     inputs: Mapping[str, Tensor]
+    dtype: torch.dtype
 
     def vectors(self, reading: GraphReading) -> list[Tensor]:
         """Biases, and means with the sign with which networks take them away: (B, neurons, 1)."""
         plan = reading.plan
-        values = plan.vectors.encoded(reading.vectors, self._averages(reading))
+        values = plan.vectors.encoded(reading.vectors, self._averages(plan))
         return [
             -value if item.edges.kind == "mean" else value
             for item, value in zip(plan.vectors.items, values, strict=True)
@@ -65,18 +67,17 @@ class PassCodes:
     def gains(self, reading: GraphReading, along: bool) -> list[Tensor]:
         """Gains as they are, (B, neurons, 1); none between values and gradients."""
         plan = reading.plan
-        factors = plan.gains.encoded(reading.gains, self._averages(reading))
+        factors = plan.gains.encoded(reading.gains, self._averages(plan))
         steps = [step for step in plan.steps if isinstance(step, DiagonalProduct)]
         return [
             factor if step.source.dual == step.target.dual else torch.zeros_like(factor)
             for step, factor in zip(steps, factors, strict=True)
         ]
 
-    def _averages(self, reading: GraphReading) -> Tensor:
+    def _averages(self, plan: Plan) -> Tensor:
         """(taps, 1) one over the number of taps of each tap's edge set."""
-        like = next(iter(reading.blocks.values()))
-        counts = torch.tensor([edges.num_taps for edges in reading.plan.edges], device=like.device)
-        return counts.repeat_interleave(counts).to(like).reciprocal().unsqueeze(1)
+        counts = torch.tensor([edges.num_taps for edges in plan.edges], device=plan.rows.device)
+        return counts.repeat_interleave(counts).to(self.dtype).reciprocal().unsqueeze(1)
 
 
 def _shown(channels: Tensor, seen: Tensor | None, taps: int, along: bool) -> Iterator[Tensor]:
@@ -128,7 +129,7 @@ class Passes(nn.Module):
         x = inputs * plan.free_of("input").to(inputs)
         y = self.cotangents(rows) * plan.free_of("output").to(inputs)
         x, y = x.expand(batch, -1, -1), y.expand(batch, -1, -1)
-        codes = PassCodes(self._seen(plan, described))
+        codes = PassCodes(self._seen(plan, described), described.dtype)
         x, y = messages(reading, codes, x, y, sweeps=True, active=True)
         hidden, output = [], []
         for slot, (of, values) in enumerate(zip(plan.slots.slots, plan.split(x), strict=True)):
