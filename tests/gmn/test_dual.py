@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import converters
 import gmn
 from gmn import symmetry
 from gmn.nn import DualGMN, InvariantHead
@@ -59,6 +60,31 @@ def test_the_number_of_heads_is_noticed() -> None:
     one, two, four = with_heads(1, 2, 4)
     assert difference(net(), one, two) > 1e-12
     assert difference(net(), two, four) > 1e-12
+
+
+class Masked(nn.Module):
+    """A scale for every weight, which its mask undoes, beside one for every neuron."""
+
+    def __init__(self, normalised: bool) -> None:
+        super().__init__()
+        self.first, self.last, self.norm = nn.Linear(5, 8), nn.Linear(8, 3), nn.LayerNorm(8)
+        self.register_buffer("mask", (torch.rand(8, 5) > 0.5).float())
+        self.normalised = normalised
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.first.weight * self.mask
+        hidden = nn.functional.linear(x, weight, self.first.bias)
+        return self.last(self.norm(hidden) if self.normalised else hidden.relu())
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+@pytest.mark.parametrize("passes", [0, 3])
+def test_scales_of_single_weights_beside_those_of_neurons(normalised: bool, passes: int) -> None:
+    torch.manual_seed(0)
+    models = [Masked(normalised).double() for _ in range(2)]
+    spec = converters.trace(models[0], (torch.zeros(1, 5).double(),))
+    graph = gmn.ParameterGraph.from_state_dicts(spec, [model.state_dict() for model in models])
+    assert_invariant(DualGMN(16, 2, 3, passes=passes).double(), graph, scalings=True)
 
 
 SCALED = ["mlp-relu", "cnn", "batch-norm", "resnet", "mlp-tanh", "attention", "transformer-rms"]

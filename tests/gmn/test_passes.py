@@ -266,3 +266,13 @@ def test_large_blocks_alone_are_streamed(monkeypatch: pytest.MonkeyPatch) -> Non
     graph = random_networks(model, torch.zeros(1, 3))
     with torch.no_grad():
         assert bool(reading_net()(graph).isfinite().all())
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-20, 1e2])
+@several_cases
+def test_answers_are_finite_at_small_and_large_weights(case: Case, size: float) -> None:
+    graph = graph_of(case).to(dtype=torch.float32)
+    scaled = {k: v * size if v.is_floating_point() else v for k, v in graph.values.items()}
+    net = reading_net().float()
+    answer = net(graph.replace(scaled))
+    assert bool(answer.isfinite().all())

@@ -18,6 +18,7 @@ from gmn.nn.dual.probes import ProbeEncoder, ProbeResponses
 from gmn.nn.dual.slots import Port
 
 WIDTH = 128  # of the functions that move inputs
+LARGEST = 1e6  # outputs are cut there: squares of what they become would overflow
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Passes(nn.Module):
         hidden, output = [], []
         for slot, (of, values) in enumerate(zip(plan.slots.slots, plan.split(x), strict=True)):
             if plan.is_free(of, "output"):
-                output.append((of.nodes, values))
+                output.append((of.nodes, values.clamp(-LARGEST, LARGEST)))
             else:
                 act = plan.activations[slot]
                 hidden.append((Port(slot, False), values if act is None else act(values)))

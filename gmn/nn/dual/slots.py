@@ -268,7 +268,13 @@ class _SlotFinder:
         for name, carriers in () if edges.diagonal else self._carriers.items():
             result["source"][name] = float(edges.source in carriers)
             result["target"][name] = float(edges.target in carriers)
-        return {end: self._clean(powers) for end, powers in result.items()}
+        # What is read of a block whose scales have no end carries no other units of that kind.
+        part = self._unfactored.get(edges.tied_to or edges.name)
+        lost = {None: (), "size": (True,), "sign": (False,), "nothing": (True, False)}[part]
+        return {
+            end: self._clean({n: p for n, p in powers.items() if (n in self._even) not in lost})
+            for end, powers in result.items()
+        }
 
     def _end(self, edges: EdgeSet, term: ScalingTerm) -> str:
         """The end of the edges that a term scales; a tied block may have its ends exchanged."""
