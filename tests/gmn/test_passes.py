@@ -268,7 +268,7 @@ def test_large_blocks_alone_are_streamed(monkeypatch: pytest.MonkeyPatch) -> Non
         assert bool(reading_net()(graph).isfinite().all())
 
 
-@pytest.mark.parametrize("size", [0.0, 1e-20, 1e2])
+@pytest.mark.parametrize("size", [0.0, 1e-20, 10.0])
 @several_cases
 def test_answers_are_finite_at_small_and_large_weights(case: Case, size: float) -> None:
     graph = graph_of(case).to(dtype=torch.float32)
