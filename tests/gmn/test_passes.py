@@ -10,7 +10,7 @@ from torch.func import functional_call, vmap
 import converters
 import gmn
 from gmn.graph import pieces
-from gmn.nn import DualGMN
+from gmn.nn import DualGMN, EditHead
 from gmn.nn.dual import stream
 from gmn.nn.dual.activations import activation_of
 from gmn.nn.dual.messages import GraphReading, messages
@@ -18,7 +18,7 @@ from gmn.nn.dual.passes import PassCodes
 from gmn.nn.dual.plan import Plan, plan_of
 from gmn.nn.dual.stream import blocks_of
 from gmn.spec.parts import Operation
-from gmn.testing import assert_invariant, relative_error
+from gmn.testing import assert_equivariant, assert_invariant, relative_error
 from tests.cases import Case
 from tests.traced import graph_of, several_cases
 
@@ -180,6 +180,13 @@ def reading_net() -> DualGMN:
 @several_cases
 def test_passes_keep_the_whole_group(case: Case) -> None:
     assert_invariant(reading_net(), graph_of(case), scalings=True)
+
+
+@several_cases
+def test_edits_move_along(case: Case) -> None:
+    torch.manual_seed(0)
+    net = DualGMN(16, 2, EditHead(1), passes=CHANNELS).double()
+    assert_equivariant(net, graph_of(case), scalings=True)
 
 
 @several_cases
