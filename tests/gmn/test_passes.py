@@ -247,7 +247,8 @@ def swept(
 def _at(plan: Plan, role: str, values: Tensor) -> Tensor:
     """Values (channels, neurons) at the neurons of a role: (1, rows, channels)."""
     rows = values.new_zeros(1, len(plan.rows), len(values))
-    rows[:, plan.free_of(role).flatten().bool()] = values.T
+    free = plan.free_inputs if role == "input" else plan.free_outputs
+    rows[:, free.flatten().bool()] = values.T
     return rows
 
 

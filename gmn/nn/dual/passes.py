@@ -40,7 +40,7 @@ class PassCodes:
     def vectors(self, reading: GraphReading) -> list[Tensor]:
         """Biases, and means with the sign with which networks take them away: (B, neurons, 1)."""
         plan = reading.plan
-        values = plan.vectors.encoded(reading.vectors, self._averages(plan))
+        values = plan.vectors.encoded(reading.vectors, plan.tap_shares.to(self.dtype))
         return [
             -value if item.edges.kind == "mean" else value
             for item, value in zip(plan.vectors.items, values, strict=True)
@@ -68,17 +68,12 @@ class PassCodes:
     def gains(self, reading: GraphReading, along: bool) -> list[Tensor]:
         """Gains as they are, (B, neurons, 1); none between values and gradients."""
         plan = reading.plan
-        factors = plan.gains.encoded(reading.gains, self._averages(plan))
+        factors = plan.gains.encoded(reading.gains, plan.tap_shares.to(self.dtype))
         steps = [step for step in plan.steps if isinstance(step, DiagonalProduct)]
         return [
             factor if step.source.dual == step.target.dual else torch.zeros_like(factor)
             for step, factor in zip(steps, factors, strict=True)
         ]
-
-    def _averages(self, plan: Plan) -> Tensor:
-        """(taps, 1) one over the number of taps of each tap's edge set."""
-        counts = torch.tensor([edges.num_taps for edges in plan.edges], device=plan.rows.device)
-        return counts.repeat_interleave(counts).to(self.dtype).reciprocal().unsqueeze(1)
 
 
 def _shown(channels: Tensor, seen: Tensor | None, taps: int, along: bool) -> Iterator[Tensor]:
@@ -127,8 +122,8 @@ class Passes(nn.Module):
         described = self.descriptions.nodes(plan.spec).to(self.slopes.weight)
         rows = plan.to_rows(described.unsqueeze(0))
         inputs = self.inputs(functional.pad(rows, (0, features.TAP_FEATURES)))
-        x = inputs * plan.free_of("input").to(inputs)
-        y = self.cotangents(rows) * plan.free_of("output").to(inputs)
+        x = inputs * plan.free_inputs.to(inputs)
+        y = self.cotangents(rows) * plan.free_outputs.to(inputs)
         x, y = x.expand(batch, -1, -1), y.expand(batch, -1, -1)
         codes = PassCodes(self._seen(plan, described), described.dtype)
         x, y = messages(reading, codes, x, y, sweeps=True, active=True)

@@ -271,6 +271,13 @@ class Plan:
         return torch.cat(described).to(self.rows.device)
 
     @cached_property
+    def tap_shares(self) -> Tensor:
+        """(taps, 1) one over the number of taps of each tap's edge set."""
+        counts = torch.tensor([edges.num_taps for edges in self.edges], dtype=torch.long)
+        shares = counts.repeat_interleave(counts).double().reciprocal()
+        return shares.unsqueeze(1).to(self.rows.device)
+
+    @cached_property
     def gains(self) -> Diagonals:
         """The steps that are products with diagonal blocks, in order."""
         return self._diagonals(
@@ -326,9 +333,15 @@ class Plan:
         """Whether every node set has one slot, in order."""
         return bool((self.rows.cpu() == torch.arange(len(self.rows))).all())
 
-    def free_of(self, role: Role) -> Tensor:
-        """(R, 1) ones in the rows of a role's neurons that no scale acts on."""
-        return self._rows_where([self.is_free(slot, role) for slot in self.slots.slots])
+    @cached_property
+    def free_inputs(self) -> Tensor:
+        """(R, 1) ones in the rows of inputs that no scale acts on."""
+        return self._rows_where([self.is_free(slot, "input") for slot in self.slots.slots])
+
+    @cached_property
+    def free_outputs(self) -> Tensor:
+        """(R, 1) ones in the rows of outputs that no scale acts on."""
+        return self._rows_where([self.is_free(slot, "output") for slot in self.slots.slots])
 
     def is_free(self, slot: Slot, role: Role) -> bool:
         """Whether neurons of a slot have a role, and no scale acts on them."""
