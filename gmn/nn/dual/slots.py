@@ -268,13 +268,15 @@ class _SlotFinder:
         for name, carriers in () if edges.diagonal else self._carriers.items():
             result["source"][name] = float(edges.source in carriers)
             result["target"][name] = float(edges.target in carriers)
-        # What is read of a block whose scales have no end carries no other units of that kind.
         part = self._unfactored.get(edges.tied_to or edges.name)
-        lost = {None: (), "size": (True,), "sign": (False,), "nothing": (True, False)}[part]
-        return {
-            end: self._clean({n: p for n, p in powers.items() if (n in self._even) not in lost})
-            for end, powers in result.items()
-        }
+        return {end: self._clean(self._left(powers, part)) for end, powers in result.items()}
+
+    def _left(self, powers: Mapping[str, float], part: InvariantPart | None) -> Mapping[str, float]:
+        """The powers that a block carries of which a part is read: sizes have no signs."""
+        if part is None:
+            return powers
+        even = {"size": False, "sign": True}.get(part)  # which are left; "nothing" has none
+        return {name: power for name, power in powers.items() if (name in self._even) == even}
 
     def _end(self, edges: EdgeSet, term: ScalingTerm) -> str:
         """The end of the edges that a term scales; a tied block may have its ends exchanged."""
