@@ -7,7 +7,7 @@ from baselines.monomial import MonomialNFN
 from baselines.nfn import NFN
 from baselines.nft import NFT
 from baselines.probing import ProbeNet
-from baselines.statistics import StatNN, layer_statistics
+from baselines.statistics import StatNN, layer_statistics, rich_statistics
 from baselines.unf import UNF
 from gmn.errors import UnsupportedArchitecture
 
@@ -23,4 +23,5 @@ __all__ = [
     "TransformerNFN",
     "UnsupportedArchitecture",
     "layer_statistics",
+    "rich_statistics",
 ]

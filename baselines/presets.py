@@ -13,7 +13,7 @@ from baselines.monomial import MonomialNFN
 from baselines.nfn import NFN
 from baselines.nft import NFT
 from baselines.probing import ProbeNet
-from baselines.statistics import StatNN
+from baselines.statistics import StatNN, rich_statistics
 from baselines.unf import UNF
 from gmn.errors import UnsupportedArchitecture
 from gmn.graph.required import require_spec
@@ -101,6 +101,16 @@ def layer_statistics(spec: GraphSpec, outputs: int | EditHead) -> StatNN:
         UnsupportedArchitecture: if asked for edited networks.
     """
     return StatNN(_count_of_outputs(outputs, "layer-statistics sees summaries of whole layers"))
+
+
+def boosted_rich_statistics(spec: GraphSpec, outputs: int | EditHead) -> StatNN:
+    """Quantiles, moments, norms and spectra of each layer with gradient boosting.
+
+    Raises:
+        UnsupportedArchitecture: if asked for edited networks.
+    """
+    count = _count_of_outputs(outputs, "rich-statistics sees summaries of whole layers")
+    return StatNN(count, rich_statistics)
 
 
 def probe_net(spec: GraphSpec, outputs: int | EditHead) -> ProbeNet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -52,6 +52,16 @@ class Metanetwork(nn.Module):
             UnsupportedArchitecture: if it cannot read networks of this architecture.
         """
         raise NotImplementedError
+
+    def prepare(self, graphs: Iterable[ParameterGraph]) -> None:
+        """Fits what is no matter of gradients to a population, such as the usual size of weights.
+
+        :func:`gmn.train.train` calls it with the networks of the training split before the first
+        step; in a loop of your own, call it yourself. Most metanetworks have nothing to fit.
+
+        Args:
+            graphs: networks, some at a time.
+        """
 
     def __call__(self, graph: ParameterGraph) -> Any:
         """:meth:`forward`, with errors that name what the user can change."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from gmn.foundation.files import OutputFolder
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead
 from gmn.nn.memory import check_fits
+from gmn.nn.metanetwork import Metanetwork
 from gmn.registry import Estimator
 from gmn.tasks.batches import SPLITS, network_names, not_finite
 from gmn.tasks.task import Task
@@ -145,12 +146,19 @@ def train_in(
     for part in task.split("train"):
         batch = part[: recipe.batch_size].to(device_of(model) or part.graph.device)
         check_fits(model, batch.graph, ranks().in_one_memory(batch))
+    if isinstance(model, Metanetwork):
+        model.prepare(_networks(task.split("train"), recipe.batch_size))
     epoch = _optimise(model, task, recipe, seed, report, running, output)
     require_finite_weights(type(model).__name__, model, "lower the learning rate")
     prediction, target = ranks().predict(model, task, task.split("test"), recipe.batch_size)
     require_finite_answers(type(model).__name__, prediction, "lower the learning rate")
     metrics, rate = task.test_metrics(prediction, target), peak_rate(model, recipe)
     return Result(metrics, prediction, target, epoch, rate)
+
+
+def _networks(parts: list[Batch], batch_size: int) -> Iterator[ParameterGraph]:
+    """All networks of a split, some at a time; none is read before it is asked for."""
+    return (batch.graph for batches in Loader(parts, batch_size).batches() for batch in batches)
 
 
 def _require_answers(model: nn.Module, task: Task) -> None:
@@ -211,9 +219,8 @@ def _optimise(
 
 def _read_once(parts: list[Batch], batch_size: int) -> None:
     """Reads networks, so that those that cannot be used are named now rather than after hours."""
-    for batches in Loader(parts, batch_size).batches():
-        for batch in batches:
-            _ = batch.graph.values
+    for graph in _networks(parts, batch_size):
+        _ = graph.values
 
 
 def _epoch(run: Run, task: Task, running: Running) -> float:

@@ -255,13 +255,6 @@ def test_layer_statistics_of_different_depths_are_refused() -> None:
         StatNN().fit(graphs, torch.zeros(2))
 
 
-def test_quantiles_are_torchs() -> None:
-    graph = graph_of(BY_NAME["mlp-tanh"])
-    levels = torch.tensor([0, 0.25, 0.5, 0.75, 1], dtype=torch.float64)
-    expected = graph.values["0.weight"].flatten(1).quantile(levels, dim=1).T
-    torch.testing.assert_close(layer_statistics(graph)[:, 2:7], expected)
-
-
 def test_statistics_give_a_probability_to_every_class() -> None:
     graph = graph_of(BY_NAME["mlp-tanh"], networks=60)
     target = torch.arange(60) % 3 * 2  # no network of class 1 or 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 from gmn import features
 from gmn.canonical import without_shifts
+from gmn.errors import ArgumentError
 from gmn.features import Descriptions, SpecDescriptions, require_reading
-from gmn.foundation.arguments import require_type, require_whole
+from gmn.foundation.arguments import require_several, require_type, require_whole
 from gmn.graph import ParameterGraph
 from gmn.nn.dual.editing import Editor
 from gmn.nn.dual.messages import GraphReading, RankCodes, messages
@@ -18,6 +20,7 @@ from gmn.nn.dual.pairing import Pairing, pairs_of
 from gmn.nn.dual.passes import Passes
 from gmn.nn.dual.plan import RANKS, Plan, plan_of
 from gmn.nn.dual.probes import ProbeEncoder, Probes
+from gmn.nn.dual.statistics import StatisticsEncoder
 from gmn.nn.dual.stream import Blocks, blocks_of
 from gmn.nn.heads import Head, NodeReadout, States, readout_of
 from gmn.nn.metanetwork import Metanetwork
@@ -63,12 +66,17 @@ class DualGMN(Metanetwork):
         passes: number of learned inputs for which the networks' own forward and backward passes
             are computed from their graphs, without a program (:mod:`gmn.nn.dual.passes`); 0 for
             none.
+        symmetries: what answers do not change under, of :data:`gmn.symmetry.KINDS`; permutations
+            and exchanges among them. All of them for questions about the networks' function. What
+            is left out is seen: statistics of the weights as training left them join the summary
+            (:mod:`gmn.nn.dual.statistics`), for questions about the training, such as its
+            learning rate. :meth:`prepare` has to see the population first.
 
     Raises:
-        ValueError: if ``hidden`` is no multiple of 8.
+        ValueError: if ``hidden`` is no multiple of 8, or no symmetries are called so.
     """
 
-    symmetries = KINDS
+    symmetries: Collection[str] = KINDS
     learning_rate = 3e-3
 
     def __init__(
@@ -81,23 +89,29 @@ class DualGMN(Metanetwork):
         recompute: bool = False,
         descriptions: Descriptions | None = None,
         passes: int = 0,
+        symmetries: Collection[str] = KINDS,
     ) -> None:
         require_whole("hidden", hidden, 1)
         require_whole("depth", depth, 1)
         require_whole("passes", passes, 0)
         require_reading(None, descriptions)
+        require_symmetries(symmetries)
         if probes is not None:
             require_type("probes", probes, Probes, "gmn.nn.Probes, or None")
         if hidden % (2 * RANKS):
             raise ValueError(f"{hidden} channels; DualGMN takes a multiple of {2 * RANKS}")
         super().__init__(head)
         self.recompute = recompute
+        self.symmetries = tuple(kind for kind in KINDS if kind in symmetries)
         self.probes = probes
         self.listening = None
         described = SpecDescriptions() if descriptions is None else descriptions
         if probes is not None:
             self.listening = ProbeEncoder(hidden, probes.count, described)
         self.passes = Passes(hidden, passes, described) if passes else None
+        self.statistics = None
+        if self.symmetries != KINDS:
+            self.statistics = StatisticsEncoder(hidden, described, self.symmetries)
         self.encoder = _DualEncoder(hidden, depth, described)
         # Only an editor reads the channels after the last layer.
         self.layers = nn.ModuleList(
@@ -118,6 +132,11 @@ class DualGMN(Metanetwork):
         edited = [editor(graph, plan, blocks, tuple(channels)) for editor in self.editors]
         return ParameterGraph.cat(edited) if len(edited) > 1 else edited[0]
 
+    def prepare(self, graphs: Iterable[ParameterGraph]) -> None:
+        """Finds out what statistics are usual in a population, where the model reads any."""
+        if self.statistics is not None:
+            self.statistics.prepare(graphs)
+
     def embed(self, graph: ParameterGraph) -> Tensor:
         """States of all neurons that move with permutations and that nothing else changes.
 
@@ -132,6 +151,8 @@ class DualGMN(Metanetwork):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Channels x and y, states of neurons and the summary after all layers."""
         state = self.encoder(graph, plan)
+        if self.statistics is not None:
+            state = (*state[:3], self.statistics(graph, state[3]))
         reading = GraphReading.of(plan, blocks)
         if self.passes is not None:
             state = self.passes(reading, *state)
@@ -141,6 +162,22 @@ class DualGMN(Metanetwork):
         for layer, codes in zip(self.layers, self.encoder.codes(plan), strict=True):
             state = run(layer, self.recompute, reading, codes, *state)
         return state
+
+
+def require_symmetries(symmetries: Collection[str]) -> None:
+    """Refuses what is no part of the group, or leaves out the order of neurons and branches.
+
+    Raises:
+        ArgumentError: then.
+    """
+    require_several("symmetries", symmetries, f"some of {', '.join(KINDS)}")
+    if unknown := [kind for kind in symmetries if kind not in KINDS]:
+        raise ArgumentError(f"no symmetries are called {unknown}; there are {', '.join(KINDS)}")
+    if missing := [kind for kind in KINDS[:2] if kind not in symmetries]:
+        raise ArgumentError(
+            f"symmetries leaves out {' and '.join(missing)}, but DualGMN never sees an order of "
+            f"neurons or branches; name {' and '.join(KINDS[:2])}"
+        )
 
 
 class _DualEncoder(nn.Module):

@@ -1,0 +1,96 @@
+"""Statistics of weights: how the values of each edge set are distributed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gmn.graph import ParameterGraph
+from gmn.graph.required import require_graph
+from gmn.spec import EdgeSet
+
+QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
+DISTRIBUTION = 6 + len(QUANTILES)
+EDGE_STATISTICS = 4 * DISTRIBUTION
+LARGEST_SPECTRUM = 512  # of wider matrices singular values would take longer than all else
+TINY = 1e-12
+
+
+def edge_statistics(graph: ParameterGraph, edges: EdgeSet) -> Tensor:
+    """How an edge set's values are distributed, and the norms and spectrum that they make.
+
+    Four distributions, each by :func:`distribution`: of all values; of the norms of what enters
+    each target neuron; of the norms of what leaves each source neuron; and of singular values of
+    the matrix from sources and taps to targets (0 where its smaller side is over 512). None depends
+    on the order of neurons.
+
+    Returns:
+        Tensor of shape (B, EDGE_STATISTICS).
+
+    Source: layer statistics of Unterthiner et al. (2020, arXiv 2002.11448) with norms and spectra.
+    """
+    require_graph("graph", graph)
+    matrices = _matrices(graph, edges)
+    batch, _, targets, sources, taps = matrices.shape
+    flat = matrices.flatten(3)
+    spectrum = flat.new_zeros(batch, 1)
+    if min(targets, sources * taps) <= LARGEST_SPECTRUM:
+        spectrum = torch.linalg.svdvals(flat)
+    parts = (
+        matrices,
+        torch.linalg.vector_norm(flat, dim=3),
+        torch.linalg.vector_norm(matrices, dim=(2, 4)),
+        spectrum,
+    )
+    return torch.cat([distribution(part.flatten(1)) for part in parts], dim=1)
+
+
+def distribution(values: Tensor) -> Tensor:
+    """Moments and quantiles of every row.
+
+    Args:
+        values: shape (B, n).
+
+    Returns:
+        Tensor of shape (B, DISTRIBUTION): mean, deviation and its logarithm, mean size, skewness,
+        kurtosis, and the quantiles at ``QUANTILES``.
+    """
+    mean = values.mean(dim=1, keepdim=True)
+    deviation = (values - mean).square().mean(dim=1, keepdim=True).clamp(min=TINY**2).sqrt()
+    unit = (values - mean) / deviation
+    moments = [unit.pow(power).mean(dim=1, keepdim=True) for power in (3, 4)]
+    size = values.abs().mean(dim=1, keepdim=True)
+    ordered = quantiles(values, QUANTILES)
+    return torch.cat([mean, deviation, deviation.log(), size, *moments, ordered], dim=1)
+
+
+def quantiles(values: Tensor, levels: Sequence[float]) -> Tensor:
+    """Quantiles of every row (B, n): shape (B, levels); torch.quantile refuses long rows."""
+    ordered, last = values.sort(dim=1).values, values.shape[1] - 1
+    positions = torch.tensor(levels, dtype=torch.float64, device=values.device) * last
+    below = positions.floor().long()
+    above = (below + 1).clamp(max=last)
+    weight = (positions - below).to(values)
+    return torch.lerp(ordered[:, below], ordered[:, above], weight)
+
+
+def _matrices(graph: ParameterGraph, edges: EdgeSet) -> Tensor:
+    """An edge set as matrices, one for each index that both its ends share.
+
+    Returns:
+        Tensor of shape (B, shared, targets, sources, taps).
+    """
+    ports = [dim.port for dim in edges.dims]
+    order = [
+        [place for place, found in enumerate(ports) if found == port]
+        for port in ("both", "target", "source", "tap")
+    ]
+    block = graph.block(edges)
+    if block.dtype in (torch.bfloat16, torch.float16):  # which spectra and quantiles do not know
+        block = block.float()
+    sizes = [[edges.shape[place] for place in places] for places in order]
+    dims = [0, *(1 + place for places in order for place in places)]
+    shape = [torch.Size(size).numel() for size in sizes]
+    return block.permute(dims).reshape(len(block), *shape)

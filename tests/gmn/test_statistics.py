@@ -1,0 +1,240 @@
+"""Statistics of weights, and models that see what symmetries of the function would hide."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from torch import Tensor
+
+import gmn
+from baselines import rich_statistics
+from gmn import symmetry
+from gmn.errors import ArgumentError
+from gmn.graph.statistics import (
+    DISTRIBUTION,
+    EDGE_STATISTICS,
+    QUANTILES,
+    distribution,
+    edge_statistics,
+    quantiles,
+)
+from gmn.nn import DualGMN, EditHead, InvariantHead
+from gmn.symmetry import KINDS
+from gmn.testing import assert_equivariant, assert_invariant, relative_error
+from tests.cases import Case
+from tests.traced import BY_NAME, covering_cases, graph_of, several_cases
+
+SEEN = KINDS[:2]
+
+
+def net(head: object = 3, symmetries: tuple[str, ...] = SEEN, passes: int = 0) -> DualGMN:
+    torch.manual_seed(0)
+    head = InvariantHead(head) if isinstance(head, int) else head
+    model = DualGMN(16, 2, head, symmetries=symmetries, passes=passes)
+    return model.double().eval()
+
+
+def test_a_distribution_is_numpys_and_scipys() -> None:
+    values = torch.randn(3, 101, dtype=torch.float64).exp()
+    found = distribution(values).numpy()
+    each = values.numpy()
+    expected = np.stack(
+        [
+            each.mean(1),
+            each.std(1),
+            np.log(each.std(1)),
+            np.abs(each).mean(1),
+            scipy.stats.skew(each, axis=1),
+            scipy.stats.kurtosis(each, axis=1, fisher=False),
+            *np.quantile(each, QUANTILES, axis=1),
+        ],
+        axis=1,
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert found.shape == (3, DISTRIBUTION)
+
+
+def test_one_value_and_equal_values_have_finite_statistics_and_gradients() -> None:
+    for values in (torch.ones(2, 1), torch.zeros(2, 5), torch.full((2, 3), 1e-20)):
+        values.requires_grad_()
+        found = distribution(values)
+        found.sum().backward()
+        assert found.isfinite().all()
+        assert values.grad is not None
+        assert values.grad.isfinite().all()
+
+
+def test_norms_and_spectra_are_those_of_the_matrix() -> None:
+    graph = graph_of(BY_NAME["cnn"])
+    edges = next(e for e in graph.spec.edge_sets if e.num_taps > 1 and e.kind == "weight")
+    kernel = graph.block(edges)
+    parts = edge_statistics(graph, edges).split(DISTRIBUTION, dim=1)
+    matrices = kernel.flatten(2)
+    for part, values in zip(
+        parts,
+        (
+            kernel.flatten(1),
+            matrices.norm(dim=2),
+            kernel.square().sum(dim=(1, *range(3, kernel.ndim))).sqrt(),
+            torch.linalg.svdvals(matrices),
+        ),
+        strict=True,
+    ):
+        torch.testing.assert_close(part, distribution(values))
+
+
+def test_spectra_of_wide_matrices_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = graph_of(BY_NAME["mlp-relu"])
+    edges = graph.spec.edge_sets[0]
+    whole = edge_statistics(graph, edges)
+    monkeypatch.setattr("gmn.graph.statistics.LARGEST_SPECTRUM", 0)
+    cut = edge_statistics(graph, edges)
+    last = 3 * DISTRIBUTION
+    assert torch.equal(whole[:, :last], cut[:, :last])
+    assert torch.equal(cut[:, last:], distribution(torch.zeros(len(graph), 1).to(cut)))
+
+
+def test_half_precision_is_read_in_single() -> None:
+    graph = graph_of(BY_NAME["mlp-relu"]).to(dtype=torch.bfloat16)
+    edges = graph.spec.edge_sets[0]
+    single = edge_statistics(graph.to(dtype=torch.float32), edges)
+    assert torch.equal(edge_statistics(graph, edges), single)
+
+
+@pytest.mark.parametrize("levels", [(0.0, 0.3, 1.0), (0.5,)])
+def test_quantiles_are_torchs(levels: tuple[float, ...]) -> None:
+    values = torch.randn(4, 37, dtype=torch.float64)
+    expected = values.quantile(torch.tensor(levels, dtype=torch.float64), dim=1).T
+    torch.testing.assert_close(quantiles(values, levels), expected)
+
+
+@several_cases
+def test_statistics_do_not_depend_on_the_order_of_neurons(case: Case) -> None:
+    assert_invariant(rich_statistics, graph_of(case), symmetries=("permutations",))
+
+
+@covering_cases
+def test_what_is_chosen_does_not_change_answers(case: Case) -> None:
+    assert_invariant(net(), graph_of(case), symmetries=SEEN)
+
+
+@several_cases
+@pytest.mark.parametrize("kind", KINDS[2:])
+def test_kinds_can_be_chosen_one_by_one(case: Case, kind: str) -> None:
+    model = net(symmetries=(*SEEN, kind))
+    assert_invariant(model, graph_of(case), symmetries=model.symmetries, tolerance=1e-7)
+
+
+NOT_CHOSEN = [
+    ("mlp-relu", "scalings"),
+    ("mlp-tanh", "scalings"),
+    ("mlp-sine", "scalings"),
+    ("transformer", "scalings"),
+    ("transformer", "gauges"),
+    ("transformer", "translations"),
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), NOT_CHOSEN)
+def test_what_is_not_chosen_is_seen(name: str, kind: str) -> None:
+    graph = graph_of(BY_NAME[name])
+    generator = torch.Generator().manual_seed(0)
+    moved = symmetry.sample(graph.spec, generator, symmetries=(kind,)).act_on_graph(graph)
+    others = tuple(other for other in KINDS if other != kind)
+    with torch.no_grad():
+        assert relative_error(net(symmetries=others)(graph), net(symmetries=others)(moved)) > 1e-5
+        assert relative_error(net(symmetries=KINDS)(graph), net(symmetries=KINDS)(moved)) < 1e-9
+
+
+def test_edits_move_with_what_is_chosen() -> None:
+    for name in ("cnn", "transformer"):
+        assert_equivariant(net(EditHead()), graph_of(BY_NAME[name]), symmetries=SEEN)
+
+
+def test_all_symmetries_need_no_statistics() -> None:
+    assert net(symmetries=KINDS).statistics is None
+    assert net().statistics is not None
+    assert "statistics" not in str(dict(net(symmetries=KINDS).state_dict()).keys())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("permutations",), "leaves out exchanges"),
+        (("permutations", "exchanges", "turns"), "turns"),
+        ("permutations", "give a list"),
+        (None, "give a list"),
+    ],
+)
+def test_other_choices_are_refused(given: object, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        DualGMN(16, 2, symmetries=given)  # type: ignore[arg-type]
+
+
+def standardised(model: DualGMN, graph: gmn.ParameterGraph) -> Tensor:
+    encoder = model.statistics
+    assert encoder is not None
+    codes = encoder._codes(graph.spec)
+    return (encoder._found(graph) - codes @ encoder.centres) * (codes @ encoder.scales).exp()
+
+
+@pytest.mark.parametrize("name", ["cnn", "transformer"])
+def test_statistics_are_standardised_over_a_population(name: str) -> None:
+    graph, model = graph_of(BY_NAME[name], networks=20), net()
+    model.prepare(graph[first : first + 5] for first in range(0, 20, 5))
+    usual = standardised(model, graph)
+    spread = model.statistics._found(graph).std(dim=0)  # type: ignore[union-attr]
+    varies = spread > 0.1 * spread.square().mean(dim=0).sqrt()
+    torch.testing.assert_close(usual.mean(0), torch.zeros_like(spread), atol=1e-3, rtol=0)
+    found = usual.std(dim=0, unbiased=False)[varies]
+    torch.testing.assert_close(found, torch.ones_like(found), atol=1e-2, rtol=0)
+
+
+def test_statistics_of_several_architectures_are_standardised_together() -> None:
+    graphs = [graph_of(BY_NAME[name], networks=20) for name in ("mlp-relu", "cnn")]
+    model = net()
+    model.prepare(graphs)
+    usual = torch.cat([standardised(model, graph).flatten() for graph in graphs])
+    assert usual.mean().abs() < 0.1
+    assert usual.abs().quantile(0.9) < 3
+
+
+def test_a_statistic_that_never_changes_is_left_at_zero() -> None:
+    graph, model = graph_of(BY_NAME["mlp-relu"]), net()
+    model.prepare([graph[:1]])
+    assert standardised(model, graph[:1]).abs().max() < 1e-3
+
+
+def test_without_a_population_answers_are_finite() -> None:
+    graph = graph_of(BY_NAME["cnn"])
+    for factor in (0.0, 1.0, 1e4):
+        scaled = graph.replace({n: v * factor for n, v in graph.values.items()})
+        model = net()
+        answer = model(scaled)
+        answer.sum().backward()
+        assert answer.isfinite().all()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_preparing_reads_nothing_where_nothing_is_to_be_fitted() -> None:
+    def never() -> object:
+        raise AssertionError("read")
+        yield
+
+    net(symmetries=KINDS).prepare(never())  # type: ignore[arg-type]
+
+
+def test_training_prepares_and_a_state_dict_keeps_it() -> None:
+    graph, model, other = graph_of(BY_NAME["cnn"], networks=6), net(), net()
+    model.prepare([graph])
+    other.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert torch.equal(model(graph), other(graph))
+        assert relative_error(model(graph), net()(graph)) > 1e-6
+
+
+def test_the_number_of_statistics_is_what_it_says() -> None:
+    graph = graph_of(BY_NAME["cnn"])
+    assert edge_statistics(graph, graph.spec.edge_sets[0]).shape == (2, EDGE_STATISTICS)
