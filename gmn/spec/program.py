@@ -110,6 +110,13 @@ class Observation:
     reader: str | None
     sides: tuple[Side, ...]
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many other indices it reads for each neuron, and how many neurons."""
+        factors = [factor for side in self.sides for factor in side.factors]
+        places = math.prod(factor.size for factor in factors if factor.axis is None)
+        return places, math.prod(factor.size for factor in factors if factor.axis is not None)
+
     def read(self, value: Tensor) -> Tensor:
         """The part of a value that belongs to the node set.
 
@@ -133,9 +140,7 @@ class Observation:
         order = sorted((p for p, a in enumerate(axes) if a is not None), key=lambda p: axes[p] or 0)
         parts = value.reshape(*value.shape[:2], *shape)
         moved = parts.permute(0, 1, *others, *(2 + place for place in order))
-        count = math.prod(size for size, axis in zip(shape, axes, strict=True) if axis is not None)
-        places = math.prod(moved.shape[2 : 2 + len(others)])  # not -1, for batches of no networks
-        return moved.reshape(*value.shape[:2], places, count)
+        return moved.reshape(*value.shape[:2], *self.shape)  # not -1, for batches of no networks
 
 
 @dataclass(frozen=True)
@@ -156,12 +161,18 @@ class Program:
     calls: tuple[Call, ...]
     observations: tuple[Observation, ...]
 
-    def run(self, state: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    def run(
+        self,
+        state: Mapping[str, Tensor],
+        inputs: Sequence[Tensor],
+        moves: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """All values of a run of one network, by name.
 
         Args:
             state: state dict of the network.
             inputs: of the shapes of the example that was traced.
+            moves: by name of a value, what is added to it before anything reads it.
 
         Raises:
             ProgramError: if it would take far more than its parameters and inputs
@@ -170,7 +181,7 @@ class Program:
         read = {lookup.entry: state[lookup.entry] for lookup in self.lookups}
         self._afford(read, inputs)
         values, like = self._given(state, inputs)
-        for _ in self._steps(values, like):
+        for _ in self._steps(values, like, moves or {}):
             pass
         return values
 
@@ -188,41 +199,57 @@ class Program:
             values[name] = torch.tensor(numbers, dtype=dtype, device=like.device)
         return values, like
 
-    def _steps(self, values: dict[str, Any], like: Tensor) -> Iterator[Call]:
+    def _steps(
+        self, values: dict[str, Any], like: Tensor, moves: Mapping[str, Tensor]
+    ) -> Iterator[Call]:
         """Each call, before it adds its result to the values."""
         for call, (function, arguments, options) in zip(self.calls, self._functions, strict=True):
             yield call
             given = _fill(arguments, values, like)
-            values[call.name] = function(*given, **_fill(options, values, like))
+            result = function(*given, **_fill(options, values, like))
+            if call.name in moves:
+                result = result + moves[call.name].to(result)
+            values[call.name] = result
 
     def _afford(
         self, state: Mapping[str, Tensor], inputs: Sequence[Tensor], stacked: int = 0
-    ) -> None:
-        """Refuses runs that would take too much; ``stacked`` dimensions count networks and runs."""
+    ) -> Mapping[str, Tensor]:
+        """Refuses runs that would take too much; ``stacked`` dimensions count networks and runs.
+
+        Returns:
+            By name, what is observed of one run; tensors without numbers.
+        """
         values = *state.values(), *inputs
         shapes = tuple(tuple(value.shape[stacked:]) for value in values)
-        if shapes not in self._numbers:
-            self._numbers[shapes] = self._count(
+        if shapes not in self._counted:
+            self._counted[shapes] = self._count(
                 {name: _blank(value, stacked) for name, value in state.items()},
                 [_blank(value, stacked) for value in inputs],
                 numbers_allowed(shapes),
             )
         first = [part[0] for part in (list(state.values()), inputs) if part]
         runs = math.prod(len(value) for value in first) if stacked else 1
-        numbers, most = runs * self._numbers[shapes], numbers_allowed(shapes, runs)
+        count, observed = self._counted[shapes]
+        numbers, most = runs * count, numbers_allowed(shapes, runs)
         if numbers > most:
             raise ProgramError(
                 f"{runs} runs at once would make {numbers:,} numbers; {most:,} are the most for a "
                 "network of so many parameters and inputs: pass fewer networks or inputs at once"
             )
+        return observed
 
     @cached_property
-    def _numbers(self) -> dict[tuple[tuple[int, ...], ...], int]:
-        """How many numbers a run makes, by the shapes of parameters and inputs."""
+    def _counted(self) -> dict[tuple[tuple[int, ...], ...], tuple[int, dict[str, Tensor]]]:
+        """What :meth:`_count` found, by the shapes of parameters and inputs."""
         return {}
 
-    def _count(self, state: Mapping[str, Tensor], inputs: Sequence[Tensor], most: int) -> int:
-        """How many numbers a run makes, if no more than the most; of tensors without numbers."""
+    def _count(
+        self, state: Mapping[str, Tensor], inputs: Sequence[Tensor], most: int
+    ) -> tuple[int, dict[str, Tensor]]:
+        """How many numbers a run makes, if no more than the most, and by name what is observed.
+
+        All of tensors without numbers.
+        """
         meter = ProgramMeter(most)
         try:
             for _, _, numbers in self._constants:
@@ -230,7 +257,7 @@ class Program:
             with torch.no_grad():
                 values, like = self._given(state, inputs)
                 with meter:
-                    for call in self._steps(values, like):
+                    for call in self._steps(values, like, {}):
                         meter.operation = call.operation
             for observation in self.observations:
                 meter.operation = f"the observation of {observation.value}"
@@ -240,7 +267,7 @@ class Program:
         except Exception as error:  # torch raises anything on a stranger's arguments
             reason = str(error).partition("\n")[0][:200]
             raise ProgramError(f"{meter.operation} cannot be run: {reason}") from error
-        return meter.numbers
+        return meter.numbers, {one.value: values[one.value] for one in self.observations}
 
     @cached_property
     def _constants(self) -> list[tuple[str, str, Any]]:
@@ -265,6 +292,7 @@ class Program:
         state: Mapping[str, Tensor],
         inputs: Sequence[Tensor],
         observations: Sequence[Observation] | None = None,
+        moves: Mapping[str, Tensor] | None = None,
     ) -> list[Tensor]:
         """The values of each observation, for B networks at once.
 
@@ -272,6 +300,8 @@ class Program:
             state: stacked state dicts, entries of shape (B, *entry shape).
             inputs: shape (k, *shape of the example): k runs of each network.
             observations: some of the program's own; None for all.
+            moves: by name of a value, what is added to it before anything reads it, shape
+                (B, k, *shape of the value).
 
         Returns:
             By observation, a tensor of shape (B, k, other indices, neurons).
@@ -282,24 +312,52 @@ class Program:
         self._check(inputs)
         observations = self.observations if observations is None else observations
         names = [observation.value for observation in observations]
-        entries = {lookup.entry for lookup in self.lookups}
-        read = {name: value for name, value in state.items() if name in entries}
+        read, moves = self._read(state), moves or {}
         if read and not len(next(iter(read.values()))):  # which no convolution runs
-            single = {name: value.new_zeros(1, *value.shape[1:]) for name, value in read.items()}
-            return [values[:0] for values in self.observe(single, inputs, observations)]
+            single, still = (
+                {name: value.new_zeros(1, *value.shape[1:]) for name, value in given.items()}
+                for given in (read, moves)
+            )
+            return [values[:0] for values in self.observe(single, inputs, observations, still)]
         self._afford(read, inputs, stacked=1)
 
-        def one(weights: Mapping[str, Tensor], *given: Tensor) -> tuple[Tensor, ...]:
-            values = self.run(weights, given)
+        def one(
+            weights: Mapping[str, Tensor], moved: Mapping[str, Tensor], *given: Tensor
+        ) -> tuple[Tensor, ...]:
+            values = self.run(weights, given, moved)
             return tuple(values[name] for name in names)
 
         if self._batches:
-            many = torch.vmap(one, in_dims=(None, *(0 for _ in inputs)))
+            many = torch.vmap(one, in_dims=(None, 0, *(0 for _ in inputs)))
+            every = torch.vmap(many, in_dims=(0, 0, *(None for _ in inputs)))
             with sdpa_kernel(SDPBackend.MATH):  # the others have no batching rules
-                observed = torch.vmap(many, in_dims=(0, *(None for _ in inputs)))(read, *inputs)
+                observed = every(read, moves, *inputs)
         else:
-            observed = _looped(one, read, inputs)
+            observed = _looped(one, read, moves, inputs)
         return [o.read(value) for o, value in zip(observations, observed, strict=True)]
+
+    def seen(self, state: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        """The observed values of one run by name: their shapes and types, without numbers.
+
+        Args:
+            state: as in :meth:`observe`.
+            inputs: as in :meth:`observe`.
+
+        Raises:
+            ProgramError: as :meth:`observe`.
+        """
+        self._check(inputs)
+        return self._afford(self._read(state), inputs, stacked=1)
+
+    def _read(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The entries that it takes from a state dict."""
+        entries = {lookup.entry for lookup in self.lookups}
+        return {name: value for name, value in state.items() if name in entries}
+
+    @cached_property
+    def writes(self) -> bool:
+        """Whether it writes into values of its own."""
+        return any(writes(call.operation) for call in self.calls)
 
     @cached_property
     def _batches(self) -> bool:
@@ -338,14 +396,22 @@ def _blank(value: Tensor, stacked: int) -> Tensor:
 
 
 def _looped(
-    one: Callable[..., tuple[Tensor, ...]], state: Mapping[str, Tensor], inputs: Sequence[Tensor]
+    one: Callable[..., tuple[Tensor, ...]],
+    state: Mapping[str, Tensor],
+    moves: Mapping[str, Tensor],
+    inputs: Sequence[Tensor],
 ) -> tuple[Tensor, ...]:
     """Runs network by network and input by input, where ``torch.vmap`` cannot."""
     count = len(next(iter(state.values())))
     rows = []
     for network in range(count):
         weights = {name: value[network] for name, value in state.items()}
-        runs = [one(weights, *(v.clone() for v in given)) for given in zip(*inputs, strict=True)]
+        runs = [
+            one(
+                weights, {n: v[network, run] for n, v in moves.items()}, *(v.clone() for v in given)
+            )
+            for run, given in enumerate(zip(*inputs, strict=True))
+        ]
         rows.append([torch.stack(values) for values in zip(*runs, strict=True)])
     return tuple(torch.stack(values) for values in zip(*rows, strict=True))
 

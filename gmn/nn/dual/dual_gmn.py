@@ -107,7 +107,7 @@ class DualGMN(Metanetwork):
         self.listening = None
         described = SpecDescriptions() if descriptions is None else descriptions
         if probes is not None:
-            self.listening = ProbeEncoder(hidden, probes.count, described)
+            self.listening = ProbeEncoder(hidden, probes.count, described, probes.backward)
         self.passes = Passes(hidden, passes, described) if passes else None
         self.statistics = None
         if self.symmetries != KINDS:
