@@ -3,9 +3,10 @@
 from gmn.tasks.accuracy import AccuracyPrediction
 from gmn.tasks.autoencoding import Autoencoding
 from gmn.tasks.choice import find, names, options_of, task_of
-from gmn.tasks.classification import InrClassification
+from gmn.tasks.classification import Classification, InrClassification
 from gmn.tasks.editing import InrContrast, InrDilation, InrEditing, InrErosion
 from gmn.tasks.labels import LabelError
+from gmn.tasks.regression import Regression
 from gmn.tasks.rendering import PixelGrid
 from gmn.tasks.task import Task
 from gmn.tasks.tickets import WinningTickets
@@ -15,6 +16,7 @@ __all__ = [
     "AccuracyPrediction",
     "Autoencoding",
     "Batch",
+    "Classification",
     "InrClassification",
     "InrContrast",
     "InrDilation",
@@ -22,6 +24,7 @@ __all__ = [
     "InrErosion",
     "LabelError",
     "PixelGrid",
+    "Regression",
     "Task",
     "WinningTickets",
     "find",

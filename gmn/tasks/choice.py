@@ -16,14 +16,17 @@ from gmn.foundation.arguments import require_callable, require_type
 from gmn.foundation.consent import Consent, offers
 from gmn.tasks.accuracy import AccuracyPrediction
 from gmn.tasks.autoencoding import Autoencoding
-from gmn.tasks.classification import InrClassification
+from gmn.tasks.classification import Classification, InrClassification
 from gmn.tasks.editing import InrContrast, InrDilation, InrErosion
+from gmn.tasks.regression import Regression
 from gmn.tasks.task import Task
 from gmn.tasks.tickets import WinningTickets
 
 GROUP = "gmn.tasks"
 BUILT_IN: dict[str, type[Task]] = {
     "accuracy": AccuracyPrediction,
+    "classification": Classification,
+    "regression": Regression,
     "inr-classification": InrClassification,
     "inr-dilation": InrDilation,
     "inr-erosion": InrErosion,
@@ -131,6 +134,7 @@ def describe(task: Task) -> dict[str, Any]:
         "target": task.target,
         "kind": task.kind,
         "metric": task.metric,
+        "about": task.about,
     }
 
 

@@ -37,6 +37,8 @@ class Task(ABC):
             :mod:`gmn.tasks.answers`.
         metric: the metric that ranks models.
         larger_is_better: whether larger values of it are better.
+        about: what the question is about: ``function``, what a network computes, which no exact
+            symmetry changes; or ``training``, how its weights came about.
         outputs: what a model answers with: so many numbers, or edited networks.
         points: on how many inputs, such as pixels, each network is run for an answer.
 
@@ -50,6 +52,7 @@ class Task(ABC):
     kind: str = "number"
     metric: str = "r2"
     larger_is_better: bool = True
+    about: str = "function"
     outputs: Head = 1
     points: int = 0
 
@@ -158,6 +161,10 @@ class Task(ABC):
     def baselines(self) -> dict[str, Tensor]:
         """Predictions for the test split that need no model, by name."""
         return {}
+
+    def class_name(self, number: int) -> str:
+        """A class in words, for tasks that predict classes."""
+        return str(number)
 
     def settings(self) -> dict[str, Any]:
         """Arguments of the constructor, except data, as JSON values."""

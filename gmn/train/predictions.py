@@ -56,7 +56,8 @@ def _in_words(trained: Trained, answer: Answer) -> str:
         sizes = " × ".join(map(str, answer.prediction.shape))
         return f"{sizes} outputs; with a folder (--out) the networks are written"
     best = int(answer.prediction.argmax())
-    return f"{best} (probability {float(answer.prediction[best]):.4f})"
+    name = trained.task.class_name(best)
+    return f"{name} (probability {float(answer.prediction[best]):.4f})"
 
 
 def json_text(answers: Sequence[Answer]) -> str:
@@ -88,7 +89,7 @@ def csv_text(trained: Trained, answers: Sequence[Answer]) -> str:
     classes = outputs if trained.task.kind == "class" and isinstance(outputs, int) else 0
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    probabilities = [f"probability_{index}" for index in range(classes)]
+    probabilities = [f"probability_{trained.task.class_name(index)}" for index in range(classes)]
     writer.writerow(["file", "architecture", "prediction", *probabilities, "error"])
     for answer in answers:
         values = _cells(trained, answer) or [None] * (1 + classes)
@@ -103,4 +104,5 @@ def _cells(trained: Trained, answer: Answer) -> list[float | str | None]:
         return [";".join(map(str, answer.written))]
     if answer.prediction.dim() == 0:
         return [float(answer.prediction)]
-    return [int(answer.prediction.argmax()), *answer.prediction.tolist()]
+    best = trained.task.class_name(int(answer.prediction.argmax()))
+    return [best, *answer.prediction.tolist()]
