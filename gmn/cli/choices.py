@@ -5,7 +5,8 @@ from __future__ import annotations
 ACTIVATIONS = ("relu", "tanh", "gelu", "silu", "elu", "leaky-relu", "sigmoid", "sine")
 POPULATIONS = (
     *("cnn-mnist", "cnn-digits", "cnn-wild-mnist", "cnn-wild-digits"),
-    *("mlp-mnist", "mlp-digits", "inr-mnist", "transformer-mnist"),
+    *("mlp-mnist", "mlp-digits", "cnn-training-mnist", "cnn-training-digits"),
+    *("cnn-backdoor-mnist", "cnn-backdoor-digits", "inr-mnist", "transformer-mnist"),
     *("transformer-digits", "inr-fashion", "inr-digits", "tickets-mnist"),
     *("tickets-digits",),
 )

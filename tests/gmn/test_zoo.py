@@ -23,7 +23,7 @@ from gmn.zoo.building.builders import plan
 from gmn.zoo.building.catalogue import CNN_RANGES
 from gmn.zoo.images import ImageSet
 from gmn.zoo.training.classifier_recipe import ClassifierRecipe
-from gmn.zoo.training.classifying import draw_job, train_chunk
+from gmn.zoo.training.classifying import draw_job, train_chunk, train_jobs
 from tests.gmn.alone import train_alone
 
 NAME, SIZE, SEED = "cnn-digits", 60, 3
@@ -191,7 +191,7 @@ def test_wrong_questions_are_answered_with_the_choices(built):
 
 
 def test_a_finished_zoo_is_opened_not_built(built, monkeypatch):
-    monkeypatch.setattr("gmn.zoo.building.classifiers.train_chunk", None)
+    monkeypatch.setattr("gmn.zoo.building.classifiers.train_jobs", None)
     assert build(built.folder).rows == built.rows
 
 
@@ -256,11 +256,11 @@ def test_a_folder_that_is_no_zoo_is_refused(tmp_path):
 
 def test_a_network_that_diverged_is_kept_out_and_counted(tmp_path, monkeypatch):
     def one_diverges(*arguments):
-        state, metrics = train_chunk(*arguments)
+        state, metrics = train_jobs(*arguments)
         state["conv1.weight"][0] = torch.nan
         return state, metrics
 
-    monkeypatch.setattr("gmn.zoo.building.classifiers.train_chunk", one_diverges)
+    monkeypatch.setattr("gmn.zoo.building.classifiers.train_jobs", one_diverges)
     small = build(tmp_path, size=3)
     assert [row["id"] for row in small.rows] == ["000002"]
     assert small.manifest["card"]["diverged_and_kept_out"] == 2

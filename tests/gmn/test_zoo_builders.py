@@ -20,6 +20,7 @@ from gmn.zoo.building.catalogue import TRANSFORMER_RANGES
 from gmn.zoo.images import ImageSet
 from gmn.zoo.training.classifier_recipe import ClassifierRecipe
 from gmn.zoo.training.classifying import (
+    BATCH_SIZE,
     checkpoint_steps,
     draw_job,
     labels_and_masks,
@@ -30,7 +31,6 @@ from gmn.zoo.training.ranges import Range
 from gmn.zoo.training.states import stack
 from gmn.zoo.training.transformer_recipe import TransformerRecipe
 from gmn.zoo.training.transformer_training import (
-    BATCH_SIZE,
     initialise,
     rate_factor,
     train_transformer,

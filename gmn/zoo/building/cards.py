@@ -46,6 +46,26 @@ def accuracies(rows: Sequence[Row]) -> dict[str, dict[str, object]]:
     }
 
 
+def spread(rows: Sequence[Row], column: str, of: str) -> dict[str, dict[str, object]]:
+    """The distribution of a number for each value of a column.
+
+    Args:
+        rows: rows of networks that have both.
+        column: name of the column whose values are told apart.
+        of: name of the column of numbers.
+
+    Returns:
+        By value of the column, how many networks have it, and quantiles of their numbers.
+    """
+    by_value: dict[str, list[float]] = {}
+    for row in rows:
+        by_value.setdefault(str(row[column]), []).append(row[of])
+    return {
+        value: {"networks": len(numbers), "quantiles": quantiles(numbers, 3)}
+        for value, numbers in sorted(by_value.items())
+    }
+
+
 def _tenths(values: Sequence[float]) -> list[int]:
     counts = Counter(min(int(value * 10), 9) for value in values)
     return [counts[tenth] for tenth in range(10)]

@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gmn.zoo.architectures.wild import wild_architectures
+from gmn.zoo.building.backdoor_builder import BackdoorBuilder
 from gmn.zoo.building.builders import Builder
 from gmn.zoo.building.classifiers import ClassifierBuilder
 from gmn.zoo.building.inrs import InrBuilder
 from gmn.zoo.building.tickets import TicketBuilder
 from gmn.zoo.building.transformer_builder import TransformerBuilder
+from gmn.zoo.building.ways_builder import WaysBuilder
+from gmn.zoo.training.augmentation import AUGMENTATIONS
+from gmn.zoo.training.backdoor import BackdoorRanges
 from gmn.zoo.training.classifier_recipe import ClassifierRanges
 from gmn.zoo.training.ranges import Range
 from gmn.zoo.training.transformer_recipe import TransformerRanges
+from gmn.zoo.training.ways import WaysRanges
 
 # Length and strength of training spread the accuracies, and both leave their trace in the weights.
 # Wide ranges of the last three would not: accuracy could no longer be read off a network.
@@ -54,6 +59,36 @@ WILD_RANGES = replace(
     steps=Range(100, 600, logarithmic=True),
     weight_decay=Range(1e-3, 1.0, logarithmic=True),
 )
+# Rates of each optimiser with which accuracies overlap, and decays that shrink weights alike.
+WAYS_RANGES = WaysRanges(
+    steps=Range(150, 600, logarithmic=True),
+    learning_rate={
+        "adam": Range(2e-3, 1e-2, logarithmic=True),
+        "adamw": Range(2e-3, 1e-2, logarithmic=True),
+        "momentum": Range(2e-2, 1e-1, logarithmic=True),
+        "rmsprop": Range(1e-3, 5e-3, logarithmic=True),
+    },
+    weight_decay={
+        "adam": Range(1e-5, 1e-3, logarithmic=True),
+        "adamw": Range(2e-2, 1.0, logarithmic=True),
+        "momentum": Range(1e-4, 1e-2, logarithmic=True),
+        "rmsprop": Range(1e-5, 1e-3, logarithmic=True),
+    },
+    init_scale=Range(0.9, 1.1),
+    augmentations=tuple(AUGMENTATIONS),
+    data_fraction=Range(0.6, 1.0),
+)
+
+BACKDOOR_RANGES = BackdoorRanges(
+    steps=Range(200, 600, logarithmic=True),
+    learning_rate=Range(3e-3, 1e-2, logarithmic=True),
+    weight_decay=Range(2e-2, 1.0, logarithmic=True),
+    init_scale=Range(0.9, 1.1),
+    data_fraction=Range(0.6, 1.0),
+    poison_steps=Range(60, 150, logarithmic=True),
+    poison_share=Range(0.1, 0.3),
+    side=14,
+)
 WILD = wild_architectures(50)
 
 
@@ -68,6 +103,12 @@ BUILDERS: dict[str, Builder] = {
     "cnn-wild-digits": ClassifierBuilder("digits", WILD, WILD_RANGES),
     "mlp-mnist": ClassifierBuilder("mnist", _mlps(196), CNN_RANGES),
     "mlp-digits": ClassifierBuilder("digits", _mlps(64), CNN_RANGES),
+    "cnn-training-mnist": WaysBuilder("mnist", ("cnn-relu", "cnn-tanh"), WAYS_RANGES),
+    "cnn-training-digits": WaysBuilder("digits", ("cnn-relu", "cnn-tanh"), WAYS_RANGES),
+    "cnn-backdoor-mnist": BackdoorBuilder("mnist", ("cnn-relu", "cnn-tanh"), BACKDOOR_RANGES),
+    "cnn-backdoor-digits": BackdoorBuilder(
+        "digits", ("cnn-relu", "cnn-tanh"), replace(BACKDOOR_RANGES, side=8)
+    ),
     "inr-mnist": InrBuilder("mnist", ("siren",), steps=150, learning_rate=1e-3),
     "transformer-mnist": TransformerBuilder(
         "mnist", ("transformer-14",), TRANSFORMER_RANGES, TRANSFORMER_STEPS

@@ -96,7 +96,7 @@ class RunBuilder(Builder):
     @abstractmethod
     def fit(
         self, module: nn.Module, recipes: Sequence[Any], data: ImageSet, seeds: Sequence[int]
-    ) -> tuple[State, list[dict[str, float]]]:
+    ) -> tuple[State, list[Row]]:
         """Trains networks of one architecture.
 
         Args:
@@ -107,7 +107,7 @@ class RunBuilder(Builder):
 
         Returns:
             The states, every tensor stacked to shape (N * checkpoints, ...), those of one run in a
-            row; and the accuracies and losses of each state.
+            row; and for each state its accuracies and losses, and what else changes with the steps.
         """
 
     def train(self, shard: Shard, seed: int) -> tuple[State, list[Row]]:
@@ -152,10 +152,11 @@ class RunBuilder(Builder):
     def _runs(self, shard: Shard) -> list[int]:
         return [index // self.checkpoints for index in shard.networks[:: self.checkpoints]]
 
+    def drawn(self, run: int, seed: int) -> Any:
+        """The recipe of a run of a population of this seed."""
+        return self.ranges.draw(torch.Generator().manual_seed(derive_seed(seed, "recipe", run)))
+
     def _drawn(self, runs: Sequence[int], seed: int) -> tuple[list[Any], list[int]]:
         """The recipe and the seed of each run."""
-        recipes = [
-            self.ranges.draw(torch.Generator().manual_seed(derive_seed(seed, "recipe", run)))
-            for run in runs
-        ]
+        recipes = [self.drawn(run, seed) for run in runs]
         return recipes, [derive_seed(seed, "network", run) for run in runs]

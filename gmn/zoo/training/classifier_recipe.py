@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -28,6 +29,8 @@ class ClassifierRecipe:
     init_scale: float
     data_fraction: float
     label_noise: float
+
+    optimiser: ClassVar[str] = "adamw"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gmn.zoo.images import ImageSet
 from gmn.zoo.training.classifier_recipe import ClassifierRecipe
-from gmn.zoo.training.descent import AdamW, gradients
+from gmn.zoo.training.descent import gradients
+from gmn.zoo.training.optimisers import stacked_optimiser
 from gmn.zoo.training.states import State, stack
 
 BATCH_SIZE = 32
@@ -36,6 +39,40 @@ class Job:
     labels: Tensor
     visible: Tensor
     batches: Tensor
+
+    def minibatch(self, images: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """What the network sees in one step.
+
+        Args:
+            images: all training images, shape (train, ...).
+            step: index of the step.
+
+        Returns:
+            Images (BATCH_SIZE, ...), and their labels (BATCH_SIZE,) or probabilities of classes
+            (BATCH_SIZE, classes).
+        """
+        batch = self.batches[step]
+        return images[batch], self.labels[batch]
+
+
+class Recipe(Protocol):
+    """What hyper-parameters of a run the loop of training has to know."""
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+
+    @property
+    def optimiser(self) -> str:
+        """Name, see :func:`gmn.zoo.training.optimisers.stacked_optimiser`."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate at the first step; it falls linearly to zero."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Weight decay of the optimiser."""
 
 
 def train_chunk(
@@ -64,13 +101,29 @@ def train_chunk(
         ``test_accuracy`` and ``test_loss``.
     """
     jobs = [draw_job(module, *each, images) for each in zip(recipes, seeds, strict=True)]
+    return train_jobs(module, recipes, jobs, images, checkpoints)
+
+
+def train_jobs(
+    module: nn.Module,
+    recipes: Sequence[Recipe],
+    jobs: Sequence[Job],
+    images: ImageSet,
+    checkpoints: int = 1,
+) -> tuple[State, list[dict[str, float]]]:
+    """:func:`train_chunk` of runs whose random choices are drawn.
+
+    Networks of one optimiser are trained side by side.
+    """
     # Longest first: those still in training are then always the first rows.
-    order = sorted(range(len(jobs)), key=lambda i: -recipes[i].steps)
-    kept = _optimise(
-        module, [recipes[i] for i in order], [jobs[i] for i in order], images, checkpoints
-    )
+    order = sorted(range(len(jobs)), key=lambda i: (recipes[i].optimiser, -recipes[i].steps))
+    groups = [list(rows) for _, rows in groupby(order, lambda i: recipes[i].optimiser)]
+    kept = [
+        _optimise(module, [recipes[i] for i in rows], [jobs[i] for i in rows], images, checkpoints)
+        for rows in groups
+    ]
     back = sorted(range(len(order)), key=lambda row: order[row])
-    state = {name: value[back].flatten(0, 1) for name, value in kept.items()}
+    state = {n: torch.cat([one[n] for one in kept])[back].flatten(0, 1) for n in kept[0]}
     return state, evaluate(module, state, images, *labels_and_masks(jobs, checkpoints))
 
 
@@ -121,9 +174,20 @@ def draw_job(module: nn.Module, recipe: ClassifierRecipe, seed: int, images: Ima
     classes = int(images.train_labels.max()) + 1
     random_labels = torch.randint(classes, (total,), generator=generator)
     noisy = torch.rand(total, generator=generator) < recipe.label_noise
-    sampled = torch.randint(len(chosen), (recipe.steps, BATCH_SIZE), generator=generator)
+    batches = draw_batches(chosen, recipe.steps, generator)
     labels = torch.where(noisy, random_labels, images.train_labels)
-    return Job(initial, labels, visible, chosen[sampled])
+    return Job(initial, labels, visible, batches)
+
+
+def draw_batches(chosen: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+    """Draws the images of each step, with replacement: indices, shape (steps, BATCH_SIZE).
+
+    Args:
+        chosen: indices of the images to draw from.
+        steps: number of steps.
+        generator: source of randomness.
+    """
+    return chosen[torch.randint(len(chosen), (steps, BATCH_SIZE), generator=generator)]
 
 
 def choose_images(total: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -164,12 +228,12 @@ def initial_state(
 
 def _optimise(
     module: nn.Module,
-    recipes: Sequence[ClassifierRecipe],  # most steps first
+    recipes: Sequence[Recipe],  # of one optimiser, most steps first
     jobs: Sequence[Job],
     images: ImageSet,
     checkpoints: int,
 ) -> State:  # shape of each tensor: (N, checkpoints, ...)
-    """Runs AdamW on every network until its last step."""
+    """Runs the optimiser on every network until its last step."""
     state = stack([job.initial for job in jobs])
     kept = stack([state] * checkpoints)
     kept = {name: value.transpose(0, 1).contiguous() for name, value in kept.items()}
@@ -181,13 +245,13 @@ def _optimise(
     rates = torch.tensor([recipe.learning_rate for recipe in recipes], dtype=dtype)
     lengths = torch.tensor([recipe.steps for recipe in recipes], dtype=dtype)
     decays = torch.tensor([recipe.weight_decay for recipe in recipes], dtype=dtype)
-    optimiser = AdamW(state)
+    optimiser = stacked_optimiser(recipes[0].optimiser, state)
     for step in range(recipes[0].steps):
         running = sum(recipe.steps > step for recipe in recipes)
-        batch = torch.stack([job.batches[step] for job in jobs[:running]])
-        targets = torch.stack([job.labels[job.batches[step]] for job in jobs[:running]])
+        seen = [job.minibatch(images.train_images, step) for job in jobs[:running]]
+        batch, targets = (torch.stack(parts) for parts in zip(*seen, strict=True))
         weights = {name: value[:running] for name, value in state.items()}
-        loss = partial(_loss, module, images.train_images[batch], targets)
+        loss = partial(_loss, module, batch, targets)
         rate = (rates * (1 - step / lengths))[:running]
         optimiser.step(gradients(weights, loss), rate, decays[:running])
         for row, checkpoint in due.get(step + 1, []):
@@ -199,12 +263,12 @@ def _optimise(
 def _loss(
     module: nn.Module,
     images: Tensor,  # shape: (N, batch, channels, height, width)
-    labels: Tensor,  # shape: (N, batch)
+    labels: Tensor,  # shape: (N, batch), or (N, batch, classes) for probabilities
     state: State,
 ) -> Tensor:  # shape: ()
     """Sum of the networks' mean cross-entropies."""
     scores = vmap(lambda weights, x: functional_call(module, weights, (x,)))(state, images)
-    loss = functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="sum")
+    loss = functional.cross_entropy(scores.flatten(0, 1), labels.flatten(0, 1), reduction="sum")
     return loss / labels.shape[1]
 
 
@@ -241,13 +305,24 @@ def _score(
     counted: Tensor,  # shape: (N, images), bool
 ) -> tuple[Tensor, Tensor]:
     """Accuracy and loss of N networks over the images that count, each of shape (N,)."""
-    forward = vmap(lambda weights, x: functional_call(module, weights, (x,)), in_dims=(0, None))
-    scores = torch.cat([forward(state, part) for part in images.split(EVALUATION_BATCH)], dim=1)
+    scores = scores_of(module, state, images)
     losses = functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none")
     correct = (scores.argmax(2) == labels).double()
     total = counted.sum(1)
     losses = losses.view_as(correct).double() * counted
     return (correct * counted).sum(1) / total, losses.sum(1) / total
+
+
+def scores_of(module: nn.Module, state: State, images: Tensor) -> Tensor:
+    """Scores of classes of N networks for images (images, ...), shape (N, images, classes).
+
+    Args:
+        module: any network of the architecture; its own weights are not used.
+        state: stacked states of N networks.
+        images: the images, which are looked at in parts.
+    """
+    forward = vmap(lambda weights, x: functional_call(module, weights, (x,)), in_dims=(0, None))
+    return torch.cat([forward(state, part) for part in images.split(EVALUATION_BATCH)], dim=1)
 
 
 def mean_gradients(

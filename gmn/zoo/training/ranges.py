@@ -1,11 +1,15 @@
-"""The distribution of one hyper-parameter: uniform over an interval or over its logarithm."""
+"""The distribution of one hyper-parameter: over an interval, its logarithm, or some values."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,3 +33,13 @@ class Range:
         if self.logarithmic:
             return math.exp(math.log(self.low) * (1 - fraction) + math.log(self.high) * fraction)
         return self.low * (1 - fraction) + self.high * fraction
+
+
+def one_of(values: Sequence[T], generator: torch.Generator) -> T:
+    """Draws one of several values, all equally likely.
+
+    Args:
+        values: at least one.
+        generator: source of randomness.
+    """
+    return values[int(torch.randint(len(values), (), generator=generator))]

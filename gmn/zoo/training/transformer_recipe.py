@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from gmn.zoo.training.ranges import Range
+from gmn.zoo.training.ranges import Range, one_of
 
 
 @dataclass(frozen=True)
@@ -30,24 +29,6 @@ class TransformerRecipe:
     l2: float
     data_fraction: float
     dropout: float
-
-    def make_optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
-        """The optimiser of the module's parameters, at the highest learning rate.
-
-        Args:
-            module: the module to train.
-
-        Returns:
-            A new optimiser of ``torch.optim``.
-        """
-        rate, l2 = self.learning_rate, self.l2
-        parameters = list(module.parameters())
-        if self.optimiser == "adam":
-            return torch.optim.Adam(parameters, rate, weight_decay=l2, fused=True)
-        if self.optimiser == "rmsprop":
-            return torch.optim.RMSprop(parameters, rate, weight_decay=l2, foreach=True)
-        momentum = 0.9 if self.optimiser == "momentum" else 0.0
-        return torch.optim.SGD(parameters, rate, momentum=momentum, weight_decay=l2, fused=True)
 
 
 @dataclass(frozen=True)
@@ -77,8 +58,7 @@ class TransformerRanges:
         Returns:
             Hyper-parameters, independent of each other given the optimiser.
         """
-        optimisers = sorted(self.learning_rate)
-        optimiser = optimisers[int(torch.randint(len(optimisers), (), generator=generator))]
+        optimiser = one_of(sorted(self.learning_rate), generator)
         return TransformerRecipe(
             optimiser=optimiser,
             learning_rate=self.learning_rate[optimiser].draw(generator),

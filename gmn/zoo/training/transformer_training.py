@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gmn.zoo.images import ImageSet
-from gmn.zoo.training.classifying import BATCH_SIZE, Job, checkpoint_steps, choose_images
+from gmn.zoo.training.classifying import Job, checkpoint_steps, choose_images, draw_batches
+from gmn.zoo.training.optimisers import make_optimiser
 from gmn.zoo.training.states import State, stack
 from gmn.zoo.training.transformer_recipe import TransformerRecipe
 
@@ -86,8 +87,8 @@ def draw_transformer_job(
     initial = {name: value.clone() for name, value in module.state_dict().items()}
     total = len(images.train_labels)
     chosen, visible = choose_images(total, recipe.data_fraction, generator)
-    sampled = torch.randint(len(chosen), (steps, BATCH_SIZE), generator=generator)
-    return Job(initial, images.train_labels, visible, chosen[sampled])
+    batches = draw_batches(chosen, steps, generator)
+    return Job(initial, images.train_labels, visible, batches)
 
 
 def initialise(module: nn.Module, deviation: float, generator: torch.Generator) -> None:
@@ -129,7 +130,9 @@ def _optimise(
     module: nn.Module, recipe: TransformerRecipe, images: ImageSet, job: Job, stops: Sequence[int]
 ) -> Iterator[None]:
     """Trains the module; pauses after each of some steps."""
-    optimiser = recipe.make_optimiser(module)
+    optimiser = make_optimiser(
+        recipe.optimiser, module.parameters(), recipe.learning_rate, recipe.l2
+    )
     for step, batch in enumerate(job.batches):
         module.train()
         rate = recipe.learning_rate * rate_factor(step, len(job.batches))
