@@ -55,7 +55,7 @@ class Job:
         return images[batch], self.labels[batch]
 
 
-class Recipe(Protocol):
+class RunRecipe(Protocol):
     """What hyper-parameters of a run the loop of training has to know."""
 
     @property
@@ -106,7 +106,7 @@ def train_chunk(
 
 def train_jobs(
     module: nn.Module,
-    recipes: Sequence[Recipe],
+    recipes: Sequence[RunRecipe],
     jobs: Sequence[Job],
     images: ImageSet,
     checkpoints: int = 1,
@@ -228,7 +228,7 @@ def initial_state(
 
 def _optimise(
     module: nn.Module,
-    recipes: Sequence[Recipe],  # of one optimiser, most steps first
+    recipes: Sequence[RunRecipe],  # of one optimiser, most steps first
     jobs: Sequence[Job],
     images: ImageSet,
     checkpoints: int,
