@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor, nn
@@ -39,6 +40,35 @@ Head: TypeAlias = int | EditHead
 
 Factory: TypeAlias = Callable[[GraphSpec, Any], "nn.Module | Estimator"]
 """From a spec and a :data:`Head` to a model; factories that know numbers only refuse others."""
+
+
+@dataclass(frozen=True)
+class ByQuestion:
+    """A factory with a model of its own for each kind of question that a task asks.
+
+    Attributes:
+        function: for tasks about what networks compute, and where nobody says.
+        training: for tasks about how networks were trained.
+    """
+
+    function: Factory
+    training: Factory
+
+    def __call__(self, spec: GraphSpec, outputs: Any) -> nn.Module | Estimator:
+        """The model for questions about the function."""
+        return self.function(spec, outputs)
+
+
+def about(factory: Factory, question: str) -> Factory:
+    """The factory for one kind of question: itself, or the part of a :class:`ByQuestion`.
+
+    Args:
+        factory: of a model.
+        question: ``function`` or ``training``, as :attr:`gmn.tasks.Task.about` says.
+    """
+    if not isinstance(factory, ByQuestion):
+        return factory
+    return factory.training if question == "training" else factory.function
 
 
 def names() -> list[str]:

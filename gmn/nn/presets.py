@@ -14,6 +14,7 @@ from gmn.nn.heads import EditHead
 from gmn.nn.neural_graph_gnn import NeuralGraphGNN
 from gmn.nn.neural_graph_transformer import NeuralGraphTransformer
 from gmn.nn.scaled.scale_gmn import ScaleGMN
+from gmn.registry import ByQuestion
 from gmn.spec import GraphSpec
 
 
@@ -22,14 +23,28 @@ def gmn(spec: GraphSpec, outputs: int | EditHead) -> GMN:
     return GMN(hidden=24, depth=3, head=outputs)
 
 
-def dual_gmn(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:
+def dual_gmn_function(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:
     """DualGMN with 64 probes; it reads every architecture with inputs of the spec's shape."""
     return DualGMN(64, 2, outputs, Probes.like(spec, 64))
 
 
-def dual_gmn_weights(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:
+def dual_gmn_training(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:
+    """DualGMN that sees statistics of the weights as training left them; no probes.
+
+    It minds the order of neurons and branches as little as ever, but not their scales.
+    """
+    return DualGMN(64, 2, outputs, symmetries=("permutations", "exchanges"))
+
+
+dual_gmn = ByQuestion(dual_gmn_function, dual_gmn_training)
+
+
+def dual_gmn_passes(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:
     """DualGMN that runs no program: passes of 64 learned inputs; it reads any architecture."""
     return DualGMN(hidden=64, depth=2, head=outputs, passes=64)
+
+
+dual_gmn_weights = ByQuestion(dual_gmn_passes, dual_gmn_training)
 
 
 def dual_gmn_linear(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from gmn import zoo
 from gmn.graph import ParameterGraph
 from gmn.nn.heads import EditHead
-from gmn.registry import Estimator, Factory, Head
+from gmn.registry import Estimator, Factory, Head, about
 from gmn.spec import GraphSpec
 from gmn.tasks.batches import split_batches
 from gmn.zoo import Zoo
@@ -127,14 +127,15 @@ class Task(ABC):
         """The model that answers this task.
 
         Args:
-            factory: factory of a metanetwork.
+            factory: factory of a metanetwork; a :class:`gmn.registry.ByQuestion` gives the one for
+                what the task is about.
             spec: the first architecture that it is trained on.
 
         Raises:
             UnsupportedArchitecture: if the metanetwork cannot read these networks, or cannot
                 answer with networks where the task asks for it.
         """
-        return factory(spec, self.outputs)
+        return about(factory, self.about)(spec, self.outputs)
 
     def loss(self, output: Any, target: Tensor) -> Tensor:
         """Mean loss of a model's output on targets (B, ...)."""

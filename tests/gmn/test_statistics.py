@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -10,7 +12,7 @@ from torch import Tensor
 
 import gmn
 from baselines import rich_statistics
-from gmn import symmetry
+from gmn import registry, symmetry
 from gmn.errors import ArgumentError
 from gmn.graph.statistics import (
     DISTRIBUTION,
@@ -22,6 +24,7 @@ from gmn.graph.statistics import (
 )
 from gmn.nn import DualGMN, EditHead, InvariantHead
 from gmn.symmetry import KINDS
+from gmn.tasks import Regression
 from gmn.testing import assert_equivariant, assert_invariant, relative_error
 from tests.cases import Case
 from tests.traced import BY_NAME, covering_cases, graph_of, several_cases
@@ -238,3 +241,25 @@ def test_training_prepares_and_a_state_dict_keeps_it() -> None:
 def test_the_number_of_statistics_is_what_it_says() -> None:
     graph = graph_of(BY_NAME["cnn"])
     assert edge_statistics(graph, graph.spec.edge_sets[0]).shape == (2, EDGE_STATISTICS)
+
+
+def test_presets_are_chosen_by_the_question() -> None:
+    spec = graph_of(BY_NAME["cnn"]).spec
+    for name in ("dual-gmn", "dual-gmn-weights"):
+        factory = pickle.loads(pickle.dumps(registry.find(name)))
+        chosen = {
+            question: registry.about(factory, question)(spec, 1).symmetries
+            for question in ("function", "training")
+        }
+        assert chosen == {"function": KINDS, "training": SEEN}
+        assert factory(spec, 1).symmetries == KINDS
+    own = registry.find("gmn")
+    assert registry.about(own, "training") is own
+
+
+def test_a_task_builds_the_model_for_its_question() -> None:
+    spec = graph_of(BY_NAME["cnn"]).spec
+    factory = registry.find("dual-gmn-weights")
+    rate, accuracy = Regression(label="learning_rate"), Regression(label="test_accuracy")
+    assert rate.build(factory, spec).symmetries == SEEN  # type: ignore[union-attr]
+    assert accuracy.build(factory, spec).symmetries == KINDS  # type: ignore[union-attr]
