@@ -9,11 +9,13 @@ from torch import Tensor
 
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph
+from gmn.graph.topology import pair_index
 from gmn.spec import EdgeSet
 
 QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 DISTRIBUTION = 6 + len(QUANTILES)
 EDGE_STATISTICS = 4 * DISTRIBUTION
+NEURON_STATISTICS = 2
 LARGEST_SPECTRUM = 512  # of wider matrices singular values would take longer than all else
 TINY = 1e-12
 
@@ -45,6 +47,29 @@ def edge_statistics(graph: ParameterGraph, edges: EdgeSet) -> Tensor:
         spectrum,
     )
     return torch.cat([distribution(part.flatten(1)) for part in parts], dim=1)
+
+
+def neuron_statistics(graph: ParameterGraph, edges: EdgeSet) -> tuple[Tensor, Tensor]:
+    """What an edge set takes from each source neuron, and what it gives to each target neuron.
+
+    Two numbers for a neuron: the logarithm of the norm of its values, and their sum over it.
+
+    Returns:
+        Tensors of shape (B, neurons, NEURON_STATISTICS) for the sources and for the targets.
+    """
+    require_graph("graph", graph)
+    values = _readable(graph.pairs(edges))
+    parts = torch.stack([values.square().sum(dim=2), values.sum(dim=2)], dim=2)
+    ends = []
+    index = pair_index(graph.spec, edges).to(parts.device)
+    for nodes, numbers in zip((edges.source, edges.target), index, strict=True):
+        neurons = graph.spec.node_set(nodes).size
+        squares, sums = (
+            parts.new_zeros(len(parts), neurons, 2).index_add(1, numbers, parts).unbind(2)
+        )
+        norms = (squares + TINY).sqrt()
+        ends.append(torch.stack([norms.log(), sums / norms], dim=2))
+    return ends[0], ends[1]
 
 
 def distribution(values: Tensor) -> Tensor:
@@ -87,10 +112,13 @@ def _matrices(graph: ParameterGraph, edges: EdgeSet) -> Tensor:
         [place for place, found in enumerate(ports) if found == port]
         for port in ("both", "target", "source", "tap")
     ]
-    block = graph.block(edges)
-    if block.dtype in (torch.bfloat16, torch.float16):  # which spectra and quantiles do not know
-        block = block.float()
+    block = _readable(graph.block(edges))
     sizes = [[edges.shape[place] for place in places] for places in order]
     dims = [0, *(1 + place for places in order for place in places)]
     shape = [torch.Size(size).numel() for size in sizes]
     return block.permute(dims).reshape(len(block), *shape)
+
+
+def _readable(values: Tensor) -> Tensor:
+    """Values in single precision where theirs is less: spectra and quantiles do not know it."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

@@ -152,7 +152,7 @@ class DualGMN(Metanetwork):
         """Channels x and y, states of neurons and the summary after all layers."""
         state = self.encoder(graph, plan)
         if self.statistics is not None:
-            state = (*state[:3], self.statistics(graph, state[3]))
+            state = (*state[:2], *self.statistics(graph, plan, *state[2:]))
         reading = GraphReading.of(plan, blocks)
         if self.passes is not None:
             state = self.passes(reading, *state)
