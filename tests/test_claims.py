@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import against_published, growth, one_network, steps_against
+from benchmarks import (
+    against_published,
+    growth,
+    one_network,
+    steps_against,
+    training_questions,
+)
 
 BENCHMARKS = Path(against_published.__file__).parent
 
@@ -38,3 +44,9 @@ def test_steps_beside_the_first_version() -> None:
     for network, rows in report.items():
         lines = [steps_against.line(name, row) for name, row in rows.items()]
         assert "\n".join([steps_against.head(network), *lines]) in page
+
+
+def test_questions_about_training() -> None:
+    report = json.loads((BENCHMARKS / "training_questions.json").read_text())
+    page = (BENCHMARKS / "README.md").read_text()
+    assert "\n".join(training_questions.table(report)) in page

@@ -106,18 +106,20 @@ class Comparison:
         """The metric that ranks the models."""
         return str(self.protocol["metric"])
 
-    def p_value(self, row: Row) -> float:
-        """Paired test against the best model: Wilcoxon's on errors per test network.
+    def p_value(self, row: Row, other: Row | None = None) -> float:
+        """Paired test against another model, or the best: Wilcoxon's on errors per test network.
 
         The error of numbers is the distance of their mean over seeds from the truth; that of
         classes is the share of seeds that are wrong, so that for one seed this is McNemar's test;
-        that of images and functions is the mean squared error, averaged over seeds. 1 for the best
-        model itself, and for one that errs exactly like it.
+        that of images and functions is the mean squared error, averaged over seeds. 1 for the same
+        model, and for one that errs exactly like it.
         """
         from scipy import stats
 
         kind, truth = ANSWERS[self.protocol["kind"]], torch.tensor(self.target)
-        own, best = (kind.errors(torch.tensor(r.predictions), truth) for r in (row, self.rows[0]))
+        own, best = (
+            kind.errors(torch.tensor(r.predictions), truth) for r in (row, other or self.rows[0])
+        )
         if torch.equal(own, best):
             return 1.0
         return float(stats.wilcoxon(own.numpy(), best.numpy()).pvalue)
