@@ -13,11 +13,12 @@ from gmn.graph import pieces
 from gmn.nn import DualGMN, EditHead
 from gmn.nn.dual import stream
 from gmn.nn.dual.activations import activation_of
+from gmn.nn.dual.maps import maps_of
 from gmn.nn.dual.messages import GraphReading, messages
 from gmn.nn.dual.passes import PassCodes
 from gmn.nn.dual.plan import Plan, plan_of
 from gmn.nn.dual.stream import blocks_of
-from gmn.spec.parts import Operation
+from gmn.spec.parts import Operation, Role
 from gmn.testing import assert_equivariant, assert_invariant, relative_error
 from tests.cases import Case
 from tests.traced import graph_of, several_cases
@@ -83,37 +84,78 @@ def test_a_sweep_is_the_forward_and_the_backward_pass(name: str) -> None:
     assert relative_error(y["input"], gradients) < (1e-7 if name == "celu" else 1e-12)
 
 
-class Tiled(nn.Module):
-    """Kernels that do not overlap: each sees what no other sees."""
+class Strided(nn.Module):
+    """As in small zoos: maps of 16, 8, 4 and 4 places, and their mean."""
+
+    example = torch.zeros(1, 2, 16, 16)
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = nn.Conv1d(2, 3, 2, stride=2), nn.Conv1d(3, 4, 3, stride=3)
-        self.last = nn.Linear(4 * 2, 2)
+        self.first, self.second = nn.Conv2d(2, 5, 3, 2, 1), nn.Conv2d(5, 4, 3, 2, 1)
+        self.third, self.last = nn.Conv2d(4, 6, 5, 1, 2), nn.Linear(6, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = torch.tanh(self.second(torch.relu(self.first(x))))
-        return self.last(hidden.flatten(1))
+        hidden = torch.relu(self.third(torch.tanh(self.second(torch.relu(self.first(x))))))
+        return self.last(hidden.mean((2, 3)))
 
 
-def test_kernels_see_the_channels_of_a_neuron_side_by_side() -> None:
+class Pooled(nn.Module):
+    """As LeNet: no padding, pooling, groups, and a linear layer that reads a map."""
+
+    example = torch.zeros(1, 1, 16, 16)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 5), nn.Conv2d(4, 6, (1, 3), 1, (0, 1), groups=2)
+        self.third, self.last = nn.Linear(6 * 9, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.max_pool2d(torch.relu(self.first(x)), 2)
+        hidden = F.avg_pool2d(torch.relu(self.second(hidden)), (2, 2))
+        return self.last(torch.relu(self.third(hidden.flatten(1))))
+
+
+class Spread(nn.Module):
+    """Dilation, a transposed convolution, and pooling to a given size."""
+
+    example = torch.zeros(1, 1, 16, 16)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 6, 3, 2, 2, 2)
+        self.third, self.last = nn.ConvTranspose2d(6, 3, 4, 2, 1), nn.Linear(3 * 4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.second(torch.relu(self.first(x))))
+        return self.last(F.adaptive_avg_pool2d(torch.relu(self.third(hidden)), 2).flatten(1))
+
+
+class Sequences(nn.Module):
+    """One dimension, and a convolution of width one that leaves places out."""
+
+    example = torch.zeros(1, 2, 256)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv1d(2, 4, 7, 2, padding=3), nn.Conv1d(4, 4, 1, stride=3)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.second(torch.relu(self.first(x))))
+        return self.last(F.adaptive_max_pool1d(hidden, 1).flatten(1))
+
+
+@pytest.mark.parametrize("build", [Strided, Pooled, Spread, Sequences])
+def test_passes_through_kernels_are_the_modules_on_images(build: type[Strided]) -> None:
     torch.manual_seed(0)
-    model = Tiled().double()
-    graph = random_networks(model, torch.zeros(1, 2, 12).double())
-    seen = torch.randn(2, 2, CHANNELS, dtype=torch.float64)  # neurons, taps, channels
-    plan = plan_of(graph.spec, graph.device)
-    none = torch.zeros(len(graph), len(plan.rows), CHANNELS, dtype=torch.float64)
-    reading = GraphReading.of(plan, blocks_of(graph, torch.float64))
-    codes = PassCodes({"first.weight": seen}, torch.float64)
-    x, _ = messages(reading, codes, none, none, sweeps=True, active=True)
-    # The image of channel k: six patches, of channels k + t of the second layer's taps and of its
-    # own places.
-    places = torch.arange(2).unsqueeze(1) + torch.arange(3)
-    patches = (torch.arange(CHANNELS)[:, None, None] + places) % CHANNELS
-    images = seen[:, :, patches].permute(2, 0, 3, 4, 1).reshape(CHANNELS, 2, 12)
-    outputs, _ = passed(model, graph, images, torch.zeros(CHANNELS, 2).double())
-    found = dict(zip((s.nodes for s in plan.slots.slots), plan.split(x), strict=True))["last"]
-    assert relative_error(found, outputs) < 1e-12
+    model = build().double().eval()
+    graph = random_networks(model, build.example.double())
+    inputs = torch.randn(CHANNELS, *build.example.shape[1:], dtype=torch.float64)
+    cotangents = torch.randn(CHANNELS, model.last.out_features, dtype=torch.float64)
+    x, y = swept(graph, inputs, cotangents)
+    outputs, gradients = passed(model, graph, inputs, cotangents)
+    assert relative_error(x["last"], outputs) < 1e-12
+    assert relative_error(y["input"].reshape(gradients.shape), gradients) < 1e-12
 
 
 @pytest.mark.parametrize(
@@ -234,22 +276,28 @@ def random_networks(model: nn.Module, example: Tensor) -> gmn.ParameterGraph:
 def swept(
     graph: gmn.ParameterGraph, inputs: Tensor, cotangents: Tensor, active: bool = True
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Values and gradients by node set (B, neurons, channels), from one sweep."""
+    """Values and gradients by node set (B, neurons, places * channels), from one sweep."""
     plan = plan_of(graph.spec, graph.device)
-    x, y = (_at(plan, end, v) for end, v in (("input", inputs), ("output", cotangents)))
+    maps = maps_of(plan)
     reading = GraphReading.of(plan, blocks_of(graph, torch.float64))
-    ends = (values.expand(len(graph), -1, -1) for values in (x, y))
-    x, y = messages(reading, PassCodes({}, torch.float64), *ends, sweeps=True, active=active)
+    x, y = (
+        [
+            _at(plan, slot, end, values, maps.places(slot)).expand(len(graph), -1, -1)
+            for slot in range(len(plan.sizes))
+        ]
+        for end, values in (("input", inputs), ("output", cotangents))
+    )
+    codes = PassCodes(maps, torch.float64)
+    x, y = messages(reading, codes, x, y, sweeps=True, active=active)
     names = [slot.nodes for slot in plan.slots.slots]
-    return tuple(dict(zip(names, plan.split(v), strict=True)) for v in (x, y))
+    return tuple(dict(zip(names, v, strict=True)) for v in (x, y))
 
 
-def _at(plan: Plan, role: str, values: Tensor) -> Tensor:
-    """Values (channels, neurons) at the neurons of a role: (1, rows, channels)."""
-    rows = values.new_zeros(1, len(plan.rows), len(values))
-    free = plan.free_inputs if role == "input" else plan.free_outputs
-    rows[:, free.flatten().bool()] = values.T
-    return rows
+def _at(plan: Plan, slot: int, role: Role, values: Tensor, places: int) -> Tensor:
+    """Values (channels, neurons, ...) at the neurons of a role: (1, neurons, places * c)."""
+    if not plan.is_free(plan.slots.slots[slot], role):
+        return values.new_zeros(1, plan.sizes[slot], places * len(values))
+    return values.reshape(*values.shape[:2], -1).permute(1, 2, 0).flatten(1)[None]
 
 
 def passed(

@@ -143,30 +143,25 @@ class Contraction:
         result = _plus_product(matrix, code, read, written, along == self._into_rows)
         return writes.joined(result, len(total))
 
-    def add_inputs(self, matrix: Tensor, seen: Tensor, total: Tensor) -> Tensor:
-        """Adds messages along the network of what kernels see, (source neurons, taps, c)."""
-        taps, count = seen.shape[1:]
-        read = self._source.grouped(seen.flatten(1)[None]).unflatten(2, (taps, count))
-        columns = read.flatten(1, 2).repeat(len(total), 1, 1)
-        if not self._into_rows:
-            matrix = matrix.unflatten(2, (-1, taps)).permute(0, 2, 1, 3).flatten(2)
-        result = torch.baddbmm(self._target.grouped(total), matrix, columns)
+    def add_seen(self, matrix: Tensor, seen: Tensor, total: Tensor) -> Tensor:
+        """Adds messages along the network of what kernels see, (B, source neurons, taps, c)."""
+        taps = seen.shape[2]
+        columns = self._source.grouped(seen.flatten(2)).unflatten(2, (taps, -1)).flatten(1, 2)
+        read = self._of_target(matrix, taps)
+        result = torch.baddbmm(self._target.grouped(total), read, columns)
         return self._target.joined(result, len(total))
 
-    def add_patches(
-        self, matrix: Tensor, taps: int, channels: Tensor, total: Tensor, along: bool
-    ) -> Tensor:
-        """Adds messages of which a kernel reads another channel at each tap: ``k + t`` at ``t``."""
-        reads, writes = (self._source, self._target) if along else (self._target, self._source)
-        read, written = reads.grouped(channels), writes.grouped(total)
-        step = 1 if along else -1
-        if along == self._into_rows:
-            result = torch.baddbmm(written, matrix, _shifted(read.unsqueeze(2), taps, step))
-        else:
-            products = (matrix.mT @ read).unflatten(1, (-1, taps))
-            shifted = _shifted(products, taps, step).unflatten(1, (-1, taps))
-            result = written + shifted.sum(dim=2)
-        return writes.joined(result, len(total))
+    def back_seen(self, matrix: Tensor, taps: int, channels: Tensor) -> Tensor:
+        """Messages against the network to what kernels see, of (B, target neurons, c)."""
+        products = self._of_target(matrix, taps).mT @ self._target.grouped(channels)
+        by_neuron = products.unflatten(1, (-1, taps)).flatten(2)
+        return self._source.joined(by_neuron, len(channels)).unflatten(2, (taps, -1))
+
+    def _of_target(self, matrix: Tensor, taps: int) -> Tensor:
+        """The matrix with rows of the target, and columns of source neurons with their taps."""
+        if self._into_rows:
+            return matrix
+        return matrix.unflatten(2, (-1, taps)).transpose(1, 2).flatten(2)
 
     def mixed(self, mixed: Tensor, channels: Tensor, total: Tensor, along: bool) -> Tensor:
         """Adds messages with a kernel whose taps are mixed.
@@ -235,29 +230,6 @@ def _plus_product(
 def _weighed(channels: Tensor, code: Tensor) -> Tensor:
     """Channels (G, columns, c) times the code of each tap: shape (G, columns * taps, c)."""
     return channels * code if len(code) == 1 else (channels.unsqueeze(2) * code).flatten(1, 2)
-
-
-def _shifted(channels: Tensor, taps: int, step: int) -> Tensor:
-    """At tap ``t`` of channel ``k`` the channel ``k + step t``, modulo their number.
-
-    Args:
-        channels: shape (G, neurons, taps, c), or (G, neurons, 1, c) if all taps read the same.
-        taps: number of taps.
-        step: which way.
-
-    Returns:
-        Shape (G, neurons * taps, c).
-    """
-    own = channels.shape[2]
-    if taps == 1:
-        return channels.squeeze(2)
-    count = channels.shape[-1]
-    tap = torch.arange(taps, device=channels.device).unsqueeze(1)
-    index = (torch.arange(count, device=channels.device) + step * tap) % count
-    if own == taps:
-        index = index + count * tap
-    found = channels.flatten(2).index_select(2, index.flatten())
-    return found.unflatten(2, (taps, count)).flatten(1, 2)
 
 
 def mix(matrix: Tensor, codes: Tensor) -> Tensor:

@@ -251,9 +251,10 @@ class _DualLayer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Shapes as those of the encoder."""
         plan = reading.plan
-        received = messages(reading, RankCodes(codes), x, y, self.sweeps)
-        x = self._mixed(x, received[0], self.keep_x, self.take_x)
-        y = self._mixed(y, received[1], self.keep_y, self.take_y)
+        ranks, ends = RankCodes(codes, x.shape[-1]), (plan.split(x), plan.split(y))
+        to_x, to_y = (torch.cat(m, dim=1) for m in messages(reading, ranks, *ends, self.sweeps))
+        x = self._mixed(x, to_x, self.keep_x, self.take_x)
+        y = self._mixed(y, to_y, self.keep_y, self.take_y)
         invariants = plan.to_nodes(self._invariants(plan, x, y))
         if plan.invariants.items:
             encoded = plan.invariants.encoded(reading.invariants, codes[:, 2 * RANKS :])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,7 +63,7 @@ class Codes(Protocol):
     def vectors(self, reading: GraphReading) -> list[Tensor]:
         """What each vector adds to its neurons, (B, neurons, c)."""
 
-    def products(self, reading: GraphReading, width: int) -> Multiply:
+    def products(self, reading: GraphReading) -> Multiply:
         """Adds to a total (B, neurons, c) what a product makes of channels, in a direction."""
 
     def gains(self, reading: GraphReading, along: bool) -> list[Tensor]:
@@ -77,15 +77,17 @@ class RankCodes:
     Attributes:
         table: for all taps, shape (taps, 2 ranks + c): how each rank of channels counts in messages
             along the network and against it, and what a value adds to the channels of its neuron.
+        width: c, number of channels.
     """
 
     table: Tensor
+    width: int
 
     def vectors(self, reading: GraphReading) -> list[Tensor]:
         """What each vector adds to its neurons, (B, neurons, c)."""
         return reading.plan.vectors.encoded(reading.vectors, self.table[:, 2 * RANKS :])
 
-    def products(self, reading: GraphReading, width: int) -> Multiply:
+    def products(self, reading: GraphReading) -> Multiply:
         """With taps that weigh the ranks of channels; those of small kernels are mixed first."""
         plan = reading.plan
         mixed = {
@@ -94,7 +96,7 @@ class RankCodes:
             for first, last in [plan.taps[name]]
             if last - first > 1 and math.prod(matrix.shape[1:]) <= SMALL
         }
-        codes = self._weights(plan, True, width), self._weights(plan, False, width)
+        codes = self._weights(plan, True), self._weights(plan, False)
 
         def multiply(step: Product, along: bool, channels: Tensor, total: Tensor) -> Tensor:
             contraction, name = step.contraction, step.edges.name
@@ -108,11 +110,11 @@ class RankCodes:
 
         return multiply
 
-    def _weights(self, plan: Plan, along: bool, width: int) -> dict[str, Tensor]:
+    def _weights(self, plan: Plan, along: bool) -> dict[str, Tensor]:
         """The codes (taps, c) of each product."""
         sizes = [step.edges.num_taps for step in plan.products]
         ranks = self.table[: sum(sizes), _ranks(along)].unsqueeze(2)
-        wide = ranks.expand(-1, -1, width // RANKS).reshape(-1, width).split(sizes)
+        wide = ranks.expand(-1, -1, self.width // RANKS).reshape(-1, self.width).split(sizes)
         names = [step.edges.name for step in plan.products]
         return dict(zip(names, wide, strict=True))
 
@@ -122,8 +124,13 @@ class RankCodes:
 
 
 def messages(
-    reading: GraphReading, codes: Codes, x: Tensor, y: Tensor, sweeps: bool, active: bool = False
-) -> tuple[Tensor, Tensor]:
+    reading: GraphReading,
+    codes: Codes,
+    x: Sequence[Tensor],
+    y: Sequence[Tensor],
+    sweeps: bool,
+    active: bool = False,
+) -> tuple[list[Tensor], list[Tensor]]:
     """What neurons receive; in a sweep, with their own channels, and passed on at once.
 
     Active channels pass, along the network, the function of the neuron that they leave, as far as
@@ -133,7 +140,7 @@ def messages(
     Args:
         reading: B networks.
         codes: how values count.
-        x: channels that transform like the neurons, shape (B, rows, c).
+        x: by slot, channels that transform like the neurons, shape (B, neurons, c).
         y: channels that transform inversely.
         sweeps: whether messages cross the whole network, in its order, instead of one step each.
         active: whether channels pass all functions of neurons, or normalisations alone, which keep
@@ -142,14 +149,13 @@ def messages(
     Returns:
         Messages to ``x`` and ``y``, added to them in a sweep.
     """
-    plan = reading.plan
-    channels = [list(plan.split(values)) for values in (x, y)]
-    totals = [list(plan.split(values if sweeps else torch.zeros_like(values))) for values in (x, y)]
+    plan, channels = reading.plan, (x, y)
+    totals = [list(v) if sweeps else list(map(torch.zeros_like, v)) for v in channels]
     for vector, values in zip(plan.slots.vectors, codes.vectors(reading), strict=True):
         of_port = totals[vector.port.dual]
         of_port[vector.port.slot] = of_port[vector.port.slot] + values
     sources = totals if sweeps else channels
-    multiply = codes.products(reading, x.shape[-1])
+    multiply = codes.products(reading)
     passed: list[Tensor | None] = []  # slopes and powers on the way, for the way back
     for along in (True, False):
         order = slice(None, None, 1 if along else -1)
@@ -184,7 +190,7 @@ def messages(
                 assert power is not None
                 total = total + step.backward(value, power)
             totals[target.dual][target.slot] = total
-    return torch.cat(totals[False], dim=1), torch.cat(totals[True], dim=1)
+    return totals[False], totals[True]
 
 
 def _activation(plan: Plan, step: Product | DiagonalProduct) -> Activation | None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gmn import features
 from gmn.features import Descriptions
+from gmn.nn.dual.maps import PLACES, Maps, maps_of
 from gmn.nn.dual.messages import GraphReading, Multiply, messages
 from gmn.nn.dual.plan import DiagonalProduct, Plan, Product
 from gmn.nn.dual.probes import ProbeEncoder, ProbeResponses
@@ -25,16 +25,14 @@ LARGEST = 1e6  # outputs are cut there: squares of what they become would overfl
 class PassCodes:
     """Codes with which a sweep is the network's own pass: values count as they are.
 
-    A kernel sees at each tap the value of another channel, so that the channels of a neuron are
-    its values at many places of a map. The first kernels see learned inputs.
+    A neuron has a channel for every input and every place of its map.
 
     Attributes:
-        inputs: by edge set that reads inputs through a kernel, what it sees, shape
-            (neurons, taps, c).
+        maps: the maps.
         dtype: of the channels.
     """
 
-    inputs: Mapping[str, Tensor]
+    maps: Maps
     dtype: torch.dtype
 
     def vectors(self, reading: GraphReading) -> list[Tensor]:
@@ -46,22 +44,24 @@ class PassCodes:
             for item, value in zip(plan.vectors.items, values, strict=True)
         ]
 
-    def products(self, reading: GraphReading, width: int) -> Multiply:
-        """Products with kernels as they are."""
+    def products(self, reading: GraphReading) -> Multiply:
+        """Products with kernels as they are, at every place of a map."""
+        counted: dict[str, list[Tensor]] = {}  # on the way, what each value counts in pooling
 
         def multiply(step: Product, along: bool, channels: Tensor, total: Tensor) -> Tensor:
-            contraction, name, taps = step.contraction, step.edges.name, step.edges.num_taps
-            seen = self.inputs.get(name) if along else None
-            if name not in reading.matrices:
-                stream = reading.blocks.streams[name]
-                for tap, shown in enumerate(_shown(channels, seen, taps, along)):
-                    code = functional.one_hot(torch.tensor(tap), taps).to(shown)
-                    code = code.unsqueeze(1).expand(taps, width)
-                    total = contraction.stream(stream, code, shown, total, along)
-                return total
-            if seen is not None:
-                return contraction.add_inputs(reading.matrices[name], seen, total)
-            return contraction.add_patches(reading.matrices[name], taps, channels, total, along)
+            look = self.maps.looks[step.edges.name]
+            if along:
+                shares = counted[step.edges.name] = []
+                for pool in look.pools:
+                    channels, share = pool.with_shares(channels)
+                    shares.append(share)
+                seen = channels.unsqueeze(2) if look.window is None else look.window.look(channels)
+                return _add_seen(reading, step, seen, total)
+            seen = _back_seen(reading, step, channels, total)
+            gradients = seen.squeeze(2) if look.window is None else look.window.back(seen)
+            for pool, share in zip(look.pools[::-1], counted[step.edges.name][::-1], strict=True):
+                gradients = pool.back(gradients, share)
+            return total + gradients
 
         return multiply
 
@@ -76,13 +76,34 @@ class PassCodes:
         ]
 
 
-def _shown(channels: Tensor, seen: Tensor | None, taps: int, along: bool) -> Iterator[Tensor]:
-    """What each tap of a kernel reads: inputs, or another channel; shape (B, neurons, c)."""
-    for tap in range(taps):
-        if seen is None:
-            yield channels.roll(-tap if along else tap, dims=2)
-        else:
-            yield seen[:, tap].expand(len(channels), -1, -1)
+def _add_seen(reading: GraphReading, step: Product, seen: Tensor, total: Tensor) -> Tensor:
+    """Adds what a product makes of what its kernel sees, (B, neurons, taps, c)."""
+    contraction, name = step.contraction, step.edges.name
+    if name in reading.matrices:
+        return contraction.add_seen(reading.matrices[name], seen, total)
+    for code, shown in zip(_each_tap(step, total), seen.unbind(2), strict=True):
+        total = contraction.stream(reading.blocks.streams[name], code, shown, total, True)
+    return total
+
+
+def _back_seen(reading: GraphReading, step: Product, channels: Tensor, total: Tensor) -> Tensor:
+    """What each tap of a kernel gets, shape (B, neurons, taps, c), with the neurons of a total."""
+    contraction, name = step.contraction, step.edges.name
+    if name in reading.matrices:
+        return contraction.back_seen(reading.matrices[name], step.edges.num_taps, channels)
+    stream, none = reading.blocks.streams[name], channels[:, :1] * 0
+    none = none.expand(-1, total.shape[1], -1)
+    parts = [
+        contraction.stream(stream, code, channels, none, False)
+        for code in _each_tap(step, channels)
+    ]
+    return torch.stack(parts, dim=2)
+
+
+def _each_tap(step: Product, channels: Tensor) -> Iterator[Tensor]:
+    """For each tap the code (taps, c) of that tap alone."""
+    for code in torch.eye(step.edges.num_taps).to(channels):
+        yield code.unsqueeze(1).expand(-1, channels.shape[2])
 
 
 class Passes(nn.Module):
@@ -90,9 +111,10 @@ class Passes(nn.Module):
 
     The inputs run forward through the network, learned cotangents of its outputs backward, each in
     a channel of its own, as :func:`gmn.nn.dual.messages.messages` with the neurons' own functions.
-    For chains of linear layers these are the network's values and gradients; kernels see values of
-    other channels instead of a map's, attention gives the values as they are, and what the library
-    does not understand passes unchanged.
+    For chains of layers, linear or convolutions of zero-padded maps, with pooling, these are the
+    network's values and gradients on images of few places (:mod:`gmn.nn.dual.maps`), of which the
+    states get the means over places, and the sums. Attention gives the values as they are, and what
+    the library does not understand passes unchanged.
 
     Args:
         hidden: channels of node states.
@@ -103,7 +125,7 @@ class Passes(nn.Module):
     def __init__(self, hidden: int, count: int, descriptions: Descriptions) -> None:
         super().__init__()
         self.descriptions = descriptions
-        self.inputs = Spread(descriptions.node_channels + features.TAP_FEATURES, count)
+        self.inputs = Spread(descriptions.node_channels + PLACES, count)
         self.cotangents = Spread(descriptions.node_channels, count)
         self.encoder = ProbeEncoder(hidden, count, descriptions)
         self.slopes = nn.Linear(count, hidden // 2, bias=False)
@@ -119,36 +141,41 @@ class Passes(nn.Module):
     def run(self, reading: GraphReading, batch: int) -> tuple[ProbeResponses, Tensor]:
         """Values of all neurons of B networks, and the gradients (B, rows, count) they get."""
         plan = reading.plan
-        described = self.descriptions.nodes(plan.spec).to(self.slopes.weight)
-        rows = plan.to_rows(described.unsqueeze(0))
-        inputs = self.inputs(functional.pad(rows, (0, features.TAP_FEATURES)))
-        x = inputs * plan.free_inputs.to(inputs)
-        y = self.cotangents(rows) * plan.free_outputs.to(inputs)
-        x, y = x.expand(batch, -1, -1), y.expand(batch, -1, -1)
-        codes = PassCodes(self._seen(plan, described), described.dtype)
+        maps, rows = maps_of(plan), self._described(plan)
+        ends = [self._ends(plan, maps, slot, rows[slot]) for slot in range(len(plan.sizes))]
+        x, y = ([end.expand(batch, -1, -1) for end in of] for of in zip(*ends, strict=True))
+        codes = PassCodes(maps, self.slopes.weight.dtype)
         x, y = messages(reading, codes, x, y, sweeps=True, active=True)
         hidden, output = [], []
-        for slot, (of, values) in enumerate(zip(plan.slots.slots, plan.split(x), strict=True)):
+        for slot, (of, values) in enumerate(zip(plan.slots.slots, x, strict=True)):
             if plan.is_free(of, "output"):
+                values = values.unflatten(2, (maps.places(slot), -1)).mean(2)
                 output.append((of.nodes, values.clamp(-LARGEST, LARGEST)))
             else:
                 act = plan.activations[slot]
-                hidden.append((Port(slot, False), values if act is None else act(values)))
-        return ProbeResponses(tuple(hidden), tuple(output)), y
+                values = values if act is None else act(values)
+                values = values.unflatten(2, (maps.places(slot), -1)).mean(2)
+                hidden.append((Port(slot, False), values))
+        slopes = [v.unflatten(2, (maps.places(slot), -1)).sum(2) for slot, v in enumerate(y)]
+        return ProbeResponses(tuple(hidden), tuple(output)), torch.cat(slopes, dim=1)
 
-    def _seen(self, plan: Plan, described: Tensor) -> dict[str, Tensor]:
-        """What kernels see that read inputs: by edge set, shape (neurons, taps, count)."""
-        seen = {}
-        for step in plan.products:
-            source = plan.slots.slots[step.source.slot]
-            if step.edges.num_taps == 1 or step.source.dual or not plan.is_free(source, "input"):
-                continue
-            nodes = described[slice(*plan.span(source.nodes))]
-            taps = features.tap_descriptions(step.edges).to(nodes)
-            shape = (len(nodes), len(taps), -1)
-            ends = nodes.unsqueeze(1).expand(shape), taps.unsqueeze(0).expand(shape)
-            seen[step.edges.name] = self.inputs(torch.cat(ends, dim=-1))
-        return seen
+    def _described(self, plan: Plan) -> tuple[Tensor, ...]:
+        described = self.descriptions.nodes(plan.spec).to(self.slopes.weight)
+        return plan.split(plan.to_rows(described.unsqueeze(0)))
+
+    def _ends(self, plan: Plan, maps: Maps, slot: int, described: Tensor) -> tuple[Tensor, Tensor]:
+        """Learned inputs and cotangents of a slot, shape (1, neurons, places * count)."""
+        places, of = maps.places(slot), plan.slots.slots[slot]
+        x = y = described.new_zeros(1, described.shape[1], places * self.slopes.in_features)
+        if plan.is_free(of, "input"):
+            where = functional.one_hot(maps.image(slot), PLACES).to(described)
+            where = where * (places > 1)
+            neurons = described.unsqueeze(2).expand(-1, -1, places, -1)
+            pixels = where.expand(*neurons.shape[:2], -1, -1)
+            x = self.inputs(torch.cat([neurons, pixels], dim=-1)).flatten(2)
+        if plan.is_free(of, "output"):
+            y = (self.cotangents(described) / places).repeat(1, 1, places)
+        return x, y
 
 
 class Spread(nn.Module):
