@@ -11,7 +11,7 @@ import converters
 import gmn
 from gmn.graph import pieces
 from gmn.nn import DualGMN, EditHead
-from gmn.nn.dual import stream
+from gmn.nn.dual import maps, stream
 from gmn.nn.dual.activations import activation_of
 from gmn.nn.dual.maps import maps_of
 from gmn.nn.dual.messages import GraphReading, messages
@@ -158,6 +158,16 @@ def test_passes_through_kernels_are_the_modules_on_images(build: type[Strided]) 
     assert relative_error(y["input"].reshape(gradients.shape), gradients) < 1e-12
 
 
+def test_larger_networks_see_smaller_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maps, "PRODUCTS", 5000)  # a pass on 16 x 16 takes 23,000
+    plan = plan_of(converters.trace(Strided(), (Strided.example,)), torch.device("cpu"))
+    small = maps_of.__wrapped__(plan)
+    side = small.grids[0][0]
+    assert small.grids[0] == (side, side)
+    assert 1 < side < 16
+    assert small.image(0).tolist() == [16 * i + j for i in range(side) for j in range(side)]
+
+
 @pytest.mark.parametrize(
     ("operations", "kind", "steps"),
     [
@@ -278,16 +288,16 @@ def swept(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Values and gradients by node set (B, neurons, places * channels), from one sweep."""
     plan = plan_of(graph.spec, graph.device)
-    maps = maps_of(plan)
+    found = maps_of(plan)
     reading = GraphReading.of(plan, blocks_of(graph, torch.float64))
     x, y = (
         [
-            _at(plan, slot, end, values, maps.places(slot)).expand(len(graph), -1, -1)
+            _at(plan, slot, end, values, found.places(slot)).expand(len(graph), -1, -1)
             for slot in range(len(plan.sizes))
         ]
         for end, values in (("input", inputs), ("output", cotangents))
     )
-    codes = PassCodes(maps, torch.float64)
+    codes = PassCodes(found, torch.float64)
     x, y = messages(reading, codes, x, y, sweeps=True, active=active)
     names = [slot.nodes for slot in plan.slots.slots]
     return tuple(dict(zip(names, v, strict=True)) for v in (x, y))

@@ -144,12 +144,25 @@ class Contraction:
         return writes.joined(result, len(total))
 
     def add_seen(self, matrix: Tensor, seen: Tensor, total: Tensor) -> Tensor:
-        """Adds messages along the network of what kernels see, (B, source neurons, taps, c)."""
-        taps = seen.shape[2]
+        """Adds messages along the network of what kernels see.
+
+        Args:
+            matrix: of the block.
+            seen: shape (B, source neurons, taps, c), or (1, ...) if all networks see the same.
+            total: what they are added to, shape (B, target neurons, c), or (1, ...).
+        """
+        taps, groups = seen.shape[2], self._target.groups
+        read, batch = self._of_target(matrix, taps), len(matrix) // groups
+        written = self._target.grouped(total.expand(batch, -1, -1))
+        shared = len(seen) == groups == 1
+        seen = seen if shared else seen.expand(batch, -1, -1, -1)
         columns = self._source.grouped(seen.flatten(2)).unflatten(2, (taps, -1)).flatten(1, 2)
-        read = self._of_target(matrix, taps)
-        result = torch.baddbmm(self._target.grouped(total), read, columns)
-        return self._target.joined(result, len(total))
+        if shared:
+            flat = torch.addmm(written.flatten(0, 1), read.flatten(0, 1), columns[0])
+            result = flat.view(written.shape)
+        else:
+            result = torch.baddbmm(written, read, columns)
+        return self._target.joined(result, batch)
 
     def back_seen(self, matrix: Tensor, taps: int, channels: Tensor) -> Tensor:
         """Messages against the network to what kernels see, of (B, target neurons, c)."""

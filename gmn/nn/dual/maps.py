@@ -122,14 +122,13 @@ def _side(side: int, dims: int) -> int:
 
 @lru_cache(maxsize=64)
 def maps_of(plan: Plan) -> Maps:
-    """The largest maps, up to :data:`SIDE`, on which a pass is not too much work; cached."""
-    weights = sum(step.edges.size for step in plan.products)
-    for side in range(SIDE, 1, -1):
-        maps = _Layout(plan, side).maps()
-        work = sum(step.edges.size * maps.places(step.target.slot) for step in plan.products)
-        if work <= max(PRODUCTS, PER_WEIGHT * weights):
-            return maps
-    return _Layout(plan, 1).maps()
+    """The largest maps, up to :data:`SIDE`, on which a pass is not too much work; cached.
+
+    Attention, which passes leave out, sees one place: there it does what they do.
+    """
+    enough = max(PRODUCTS, PER_WEIGHT * sum(step.edges.size for step in plan.products))
+    layouts = (_Layout(plan, side) for side in range(SIDE, 0, -1))
+    return next(one for one in layouts if one.work <= enough and not one.attends).maps()
 
 
 class _Layout:
@@ -153,6 +152,22 @@ class _Layout:
             end = self._same[step.target.slot]
             grids = self._grids[end], self._read(step)[2]
             self._grids[end] = max(grids, key=lambda grid: (math.prod(grid), len(grid)))
+
+    @property
+    def work(self) -> int:
+        """Products of one pass."""
+        ends = ((step.edges.size, self._grid(step.target.slot)) for step in self._plan.products)
+        return sum(size * math.prod(grid) for size, grid in ends)
+
+    @property
+    def attends(self) -> bool:
+        """Whether attention reads a map of several places."""
+        spec, slots = self._plan.spec, self._plan.slots.slots
+        return any(
+            operation.name == "scaled_dot_product_attention" and math.prod(self._grid(slot)) > 1
+            for slot, of in enumerate(slots)
+            for operation in spec.node_set(of.nodes).operations
+        )
 
     def maps(self) -> Maps:
         """The maps, and how every edge set reads them."""
@@ -204,7 +219,7 @@ def _pooling(operation: Operation, grid: Grid, kernel: bool) -> _Pooling | None:
     name, numbers = operation.name, dict(operation.attributes)
     if not grid:
         return None
-    if name == "mean" and len(numbers.get("dim", ())) == len(grid):
+    if name == "mean":  # of the tokens that a map became, it has fewer dimensions
         sizes = (1.0,) * len(grid)
     elif name.startswith("adaptive") and name.endswith(POOLING):
         sizes = numbers.get("output_size", ())

@@ -18,6 +18,7 @@ from gmn.nn.dual.probes import ProbeEncoder, ProbeResponses
 from gmn.nn.dual.slots import Port
 
 WIDTH = 128  # of the functions that move inputs
+SHARE = 4  # one of so many inputs is an image where there are maps: each is worth more, and work
 LARGEST = 1e6  # outputs are cut there: squares of what they become would overflow
 
 
@@ -81,8 +82,11 @@ def _add_seen(reading: GraphReading, step: Product, seen: Tensor, total: Tensor)
     contraction, name = step.contraction, step.edges.name
     if name in reading.matrices:
         return contraction.add_seen(reading.matrices[name], seen, total)
+    stream = reading.blocks.streams[name]
+    batch = len(stream.values)
+    total, seen = total.expand(batch, -1, -1), seen.expand(batch, -1, -1, -1)
     for code, shown in zip(_each_tap(step, total), seen.unbind(2), strict=True):
-        total = contraction.stream(reading.blocks.streams[name], code, shown, total, True)
+        total = contraction.stream(stream, code, shown, total, True)
     return total
 
 
@@ -91,8 +95,8 @@ def _back_seen(reading: GraphReading, step: Product, channels: Tensor, total: Te
     contraction, name = step.contraction, step.edges.name
     if name in reading.matrices:
         return contraction.back_seen(reading.matrices[name], step.edges.num_taps, channels)
-    stream, none = reading.blocks.streams[name], channels[:, :1] * 0
-    none = none.expand(-1, total.shape[1], -1)
+    stream = reading.blocks.streams[name]
+    none = channels.new_zeros(len(channels), total.shape[1], channels.shape[2])
     parts = [
         contraction.stream(stream, code, channels, none, False)
         for code in _each_tap(step, channels)
@@ -112,9 +116,10 @@ class Passes(nn.Module):
     The inputs run forward through the network, learned cotangents of its outputs backward, each in
     a channel of its own, as :func:`gmn.nn.dual.messages.messages` with the neurons' own functions.
     For chains of layers, linear or convolutions of zero-padded maps, with pooling, these are the
-    network's values and gradients on images of few places (:mod:`gmn.nn.dual.maps`), of which the
-    states get the means over places, and the sums. Attention gives the values as they are, and what
-    the library does not understand passes unchanged.
+    network's values and gradients on images of few places (:mod:`gmn.nn.dual.maps`). One input in
+    four is an image, of which the states get the mean over places, and the sum of gradients.
+    Attention gives the values as they are, and what the library does not understand passes
+    unchanged.
 
     Args:
         hidden: channels of node states.
@@ -142,40 +147,57 @@ class Passes(nn.Module):
         """Values of all neurons of B networks, and the gradients (B, rows, count) they get."""
         plan = reading.plan
         maps, rows = maps_of(plan), self._described(plan)
-        ends = [self._ends(plan, maps, slot, rows[slot]) for slot in range(len(plan.sizes))]
-        x, y = ([end.expand(batch, -1, -1) for end in of] for of in zip(*ends, strict=True))
+        ends = [self._ends(plan, maps, slot, rows[slot], batch) for slot in range(len(rows))]
+        x, y = map(list, zip(*ends, strict=True))
         codes = PassCodes(maps, self.slopes.weight.dtype)
         x, y = messages(reading, codes, x, y, sweeps=True, active=True)
         hidden, output = [], []
         for slot, (of, values) in enumerate(zip(plan.slots.slots, x, strict=True)):
             if plan.is_free(of, "output"):
-                values = values.unflatten(2, (maps.places(slot), -1)).mean(2)
-                output.append((of.nodes, values.clamp(-LARGEST, LARGEST)))
+                values = values.clamp(-LARGEST, LARGEST)
+                output.append((of.nodes, self._means(maps.places(slot), values)))
             else:
                 act = plan.activations[slot]
                 values = values if act is None else act(values)
-                values = values.unflatten(2, (maps.places(slot), -1)).mean(2)
-                hidden.append((Port(slot, False), values))
-        slopes = [v.unflatten(2, (maps.places(slot), -1)).sum(2) for slot, v in enumerate(y)]
+                hidden.append((Port(slot, False), self._means(maps.places(slot), values)))
+        places = map(maps.places, range(len(y)))
+        slopes = [self._means(n, values) * n for n, values in zip(places, y, strict=True)]
         return ProbeResponses(tuple(hidden), tuple(output)), torch.cat(slopes, dim=1)
+
+    def _images(self, plan: Plan, maps: Maps) -> int:
+        """How many inputs run through networks with these maps."""
+        count, slots = self.slopes.in_features, enumerate(plan.slots.slots)
+        inner = (slot for slot, of in slots if not plan.is_free(of, "input"))
+        return max(count // SHARE, 1) if max(map(maps.places, inner), default=1) > 1 else count
+
+    def _means(self, places: int, values: Tensor) -> Tensor:
+        """Over the places of a map: from (B, neurons, places * images) to (B, neurons, count)."""
+        means = values.unflatten(2, (places, -1)).mean(2)
+        return functional.pad(means, (0, self.slopes.in_features - means.shape[2]))
 
     def _described(self, plan: Plan) -> tuple[Tensor, ...]:
         described = self.descriptions.nodes(plan.spec).to(self.slopes.weight)
         return plan.split(plan.to_rows(described.unsqueeze(0)))
 
-    def _ends(self, plan: Plan, maps: Maps, slot: int, described: Tensor) -> tuple[Tensor, Tensor]:
-        """Learned inputs and cotangents of a slot, shape (1, neurons, places * count)."""
-        places, of = maps.places(slot), plan.slots.slots[slot]
-        x = y = described.new_zeros(1, described.shape[1], places * self.slopes.in_features)
-        if plan.is_free(of, "input"):
-            where = functional.one_hot(maps.image(slot), PLACES).to(described)
-            where = where * (places > 1)
-            neurons = described.unsqueeze(2).expand(-1, -1, places, -1)
-            pixels = where.expand(*neurons.shape[:2], -1, -1)
-            x = self.inputs(torch.cat([neurons, pixels], dim=-1)).flatten(2)
+    def _ends(
+        self, plan: Plan, maps: Maps, slot: int, described: Tensor, batch: int
+    ) -> tuple[Tensor, Tensor]:
+        """Learned inputs and cotangents of a slot, shape (B, neurons, places * count).
+
+        Inputs have B = 1: all networks see the same.
+        """
+        places, images, of = maps.places(slot), self._images(plan, maps), plan.slots.slots[slot]
+        x = y = described.new_zeros(1, described.shape[1], places * images)
         if plan.is_free(of, "output"):
-            y = (self.cotangents(described) / places).repeat(1, 1, places)
-        return x, y
+            y = (self.cotangents(described)[..., :images] / places).repeat(1, 1, places)
+        y = y.expand(batch, -1, -1)
+        if not plan.is_free(of, "input"):
+            return x.expand(batch, -1, -1), y
+        pixels = functional.one_hot(maps.image(slot), PLACES).to(described) * (places > 1)
+        ends = described.unsqueeze(2), pixels[None, None]
+        shape = (*described.shape[:2], places, -1)
+        values = self.inputs(torch.cat([end.expand(shape) for end in ends], dim=-1))
+        return values[..., :images].flatten(2), y
 
 
 class Spread(nn.Module):
