@@ -36,7 +36,11 @@ class TestDualGMN(Laws):
     covering = SEVERAL
 
     def build(self, spec: GraphSpec, head: Head) -> nn.Module:
-        return gmn.nn.DualGMN(16, 2, of(head))
+        model = gmn.nn.DualGMN(16, 2, of(head))
+        for parameter in model.parameters():  # layers after the first begin as if not there
+            if not parameter.any():
+                nn.init.normal_(parameter, std=0.25)
+        return model
 
 
 class TestNeuralGraphGNN(Laws):

@@ -115,7 +115,7 @@ class DualGMN(Metanetwork):
         self.encoder = _DualEncoder(hidden, depth, described)
         # Only an editor reads the channels after the last layer.
         self.layers = nn.ModuleList(
-            _DualLayer(hidden, sweeps, last=not self.copies and index == depth - 1)
+            _DualLayer(hidden, sweeps, index == 0, last=not self.copies and index == depth - 1)
             for index in range(depth)
         )
         self.editors = nn.ModuleList(Editor(hidden, described) for _ in range(self.copies))
@@ -212,7 +212,7 @@ class _DualEncoder(nn.Module):
 class _DualLayer(nn.Module):
     """Messages forward and backward, invariants, and the update of all channels."""
 
-    def __init__(self, hidden: int, sweeps: bool, last: bool) -> None:
+    def __init__(self, hidden: int, sweeps: bool, first: bool, last: bool) -> None:
         super().__init__()
         self.sweeps = sweeps
         channels = hidden // 2
@@ -235,10 +235,14 @@ class _DualLayer(nn.Module):
         self.fact = nn.Linear(channels, hidden, bias=False)
         if self.gates is not None:
             nn.init.constant_(self.gates.bias, 2.0)  # open at first
+        to_summary = nn.Linear(hidden, hidden)
         self.summary = nn.Sequential(
-            nn.LayerNorm(2 * hidden), nn.Linear(2 * hidden, hidden), nn.SiLU(),
-            nn.Linear(hidden, hidden),
-        )  # fmt: skip
+            nn.LayerNorm(2 * hidden), nn.Linear(2 * hidden, hidden), nn.SiLU(), to_summary
+        )
+        if not first:  # so that it adds nothing at first to what the layers before have read
+            for added in (self.out, to_summary):
+                nn.init.zeros_(added.weight)
+                nn.init.zeros_(added.bias)
 
     def forward(
         self,
