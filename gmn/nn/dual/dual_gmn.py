@@ -28,6 +28,8 @@ from gmn.nn.passing.groups import groups_of
 from gmn.nn.running import run, uncompiled
 from gmn.symmetry import KINDS
 
+FAINT = 0.1
+
 
 class DualGMN(Metanetwork):
     """A metanetwork invariant to every symmetry of its spec, at the cost of matrix products.
@@ -239,10 +241,11 @@ class _DualLayer(nn.Module):
         self.summary = nn.Sequential(
             nn.LayerNorm(2 * hidden), nn.Linear(2 * hidden, hidden), nn.SiLU(), to_summary
         )
-        if not first:  # so that it adds nothing at first to what the layers before have read
-            for added in (self.out, to_summary):
-                nn.init.zeros_(added.weight)
-                nn.init.zeros_(added.bias)
+        if not first:  # so that it disturbs little at first what the layers before have read
+            with torch.no_grad():
+                for added in (self.out, to_summary):
+                    added.weight.mul_(FAINT)
+                    added.bias.mul_(FAINT)
 
     def forward(
         self,
