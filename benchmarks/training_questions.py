@@ -27,7 +27,7 @@ from gmn.comparison import Comparison
 from gmn.train import Recipe
 
 RESULTS = Path(__file__).with_suffix(".json")
-MODELS = "dual-gmn,rich-statistics,layer-statistics,probe-net,dual-gmn-function"
+MODELS = "dual-gmn,rich-statistics,layer-statistics,probe-net"
 REFERENCES = ("rich-statistics", "layer-statistics", "probe-net")
 
 
