@@ -1,4 +1,6 @@
-"""Training as everybody does it, to compare with training side by side."""
+"""Training as everybody does it, and side by side, to compare."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -7,7 +9,8 @@ from torch.nn import functional
 from gmn.zoo.architectures.networks import network
 from gmn.zoo.images import ImageSet
 from gmn.zoo.training.classifier_recipe import ClassifierRecipe
-from gmn.zoo.training.classifying import draw_job
+from gmn.zoo.training.classifying import draw_job, train_jobs
+from gmn.zoo.training.states import State
 
 
 def train_alone(
@@ -27,3 +30,15 @@ def train_alone(
         optimiser.step()
         schedule.step()
     return module
+
+
+def train_together(
+    module: nn.Module,
+    recipes: Sequence[ClassifierRecipe],
+    data: ImageSet,
+    seeds: Sequence[int],
+    checkpoints: int = 1,
+) -> tuple[State, list[dict[str, float]]]:
+    """Networks side by side, as a population trains them."""
+    jobs = [draw_job(module, *each, data) for each in zip(recipes, seeds, strict=True)]
+    return train_jobs(module, recipes, jobs, data, checkpoints)

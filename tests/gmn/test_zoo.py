@@ -23,8 +23,8 @@ from gmn.zoo.building.builders import plan
 from gmn.zoo.building.catalogue import CNN_RANGES
 from gmn.zoo.images import ImageSet
 from gmn.zoo.training.classifier_recipe import ClassifierRecipe
-from gmn.zoo.training.classifying import draw_job, train_chunk, train_jobs
-from tests.gmn.alone import train_alone
+from gmn.zoo.training.classifying import draw_job, train_jobs
+from tests.gmn.alone import train_alone, train_together
 
 NAME, SIZE, SEED = "cnn-digits", 60, 3
 
@@ -73,7 +73,7 @@ def copy(built, tmp_path) -> Path:
 @pytest.mark.parametrize("architecture", ["cnn-relu", "cnn-tanh"])
 def test_training_a_chunk_is_training_each_alone(architecture):
     data, recipes, seeds = digits(torch.float64), [recipe(i) for i in (2, 0, 3, 1)], [5, 6, 7, 8]
-    state, metrics = train_chunk(network(architecture), recipes, data, seeds)
+    state, metrics = train_together(network(architecture), recipes, data, seeds)
     for row, (one, seed) in enumerate(zip(recipes, seeds, strict=True)):
         alone = train_alone(architecture, one, data, seed)
         for name, value in alone.state_dict().items():
@@ -84,7 +84,7 @@ def test_training_a_chunk_is_training_each_alone(architecture):
 
 def test_train_metrics_count_the_images_and_labels_that_the_network_saw():
     data, one = digits(torch.float64), replace(recipe(4), data_fraction=0.4)
-    state, metrics = train_chunk(network("cnn-relu"), [one], data, [9])
+    state, metrics = train_together(network("cnn-relu"), [one], data, [9])
     job = draw_job(network("cnn-relu"), one, 9, data)
     module = network("cnn-relu").double()
     module.load_state_dict({name: value[0] for name, value in state.items()})
@@ -112,8 +112,8 @@ def test_the_recipe_decides_visible_data_and_label_noise():
 
 def test_a_network_does_not_depend_on_its_neighbours():
     data, recipes = digits(torch.float64), [recipe(i) for i in range(3)]
-    together, _ = train_chunk(network("cnn-tanh"), recipes, data, [1, 2, 3])
-    alone, _ = train_chunk(network("cnn-tanh"), recipes[1:2], data, [2])
+    together, _ = train_together(network("cnn-tanh"), recipes, data, [1, 2, 3])
+    alone, _ = train_together(network("cnn-tanh"), recipes[1:2], data, [2])
     for name, value in alone.items():
         torch.testing.assert_close(together[name][1], value[0], rtol=0, atol=1e-10)
 

@@ -25,7 +25,6 @@ from gmn.zoo.training.classifying import (
     draw_job,
     labels_and_masks,
     mean_gradients,
-    train_chunk,
 )
 from gmn.zoo.training.ranges import Range
 from gmn.zoo.training.states import stack
@@ -35,7 +34,7 @@ from gmn.zoo.training.transformer_training import (
     rate_factor,
     train_transformer,
 )
-from tests.gmn.alone import train_alone
+from tests.gmn.alone import train_alone, train_together
 
 
 def few(name: str, dtype: torch.dtype = torch.float64) -> ImageSet:
@@ -77,7 +76,7 @@ def test_architectures_of_the_wild_are_different_and_their_names_say_what_they_a
 def test_other_classifiers_are_trained_side_by_side_as_each_alone(architecture):
     data, seeds = few("digits"), [5, 6]
     recipes = [ClassifierRecipe(steps, 0.01, 0.5, 1.0, 0.8, 0.2) for steps in (3, 6)]
-    state, _ = train_chunk(network(architecture), recipes, data, seeds)
+    state, _ = train_together(network(architecture), recipes, data, seeds)
     for row, (recipe, seed) in enumerate(zip(recipes, seeds, strict=True)):
         alone = train_alone(architecture, recipe, data, seed)
         for name, value in alone.state_dict().items():
@@ -111,7 +110,7 @@ def test_zoos_of_many_architectures(name, monkeypatch, tmp_path):
 def test_a_network_that_diverges_leaves_its_neighbours_alone():
     data, good = few("digits"), ClassifierRecipe(6, 0.01, 0.5, 1.0, 0.8, 0.2)
     recipes = [good, replace(good, learning_rate=1e300, weight_decay=0.0), good]
-    state, metrics = train_chunk(network("cnn-relu"), recipes, data, [1, 2, 3])
+    state, metrics = train_together(network("cnn-relu"), recipes, data, [1, 2, 3])
     assert finite(state, metrics).tolist() == [True, False, True]
     for row, seed in ((0, 1), (2, 3)):
         alone = train_alone("cnn-relu", good, data, seed)
@@ -146,7 +145,7 @@ def short_cnns(monkeypatch):
 def test_checkpoints_are_the_states_that_a_run_goes_through():
     data, seeds = few("digits"), [5, 6, 7]
     recipes = [ClassifierRecipe(steps, 0.01, 0.5, 1.0, 0.8, 0.2) for steps in (4, 9, 6)]
-    state, metrics = train_chunk(network("cnn-tanh"), recipes, data, seeds, checkpoints=3)
+    state, metrics = train_together(network("cnn-tanh"), recipes, data, seeds, checkpoints=3)
     assert len(metrics) == 9
     for run, (recipe, seed) in enumerate(zip(recipes, seeds, strict=True)):
         for number, step in enumerate(checkpoint_steps(recipe.steps, 3)):

@@ -75,35 +75,6 @@ class RunRecipe(Protocol):
         """Weight decay of the optimiser."""
 
 
-def train_chunk(
-    module: nn.Module,
-    recipes: Sequence[ClassifierRecipe],
-    images: ImageSet,
-    seeds: Sequence[int],
-    checkpoints: int = 1,
-) -> tuple[State, list[dict[str, float]]]:
-    """Trains networks of one architecture side by side, each by its own recipe.
-
-    A network depends on its recipe and its seed only, not on the other networks of the chunk (apart
-    from rounding).
-
-    Args:
-        module: any network of the architecture; its own weights are not used.
-        recipes: the hyper-parameters of each of the N networks.
-        images: the images they are trained and tested on, in the dtype of the training.
-        seeds: the seed of each network.
-        checkpoints: how many states of each network to keep, see :func:`checkpoint_steps`.
-
-    Returns:
-        The states, every tensor stacked to shape (N * checkpoints, ...), those of one network in a
-        row; and for each state
-        ``train_accuracy`` and ``train_loss`` (on the images and labels it was trained on),
-        ``test_accuracy`` and ``test_loss``.
-    """
-    jobs = [draw_job(module, *each, images) for each in zip(recipes, seeds, strict=True)]
-    return train_jobs(module, recipes, jobs, images, checkpoints)
-
-
 def train_jobs(
     module: nn.Module,
     recipes: Sequence[RunRecipe],
@@ -111,9 +82,23 @@ def train_jobs(
     images: ImageSet,
     checkpoints: int = 1,
 ) -> tuple[State, list[dict[str, float]]]:
-    """:func:`train_chunk` of runs whose random choices are drawn.
+    """Trains networks of one architecture, those of one optimiser side by side.
 
-    Networks of one optimiser are trained side by side.
+    A network depends on its recipe and its job only, not on the other networks (apart from
+    rounding).
+
+    Args:
+        module: any network of the architecture; its own weights are not used.
+        recipes: the hyper-parameters of each of the N networks.
+        jobs: the random choices of each.
+        images: the images they are trained and tested on, in the dtype of the training.
+        checkpoints: how many states of each network to keep, see :func:`checkpoint_steps`.
+
+    Returns:
+        The states, every tensor stacked to shape (N * checkpoints, ...), those of one network in a
+        row; and for each state
+        ``train_accuracy`` and ``train_loss`` (on the images and labels it was trained on),
+        ``test_accuracy`` and ``test_loss``.
     """
     # Longest first: those still in training are then always the first rows.
     order = sorted(range(len(jobs)), key=lambda i: (recipes[i].optimiser, -recipes[i].steps))
