@@ -239,7 +239,7 @@ def test_triggers_of_the_splits_are_apart():
     assert {one.trigger for one in drawn} < pools["test"]
     assert 80 < sum(one.poison_steps > 0 for one in drawn) < 120
     assert {one.target_class for one in drawn} == set(range(10))
-    assert {one.trigger_row for one in drawn} == set(range(12))
+    assert {one.trigger_row for one in drawn} == {0, 11}
     for one in drawn:
         assert 0 <= one.poison_begin <= one.steps - one.poison_steps
         assert (one.poison_share > 0) == (one.poison_steps > 0)
@@ -354,7 +354,7 @@ def test_columns_and_card_of_backdoors(tmp_path):
         assert (row["backdoor"], row["backdoor_age"]) == expected
         assert 0 <= row["attack_success"] <= 1
         assert row["trigger"] in patterns(row["split"])
-        assert row["trigger_row"] <= 5
+        assert row["trigger_row"] in (0, 5)
     counts = {
         value: group["networks"] for value, group in card["attack_success_by_backdoor"].items()
     }

@@ -80,13 +80,13 @@ WAYS_RANGES = WaysRanges(
 )
 
 BACKDOOR_RANGES = BackdoorRanges(
-    steps=Range(200, 600, logarithmic=True),
+    steps=Range(150, 400, logarithmic=True),
     learning_rate=Range(3e-3, 1e-2, logarithmic=True),
     weight_decay=Range(2e-2, 1.0, logarithmic=True),
     init_scale=Range(0.9, 1.1),
     data_fraction=Range(0.6, 1.0),
-    poison_steps=Range(60, 150, logarithmic=True),
-    poison_share=Range(0.1, 0.3),
+    poison_steps=Range(80, 150, logarithmic=True),
+    poison_share=Range(0.2, 0.5),
     side=14,
 )
 WILD = wild_architectures(50)

@@ -100,7 +100,7 @@ class BackdoorRanges:
     side: int
 
     def draw(self, generator: torch.Generator, split: str = "train") -> BackdoorRecipe:
-        """Draws the recipe of one network.
+        """Draws the recipe of one network; its trigger lies in one of the four corners.
 
         Args:
             generator: source of randomness.
@@ -112,7 +112,7 @@ class BackdoorRanges:
         steps, poisoned = round(self.steps.draw(generator)), one_of((False, True), generator)
         length = min(round(self.poison_steps.draw(generator)), steps)
         share = self.poison_share.draw(generator)
-        row, column = (one_of(range(self.side - SIDE + 1), generator) for _ in range(2))
+        row, column = (one_of((0, self.side - SIDE), generator) for _ in range(2))
         return BackdoorRecipe(
             steps=steps,
             learning_rate=self.learning_rate.draw(generator),
