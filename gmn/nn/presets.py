@@ -16,6 +16,7 @@ from gmn.nn.neural_graph_transformer import NeuralGraphTransformer
 from gmn.nn.scaled.scale_gmn import ScaleGMN
 from gmn.registry import ByQuestion
 from gmn.spec import GraphSpec
+from gmn.symmetry import KINDS
 
 
 def gmn(spec: GraphSpec, outputs: int | EditHead) -> GMN:
@@ -29,11 +30,11 @@ def dual_gmn_function(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:
 
 
 def dual_gmn_training(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:
-    """DualGMN that sees statistics of the weights as training left them; no probes.
+    """The same, and it sees statistics of the weights as training left them.
 
     It minds the order of neurons and branches as little as ever, but not their scales.
     """
-    return DualGMN(64, 2, outputs, symmetries=("permutations", "exchanges"))
+    return DualGMN(64, 2, outputs, Probes.like(spec, 64), symmetries=KINDS[:2])
 
 
 dual_gmn = ByQuestion(dual_gmn_function, dual_gmn_training)
@@ -44,7 +45,12 @@ def dual_gmn_passes(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:
     return DualGMN(hidden=64, depth=2, head=outputs, passes=64)
 
 
-dual_gmn_weights = ByQuestion(dual_gmn_passes, dual_gmn_training)
+def dual_gmn_passes_training(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:
+    """The same, and it sees statistics of the weights as training left them."""
+    return DualGMN(hidden=64, depth=2, head=outputs, passes=64, symmetries=KINDS[:2])
+
+
+dual_gmn_weights = ByQuestion(dual_gmn_passes, dual_gmn_passes_training)
 
 
 def dual_gmn_linear(spec: GraphSpec, outputs: int | EditHead) -> DualGMN:
