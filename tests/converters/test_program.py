@@ -53,13 +53,13 @@ def test_all_networks_at_once_are_one_after_the_other(case: Case) -> None:
     program, graph, inputs = program_of(case), graph_of(case), several(case.example())
     names = [observation.value for observation in program.observations]
 
-    def one(state: dict[str, Tensor], *given: Tensor) -> tuple[Tensor, ...]:
+    def one(state: dict[str, Tensor], _: object, *given: Tensor) -> tuple[Tensor, ...]:
         values = program.run(state, given)
         return tuple(values[name] for name in names)
 
     with torch.no_grad():
         fast = program.observe(graph.values, inputs)
-        slow = _looped(one, graph.values, inputs)
+        slow = _looped(one, graph.values, {}, inputs)
     for observation, found, expected in zip(program.observations, fast, slow, strict=True):
         size = graph.spec.node_set(observation.nodes).size
         assert found.shape[:2] == (2, 3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 
 import numpy as np
 import pytest
@@ -290,14 +289,3 @@ def test_a_task_builds_the_model_for_its_question() -> None:
     rate, accuracy = Regression(label="learning_rate"), Regression(label="test_accuracy")
     assert rate.build(factory, spec).symmetries == SEEN  # type: ignore[union-attr]
     assert accuracy.build(factory, spec).symmetries == KINDS  # type: ignore[union-attr]
-
-
-def test_training_without_a_population_is_warned_of_once() -> None:
-    graph, model = graph_of(BY_NAME["mlp-relu"]), net().train()
-    with pytest.warns(UserWarning, match=r"call model\.prepare"):
-        model(graph)
-    for prepared in (model, net().train()):
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            prepared.prepare([graph])
-            prepared(graph)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import cast
@@ -76,14 +75,11 @@ class StatisticsEncoder(nn.Module):
         )
         self.about_ends = nn.ModuleList(nn.Linear(CODES, hidden) for _ in range(2))
         self.out, self.out_neurons = (_gated(width, hidden) for width in (WIDTH, hidden))
-        self._looked = False
 
     def forward(
         self, graph: ParameterGraph, plan: Plan, h: Tensor, summary: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Adds to states (B, N, hidden) of neurons and to summaries (B, hidden)."""
-        if self.training and torch.is_grad_enabled():
-            self._look()
         graph, codes = self._canonical(graph), self._codes(graph.spec)
         found = self.usual[0](_of_edge_sets(graph).to(codes), codes)
         whole = (self.statistics(self.some(found)) * self.about(codes)).sum(dim=1) + self.bias
@@ -122,16 +118,6 @@ class StatisticsEncoder(nn.Module):
                 for name in ("mean", "deviation")
             )
             cast(_Standard, usual).fit(codes, counts, means, deviations)
-
-    def _look(self) -> None:
-        """Warns once where training begins without a population."""
-        if not self._looked and not any(buffer.any() for buffer in self.usual.buffers()):
-            warnings.warn(
-                "DualGMN sees statistics, but does not know what is usual: call "
-                "model.prepare(graphs) with the training networks first, as gmn.train.train does",
-                stacklevel=2,
-            )
-        self._looked = True
 
     def _canonical(self, graph: ParameterGraph) -> ParameterGraph:
         """The networks without what the chosen symmetries move."""
