@@ -31,6 +31,11 @@ class Editor(nn.Module):
     invariant states. Running statistics stay as they are. Translations that pass a weight change
     with it.
 
+    Where no sizes change (signs, rotations, or nothing acts), ``x`` and ``y`` transform alike, and
+    each end reads both: with values in ``x`` and gradients in ``y``, ``Σ_c y_jc x_ic`` is a step
+    along the gradient. Under positive scales the gradient by a weight transforms inversely to the
+    weight, and no such step moves along.
+
     Args:
         hidden: channels of node states; ``x`` and ``y`` have half as many.
         descriptions: describes edge sets.
@@ -41,9 +46,9 @@ class Editor(nn.Module):
         self.descriptions = descriptions
         channels = hidden // 2
         self.of_target, self.of_source = (
-            nn.Linear(channels, channels, bias=False) for _ in range(2)
+            nn.Linear(2 * channels, channels, bias=False) for _ in range(2)
         )
-        self.added = nn.Linear(channels, RANKS, bias=False)
+        self.added = nn.Linear(2 * channels, RANKS, bias=False)
         self.fact = nn.Linear(hidden, RANKS)
         self.gates = nn.Linear(hidden, 2)
         self.codes = nn.Linear(descriptions.edge_channels + features.TAP_FEATURES, RANKS)
@@ -90,7 +95,11 @@ class Editor(nn.Module):
     ) -> Iterator[tuple[EdgeSet, Tensor]]:
         """Changes of shape (B, *pair dims, taps) of all edge sets that hold parameters."""
         x, y, h = states
-        channels = {False: plan.split(x), True: plan.split(y)}
+        alike = plan.alike.to(h)
+        channels = {
+            dual: plan.split(torch.cat([own, alike * other], dim=-1))
+            for dual, own, other in ((False, x, y), (True, y, x))
+        }
         gates = plan.split(self.gates(plan.basis_mean(plan.to_rows(h))))
         products = {step.edges.name: step for step in plan.steps if isinstance(step, Product)}
         vectors = {vector.edges.name: vector.port for vector in plan.slots.vectors}

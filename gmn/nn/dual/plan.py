@@ -358,6 +358,11 @@ class Plan:
         return self._mask("sign")
 
     @cached_property
+    def alike(self) -> Tensor:
+        """(R, 1) ones where channels ``x`` and ``y`` transform alike: no sizes change there."""
+        return self._mask("free", "sign", "orthogonal")
+
+    @cached_property
     def has_signs(self) -> bool:
         """Whether there are such rows."""
         return bool(self.signed.any())
