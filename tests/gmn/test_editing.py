@@ -52,7 +52,14 @@ def test_gradients_reach_every_weight(name: str) -> None:
     edited = net(graph_of(BY_NAME[name]))
     sum(v.square().sum() for v in edited.values.values() if v.requires_grad).backward()  # type: ignore[union-attr]
     missing = [n for n, p in net.named_parameters() if p.grad is None]
-    elsewhere = ("fact", "group", "even", "summary", "pairing")  # of networks of other forms
+    elsewhere = (
+        "fact",
+        "group",
+        "even",
+        "summary",
+        "pairing",
+        "step",
+    )  # of networks of other forms
     assert all(any(part in name for part in elsewhere) for name in missing)
 
 
@@ -72,9 +79,9 @@ def stepping(channels: int = 8) -> DualGMN:
         for kept in (passes.encoder.channels, passes.slopes, layer.keep_x, layer.keep_y):
             nn.init.eye_(kept.weight)
         layer.gates.bias.fill_(40.0)  # open
-        for end in (editor.of_target, editor.of_source):
-            end.weight[:, channels:] = torch.eye(channels)  # gradients, and values
-        editor.added.weight[0, channels:] = 1
+        for end in (editor.step_target, editor.step_source):  # of gradients, and of values
+            nn.init.eye_(end.weight)
+        editor.step_added.weight[0] = 1
         editor.codes.bias.fill_(1.0)
         editor.size.fill_(-RATE)
     return net
@@ -105,8 +112,8 @@ def test_an_edit_can_be_a_step_of_training(name: str) -> None:
             assert relative_error(step, -RATE * value.grad) < 1e-12, entry
 
 
-def test_where_sizes_change_no_edit_is_a_gradient() -> None:
-    """Gradients transform inversely to weights there, so these maps leave such weights alone."""
+def test_the_same_maps_leave_weights_alone_where_sizes_change() -> None:
+    """Gradients by weights transform inversely to them there; a step would not move along."""
     graph = graph_of(BY_NAME["mlp-relu"]).to(dtype=torch.float64)
     with torch.no_grad():
         edited = stepping()(graph)

@@ -31,10 +31,10 @@ class Editor(nn.Module):
     invariant states. Running statistics stay as they are. Translations that pass a weight change
     with it.
 
-    Where no sizes change (signs, rotations, or nothing acts), ``x`` and ``y`` transform alike, and
-    each end reads both: with values in ``x`` and gradients in ``y``, ``Σ_c y_jc x_ic`` is a step
-    along the gradient. Under positive scales the gradient by a weight transforms inversely to the
-    weight, and no such step moves along.
+    Where no sizes change at either end (signs, rotations, or nothing acts), ``x`` and ``y``
+    transform alike, and both ends bring both: with values in ``x`` and gradients in ``y``,
+    ``Σ_c y_jc x_ic`` is a step along the gradient. Under positive scales
+    the gradient by a weight transforms inversely to the weight, and no such step moves along.
 
     Args:
         hidden: channels of node states; ``x`` and ``y`` have half as many.
@@ -45,10 +45,10 @@ class Editor(nn.Module):
         super().__init__()
         self.descriptions = descriptions
         channels = hidden // 2
-        self.of_target, self.of_source = (
-            nn.Linear(2 * channels, channels, bias=False) for _ in range(2)
+        self.of_target, self.of_source, self.step_target, self.step_source = (
+            nn.Linear(channels, channels, bias=False) for _ in range(4)
         )
-        self.added = nn.Linear(2 * channels, RANKS, bias=False)
+        self.added, self.step_added = (nn.Linear(channels, RANKS, bias=False) for _ in range(2))
         self.fact = nn.Linear(hidden, RANKS)
         self.gates = nn.Linear(hidden, 2)
         self.codes = nn.Linear(descriptions.edge_channels + features.TAP_FEATURES, RANKS)
@@ -95,11 +95,7 @@ class Editor(nn.Module):
     ) -> Iterator[tuple[EdgeSet, Tensor]]:
         """Changes of shape (B, *pair dims, taps) of all edge sets that hold parameters."""
         x, y, h = states
-        alike = plan.alike.to(h)
-        channels = {
-            dual: plan.split(torch.cat([own, alike * other], dim=-1))
-            for dual, own, other in ((False, x, y), (True, y, x))
-        }
+        channels = {False: plan.split(x), True: plan.split(y)}
         gates = plan.split(self.gates(plan.basis_mean(plan.to_rows(h))))
         products = {step.edges.name: step for step in plan.steps if isinstance(step, Product)}
         vectors = {vector.edges.name: vector.port for vector in plan.slots.vectors}
@@ -117,24 +113,37 @@ class Editor(nn.Module):
                 continue
             if name in products:
                 step = products[name]
-                target = self.of_target(_at(channels, step.target))
-                source = self.of_source(_at(channels, step.source.inverse()))
+                target, source = self._ends(plan, channels, step.target, step.source)
                 gate = step.spread(gates[step.target.slot][..., 0], gates[step.source.slot][..., 1])
                 yield edges, step.outer(target, source, code) + values * gate.unsqueeze(-1)
                 continue
             first, last = plan.span(edges.target)
             change = values.flatten(1, -2) * self.gates(h[:, first:last])[..., :1]
             if name in vectors:
-                change = change + self.added(_at(channels, vectors[name])) @ code.T
+                port = vectors[name]
+                added = self.added(_at(channels, port))
+                if plan.is_unsized(port):
+                    added = added + self.step_added(_at(channels, port.inverse()))
+                change = change + added @ code.T
             elif name in gains and plan.span_of(gains[name].source) == (first, last):
                 gain = gains[name]
-                target = self.of_target(_at(channels, gain.target))
-                source = self.of_source(_at(channels, gain.source.inverse()))
+                target, source = self._ends(plan, channels, gain.target, gain.source)
                 product = (target * source).unflatten(-1, (RANKS, -1)).sum(-1)
                 change = change + product @ code.T
             elif edges in plan.slots.invariant_edges:
                 change = change + self.fact(h[:, first:last]) @ code.T
             yield edges, change.reshape(values.shape)
+
+    def _ends(
+        self, plan: Plan, channels: dict[bool, tuple[Tensor, ...]], target: Port, source: Port
+    ) -> tuple[Tensor, Tensor]:
+        """What both ends of an edge set bring to the outer product."""
+        targets = self.of_target(_at(channels, target))
+        sources = self.of_source(_at(channels, source.inverse()))
+        if plan.is_unsized(target) and plan.is_unsized(source):
+            targets = targets + self.step_target(_at(channels, target.inverse()))
+            sources = sources + self.step_source(_at(channels, source))
+        return targets, sources
 
 
 def _at(channels: dict[bool, tuple[Tensor, ...]], port: Port) -> Tensor:

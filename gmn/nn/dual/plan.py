@@ -347,6 +347,10 @@ class Plan:
         """Whether neurons of a slot have a role, and no scale acts on them."""
         return slot.kind == "free" and self.spec.node_set(slot.nodes).role == role
 
+    def is_unsized(self, port: Port) -> bool:
+        """Whether no sizes change at a port, so that ``x`` and ``y`` transform alike."""
+        return self.slots.slots[port.slot].kind in ("free", "sign", "orthogonal")
+
     @cached_property
     def free(self) -> Tensor:
         """(R, 1) ones in the rows of neurons that no scale acts on."""
@@ -356,11 +360,6 @@ class Plan:
     def signed(self) -> Tensor:
         """(R, 1) ones where only signs act, so that the length of channels is invariant."""
         return self._mask("sign")
-
-    @cached_property
-    def alike(self) -> Tensor:
-        """(R, 1) ones where channels ``x`` and ``y`` transform alike: no sizes change there."""
-        return self._mask("free", "sign", "orthogonal")
 
     @cached_property
     def has_signs(self) -> bool:
