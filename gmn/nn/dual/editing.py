@@ -33,8 +33,8 @@ class Editor(nn.Module):
 
     Where no sizes change at either end (signs, rotations, or nothing acts), ``x`` and ``y``
     transform alike, and both ends bring both: with values in ``x`` and gradients in ``y``,
-    ``Σ_c y_jc x_ic`` is a step along the gradient. Under positive scales
-    the gradient by a weight transforms inversely to the weight, and no such step moves along.
+    ``Σ_c y_jc x_ic`` is a step along the gradient. Under positive scales the gradient by a weight
+    transforms inversely to the weight, and no such step moves along.
 
     Args:
         hidden: channels of node states; ``x`` and ``y`` have half as many.
