@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import gmn
-from gmn import features
 from gmn.nn import DualGMN, EditHead
+from gmn.nn.dual.maps import PLACES
 from gmn.testing import assert_equivariant, relative_error
 from tests.cases import Case
 from tests.traced import BY_NAME, graph_of, several_cases
@@ -92,7 +92,7 @@ def samples(net: DualGMN, graph: gmn.ParameterGraph) -> tuple[Tensor, Tensor]:
     assert net.passes is not None
     spec, described = graph.spec, net.passes.descriptions.nodes(graph.spec).double()
     first = spec.node_sets[0].size, spec.node_sets[-1].size
-    inputs = net.passes.inputs(nn.functional.pad(described[: first[0]], (0, features.TAP_FEATURES)))
+    inputs = net.passes.inputs(nn.functional.pad(described[: first[0]], (0, PLACES)))
     return inputs.T, net.passes.cotangents(described[-first[1] :]).T
 
 
