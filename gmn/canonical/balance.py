@@ -189,7 +189,7 @@ def _solve(
 
 def _dot(one: dict[str, Tensor], other: dict[str, Tensor]) -> Tensor:
     """Inner products (B,)."""
-    return torch.stack([(v * other[n]).flatten(1).sum(1) for n, v in one.items()]).sum(0)
+    return torch.stack([(v * other[n]).reshape(len(v), -1).sum(1) for n, v in one.items()]).sum(0)
 
 
 def _ratio(over: Tensor, under: Tensor) -> Tensor:

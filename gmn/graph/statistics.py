@@ -20,7 +20,7 @@ LARGEST_SPECTRUM = 512  # of wider matrices singular values would take longer th
 TINY = 1e-12
 
 
-def edge_statistics(graph: ParameterGraph, edges: EdgeSet) -> Tensor:
+def edge_statistics(graph: ParameterGraph, edges: EdgeSet, sizes: bool = False) -> Tensor:
     """How an edge set's values are distributed, and the norms and spectrum that they make.
 
     Four distributions, each by :func:`distribution`: of all values; of the norms of what enters
@@ -28,13 +28,18 @@ def edge_statistics(graph: ParameterGraph, edges: EdgeSet) -> Tensor:
     the matrix from sources and taps to targets (0 where its smaller side is over 512). None depends
     on the order of neurons.
 
+    Args:
+        graph: B networks.
+        edges: one of their edge sets.
+        sizes: whether values count without their signs.
+
     Returns:
         Tensor of shape (B, EDGE_STATISTICS).
 
     Source: layer statistics of Unterthiner et al. (2020, arXiv 2002.11448) with norms and spectra.
     """
     require_graph("graph", graph)
-    matrices = _matrices(graph, edges)
+    matrices = _matrices(_readable(graph.block(edges), sizes), edges)
     batch, _, targets, sources, taps = matrices.shape
     flat = matrices.flatten(3)
     spectrum = flat.new_zeros(batch, 1)
@@ -49,16 +54,23 @@ def edge_statistics(graph: ParameterGraph, edges: EdgeSet) -> Tensor:
     return torch.cat([distribution(part.flatten(1)) for part in parts], dim=1)
 
 
-def neuron_statistics(graph: ParameterGraph, edges: EdgeSet) -> tuple[Tensor, Tensor]:
+def neuron_statistics(
+    graph: ParameterGraph, edges: EdgeSet, sizes: bool = False
+) -> tuple[Tensor, Tensor]:
     """What an edge set takes from each source neuron, and what it gives to each target neuron.
 
     Two numbers for a neuron: the logarithm of the norm of its values, and their sum over it.
+
+    Args:
+        graph: B networks.
+        edges: one of their edge sets.
+        sizes: whether values count without their signs.
 
     Returns:
         Tensors of shape (B, neurons, NEURON_STATISTICS) for the sources and for the targets.
     """
     require_graph("graph", graph)
-    values = _readable(graph.pairs(edges))
+    values = _readable(graph.pairs(edges), sizes)
     parts = torch.stack([values.square().sum(dim=2), values.sum(dim=2)], dim=2)
     ends = []
     index = pair_index(graph.spec, edges).to(parts.device)
@@ -101,7 +113,7 @@ def quantiles(values: Tensor, levels: Sequence[float]) -> Tensor:
     return torch.lerp(ordered[:, below], ordered[:, above], weight)
 
 
-def _matrices(graph: ParameterGraph, edges: EdgeSet) -> Tensor:
+def _matrices(block: Tensor, edges: EdgeSet) -> Tensor:
     """An edge set as matrices, one for each index that both its ends share.
 
     Returns:
@@ -112,13 +124,14 @@ def _matrices(graph: ParameterGraph, edges: EdgeSet) -> Tensor:
         [place for place, found in enumerate(ports) if found == port]
         for port in ("both", "target", "source", "tap")
     ]
-    block = _readable(graph.block(edges))
     sizes = [[edges.shape[place] for place in places] for places in order]
     dims = [0, *(1 + place for places in order for place in places)]
     shape = [torch.Size(size).numel() for size in sizes]
     return block.permute(dims).reshape(len(block), *shape)
 
 
-def _readable(values: Tensor) -> Tensor:
+def _readable(values: Tensor, sizes: bool) -> Tensor:
     """Values in single precision where theirs is less: spectra and quantiles do not know it."""
-    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+    if values.dtype not in (torch.float32, torch.float64):
+        values = values.float()
+    return values.abs() if sizes else values

@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 import converters
 import gmn
@@ -305,3 +306,17 @@ def test_unusual_bases(build: type[nn.Module]) -> None:
     form = canonical(graph)
     assert _distance(canonical(element.act_on_graph(graph)), form) < 1e-8
     assert_same_function(model, graph.to_state_dict(), form.to_state_dict(), inputs)
+
+
+def test_one_scale_of_a_whole_tensor_is_balanced() -> None:
+    """A spectral norm takes out one number, which has no axis."""
+    module = nn.Sequential(spectral_norm(nn.Linear(5, 8)), nn.ReLU(), nn.Linear(8, 2)).double()
+    module.eval()
+    spec = converters.trace(module, (torch.zeros(1, 5).double(),))
+    assert any(not scaling.axes for scaling in spec.symmetries.scalings)
+    values = {n: torch.randn(2, *v.shape).to(v) for n, v in module.state_dict().items()}
+    graph = gmn.ParameterGraph(spec, values)
+    element = symmetry.sample(spec, torch.Generator().manual_seed(0), symmetries=("scalings",))
+    found, moved = canonical(graph), canonical(element.act_on_graph(graph))
+    for name, value in found.values.items():
+        torch.testing.assert_close(moved.values[name], value, rtol=1e-9, atol=1e-9)

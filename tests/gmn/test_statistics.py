@@ -89,6 +89,18 @@ def test_norms_and_spectra_are_those_of_the_matrix() -> None:
         torch.testing.assert_close(part, distribution(values))
 
 
+def test_sizes_do_not_know_signs() -> None:
+    graph = graph_of(BY_NAME["cnn"])
+    other = graph.replace({n: -v for n, v in graph.values.items()})
+    for edges in graph.spec.edge_sets:
+        pairs = zip(
+            (edge_statistics(graph, edges, True), *neuron_statistics(graph, edges, True)),
+            (edge_statistics(other, edges, True), *neuron_statistics(other, edges, True)),
+            strict=True,
+        )
+        assert all(torch.equal(one, two) for one, two in pairs)
+
+
 def test_spectra_of_wide_matrices_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = graph_of(BY_NAME["mlp-relu"])
     edges = graph.spec.edge_sets[0]

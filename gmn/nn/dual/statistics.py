@@ -81,12 +81,14 @@ class StatisticsEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Adds to states (B, N, hidden) of neurons and to summaries (B, hidden)."""
         graph, codes = self._canonical(graph), self._codes(graph.spec)
-        found = self.usual[0](_of_edge_sets(graph).to(codes), codes)
+        found = self.usual[0](_of_edge_sets(graph, self._sizes(graph.spec)).to(codes), codes)
         whole = (self.statistics(self.some(found)) * self.about(codes)).sum(dim=1) + self.bias
         added = torch.zeros_like(h)
         for number, edges in enumerate(_own(graph.spec)):
             code = codes[number]
-            for end, (nodes, values) in enumerate(_of_neurons(graph, edges)):
+            for end, (nodes, values) in enumerate(
+                _of_neurons(graph, edges, self._sizes(graph.spec))
+            ):
                 seen = self.ends[end](self.usual[1 + end](values.to(codes), code))
                 added[:, slice(*plan.span(nodes))] += seen * self.about_ends[end](code)
         return h + self.out_neurons(added), summary + self.out(whole)
@@ -101,8 +103,10 @@ class StatisticsEncoder(nn.Module):
         moments: dict[GraphSpec, list[_Moments]] = {}
         for graph in map(self._canonical, graphs):
             own = moments.setdefault(graph.spec, [_Moments() for _ in self.usual])
-            own[0].add(*_of_edge_sets(graph).unsqueeze(2).unbind(1))
-            ends = [_of_neurons(graph, edges) for edges in _own(graph.spec)]
+            own[0].add(*_of_edge_sets(graph, self._sizes(graph.spec)).unsqueeze(2).unbind(1))
+            ends = [
+                _of_neurons(graph, edges, self._sizes(graph.spec)) for edges in _own(graph.spec)
+            ]
             for end, known in enumerate(own[1:]):
                 known.add(*(pair[end][1] for pair in ends))
         if not moments:
@@ -132,8 +136,13 @@ class StatisticsEncoder(nn.Module):
             shifts=phases or "translations" in chosen,
             scales=scales,
             bases=bases,
-            signs=scales or bases,  # a principal direction has either sign
+            signs=False,  # signs that cross in a matrix have no one choice: see _sizes
         )
+
+    def _sizes(self, spec: GraphSpec) -> bool:
+        """Whether sizes alone are seen, since signs of weights or of directions must not be."""
+        bases = "gauges" in self.symmetries and bool(spec.symmetries.gauges)
+        return bases or "scalings" in self.symmetries
 
     def _codes(self, spec: GraphSpec) -> Tensor:
         """Codes of shape (edge sets, CODES), almost at right angles if descriptions differ."""
@@ -196,14 +205,16 @@ def _own(spec: GraphSpec) -> list[EdgeSet]:
     return [edges for edges in spec.edge_sets if edges.tied_to is None]
 
 
-def _of_edge_sets(graph: ParameterGraph) -> Tensor:
+def _of_edge_sets(graph: ParameterGraph, sizes: bool) -> Tensor:
     """Statistics of shape (B, edge sets, EDGE_STATISTICS)."""
-    return torch.stack([edge_statistics(graph, edges) for edges in _own(graph.spec)], dim=1)
+    found = [edge_statistics(graph, edges, sizes) for edges in _own(graph.spec)]
+    return torch.stack(found, dim=1)
 
 
-def _of_neurons(graph: ParameterGraph, edges: EdgeSet) -> list[tuple[str, Tensor]]:
+def _of_neurons(graph: ParameterGraph, edges: EdgeSet, sizes: bool) -> list[tuple[str, Tensor]]:
     """Names of the node sets at both ends, and statistics (B, neurons, NEURON_STATISTICS)."""
-    return list(zip((edges.source, edges.target), neuron_statistics(graph, edges), strict=True))
+    found = neuron_statistics(graph, edges, sizes)
+    return list(zip((edges.source, edges.target), found, strict=True))
 
 
 def _sums(found: Tensor) -> Tensor:
