@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NAMES = {"tau": "Kendall τ", "r2": "R²", "nll": "−log p", "mse": "MSE", "psnr": "PSNR dB"}
 NAMES |= {"mae": "mean |error|"}
+MOST_NAMES = 12  # of classes that fit beside a picture
 FORMATS = {"mse": ".5f", "psnr": ".2f"}  # others have three decimals
 
 
@@ -168,9 +169,10 @@ def html_table(comparison: Comparison) -> str:
 def scatter_plot(comparison: Comparison) -> Figure:
     """Predicted against true numbers, one panel per model, seeds averaged."""
     figure, panels = _panels(comparison)
+    ends = [min(comparison.target), max(comparison.target)]
     for axis, row in panels:
         predicted = torch.tensor(row.predictions).mean(dim=0)
-        axis.plot([0, 1], [0, 1], color="0.7", linewidth=1, zorder=0)
+        axis.plot(ends, ends, color="0.7", linewidth=1, zorder=0)
         axis.scatter(comparison.target, predicted, s=9, alpha=0.5, linewidths=0, color="C0")
         axis.set_aspect("equal")
     figure.supxlabel(f"true {comparison.protocol['target']}", fontsize=10)
@@ -184,11 +186,15 @@ def confusion_plot(comparison: Comparison) -> Figure:
     Rows are true classes and sum to one; agreement is on the diagonal.
     """
     figure, panels = _panels(comparison)
+    names = comparison.protocol.get("settings", {}).get("classes")  # or how many there are
     for axis, row in panels:
         shares = confusion(row.predictions, comparison.target).numpy()
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         axis.xaxis.set_major_locator(_whole_numbers())
         axis.yaxis.set_major_locator(_whole_numbers())
+        if isinstance(names, list) and len(names) <= MOST_NAMES:
+            axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=9)
+            axis.set_yticks(range(len(names)), names, fontsize=9)
     figure.supxlabel("predicted from the weights", fontsize=10)
     figure.supylabel(f"true {comparison.protocol['target']}", fontsize=10)
     return figure

@@ -213,3 +213,23 @@ def test_the_protocol_names_the_augmentation(folder: Path) -> None:
     )
     assert result.protocol["recipe"]["augment"] == "nothing"
     assert "augmented by nothing" in " ".join(str(result).split())
+
+
+def test_classes_are_drawn_by_name() -> None:
+    protocol = {"kind": "class", "metric": "accuracy", "target": "optimiser"}
+    known = {"settings": {"classes": ["adam", "sgd"]}}
+    for settings, names in ((known, ["adam", "sgd"]), ({"settings": {"classes": 2}}, ["0", "1"])):
+        comparison = Comparison({**protocol, **settings}, [0.0, 1.0], (row("one", [[0.0, 1.0]]),))
+        figure = report.plot(comparison)
+        figure.draw_without_rendering()
+        ticks = figure.axes[0].get_xticklabels()
+        assert [
+            tick.get_text() for tick in ticks if tick.get_text() in ("0", "1", "adam", "sgd")
+        ] == names
+
+
+def test_the_diagonal_spans_the_numbers_that_are_asked_for() -> None:
+    protocol = {"kind": "number", "metric": "r2", "target": "log of the rate"}
+    answers = replace(row("one", [[-3.0, -4.0]]), metrics={"r2": [0.5]})
+    figure = report.plot(Comparison(protocol, [-5.0, -2.0], (answers,)))
+    assert list(figure.axes[0].lines[0].get_xdata()) == [-5.0, -2.0]
