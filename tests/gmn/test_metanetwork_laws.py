@@ -13,6 +13,7 @@ from gmn import registry
 from gmn.errors import UnsupportedArchitecture
 from gmn.nn import EditHead, InvariantHead
 from gmn.spec import GraphSpec
+from gmn.symmetry import KINDS
 from tests.gmn.test_scale_gmn import REFUSED
 from tests.metanetwork_laws import Laws
 from tests.traced import COVERING, SEVERAL, graph_of, read_by
@@ -38,6 +39,13 @@ class TestDualGMN(Laws):
 
     def build(self, spec: GraphSpec, head: Head) -> nn.Module:
         return gmn.nn.DualGMN(16, 2, of(head))
+
+
+class TestDualGMNAboutTraining(Laws):
+    smallest = 1e-11
+
+    def build(self, spec: GraphSpec, head: Head) -> nn.Module:
+        return gmn.nn.DualGMN(16, 2, of(head), symmetries=KINDS[:2]).eval()
 
 
 class TestNeuralGraphGNN(Laws):

@@ -80,16 +80,13 @@ class StatisticsEncoder(nn.Module):
         self, graph: ParameterGraph, plan: Plan, h: Tensor, summary: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Adds to states (B, N, hidden) of neurons and to summaries (B, hidden)."""
-        graph, codes = self._canonical(graph), self._codes(graph.spec)
-        found = self.usual[0](_of_edge_sets(graph, self._sizes(graph.spec)).to(codes), codes)
-        whole = (self.statistics(self.some(found)) * self.about(codes)).sum(dim=1) + self.bias
+        codes, (found, neurons) = self._codes(graph.spec), self._found(graph)
+        usual = self.some(self.usual[0](found.to(codes), codes))
+        whole = (self.statistics(usual) * self.about(codes)).sum(dim=1) + self.bias
         added = torch.zeros_like(h)
-        for number, edges in enumerate(_own(graph.spec)):
-            code = codes[number]
-            for end, (nodes, values) in enumerate(
-                _of_neurons(graph, edges, self._sizes(graph.spec))
-            ):
-                seen = self.ends[end](self.usual[1 + end](values.to(codes), code))
+        for code, edges, ends in zip(codes, _own(graph.spec), neurons, strict=True):
+            for end, nodes in enumerate((edges.source, edges.target)):
+                seen = self.ends[end](self.usual[1 + end](ends[end].to(codes), code))
                 added[:, slice(*plan.span(nodes))] += seen * self.about_ends[end](code)
         return h + self.out_neurons(added), summary + self.out(whole)
 
@@ -101,14 +98,12 @@ class StatisticsEncoder(nn.Module):
         fits them best (ridge regression on codes, weighed by networks).
         """
         moments: dict[GraphSpec, list[_Moments]] = {}
-        for graph in map(self._canonical, graphs):
+        for graph in graphs:
             own = moments.setdefault(graph.spec, [_Moments() for _ in self.usual])
-            own[0].add(*_of_edge_sets(graph, self._sizes(graph.spec)).unsqueeze(2).unbind(1))
-            ends = [
-                _of_neurons(graph, edges, self._sizes(graph.spec)) for edges in _own(graph.spec)
-            ]
+            found, neurons = self._found(graph)
+            own[0].add(*found.unsqueeze(2).unbind(1))
             for end, known in enumerate(own[1:]):
-                known.add(*(pair[end][1] for pair in ends))
+                known.add(*(ends[end] for ends in neurons))
         if not moments:
             return
         codes = torch.cat([self._codes(spec).double() for spec in moments])
@@ -123,26 +118,20 @@ class StatisticsEncoder(nn.Module):
             )
             cast(_Standard, usual).fit(codes, counts, means, deviations)
 
-    def _canonical(self, graph: ParameterGraph) -> ParameterGraph:
-        """The networks without what the chosen symmetries move."""
+    def _found(self, graph: ParameterGraph) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Statistics of edge sets (B, edge sets, n), and of the neurons at both ends of each."""
         chosen, known = self.symmetries - NEVER_SEEN, graph.spec.symmetries
-        if not chosen:
-            return graph
         scales = "scalings" in chosen
         bases = "gauges" in chosen and bool(known.gauges)
         phases = scales and any(scaling.domain == "phase" for scaling in known.scalings)
-        return canonical(
-            graph,
-            shifts=phases or "translations" in chosen,
-            scales=scales,
-            bases=bases,
-            signs=False,  # signs that cross in a matrix have no one choice: see _sizes
-        )
-
-    def _sizes(self, spec: GraphSpec) -> bool:
-        """Whether sizes alone are seen, since signs of weights or of directions must not be."""
-        bases = "gauges" in self.symmetries and bool(spec.symmetries.gauges)
-        return bases or "scalings" in self.symmetries
+        shifts = phases or "translations" in chosen
+        if chosen:
+            graph = canonical(graph, shifts=shifts, scales=scales, bases=bases, signs=False)
+        # Signs that cross in a matrix have no one choice, nor has the sign of a direction.
+        sizes = scales or bases
+        whole = [edge_statistics(graph, edges, sizes) for edges in _own(graph.spec)]
+        neurons = [neuron_statistics(graph, edges, sizes) for edges in _own(graph.spec)]
+        return torch.stack(whole, dim=1), neurons
 
     def _codes(self, spec: GraphSpec) -> Tensor:
         """Codes of shape (edge sets, CODES), almost at right angles if descriptions differ."""
@@ -203,18 +192,6 @@ class _Moments:
 
 def _own(spec: GraphSpec) -> list[EdgeSet]:
     return [edges for edges in spec.edge_sets if edges.tied_to is None]
-
-
-def _of_edge_sets(graph: ParameterGraph, sizes: bool) -> Tensor:
-    """Statistics of shape (B, edge sets, EDGE_STATISTICS)."""
-    found = [edge_statistics(graph, edges, sizes) for edges in _own(graph.spec)]
-    return torch.stack(found, dim=1)
-
-
-def _of_neurons(graph: ParameterGraph, edges: EdgeSet, sizes: bool) -> list[tuple[str, Tensor]]:
-    """Names of the node sets at both ends, and statistics (B, neurons, NEURON_STATISTICS)."""
-    found = neuron_statistics(graph, edges, sizes)
-    return list(zip((edges.source, edges.target), found, strict=True))
 
 
 def _sums(found: Tensor) -> Tensor:
