@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from gmn.graph import ParameterGraph
 from gmn.graph.required import require_graph
 from gmn.graph.topology import pair_index
-from gmn.spec import EdgeSet
+from gmn.spec import EdgeSet, GraphSpec
 
 QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 DISTRIBUTION = 6 + len(QUANTILES)
@@ -73,7 +74,7 @@ def neuron_statistics(
     values = _readable(graph.pairs(edges), sizes)
     parts = torch.stack([values.square().sum(dim=2), values.sum(dim=2)], dim=2)
     ends = []
-    index = pair_index(graph.spec, edges).to(parts.device)
+    index = _ends(graph.spec, edges).to(parts.device)
     for nodes, numbers in zip((edges.source, edges.target), index, strict=True):
         neurons = graph.spec.node_set(nodes).size
         squares, sums = (
@@ -111,6 +112,12 @@ def quantiles(values: Tensor, levels: Sequence[float]) -> Tensor:
     above = (below + 1).clamp(max=last)
     weight = (positions - below).to(values)
     return torch.lerp(ordered[:, below], ordered[:, above], weight)
+
+
+@lru_cache(maxsize=1024)
+def _ends(spec: GraphSpec, edges: EdgeSet) -> Tensor:
+    """:func:`gmn.graph.topology.pair_index`, kept: every step of a training asks for it."""
+    return pair_index(spec, edges)
 
 
 def _matrices(block: Tensor, edges: EdgeSet) -> Tensor:

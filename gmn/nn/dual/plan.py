@@ -333,16 +333,6 @@ class Plan:
         """Whether every node set has one slot, in order."""
         return bool((self.rows.cpu() == torch.arange(len(self.rows))).all())
 
-    @cached_property
-    def free_inputs(self) -> Tensor:
-        """(R, 1) ones in the rows of inputs that no scale acts on."""
-        return self._rows_where([self.is_free(slot, "input") for slot in self.slots.slots])
-
-    @cached_property
-    def free_outputs(self) -> Tensor:
-        """(R, 1) ones in the rows of outputs that no scale acts on."""
-        return self._rows_where([self.is_free(slot, "output") for slot in self.slots.slots])
-
     def is_free(self, slot: Slot, role: Role) -> bool:
         """Whether neurons of a slot have a role, and no scale acts on them."""
         return slot.kind == "free" and self.spec.node_set(slot.nodes).role == role
